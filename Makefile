@@ -1,0 +1,51 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo check test test-fast docs format clean
+
+help:
+	@echo "make demo       a server and three boards of unequal memory braid one adapter (about 4 minutes)"
+	@echo "make test       all tests (make test-fast: under a minute)"
+	@echo "make check      format, lint, types, import contracts, generated docs"
+	@echo "make docs       rewrite the generated tables in docs/"
+	@echo "make clean      remove the virtual environment and caches"
+
+setup: $(READY)
+
+# torch comes first and alone, under the constraint, so that no resolver ever sees the several-gigabyte CUDA builds.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Braid needs Python 3.10 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python -m demo
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m wire.docs --check
+
+test: $(READY)
+	$(BIN)/python -m pytest --durations=10
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m 'not slow'
+
+docs: $(READY)
+	$(BIN)/python -m wire.docs
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-run
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,252 @@
+"""Keys are consumed strictly: whatever is missing, extra, repeated or misshapen is refused by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from msgspec.structs import replace
+
+from wire.checks import basis_rank, check_adapter, check_profile, check_ranks, check_run, check_update
+from wire.errors import ProtocolVersionError, WireError
+from wire.manifest import manifest_digest
+from wire.messages import (
+    Adapter,
+    AdapterPart,
+    Base,
+    NamedTensor,
+    Profile,
+    RunInfo,
+    Tensor,
+    TrainSettings,
+    Update,
+    UpdatePart,
+    Weight,
+    tensor_bytes,
+)
+
+WEIGHTS = (
+    Weight(name="q", rows=6, columns=9),
+    Weight(name="wi", rows=10, columns=3),
+    Weight(name="wo", rows=4, columns=10),
+)
+SETTINGS = TrainSettings(
+    scope="decoder",
+    learning_rate=0.1,
+    batch=1,
+    micro_batch=1,
+    local_steps=1,
+    max_source_tokens=8,
+    max_target_tokens=8,
+    sketch_batches=1,
+)
+RUN = RunInfo(
+    protocol=1,
+    run_id="run-1",
+    state="training",
+    base=Base(model="m", digest="0" * 64),
+    weights=WEIGHTS,
+    manifest=manifest_digest(WEIGHTS),
+    settings=SETTINGS,
+    max_rank=5,
+    server_rank=2,
+    rounds=3,
+    round=1,
+    version=1,
+    values=((5.0, 4.0, 3.0, 2.0, 2.0), (3.0, 2.0, 0.0), (1.0, 1.0, 1.0, 0.0)),
+)
+RANKS = (5, 0, 2)
+
+
+def tensor(rows: int, columns: int) -> Tensor:
+    return Tensor(dtype="bf16", shape=(rows, columns), data=bytes(tensor_bytes("bf16", rows * columns)[0]))
+
+
+def adapter_part(weight: Weight, rank: int, context_rank: int = 2) -> AdapterPart:
+    return AdapterPart(
+        name=weight.name,
+        context_b=tensor(weight.rows, context_rank),
+        context_a=tensor(context_rank, weight.columns),
+        basis=tensor(rank, weight.columns),
+    )
+
+
+def adapter(parts: Sequence[AdapterPart]) -> Adapter:
+    return Adapter(protocol=1, run_id="run-1", version=1, manifest=RUN.manifest, parts=tuple(parts))
+
+
+def sketched(weight: Weight) -> Tensor:
+    return tensor(basis_rank(weight, RUN.max_rank), weight.columns)
+
+
+def update(parts: Sequence[UpdatePart]) -> Update:
+    return Update(
+        protocol=1, run_id="run-1", round=2, version=1, manifest=RUN.manifest, n_examples=3, parts=tuple(parts)
+    )
+
+
+def profile(sketches: Sequence[NamedTensor]) -> Profile:
+    return Profile(protocol=1, run_id="run-1", manifest=RUN.manifest, n_examples=3, sketches=tuple(sketches))
+
+
+ADAPTER = adapter([adapter_part(w, r) for w, r in zip(WEIGHTS, RANKS, strict=True)])
+Q, WI, WO = (UpdatePart(name=w.name, b=tensor(w.rows, r)) for w, r in zip(WEIGHTS, (5, 0, 2), strict=True))
+UPDATE = update([Q, WO])
+PROFILE = profile([NamedTensor(name=w.name, tensor=sketched(w)) for w in WEIGHTS])
+
+
+def judge_update(sent: Update, *, sketch: bool = True, ranks: Sequence[int] | None = None) -> None:
+    check_update(sent, RUN, round_id=2, version=1, sketch=sketch, ranks=ranks)
+
+
+def test_what_fits_passes() -> None:
+    """A run before and after its first basis, adapters with and without context, updates with and without sketches."""
+    check_run(RUN)
+    check_run(replace(RUN, values=()))
+    check_adapter(ADAPTER, RUN, RANKS, version=1)
+    bare = adapter([adapter_part(w, 0, 0) for w in WEIGHTS])
+    check_adapter(replace(bare, version=0), RUN, (0, 0, 0), version=0)
+    judge_update(UPDATE, sketch=False)
+    judge_update(UPDATE, ranks=RANKS)
+    judge_update(
+        update([Q, replace(WI, sketch=sketched(WEIGHTS[1])), replace(WO, sketch=sketched(WEIGHTS[2]))]), ranks=RANKS
+    )
+    check_profile(PROFILE, RUN)
+    check_profile(profile(PROFILE.sketches[1:]), RUN)
+
+
+def test_basis_has_no_more_rows_than_the_weight() -> None:
+    """R = min(max_rank, rows, columns), for tall and wide weights."""
+    assert [basis_rank(weight, 5) for weight in WEIGHTS] == [5, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"weights": (*WEIGHTS, WEIGHTS[1])}, "weight wi is listed twice"),
+        ({"weights": WEIGHTS[:2]}, "not that of the weights"),
+        ({"manifest": "0" * 64}, "not that of the weights"),
+        ({"values": RUN.values[:2]}, "values of 2 weights, the manifest has 3"),
+        ({"values": (*RUN.values[:2], (1.0,) * 5)}, "wo: 5 strand values, its basis has 4 rows"),
+        ({"values": (*RUN.values[:2], (1.0, 2.0, 0.0, 0.0))}, "wo: strand values are not in falling order"),
+    ],
+)
+def test_run_that_contradicts_itself(change: dict[str, object], said: str) -> None:
+    """A renamed weight, a list of the wrong length or values out of order are found before anything is planned."""
+    with pytest.raises(WireError, match=said):
+        check_run(replace(RUN, **change))
+
+
+def test_other_version_is_its_own_error() -> None:
+    """A run, adapter, update or profile of another protocol version is told apart from a damaged one."""
+    checks: list[Callable[[], None]] = [
+        lambda: check_run(replace(RUN, protocol=2)),
+        lambda: check_adapter(replace(ADAPTER, protocol=2), RUN, RANKS, version=1),
+        lambda: judge_update(replace(UPDATE, protocol=2)),
+        lambda: check_profile(replace(PROFILE, protocol=2), RUN),
+    ]
+    for check in checks:
+        with pytest.raises(ProtocolVersionError):
+            check()
+
+
+def test_another_run_or_manifest() -> None:
+    """What belongs to another run, or to another list of weights, is refused for that reason."""
+    for change, said in (({"run_id": "run-0"}, "belongs to run run-0"), ({"manifest": "1" * 64}, "manifest digest")):
+        with pytest.raises(WireError, match=f"adapter .*{said}"):
+            check_adapter(replace(ADAPTER, **change), RUN, RANKS, version=1)
+        with pytest.raises(WireError, match=f"update .*{said}"):
+            judge_update(replace(UPDATE, **change))
+        with pytest.raises(WireError, match=f"profile .*{said}"):
+            check_profile(replace(PROFILE, **change), RUN)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "said"),
+    [((5, 0), "2 ranks, .* 3 weights"), ((5, 4, 0), "wi: rank 4, allowed are 0 to 3"), ((-1, 0, 0), "q: ")],
+)
+def test_ranks_fit_the_run(ranks: Sequence[int], said: str) -> None:
+    """The server reads ranks from a query string: one per weight, within the basis."""
+    with pytest.raises(WireError, match=said):
+        check_ranks(ranks, RUN)
+
+
+def test_adapter_of_another_version() -> None:
+    """A cache that answers with another version is found out."""
+    with pytest.raises(WireError, match="adapter is of version 1, 2 was asked for"):
+        check_adapter(ADAPTER, RUN, RANKS, version=2)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (ADAPTER.parts[:2], "adapter lacks weight wo"),
+        ((), "adapter lacks weight q"),
+        ((replace(ADAPTER.parts[0], name="query"), *ADAPTER.parts[1:]), "adapter lacks weight q$"),
+        ((*ADAPTER.parts, replace(ADAPTER.parts[0], name="k")), "adapter has weight k, which is not in the run's"),
+        ((*ADAPTER.parts, ADAPTER.parts[1]), "adapter has weight wi twice"),
+        (ADAPTER.parts[::-1], "not in the manifest's order"),
+        ((adapter_part(WEIGHTS[0], 4), *ADAPTER.parts[1:]), r"q.basis has shape \[4, 9\], \[5, 9\] is needed"),
+        ((adapter_part(WEIGHTS[0], 5, 3), *ADAPTER.parts[1:]), "q: context of rank 3, the run's server_rank is 2"),
+        ((replace(ADAPTER.parts[0], context_a=tensor(1, 9)), *ADAPTER.parts[1:]), r"q.context_a has shape \[1, 9\]"),
+        ((replace(ADAPTER.parts[0], context_b=tensor(9, 2)), *ADAPTER.parts[1:]), r"q.context_b has shape \[9, 2\]"),
+        ((replace(ADAPTER.parts[0], basis=tensor(5, 6)), *ADAPTER.parts[1:]), r"q.basis has shape \[5, 6\]"),
+    ],
+)
+def test_adapter_is_consumed_strictly(parts: Sequence[AdapterPart], said: str) -> None:
+    """Exactly the manifest's weights in order, each of the shape asked for."""
+    with pytest.raises(WireError, match=said):
+        check_adapter(adapter(parts), RUN, RANKS, version=1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ((replace(Q, name="query"), WO), "update has weight query, which is not in the run's manifest"),
+        ((Q, Q), "update has weight q twice"),
+        ((WO, Q), "not in the manifest's order"),
+        ((replace(Q, b=tensor(9, 5)), WO), r"q.b has shape \[9, 5\], \[6, 5\] is needed"),
+        ((replace(Q, b=tensor(6, 6)), WO), "q.b: rank 6, its basis has 5 rows"),
+        ((Q, WI), "wi: neither strands nor a sketch"),
+        ((replace(Q, sketch=tensor(5, 6)), WO), r"q.sketch has shape \[5, 6\], \[5, 9\] is needed"),
+    ],
+)
+def test_update_is_consumed_strictly(parts: Sequence[UpdatePart], said: str) -> None:
+    """Only weights of the manifest, in order, once, in shape, and none that carries nothing."""
+    with pytest.raises(WireError, match=said):
+        judge_update(update(parts))
+
+
+def test_update_of_another_round() -> None:
+    """Round and version are both held against the round that is open."""
+    for change in ({"round": 1}, {"version": 0}):
+        with pytest.raises(WireError, match="this is round 2 on 1"):
+            judge_update(replace(UPDATE, **change))
+
+
+def test_sketch_that_nobody_asked_for() -> None:
+    """In a round without sketches a lone sketch would choose the next basis by itself."""
+    with pytest.raises(WireError, match=r"q\.sketch: this round did not ask"):
+        judge_update(update([replace(Q, sketch=sketched(WEIGHTS[0])), WO]), sketch=False)
+
+
+@pytest.mark.parametrize("ranks", [(5, 1, 2), (4, 0, 2), (5, 0, 0)])
+def test_update_is_held_against_the_plan(ranks: Sequence[int]) -> None:
+    """With the planned ranks a weight that is missing, extra or of another rank is found too."""
+    with pytest.raises(WireError, match="the plan says"):
+        judge_update(UPDATE, ranks=ranks)
+
+
+@pytest.mark.parametrize(
+    ("sketches", "said"),
+    [
+        ((replace(PROFILE.sketches[0], name="k"),), "profile has weight k"),
+        ((PROFILE.sketches[0], PROFILE.sketches[0]), "profile has weight q twice"),
+        (PROFILE.sketches[::-1], "not in the manifest's order"),
+        ((NamedTensor(name="wi", tensor=tensor(5, 3)),), r"wi.sketch has shape \[5, 3\], \[3, 3\] is needed"),
+    ],
+)
+def test_profile_is_consumed_strictly(sketches: Sequence[NamedTensor], said: str) -> None:
+    """Sketches of the manifest's weights, in order, once, with R rows."""
+    with pytest.raises(WireError, match=said):
+        check_profile(profile(sketches), RUN)

@@ -1,0 +1,1 @@
+"""The contract between boards and server: messages, tensors, limits, round states."""

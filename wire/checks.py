@@ -1,0 +1,203 @@
+"""What the types of a message cannot say: does it fit the run? Both sides ask the same questions here.
+
+Keys are consumed strictly. A missing, extra, repeated or misshapen tensor is an error that names it; the commonest
+silent failure of federated training is an adapter whose keys matched nothing. No numpy: shapes are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Protocol
+
+from wire.codec import check_protocol
+from wire.errors import WireError
+from wire.manifest import manifest_digest
+from wire.messages import Adapter, AdapterPart, NamedTensor, Profile, RunInfo, Tensor, Update, UpdatePart, Weight
+
+
+class Agreed(Protocol):
+    """What both sides hold fixed over a whole run. A RunInfo is one; a server may pass a struct of its own."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def weights(self) -> tuple[Weight, ...]: ...
+    @property
+    def manifest(self) -> str: ...
+    @property
+    def max_rank(self) -> int: ...
+    @property
+    def server_rank(self) -> int: ...
+
+
+class _Sent(Protocol):
+    """A message with tensors: it says which run and which list of weights it is about."""
+
+    @property
+    def protocol(self) -> int: ...
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def manifest(self) -> str: ...
+
+
+def basis_rank(weight: Weight, max_rank: int) -> int:
+    """R, the rows of a weight's shared basis and of its gradient sketch."""
+    return min(max_rank, weight.rows, weight.columns)
+
+
+def check_run(run: RunInfo) -> None:
+    """Raise WireError unless the run is consistent: version, unique names, manifest digest, and the lists of σ²."""
+    check_protocol(run.protocol)
+    names = [weight.name for weight in run.weights]
+    if twice := _first_repeated(names):
+        raise WireError(f"run {run.run_id}: weight {twice} is listed twice")
+    if manifest_digest(run.weights) != run.manifest:
+        raise WireError(f"run {run.run_id}: the manifest's digest is not that of the weights it lists")
+    if run.values and len(run.values) != len(run.weights):
+        raise WireError(f"run {run.run_id}: values of {len(run.values)} weights, the manifest has {len(run.weights)}")
+    for weight, values in zip(run.weights, run.values, strict=False):  # no values at all before the first basis
+        rank = basis_rank(weight, run.max_rank)
+        if len(values) != rank:
+            raise WireError(f"{weight.name}: {len(values)} strand values, its basis has {rank} rows")
+        if any(first < second for first, second in pairwise(values)):
+            raise WireError(f"{weight.name}: strand values are not in falling order")
+
+
+def check_ranks(ranks: Sequence[int], run: Agreed) -> None:
+    """Raise WireError unless there is one rank per weight, none beyond its basis."""
+    if len(ranks) != len(run.weights):
+        raise WireError(f"{len(ranks)} ranks, the manifest has {len(run.weights)} weights")
+    for weight, rank in zip(run.weights, ranks, strict=True):
+        most = basis_rank(weight, run.max_rank)
+        if not 0 <= rank <= most:
+            raise WireError(f"{weight.name}: rank {rank}, allowed are 0 to {most}")
+
+
+def check_adapter(adapter: Adapter, run: Agreed, ranks: Sequence[int], *, version: int) -> None:
+    """Raise WireError unless `adapter` is the answer to a request for `version` with `ranks` (manifest order).
+
+    Every weight of the manifest must be there, in order: context_b (m, s), context_a (s, n), s ≤ server_rank, and
+    basis (r, n) with the r asked for. A weight without context has s = 0.
+    """
+    _check_sent(adapter, run, "adapter")
+    if adapter.version != version:
+        raise WireError(f"adapter is of version {adapter.version}, {version} was asked for")
+    check_ranks(ranks, run)
+    names = [part.name for part in adapter.parts]
+    if missing := _first_missing(_names(run), names):
+        raise WireError(f"adapter lacks weight {missing}")
+    weights = _in_manifest_order(names, run, "adapter")
+    for part, weight, rank in zip(adapter.parts, weights, ranks, strict=True):
+        _check_adapter_part(part, weight, rank, run.server_rank)
+
+
+def check_update(
+    update: Update, run: Agreed, *, round_id: int, version: int, sketch: bool, ranks: Sequence[int] | None = None
+) -> None:
+    """Raise WireError unless `update` belongs to this round of the run and its tensors fit the manifest.
+
+    Parts are some of the manifest's weights, in its order: b (m, r) with r ≤ R, and a sketch (R, n) only if the round
+    asked for sketches. `ranks` (one per weight, as planned) makes it strict: every weight with r > 0 must be there with
+    just that r.
+    """
+    _check_sent(update, run, "update")
+    if (update.round, update.version) != (round_id, version):
+        raise WireError(
+            f"update is of round {update.round} on version {update.version}, this is round {round_id} on {version}"
+        )
+    weights = _in_manifest_order([part.name for part in update.parts], run, "update")
+    for part, weight in zip(update.parts, weights, strict=True):
+        _check_update_part(part, weight, basis_rank(weight, run.max_rank), sketch)
+    if ranks is not None:
+        check_ranks(ranks, run)
+        _check_trained(update, run, ranks)
+
+
+def check_profile(profile: Profile, run: Agreed) -> None:
+    """Raise WireError unless every sketch of `profile` is (R, n) of a weight of the manifest, in its order."""
+    _check_sent(profile, run, "profile")
+    weights = _in_manifest_order([part.name for part in profile.sketches], run, "profile")
+    for sketch, weight in zip(profile.sketches, weights, strict=True):
+        _check_sketch(sketch, weight, basis_rank(weight, run.max_rank))
+
+
+def _check_sent(sent: _Sent, run: Agreed, what: str) -> None:
+    check_protocol(sent.protocol)
+    if sent.run_id != run.run_id:
+        raise WireError(f"{what} belongs to run {sent.run_id}, this is run {run.run_id}")
+    if sent.manifest != run.manifest:
+        raise WireError(
+            f"{what} lists the weights of another base or scope: its manifest digest differs from the run's"
+        )
+
+
+def _check_adapter_part(part: AdapterPart, weight: Weight, rank: int, server_rank: int) -> None:
+    context_rank = part.context_b.shape[1]
+    if context_rank > server_rank:
+        raise WireError(f"{weight.name}: context of rank {context_rank}, the run's server_rank is {server_rank}")
+    _check_shape(part.context_b, (weight.rows, context_rank), f"{weight.name}.context_b")
+    _check_shape(part.context_a, (context_rank, weight.columns), f"{weight.name}.context_a")
+    _check_shape(part.basis, (rank, weight.columns), f"{weight.name}.basis")
+
+
+def _check_update_part(part: UpdatePart, weight: Weight, most: int, sketch: bool) -> None:
+    rank = part.b.shape[1]
+    if rank > most:
+        raise WireError(f"{weight.name}.b: rank {rank}, its basis has {most} rows")
+    _check_shape(part.b, (weight.rows, rank), f"{weight.name}.b")
+    if part.sketch is None:
+        if rank == 0:
+            raise WireError(f"{weight.name}: neither strands nor a sketch")
+        return
+    if not sketch:  # else one board alone could choose the next basis
+        raise WireError(f"{weight.name}.sketch: this round did not ask for sketches")
+    _check_sketch(NamedTensor(name=part.name, tensor=part.sketch), weight, most)
+
+
+def _check_sketch(sketch: NamedTensor, weight: Weight, rank: int) -> None:
+    _check_shape(sketch.tensor, (rank, weight.columns), f"{weight.name}.sketch")
+
+
+def _check_trained(update: Update, run: Agreed, ranks: Sequence[int]) -> None:
+    sent = {part.name: part.b.shape[1] for part in update.parts}
+    for weight, rank in zip(run.weights, ranks, strict=True):
+        if sent.get(weight.name, 0) != rank:
+            raise WireError(f"{weight.name}.b: rank {sent.get(weight.name, 0)}, the plan says {rank}")
+
+
+def _check_shape(tensor: Tensor, shape: tuple[int, int], what: str) -> None:
+    if tensor.shape != shape:
+        raise WireError(f"{what} has shape {list(tensor.shape)}, {list(shape)} is needed")
+
+
+def _in_manifest_order(names: Sequence[str], run: Agreed, what: str) -> list[Weight]:
+    """The weights of these names. Raises WireError for a name that is unknown, repeated or out of order."""
+    places = {weight.name: i for i, weight in enumerate(run.weights)}
+    if unknown := next((name for name in names if name not in places), None):
+        raise WireError(f"{what} has weight {unknown}, which is not in the run's manifest")
+    if twice := _first_repeated(names):
+        raise WireError(f"{what} has weight {twice} twice")
+    order = [places[name] for name in names]
+    if order != sorted(order):
+        raise WireError(f"{what}: weights are not in the manifest's order")
+    return [run.weights[place] for place in order]
+
+
+def _names(run: Agreed) -> list[str]:
+    return [weight.name for weight in run.weights]
+
+
+def _first_missing(wanted: Iterable[str], there: Iterable[str]) -> str | None:
+    known = set(there)
+    return next((name for name in wanted if name not in known), None)
+
+
+def _first_repeated(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

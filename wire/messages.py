@@ -1,0 +1,264 @@
+"""Every message of the protocol as a typed, frozen struct. No tensor library is loaded here.
+
+Arrays travel as `Tensor`: raw little-endian blocks with dtype and shape; `wire.tensors` turns them into numpy arrays.
+Weights are named by their module path in the base (`encoder.block.0.layer.0.SelfAttention.q`), m rows (out) × n columns
+(in). A message lists weights in manifest order.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from wire.limits import (
+    MAX_EXAMPLES,
+    MAX_METRICS,
+    MAX_NAME_CHARS,
+    MAX_RANK,
+    MAX_ROUNDS,
+    MAX_SIDE,
+    MAX_TENSOR_VALUES,
+    MAX_TEXT_CHARS,
+    MAX_WEIGHTS,
+    QUANTISATION_BLOCK,
+)
+
+# Names go into headers, logs, terminals and the manifest's lines: no control characters (C0, DEL, C1).
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^\x00-\x1f\x7f-\x9f]+\Z")]
+Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]  # SHA-256, lower-case hex
+Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
+Rank = Annotated[int, Meta(ge=0, le=MAX_RANK)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+RoundId = Annotated[int, Meta(ge=0, le=MAX_ROUNDS)]
+ExampleCount = Annotated[int, Meta(ge=1, le=MAX_EXAMPLES)]
+Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]  # NaN fails both bounds
+Positive = Annotated[float, Meta(gt=0, le=1e300)]
+NonNegative = Annotated[float, Meta(ge=0, le=1e300)]
+Dtype = Literal["fp32", "bf16", "int8", "int4"]
+Scope = Literal["decoder", "all"]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every struct on the wire: unknown keys are an error, never skipped."""
+
+
+# --- tensors and weights -------------------------------------------------------------------------------------------
+
+
+class Tensor(Message, frozen=True, kw_only=True):
+    """A 2-D array, row-major, little-endian. int8 and int4 carry one fp32 scale per QUANTISATION_BLOCK values.
+
+    int4 packs two values a byte, low half first, values −7…7 as two's complement. Lengths must match the shape exactly.
+    """
+
+    dtype: Dtype
+    shape: tuple[Annotated[int, Meta(ge=0, le=MAX_SIDE)], Annotated[int, Meta(ge=0, le=MAX_SIDE)]]  # rows, columns
+    data: bytes
+    scales: bytes = b""  # fp32, one per block; empty for fp32 and bf16
+
+    def __post_init__(self) -> None:
+        values = self.shape[0] * self.shape[1]
+        if values > MAX_TENSOR_VALUES:
+            raise ValueError(f"tensor of {values} values, at most {MAX_TENSOR_VALUES} are allowed")
+        data_bytes, scales_bytes = tensor_bytes(self.dtype, values)
+        if len(self.data) != data_bytes or len(self.scales) != scales_bytes:
+            raise ValueError(
+                f"{self.dtype} tensor of shape {list(self.shape)} needs {data_bytes} bytes of data and {scales_bytes} "
+                f"of scales, has {len(self.data)} and {len(self.scales)}"
+            )
+
+
+def tensor_bytes(dtype: Dtype, values: int) -> tuple[int, int]:
+    """Bytes of data and of scales that `values` numbers take in `dtype`."""
+    blocks = -(-values // QUANTISATION_BLOCK)
+    if dtype == "fp32":
+        return 4 * values, 0
+    if dtype == "bf16":
+        return 2 * values, 0
+    if dtype == "int8":
+        return values, 4 * blocks
+    return -(-values // 2), 4 * blocks
+
+
+class Weight(Message, frozen=True, kw_only=True):
+    """A weight of the base that may be trained: W is `rows` (out) × `columns` (in)."""
+
+    name: Name
+    rows: Side
+    columns: Side
+
+
+# --- what a run is -------------------------------------------------------------------------------------------------
+
+
+class TrainSettings(Message, frozen=True, kw_only=True):
+    """How every board trains. Declarative: a server ships no code."""
+
+    scope: Scope
+    learning_rate: Positive
+    batch: Annotated[int, Meta(ge=1, le=4096)]  # examples per optimiser step
+    micro_batch: Annotated[int, Meta(ge=1, le=4096)]  # examples per backward pass; a plan may lower it
+    local_steps: Annotated[int, Meta(ge=1, le=100_000)]  # optimiser steps per round
+    max_source_tokens: Annotated[int, Meta(ge=8, le=8192)]
+    max_target_tokens: Annotated[int, Meta(ge=2, le=8192)]
+    sketch_batches: Annotated[int, Meta(ge=1, le=1024)]  # micro-batches that feed a gradient sketch
+    upload: Dtype = "bf16"  # dtype of B and of sketches
+    seed: Count = 0
+
+
+class Base(Message, frozen=True, kw_only=True):
+    """The frozen base model: the name people type, and what must be equal on both sides."""
+
+    model: Name
+    digest: Digest
+
+
+class RunInfo(Message, frozen=True, kw_only=True):
+    """`GET /v1/run`: all that a board must know to plan. `values[w][i]` is σ² of strand i of weight w (manifest order);
+    empty before the first basis exists."""
+
+    protocol: int
+    run_id: Name
+    state: Literal["profiling", "training", "finished"]
+    base: Base
+    weights: Annotated[tuple[Weight, ...], Meta(min_length=1, max_length=MAX_WEIGHTS)]
+    manifest: Digest
+    settings: TrainSettings
+    max_rank: Annotated[int, Meta(ge=1, le=MAX_RANK)]  # rows of every shared basis
+    server_rank: Annotated[int, Meta(ge=1, le=MAX_RANK)]  # rank of the context, at most
+    rounds: RoundId  # how many the run has
+    round: RoundId  # the open one, else the last that closed
+    version: RoundId  # the newest
+    values: Annotated[
+        tuple[Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_RANK)], ...], Meta(max_length=MAX_WEIGHTS)
+    ] = ()
+
+
+# --- calls ---------------------------------------------------------------------------------------------------------
+
+
+class Enrol(Message, frozen=True, kw_only=True):
+    """`POST /v1/devices`. `install_id` is drawn once and kept: the same one gives the same device again."""
+
+    protocol: int
+    token: Name  # the join token that `aggregator token create` printed
+    install_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    name: Name
+    client_version: Name
+
+
+class Enrolled(Message, frozen=True, kw_only=True):
+    """Answer to `Enrol`. The credential goes into `Authorization: Bearer …` of every later call."""
+
+    device: Name
+    credential: Name
+    run: RunInfo
+
+
+class NamedTensor(Message, frozen=True, kw_only=True):
+    """A tensor and the weight it belongs to."""
+
+    name: Name
+    tensor: Tensor
+
+
+class Profile(Message, frozen=True, kw_only=True):
+    """`POST /v1/profiles`: sketches Y = Ω·G (R × n) of the weights that the board's backward pass reached."""
+
+    protocol: int
+    run_id: Name
+    manifest: Digest
+    n_examples: ExampleCount
+    sketches: Annotated[tuple[NamedTensor, ...], Meta(min_length=1, max_length=MAX_WEIGHTS)]
+
+
+class Task(Message, frozen=True, kw_only=True):
+    """`GET /v1/work`. `wait`: ask again. `seed` names Ω and the data order of this round."""
+
+    kind: Literal["wait", "profile", "train", "evaluate", "finished"]
+    run_id: Name
+    round: RoundId = 0
+    version: RoundId = 0
+    seed: Count = 0
+    sketch: bool = False  # whether the update is to carry gradient sketches
+    time_left_s: NonNegative | None = None  # until the deadline; nil if none is set
+    retry_after_s: NonNegative = 0.0  # least pause before asking again
+
+
+class AdapterPart(Message, frozen=True, kw_only=True):
+    """One weight's context W_g = context_b·context_a ((m, s)·(s, n)) and the leading rows of its basis (r, n)."""
+
+    name: Name
+    context_b: Tensor
+    context_a: Tensor
+    basis: Tensor
+
+
+class Adapter(Message, frozen=True, kw_only=True):
+    """`GET /v1/adapters/{version}?ranks=8.4.0…`: ranks in manifest order, 0 sends the context alone."""
+
+    protocol: int
+    run_id: Name
+    version: RoundId
+    manifest: Digest
+    parts: Annotated[tuple[AdapterPart, ...], Meta(max_length=MAX_WEIGHTS)]
+
+
+class UpdatePart(Message, frozen=True, kw_only=True):
+    """What a board trained of one weight: B (m, r) on the first r rows of its basis, and its sketch (R, n) if asked.
+    A weight that was only sketched has a B of shape (m, 0)."""
+
+    name: Name
+    b: Tensor
+    sketch: Tensor | None = None
+
+
+class Update(Message, frozen=True, kw_only=True):
+    """The body of an upload. Linear: the server sums `n_examples`-weighted B and sketches."""
+
+    protocol: int
+    run_id: Name
+    round: RoundId
+    version: RoundId
+    manifest: Digest
+    n_examples: ExampleCount
+    parts: Annotated[tuple[UpdatePart, ...], Meta(min_length=1, max_length=MAX_WEIGHTS)]
+
+
+class Receipt(Message, frozen=True, kw_only=True):
+    """Answer to a finished upload or profile. `accepted` false: `reason` says why; the run goes on without it."""
+
+    accepted: bool
+    reason: Text = ""
+
+
+class Report(Message, frozen=True, kw_only=True):
+    """`POST /v1/reports`: numbers for people. `evaluation` values carry loss, rouge1, rouge2, rougeL, n_examples."""
+
+    kind: Literal["plan", "progress", "evaluation", "event"]
+    round: RoundId = 0
+    version: RoundId = 0
+    text: Text = ""
+    values: Annotated[dict[Name, Finite], Meta(max_length=MAX_METRICS)] = {}
+
+
+class Refusal(Message, frozen=True, kw_only=True):
+    """Body of every 4xx and 5xx answer. `code` is for programs, the sentences are for people."""
+
+    code: Literal[
+        "bad_request",
+        "unauthorised",
+        "revoked",
+        "protocol_version",
+        "not_found",
+        "conflict",
+        "gone",
+        "too_large",
+        "busy",
+        "internal",
+    ]
+    message: Text
+    hint: Text = ""

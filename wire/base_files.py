@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,12 @@ def base_file_names(folder: Path) -> tuple[str, ...]:
 
 def base_digest(folder: Path) -> str:
     """SHA-256 over the lines "NAME SHA-256-OF-CONTENT" of base_file_names. Reads every byte once; raises WireError."""
-    lines = [f"{name} {file_digest(folder / name)}\n" for name in base_file_names(folder)]
+    return digest_of_files({name: file_digest(folder / name) for name in base_file_names(folder)})
+
+
+def digest_of_files(digests: Mapping[str, str]) -> str:
+    """The base's digest, given name → SHA-256 of all its files."""
+    lines = [f"{name} {digest}\n" for name, digest in sorted(digests.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

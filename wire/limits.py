@@ -38,6 +38,9 @@ MAX_METRICS = 64
 MAX_EXAMPLES = 1_000_000
 """Example count that one board may claim for one round; more is refused, for a liar would own the mean."""
 
+MAX_BASE_FILES = 256
+"""Files of one base. The weights of FLAN-T5-xxl lie in 5."""
+
 MAX_ROUNDS = 100_000
 """Rounds of one run."""
 

@@ -7,12 +7,14 @@ Weights are named by their module path in the base (`encoder.block.0.layer.0.Sel
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from wire.limits import (
+    MAX_BASE_FILES,
     MAX_EXAMPLES,
     MAX_METRICS,
     MAX_NAME_CHARS,
@@ -27,6 +29,7 @@ from wire.limits import (
 
 # Names go into headers, logs, terminals and the manifest's lines: no control characters (C0, DEL, C1).
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^\x00-\x1f\x7f-\x9f]+\Z")]
+PLAIN_FILE_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]*\Z")  # no path, and nothing that a URL would quote
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]  # SHA-256, lower-case hex
 Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
@@ -163,6 +166,19 @@ class NamedTensor(Message, frozen=True, kw_only=True):
 
     name: Name
     tensor: Tensor
+
+
+class BaseFile(Message, frozen=True, kw_only=True):
+    """A file of the base model's folder: a plain name, never a path."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS, pattern=PLAIN_FILE_NAME.pattern)]
+    size_bytes: Count
+
+
+class BaseFiles(Message, frozen=True, kw_only=True):
+    """`GET /v1/base`: what a board without the base fetches with `GET /v1/base/{name}`."""
+
+    files: Annotated[tuple[BaseFile, ...], Meta(min_length=1, max_length=MAX_BASE_FILES)]
 
 
 class Profile(Message, frozen=True, kw_only=True):

@@ -1,0 +1,56 @@
+"""Weight-only int8: one fp32 scale per row, symmetric, nearest. Activations stay as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quantize.weight import row_chunks
+
+LEVELS = 127
+"""Largest code; −128 is left out so that the grid is symmetric."""
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Weight:
+    """value[i, j] = codes[i, j] · scales[i]."""
+
+    codes: Tensor  # (rows, columns) int8
+    scales: Tensor  # (rows,) float32
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.codes.shape[0], self.codes.shape[1]
+
+    @property
+    def resident_bytes(self) -> int:
+        return self.codes.nbytes + self.scales.nbytes
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        if dtype == torch.float32:
+            return self.codes.to(dtype).mul_(self.scales[:, None])
+        out = torch.empty(self.codes.shape, dtype=dtype)
+        for rows in row_chunks(*self.shape):  # the product is formed in fp32, so only one chunk of it may exist
+            out[rows] = self.codes[rows] * self.scales[rows, None]
+        return out
+
+    def rows_of(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        return (self.codes[ids] * self.scales[ids][..., None]).to(dtype)
+
+
+def to_int8(values: Tensor) -> Int8Weight:
+    """Round a matrix (rows, columns) of any float dtype to int8.
+
+    The error of a value is at most scale/2, scale = max|row|/127; a row of zeros stays zero. No full-precision copy.
+    """
+    codes = torch.empty(values.shape, dtype=torch.int8)
+    scales = torch.empty(values.shape[0], dtype=torch.float32)
+    for rows in row_chunks(*values.shape):
+        chunk = values[rows].float()
+        scale = chunk.abs().amax(dim=1) / LEVELS
+        scales[rows] = scale
+        steps = chunk / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+        codes[rows] = steps.round_().clamp_(-LEVELS, LEVELS).to(torch.int8)
+    return Int8Weight(codes, scales)

@@ -1,0 +1,116 @@
+"""`quantize report` and `quantize convert`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from quantize.base import FORMATS, load_base
+from quantize.cli import main
+from quantize.writer import convert
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_report_gives_every_format_with_its_error(config: Any, tensors: Any, make_base: Any) -> None:
+    """--json holds size, memory and relative error; fewer bits mean more error."""
+    folder = make_base(config, tensors)
+
+    result = run("report", str(folder), "--json")
+
+    rows = json.loads(result.output)
+    assert [row["format"] for row in rows] == list(FORMATS)
+    errors = [row["relative_error"] for row in rows]
+    assert errors[0] == 0
+    assert errors == sorted(errors)
+    assert [row["resident_bytes"] for row in rows] == [load_base(folder, format).resident_bytes for format in FORMATS]
+
+
+def test_report_prints_a_table(config: Any, tensors: Any, make_base: Any) -> None:
+    """One line per format under a header."""
+    result = run("report", str(make_base(config, tensors)))
+
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.output.splitlines()] == ["format", *FORMATS]
+
+
+def test_a_folder_that_is_no_base_is_one_sentence(tmp_path: Path) -> None:
+    """No traceback, exit status 1."""
+    result = run("report", str(tmp_path / "nothing"))
+
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: cannot read")
+
+
+def test_there_and_back_is_lossless_after_the_first_rounding(
+    config: Any, tensors: Any, make_base: Any, tmp_path: Path
+) -> None:
+    """fp32 → int8 → fp32 → int8 gives the same values as the first int8, and files beside the weights travel along."""
+    folder = make_base(config, tensors)
+    (folder / "tokenizer.json").write_text("{}")
+    for source, format, target in (("base", "int8", "i8"), ("i8", "fp32", "f32"), ("f32", "int8", "again")):
+        result = run("convert", str(tmp_path / source), "--format", format, "--out", str(tmp_path / target))
+        assert result.exit_code == 0, result.output
+
+    first, again = load_base(tmp_path / "i8", "int8"), load_base(tmp_path / "again", "int8")
+    for name, weight in first.weights.items():
+        torch.testing.assert_close(
+            again.weights[name].dense(torch.float32), weight.dense(torch.float32), atol=0, rtol=3e-7
+        )
+    assert (tmp_path / "again" / "tokenizer.json").read_text() == "{}"
+
+
+def test_an_existing_folder_is_never_overwritten(config: Any, tensors: Any, make_base: Any) -> None:
+    """convert wants a new folder and leaves nothing half-written behind."""
+    folder = make_base(config, tensors)
+
+    result = run("convert", str(folder), "--format", "int8", "--out", str(folder))
+
+    assert result.exit_code == 1
+    assert "exists already" in result.output
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_damage_in_mid_conversion_leaves_no_folder(config: Any, tensors: Any, make_base: Any, tmp_path: Path) -> None:
+    """A NaN in the last tensor: the error is a sentence, and `out` does not appear."""
+    tensors["decoder.final_layer_norm.weight"].fill_(float("nan"))
+    folder = make_base(config, tensors)
+
+    result = run("convert", str(folder), "--format", "fp32", "--out", str(tmp_path / "out"))
+
+    assert result.exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_help_needs_no_torch() -> None:
+    """The command answers `--help` without importing torch."""
+    script = "import sys; from quantize.cli import main; main(['--help'], standalone_mode=False)"
+    script += "; assert 'torch' not in sys.modules"
+
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_loads_a_converted_folder(config: Any, tensors: Any, make_base: Any, tmp_path: Path) -> None:
+    """int8 rows → fp32 is a plain Hugging Face folder: from_pretrained finds every key, with the values of int8."""
+    transformers = pytest.importorskip("transformers")
+    convert(make_base(config, tensors), "int8", tmp_path / "i8")
+    convert(tmp_path / "i8", "fp32", tmp_path / "f32")
+
+    model, info = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "f32", output_loading_info=True)
+
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    state = model.state_dict()
+    for name, weight in load_base(tmp_path / "i8", "int8").weights.items():
+        assert torch.equal(state[f"{name}.weight"], weight.dense(torch.float32)), name

@@ -1,0 +1,1 @@
+"""The board: probe, plan, train, talk, survive a power cut."""

@@ -1,0 +1,184 @@
+"""What the board offers a client: memory it may use, processors, and which arithmetic is fast on them.
+
+Everything is read from /proc and /sys below `root`, so that tests can lay out a board of their own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_client.errors import ConfigError
+
+SYSTEM_RESERVE_BYTES = 32 << 20
+"""Left alone when the budget comes from MemAvailable: the kernel needs some of it as soon as a program allocates."""
+
+UNLIMITED_BYTES = 1 << 60
+"""cgroup v1 writes "no limit" as a number near 2^63, a page short of it."""
+
+MIN_MEMORY_BYTES = 64 << 20
+"""Less than this, typed as `--memory`, is a forgotten unit: the interpreter with torch alone needs twice as much."""
+
+_UNITS = {"": 1, "B": 1}
+_UNITS |= {f"{letter}iB": 1 << (10 * power) for power, letter in enumerate("KMGT", 1)}
+_UNITS |= {f"{letter}{b}": 10 ** (3 * power) for power, letter in enumerate("KMGT", 1) for b in ("", "B")}
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+# CPU flags that mean bf16 multiply-accumulate in hardware; without them bf16 is emulated and slower than fp32.
+_BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A board as the planner sees it.
+
+    Attributes:
+        memory_bytes: what the client and its worker may use together.
+        memory_source: sentence that says where that number comes from.
+        cpu_count: processors this process may run on, cgroup quota included, at least 1.
+        machine: processor architecture, e.g. "aarch64".
+        bf16_fast: whether the processor multiplies bf16 in hardware.
+        model: the board's own name (Jetson, Raspberry Pi), "" where it tells none.
+    """
+
+    memory_bytes: int
+    memory_source: str
+    cpu_count: int
+    machine: str
+    bf16_fast: bool
+    model: str = ""
+
+
+def probe_board(memory_override_bytes: int | None = None, root: Path = Path("/")) -> Board:
+    """Look at the board. `memory_override_bytes` (from `--memory`) replaces every limit that is found.
+
+    Raises ConfigError where no memory limit can be read and none was given, or the one given is absurdly small.
+    """
+    memory_bytes, source = _memory(memory_override_bytes, root)
+    return Board(
+        memory_bytes=memory_bytes,
+        memory_source=source,
+        cpu_count=_cpu_count(root),
+        machine=platform.machine(),
+        bf16_fast=not _BF16_FLAGS.isdisjoint(_cpu_flags(root)),
+        model=_read(root / "proc/device-tree/model").rstrip("\0\n "),
+    )
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "500MiB" (2^20), "800M" or "800MB" (10^6), "1.5GiB", "1073741824".
+
+    Raises ConfigError for anything else; the sentence shows what is understood.
+    """
+    match = _SIZE.fullmatch(text)
+    units = {unit.lower(): size for unit, size in _UNITS.items()}
+    if match is None or match[2].lower() not in units:
+        raise ConfigError(f"{text!r} is not a memory size", "write it as 500MiB, 1.5GiB or 800M")
+    size = float(match[1]) * units[match[2].lower()]
+    if not 1 <= size < UNLIMITED_BYTES:
+        raise ConfigError(f"{text!r} is out of range for a memory size", "write it as 500MiB, 1.5GiB or 800M")
+    return int(size)
+
+
+def show_size(size_bytes: float) -> str:
+    """ "1.50 GiB", "800 MiB" or "12.3 KiB": three figures, binary units."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size_bytes >= factor:
+            value = size_bytes / factor
+            decimals = max(0, 2 - int(math.log10(value)))
+            return f"{value:.{decimals}f} {unit}"
+    return f"{size_bytes:.0f} B"
+
+
+def _memory(override_bytes: int | None, root: Path) -> tuple[int, str]:
+    if override_bytes is not None:
+        if override_bytes < MIN_MEMORY_BYTES:
+            raise ConfigError(
+                f"--memory {override_bytes} bytes is less than the smallest client needs",
+                "give it with a unit, such as --memory 500MiB",
+            )
+        return override_bytes, "given by --memory"
+    limits = [*_cgroup_limits(root), *_ram(root)]
+    if not limits:
+        raise ConfigError("the board does not tell how much memory it has", "give it, such as --memory 500MiB")
+    return min(limits)
+
+
+def _ram(root: Path) -> list[tuple[int, str]]:
+    """MemAvailable less a reserve, or half of MemTotal on kernels (before 3.14) that do not estimate it."""
+    fields = {}
+    for line in _read(root / "proc/meminfo").splitlines():
+        name, _, value = line.partition(":")
+        if value.split()[:1] and value.split()[0].isdigit():
+            fields[name] = int(value.split()[0]) << 10
+    if "MemAvailable" in fields:
+        return [(max(0, fields["MemAvailable"] - SYSTEM_RESERVE_BYTES), "memory available now (/proc/meminfo)")]
+    if "MemTotal" in fields:
+        return [(fields["MemTotal"] // 2, "half of the memory installed (/proc/meminfo)")]
+    return []
+
+
+def _cgroup_limits(root: Path) -> list[tuple[int, str]]:
+    """Every memory limit above this process, v1 and v2, with where it was found."""
+    found = []
+    for folder, v2 in _cgroup_folders(root, "memory"):
+        name = "memory.max" if v2 else "memory.limit_in_bytes"
+        text = _read(folder / name).strip()
+        if text.isdigit() and int(text) < UNLIMITED_BYTES:
+            found.append((int(text), f"control group limit (/{(folder / name).relative_to(root)})"))
+    return found
+
+
+def _cgroup_folders(root: Path, controller: str) -> list[tuple[Path, bool]]:
+    """(folder, is it v2) of this process's control group and of all above it, innermost first.
+
+    A limit higher up binds as well. Inside a container the path in /proc/self/cgroup may name folders of the host that
+    are not mounted here; those that exist are used, the mount's root always.
+    """
+    folders = []
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            mounts = [(root / "sys/fs/cgroup", True), (root / "sys/fs/cgroup/unified", True)]
+        elif controller in controllers.split(","):
+            mounts = [(root / "sys/fs/cgroup" / controllers, False), (root / "sys/fs/cgroup" / controller, False)]
+        else:
+            continue
+        for mount, v2 in dict(mounts).items():
+            inner = mount.joinpath(*(part for part in path.split("/") if part not in ("", "..")))
+            chain = [inner, *inner.parents]
+            folders += [(folder, v2) for folder in chain[: chain.index(mount) + 1] if folder.is_dir()]
+    return folders
+
+
+def _cpu_count(root: Path) -> int:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for folder, v2 in _cgroup_folders(root, "cpu"):
+        if v2:
+            quota, period = (*_read(folder / "cpu.max").split(), "", "")[:2]
+        else:
+            quota, period = _read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()
+        if quota.isdigit() and period.isdigit() and int(period) > 0:
+            count = min(count, math.ceil(int(quota) / int(period)))
+    return max(1, count)
+
+
+def _cpu_flags(root: Path) -> frozenset[str]:
+    """Flags of the first processor; x86 calls the line "flags", arm64 "Features"."""
+    for line in _read(root / "proc/cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip().lower() in ("flags", "features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def _read(path: Path) -> str:
+    """The file's text, "" where there is none or it is not ours to read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,238 @@
+"""What a board does when it is told to profile, train or evaluate. Every step can be cut short and repeated.
+
+What is on disk decides where to go on: a result that was written is only sent, a checkpoint is gone on from, a part of
+a download is completed. Nothing else is remembered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edge_client.api import Api
+from edge_client.errors import NoPlanError, RevokedError
+from edge_client.jobs import Job, Plan
+from edge_client.journal import Journal
+from edge_client.planner import Planner
+from edge_client.task_files import TaskFiles
+from edge_client.transport_errors import ConflictError, GoneError, RequestError
+from edge_client.worker_process import WorkerLost, WorkerProcess
+from wire.messages import Receipt, RunInfo, Task
+from wire.rounds import BoardEvent, BoardState, advance
+
+T = TypeVar("T")
+
+WATCH_EVERY_S = 15.0
+"""While the worker works, how often to ask whether the round is still open: at most this much work is wasted."""
+
+MAX_WORKER_LOSSES = 3
+"""Times that one task may lose its worker. After that the board, not chance, is the cause."""
+
+MAX_EVAL_EXAMPLES = 200
+"""Held-out examples that a version is scored on: the standard error of their mean loss is a few per cent."""
+
+
+class TaskOver(Exception):
+    """The server has gone on without this board's part: drop the work and ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardSetup:
+    """What stays the same over all tasks of a client.
+
+    Attributes:
+        device: this board's name at the server.
+        base_folder: where the checked base is.
+        data: the data set, as given with --data.
+        n_held_out: examples kept apart to evaluate on.
+        threads: processors for the worker, 0 for torch's choice.
+        work: folder for files of tasks.
+    """
+
+    device: str
+    base_folder: Path
+    data: str
+    n_held_out: int
+    threads: int
+    work: Path
+
+
+class BoardWork:
+    """Carries out one task after another."""
+
+    def __init__(
+        self,
+        board: BoardSetup,
+        *,
+        api: Api,
+        worker: WorkerProcess,
+        planner: Planner,
+        journal: Journal,
+        watch_every_s: float = WATCH_EVERY_S,
+    ) -> None:
+        self._board, self._api, self._worker, self._planner = board, api, worker, planner
+        self._journal, self._watch_every_s = journal, watch_every_s
+        self._state = BoardState.IDLE
+
+    async def carry_out(self, task: Task) -> None:
+        """Do `task` to its end, whichever it is.
+
+        Raises RevokedError, NoPlanError, and what the worker fails with. What the server refuses or no longer wants is
+        told and dropped.
+        """
+        kinds = {"profile": self._profile, "train": self._train, "evaluate": self._evaluate}
+        files = TaskFiles(self._board.work, task)
+        files.sweep_others()
+        try:
+            await self._with_fresh_workers(kinds[task.kind], task, files)
+        except (TaskOver, GoneError) as error:
+            self._advance(BoardEvent.ROUND_GONE)
+            self._journal.console.notice(f"{_name(task)} is over without this board: {error}")
+        except (ConflictError, RequestError) as error:
+            self._advance(BoardEvent.INTERRUPTED)
+            self._journal.console.notice(f"{_name(task)} is dropped: {error.message}", error.hint)
+        except RevokedError:
+            self._advance(BoardEvent.DEVICE_REVOKED)
+            raise
+        files.remove()
+
+    async def _with_fresh_workers(
+        self, carry_out: Callable[[Task, TaskFiles], Awaitable[None]], task: Task, files: TaskFiles
+    ) -> None:
+        """Repeat a task whose worker died; with a smaller plan, where memory was the reason."""
+        losses = 0
+        while True:
+            try:
+                return await carry_out(task, files)
+            except WorkerLost as error:
+                losses += 1
+                if losses == MAX_WORKER_LOSSES:
+                    raise NoPlanError(error.message, error.hint) if error.killed else error from error
+                self._advance(BoardEvent.INTERRUPTED)
+                self._journal.console.notice(f"{error.message}; it is started again", error.hint)
+                if error.killed:
+                    self._planner.shrink()
+                    files.remove()
+
+    # --- the three kinds -------------------------------------------------------------------------------------------
+
+    async def _profile(self, task: Task, files: TaskFiles) -> None:
+        self._advance(BoardEvent.TOLD_TO_PROFILE)
+        self._journal.phase("profile", task)
+        values: Mapping[str, float] = files.read_values()
+        if not files.result.exists():
+            run = await self._api.run()
+            plan = await self._plan(run, task, files)
+            job = self._job(run, task, plan, files)
+            values = await self._work(job, files)
+        self._advance(BoardEvent.RESULT_WRITTEN)
+        self._journal.phase("upload", task)
+        await self._answered(task, self._api.profile(files.result), values)
+
+    async def _train(self, task: Task, files: TaskFiles) -> None:
+        self._advance(BoardEvent.TOLD_TO_TRAIN)
+        job = None if files.result.exists() else await self._fetched(task, files)
+        self._advance(BoardEvent.TRAINING_BEGUN)
+        values: Mapping[str, float] = files.read_values()
+        if job is not None:
+            self._journal.phase("train", task)
+            values = await self._work(job, files)
+        self._advance(BoardEvent.RESULT_WRITTEN)
+        self._journal.phase("upload", task)
+        await self._answered(task, self._api.upload(task.round, files.result), values)
+        if "held_out_loss" in values:
+            n_examples = min(MAX_EVAL_EXAMPLES, self._board.n_held_out)
+            await self._journal.evaluation(task, {"loss": values["held_out_loss"], "n_examples": n_examples})
+
+    async def _evaluate(self, task: Task, files: TaskFiles) -> None:
+        self._advance(BoardEvent.TOLD_TO_EVALUATE)
+        job = await self._fetched(task, files)
+        self._advance(BoardEvent.EVALUATION_BEGUN)
+        self._journal.phase("evaluate", task)
+        await self._journal.evaluation(task, await self._work(job, files))
+        self._advance(BoardEvent.REPORTED)
+
+    async def _fetched(self, task: Task, files: TaskFiles) -> Job:
+        """Plan with the run's newest values, and fetch the version cut to the plan's ranks."""
+        self._journal.phase("fetch", task)
+        run = await self._api.run()
+        plan = await self._plan(run, task, files)
+        if not files.adapter.exists():
+            ranks = plan.ranks if task.kind == "train" else [0] * len(run.weights)  # the context alone is evaluated
+            await self._api.adapter(task.version, ranks, files.adapter)
+        return self._job(run, task, plan, files)
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    def _advance(self, event: BoardEvent) -> None:
+        self._state = advance(self._state, event)
+
+    async def _plan(self, run: RunInfo, task: Task, files: TaskFiles) -> Plan:
+        """The plan that this task was begun with, if it still fits, so that its checkpoint serves; else a new one."""
+        plan = files.read_plan()
+        if plan is None or len(plan.ranks) != len(run.weights) or not self._planner.fits(plan):
+            plan = self._planner.choose(run)
+            files.remove()
+            files.write_plan(plan)
+        await self._journal.plan(task.round, plan, self._planner.why(run))
+        return plan
+
+    async def _work(self, job: Job, files: TaskFiles) -> Mapping[str, float]:
+        """The worker's numbers, kept on disk for a client that is killed before they are told."""
+        task = job.task
+        done = await self._while_wanted(
+            task, self._worker.run_job(job, lambda progress: self._journal.progress(task, progress))
+        )
+        files.write_values(done.values)
+        return done.values
+
+    async def _while_wanted(self, task: Task, work: Coroutine[Any, Any, T]) -> T:
+        """`work`, cut short with TaskOver once the server no longer waits for it."""
+        working = asyncio.ensure_future(work)
+        watching = asyncio.ensure_future(self._until_over(task))
+        try:
+            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                watching.result()  # raises TaskOver, or RevokedError
+            return await working
+        finally:
+            for one in (working, watching):
+                one.cancel()
+            await asyncio.gather(working, watching, return_exceptions=True)
+
+    async def _until_over(self, task: Task) -> None:
+        while True:
+            await asyncio.sleep(self._watch_every_s)
+            now = await self._api.work(after=-1, wait_s=0)
+            if (now.kind, now.round, now.version) != (task.kind, task.round, task.version):
+                raise TaskOver(f"the server is at round {now.round}, version {now.version}")
+
+    async def _answered(self, task: Task, sending: Awaitable[Receipt], values: Mapping[str, float]) -> None:
+        receipt = await sending
+        self._advance(BoardEvent.ANSWERED)
+        self._journal.answered(task, receipt, values)
+
+    def _job(self, run: RunInfo, task: Task, plan: Plan, files: TaskFiles) -> Job:
+        assert task.kind in ("profile", "train", "evaluate")
+        return Job(
+            kind=task.kind,
+            base_folder=str(self._board.base_folder),
+            data=self._board.data,
+            device=self._board.device,
+            run=run,
+            task=task,
+            plan=plan,
+            adapter_path="" if task.kind == "profile" else str(files.adapter),
+            result_path="" if task.kind == "evaluate" else str(files.result),
+            checkpoint_path=str(files.checkpoint) if task.kind == "train" else "",
+            rouge=task.kind == "evaluate",
+            max_eval_examples=MAX_EVAL_EXAMPLES,
+            threads=self._board.threads,
+        )
+
+
+def _name(task: Task) -> str:
+    return "profiling" if task.kind == "profile" else f"round {task.round}"

@@ -1,0 +1,136 @@
+"""`edge-client plan`: what this board would train, and why, without training anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import click
+import msgspec
+
+from edge_client.base_model import BUILTIN, require_whole, resolve
+from edge_client.board import parse_size, probe_board
+from edge_client.cli_join import debug_option, state_option
+from edge_client.config import normalise_server
+from edge_client.errors import BaseModelError, ConfigError
+from edge_client.plan import choose, explain, facts, runners_up
+from edge_client.state import Identity, StateFolder
+from wire.base_files import base_digest, read_base_config
+from wire.errors import WireError
+from wire.limits import MAX_NAME_CHARS, MAX_RANK, PROTOCOL_VERSION
+from wire.manifest import manifest_digest, t5_weights
+from wire.messages import Base, RunInfo, TrainSettings
+
+DEFAULT_SETTINGS = TrainSettings(
+    scope="decoder",
+    learning_rate=0.02,
+    batch=16,
+    micro_batch=4,
+    local_steps=20,
+    max_source_tokens=192,
+    max_target_tokens=32,
+    sketch_batches=8,
+)
+"""Those that `aggregator init` writes; what a plan needs when no server is asked."""
+
+DEFAULT_RANK, DEFAULT_SERVER_RANK = 16, 32
+
+
+@click.command()
+@click.option(
+    "--model",
+    envvar="BRAID_MODEL",
+    default="",
+    help="Base: hub id, folder or builtin.  [default: the run's, or builtin]",
+)
+@click.option(
+    "--memory", envvar="BRAID_MEMORY", default="", help="Memory to use, such as 800MiB.  [default: what is free]"
+)
+@click.option(
+    "--rank", type=click.IntRange(1, MAX_RANK), help="Strands per weight, at most.  [default: the run's, or 16]"
+)
+@click.option("--server", default="", help="Plan for the run of this server, which the board must have joined.")
+@state_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@debug_option
+def plan(model: str, memory: str, rank: int | None, server: str, state: Path, as_json: bool, debug: bool) -> None:
+    """Show the plan for this board, its memory part by part, and why the alternatives lost.
+
+    Without --server the run is assumed to have the settings that `aggregator init` writes.
+    """
+    del debug
+    from edge_client.base_fetch import read_config  # it brings aiohttp
+
+    board = probe_board(parse_size(memory) if memory else None)
+    run = _run_of(server, state) if server else None
+    folder = resolve(model or (run.base.model if run else BUILTIN))
+    require_whole(folder)
+    run = run or _assumed_run(model or BUILTIN, folder)
+    config = read_config(folder, run)
+    if rank is not None:
+        run = _with_rank(run, rank)
+    choice = choose(board, run, config)
+    others = runners_up(choice, board, run, config)
+    if as_json:
+        click.echo(json.dumps(facts(choice, board, others)))
+    else:
+        click.echo("\n".join([*explain(choice, board, others), *_legend(run, is_assumed=not server)]))
+
+
+def _legend(run: RunInfo, *, is_assumed: bool) -> list[str]:
+    """What a person needs to read the lines above."""
+    settings = run.settings
+    source = "`aggregator init` writes" if is_assumed else f"run {run.run_id} has"
+    return [
+        "A strand is one rank of one weight's adapter: the more of them, the more this board can teach.",
+        f"Reckoned with the settings that {source}: texts of up to {settings.max_source_tokens} tokens, "
+        f"answers of up to {settings.max_target_tokens}, at most {run.max_rank} strands per weight.",
+    ]
+
+
+def _assumed_run(model: str, folder: Path) -> RunInfo:
+    """A run of default settings for this base. Raises BaseModelError where the folder is no base model."""
+    try:
+        weights, digest = t5_weights(read_base_config(folder), DEFAULT_SETTINGS.scope), base_digest(folder)
+    except WireError as error:
+        raise BaseModelError(str(error), "name another folder with --model") from error
+    return RunInfo(
+        protocol=PROTOCOL_VERSION,
+        run_id="plan",
+        state="profiling",
+        base=Base(model=model[:MAX_NAME_CHARS], digest=digest),
+        weights=weights,
+        manifest=manifest_digest(weights),
+        settings=DEFAULT_SETTINGS,
+        max_rank=DEFAULT_RANK,
+        server_rank=DEFAULT_SERVER_RANK,
+        rounds=1,
+        round=0,
+        version=0,
+    )
+
+
+def _with_rank(run: RunInfo, rank: int) -> RunInfo:
+    """The run with another most of strands per weight; known values are kept as far as they go."""
+    known = tuple(values[:rank] for values in run.values) if rank <= run.max_rank else ()
+    return msgspec.structs.replace(run, max_rank=rank, values=known)
+
+
+def _run_of(server: str, state: Path) -> RunInfo:
+    """The run of the server that this board has joined."""
+    identity = StateFolder(state.expanduser()).read_identity()
+    if identity is None or not identity.credential or identity.server != normalise_server(server):
+        raise ConfigError(
+            f"this board has not joined {server}", "join it first, give its --state, or plan without --server"
+        )
+    return asyncio.run(_ask(identity))
+
+
+async def _ask(identity: Identity) -> RunInfo:
+    from edge_client.transport import Transport
+
+    async with Transport(
+        identity.server, credential=identity.credential, fingerprint=identity.fingerprint
+    ) as transport:
+        return await transport.call("GET", "/v1/run", RunInfo)

@@ -1,0 +1,72 @@
+"""What can go wrong on a board, as types: whose fault, what to do next, and which exit code.
+
+Every error a person sees is one line, `message`, and one that says what to do next, `hint`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit statuses of `edge-client`. Numbers are never reused; deploy/RUNBOOK.md says what to do about each."""
+
+    OK = 0
+    INTERNAL = 1  # a bug of ours; the message asks for a report
+    USAGE = 2  # click's own
+    CONFIG = 3  # a flag, file or setting that cannot be right
+    DATA = 4  # no usable example
+    BASE = 5  # base model missing, damaged, or not the run's
+    MEMORY = 6  # no plan fits the board
+    REFUSED = 7  # the server refused: token, protocol version
+    UNREACHABLE = 8  # no server answered a first enrolment
+    REVOKED = 9  # the device was revoked; the only end of an enrolled client that is not success
+    DISK = 10  # the state folder cannot be written
+    LOCKED = 11  # another client uses the same state folder
+
+
+class ClientError(Exception):
+    """Base of all expected errors; not raised itself."""
+
+    exit_code = ExitCode.INTERNAL
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(ClientError):
+    exit_code = ExitCode.CONFIG
+
+
+class DataError(ClientError):
+    exit_code = ExitCode.DATA
+
+
+class BaseModelError(ClientError):
+    exit_code = ExitCode.BASE
+
+
+class NoPlanError(ClientError):
+    exit_code = ExitCode.MEMORY
+
+
+class RefusedError(ClientError):
+    exit_code = ExitCode.REFUSED
+
+
+class UnreachableError(ClientError):
+    exit_code = ExitCode.UNREACHABLE
+
+
+class RevokedError(ClientError):
+    exit_code = ExitCode.REVOKED
+
+
+class DiskError(ClientError):
+    exit_code = ExitCode.DISK
+
+
+class LockedError(ClientError):
+    exit_code = ExitCode.LOCKED

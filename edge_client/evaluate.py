@@ -1,0 +1,106 @@
+"""How good an adapter is on the board's held-out text: loss per token, and ROUGE of what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from edge_client.adapter_tensors import AdapterTensors, read_adapter
+from edge_client.batches import micro_batches
+from edge_client.errors import ConfigError
+from edge_client.examples import Example
+from edge_client.greedy import write_greedily
+from edge_client.jobs import Job
+from edge_client.model import Model
+from edge_client.process import peak_bytes, resident_bytes
+from edge_client.session import Meter, Session
+from edge_client.tokeniser import Pair, Tokeniser
+
+ROUGE_KINDS = ("rouge1", "rouge2", "rougeL")
+
+SPARE_SHARE = 0.5
+"""Part of the memory still free under the budget that unpacked weights may take while text is written."""
+
+
+def evaluate(job: Job, session: Session) -> dict[str, float]:
+    """Run an "evaluate" job: loss and n_examples, and rouge1, rouge2, rougeL (F1, 0…1) if the job asks for them.
+
+    Raises ConfigError where the board holds no held-out example.
+    """
+    base = session.base(job.base_folder, job.plan.format)
+    adapter = AdapterTensors()  # version 0 is the bare base
+    if job.adapter_path:
+        adapter = read_adapter(Path(job.adapter_path), job.run, job.task.version, None)
+    model = Model(base, adapter, job.plan.compute)
+    tokeniser = session.tokeniser(job)
+    examples = held_out_examples(job, session)
+    if not examples:
+        raise ConfigError(f"{job.data} leaves no example to evaluate on", "give at least two examples with --data")
+    start_s = session.clock()
+    loss, tokens_per_s = held_out_loss(model, job, session, [_pair(tokeniser, example, job) for example in examples])
+    values = {"loss": loss, "n_examples": float(len(examples)), "tokens_per_s": tokens_per_s}
+    if job.rouge:
+        values |= rouge([example.target for example in examples], _written(model, tokeniser, examples, job, session))
+    return values | {"seconds": session.clock() - start_s, "peak_bytes": float(peak_bytes())}
+
+
+def held_out_examples(job: Job, session: Session) -> list[Example]:
+    """The same first `max_eval_examples` held-out examples in every round."""
+    return session.data(job.data).held_out[: job.max_eval_examples]
+
+
+@torch.no_grad()
+def held_out_loss(model: Model, job: Job, session: Session, pairs: Sequence[Pair]) -> tuple[float, float]:
+    """Mean loss in nats per target token over `pairs`, and tokens (source and target) per second."""
+    meter = Meter(session, "evaluate", len(pairs))
+    total, n_labels, n_done = 0.0, 0, 0
+    for batch in micro_batches(
+        sorted(pairs, key=_length), job.plan.micro_batch, model.shape.pad_id, model.shape.start_id
+    ):
+        session.check_stop()
+        loss = float(model.loss_sum(batch))
+        total, n_labels, n_done = total + loss, n_labels + batch.n_target_tokens, n_done + batch.source.shape[0]
+        meter.count(n_done, loss / batch.n_target_tokens, batch.n_source_tokens + batch.n_target_tokens)
+    mean = total / n_labels
+    if not -1e300 < mean < 1e300:
+        raise ConfigError(
+            f"the held-out loss is {mean}: the adapter or the base is broken", "lower train.learning_rate in run.toml"
+        )
+    return mean, meter.tokens_per_s
+
+
+def rouge(references: Sequence[str], written: Sequence[str]) -> dict[str, float]:
+    """Mean F1 of ROUGE-1, -2 and -L (Lin 2004; Google's rouge_score with Porter's stemmer, as in the T5 papers)."""
+    from rouge_score.rouge_scorer import RougeScorer  # 20 MB and more, needed at the end of a run only
+
+    scorer = RougeScorer(list(ROUGE_KINDS), use_stemmer=True)
+    scores = [scorer.score(reference, text) for reference, text in zip(references, written, strict=True)]
+    return {kind: sum(score[kind].fmeasure for score in scores) / len(scores) for kind in ROUGE_KINDS}
+
+
+def _written(model: Model, tokeniser: Tokeniser, examples: Sequence[Example], job: Job, session: Session) -> list[str]:
+    """What the model writes for each example, in their order."""
+    pairs = [_pair(tokeniser, example, job) for example in examples]
+    order = sorted(range(len(pairs)), key=lambda i: _length(pairs[i]))
+    texts = [""] * len(pairs)
+    meter = Meter(session, "evaluate", len(pairs))
+    spare_bytes = int(SPARE_SHARE * max(0, job.plan.budget_bytes - resident_bytes()))
+    with model.unpacked_decoder(spare_bytes):
+        for first in range(0, len(order), job.plan.micro_batch):
+            session.check_stop()
+            part = order[first : first + job.plan.micro_batch]
+            written = write_greedily(model, [pairs[i].source for i in part], job.run.settings.max_target_tokens)
+            for i, ids in zip(part, written, strict=True):
+                texts[i] = tokeniser.decode(ids)
+            meter.count(first + len(part), 0.0, sum(len(ids) for ids in written))
+    return texts
+
+
+def _pair(tokeniser: Tokeniser, example: Example, job: Job) -> Pair:
+    return tokeniser.pair(example, job.run.settings.max_source_tokens, job.run.settings.max_target_tokens)
+
+
+def _length(pair: Pair) -> int:
+    return len(pair.source)

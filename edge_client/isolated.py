@@ -1,0 +1,83 @@
+"""Run a memory-hungry check in a child process, so that what it needed is gone when the client begins to wait.
+
+Reading a board's data or a base's headers can take more memory than the whole idle client. A forked child takes it
+along when it ends, which freeing never does completely.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from edge_client.errors import ClientError, ExitCode
+
+T = TypeVar("T")
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What the child tells: the encoded result, or an error's parts."""
+
+    result: bytes = b""
+    exit_code: int = 0
+    message: str = ""
+    hint: str = ""
+
+
+class IsolatedError(ClientError):
+    """A ClientError that happened in the child, with its exit code."""
+
+    def __init__(self, exit_code: int, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.exit_code = ExitCode(exit_code)
+
+
+def run_isolated(call: Callable[[], T], kind: type[T]) -> T:
+    """`call()` in a forked child; its result must be a `kind` that msgspec can encode.
+
+    Call it while this process has one thread and no event loop. Raises IsolatedError for the call's ClientError.
+    """
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        _child(call, write_end)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        data = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if not data:
+        raise _died(os.waitstatus_to_exitcode(status))
+    outcome = msgspec.msgpack.decode(data, type=_Outcome)
+    if outcome.exit_code:
+        raise IsolatedError(outcome.exit_code, outcome.message, outcome.hint)
+    return msgspec.msgpack.decode(outcome.result, type=kind)
+
+
+def _child(call: Callable[[], T], write_end: int) -> None:
+    """Never returns: no handler, buffer or exit hook of the parent may run twice."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    status = 1
+    try:
+        try:
+            outcome = _Outcome(msgspec.msgpack.encode(call()))
+        except ClientError as error:
+            outcome = _Outcome(exit_code=int(error.exit_code), message=error.message, hint=error.hint)
+        with os.fdopen(write_end, "wb") as pipe:
+            pipe.write(msgspec.msgpack.encode(outcome))
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _died(status: int) -> IsolatedError:
+    if status == -signal.SIGKILL:
+        return IsolatedError(
+            ExitCode.MEMORY,
+            "reading the data took more memory than this board has",
+            "split the data into smaller files and give one of them",
+        )
+    return IsolatedError(ExitCode.INTERNAL, f"a check ended with status {status}", "run again with --debug")

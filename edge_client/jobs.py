@@ -1,0 +1,79 @@
+"""What the network side asks of the training worker, and what it hears back. No tensor library is loaded here.
+
+The two processes exchange msgpack frames over a pipe (4-byte little-endian length, then the message); adapters and
+updates stay in files that both can read.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from wire.messages import RunInfo, Task
+
+Format = Literal["fp32", "bf16", "int8", "nf4"]
+Compute = Literal["fp32", "bf16"]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a board does in a round. `ranks` are strands per weight, in manifest order."""
+
+    format: Format
+    compute: Compute
+    micro_batch: int
+    ranks: tuple[int, ...]
+    predicted_peak_bytes: int
+    budget_bytes: int
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One piece of work.
+
+    `adapter_path` holds a `wire.messages.Adapter` ("" for a profile, which runs on the bare base); the result, a
+    `Profile` or an `Update`, is written to `result_path` atomically. `checkpoint_path` is where a training job saves
+    its place and resumes from. `threads` 0 leaves the choice to torch.
+    """
+
+    kind: Literal["profile", "train", "evaluate"]
+    base_folder: str
+    data: str
+    device: str
+    run: RunInfo
+    task: Task
+    plan: Plan
+    adapter_path: str = ""
+    result_path: str = ""
+    checkpoint_path: str = ""
+    rouge: bool = False
+    max_eval_examples: int = 200
+    threads: int = 0
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+    """Sent about once a second. `tokens_per_s` counts source and target; `peak_bytes` is the worker's peak RSS."""
+
+    phase: Literal["load", "profile", "train", "evaluate"]
+    step: int
+    steps: int
+    loss: float
+    tokens_per_s: float
+    peak_bytes: int
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    """The job's numbers: loss, n_examples, tokens_per_s, peak_bytes, seconds…; an evaluation adds rouge1, rouge2 and
+    rougeL (0…1)."""
+
+    values: dict[str, float]
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """An expected error of the worker, to be raised again on the network side as the ClientError of `exit_code`."""
+
+    exit_code: int
+    message: str
+    hint: str
+
+
+Event = Progress | Done | Failed

@@ -1,0 +1,213 @@
+"""`edge-client join`: check the board, enrol, and do what the server says until the run is over.
+
+The order is: everything that can be wrong on this side first, without a request; then the enrolment; then one long
+poll after another. What is waiting for work has loaded neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from edge_client.api import Api
+from edge_client.base_fetch import find_base, read_config
+from edge_client.board import Board, parse_size, probe_board
+from edge_client.board_work import WATCH_EVERY_S, BoardSetup, BoardWork
+from edge_client.config import JoinSettings
+from edge_client.console import Console
+from edge_client.data import load_data
+from edge_client.enrolment import enrol, prepare_identity
+from edge_client.isolated import run_isolated
+from edge_client.journal import Journal
+from edge_client.link import Link
+from edge_client.planner import Planner
+from edge_client.reports import Reports
+from edge_client.retry import MAX_DELAY_S, Backoff
+from edge_client.state import Identity, StateFolder
+from edge_client.status import StatusFile
+from edge_client.transport import Transport, parse_fingerprint
+from edge_client.worker_process import WorkerProcess
+from wire.messages import RunInfo
+
+SOONEST_S = 1.0
+"""Least time between two polls that brought nothing new: a server that answers at once must not be flooded."""
+
+
+class DataSummary(msgspec.Struct, frozen=True):
+    """What the client remembers of its data."""
+
+    n_train: int
+    n_held_out: int
+    n_skipped: int
+    first_skipped: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What was found before the first request."""
+
+    board: Board
+    data: DataSummary
+    folder: StateFolder
+    identity: Identity
+
+
+def join(settings: JoinSettings, console: Console, worker: WorkerProcess | None = None) -> None:
+    """Run until the run is finished, or SIGTERM or Ctrl-C asks to stop; both return. Raises ClientError otherwise."""
+    found = preflight(settings, console)
+    try:
+        asyncio.run(_until_stopped(settings, found, console, worker or WorkerProcess()))
+    finally:
+        console.close()
+        found.folder.unlock()
+
+
+def preflight(settings: JoinSettings, console: Console) -> Preflight:
+    """Check settings, data and state folder, in this order, and take the folder's lock. Sends nothing.
+
+    Raises ConfigError, DataError, DiskError or LockedError.
+    """
+    if settings.fingerprint:
+        parse_fingerprint(settings.fingerprint)
+    board = probe_board(parse_size(settings.memory) if settings.memory else None)
+    data = run_isolated(lambda: _summarise(settings.data), DataSummary)
+    if data.n_skipped:
+        console.notice(
+            f"{data.n_skipped} unusable lines or files in {settings.data} are left out; first: {data.first_skipped}"
+        )
+    folder = StateFolder(settings.state)
+    folder.lock()
+    return Preflight(board, data, folder, prepare_identity(folder, settings))
+
+
+def _summarise(spec: str) -> DataSummary:
+    data = load_data(spec)
+    return DataSummary(len(data.train), len(data.held_out), data.n_skipped, data.first_skipped)
+
+
+async def _until_stopped(settings: JoinSettings, found: Preflight, console: Console, worker: WorkerProcess) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)  # a second one ends the client the hard way
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        async with open_client(settings, found, console, worker) as client:
+            await client.run_to_end()
+    except asyncio.CancelledError:
+        console.notice("stopped; what was done is kept, `edge-client join` goes on from here")
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a client works with; `sleep` and `watch_every_s` are other ones in tests."""
+
+    api: Api
+    link: Link
+    journal: Journal
+    status: StatusFile
+    worker: WorkerProcess
+    sleep: Callable[[float], Awaitable[None]]
+    watch_every_s: float
+
+
+class Client:
+    """An enrolled board, or one about to be."""
+
+    def __init__(self, settings: JoinSettings, found: Preflight, parts: _Parts) -> None:
+        self._settings, self._found, self._parts = settings, found, parts
+        self._api, self._journal = parts.api, parts.journal
+
+    async def run_to_end(self) -> None:
+        """Do what the server says until it says that the run is finished."""
+        identity, run = await self._enrolled()
+        self._parts.status.update(
+            at_once=True, device=identity.device, run_id=run.run_id, rounds=run.rounds, online=True, phase="checking"
+        )
+        work = await self._prepare(identity.device, run)
+        after, repeats, before = -1, 0, ""
+        while (task := await self._api.work(after=after)).kind != "finished":
+            if task.kind == "wait":
+                self._journal.waiting(task)
+                await self._parts.sleep(max(task.retry_after_s, SOONEST_S))
+                continue
+            # The server asks for the same again only if it lost what it was sent: go on, but ever more slowly.
+            key = f"{task.kind} {task.round} {task.version}"
+            repeats, before = (repeats + 1 if key == before else 0), key
+            await self._parts.sleep(min(2.0**repeats - 1, MAX_DELAY_S))
+            await work.carry_out(task)
+            if task.kind == "train":
+                after = task.round
+        self._journal.finished(task)
+
+    async def _enrolled(self) -> tuple[Identity, RunInfo]:
+        """The device that this board is, enrolling only if it is none yet."""
+        identity = self._found.identity
+        if identity.credential:
+            return identity, await self._api.run()
+        identity, run = await enrol(self._api, self._found.folder, identity, self._settings, self._parts.link)
+        self._api.transport.credential = identity.credential
+        self._journal.enrolled(identity, run)
+        return identity, run
+
+    async def _prepare(self, device: str, run: RunInfo) -> BoardWork:
+        """Check the base and show a first plan, so that what cannot work is known before the first task."""
+        found, console = self._found, self._journal.console
+        base_folder = await find_base(self._settings.model, run, self._api, found.folder.path / "base", console)
+        planner = Planner(found.board, read_config(base_folder, run))
+        await self._journal.plan(run.round, planner.choose(run), planner.why(run))
+        setup = BoardSetup(
+            device=device,
+            base_folder=base_folder,
+            data=self._settings.data,
+            n_held_out=found.data.n_held_out,
+            threads=self._settings.threads,
+            work=found.folder.work,
+        )
+        return BoardWork(
+            setup,
+            api=self._api,
+            worker=self._parts.worker,
+            planner=planner,
+            journal=self._journal,
+            watch_every_s=self._parts.watch_every_s,
+        )
+
+
+@asynccontextmanager
+async def open_client(
+    settings: JoinSettings,
+    found: Preflight,
+    console: Console,
+    worker: WorkerProcess,
+    *,
+    new_backoff: Callable[..., Backoff] = Backoff,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    watch_every_s: float = WATCH_EVERY_S,
+) -> AsyncIterator[Client]:
+    """A client with all that it needs, closed again in the opposite order."""
+    identity = found.identity
+    status = StatusFile(found.folder)
+    status.update(server=identity.server, device=identity.device, pid=os.getpid(), phase="connecting", at_once=True)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(worker.close)
+        transport = Transport(identity.server, credential=identity.credential, fingerprint=identity.fingerprint)
+        await stack.enter_async_context(transport)
+        link = Link(console, on_change=lambda online: status.update(at_once=True, online=online))
+        api = Api(transport, link, new_backoff)
+        reports = await stack.enter_async_context(Reports(api))
+        journal = Journal(console, status, reports, transport.traffic)
+        parts = _Parts(api, link, journal, status, worker, sleep, watch_every_s)
+        yield Client(settings, found, parts)

@@ -1,0 +1,108 @@
+"""The model of one job: frozen base, adapter, and what is asked of them: loss, hidden states, logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from edge_client.adapter_tensors import AdapterTensors
+from edge_client.batches import Batch
+from edge_client.errors import ConfigError
+from edge_client.head_loss import head_loss
+from edge_client.jobs import Compute
+from edge_client.lora import Factors, Linear
+from edge_client.t5 import T5, Cache, T5Shape
+from quantize.base import FrozenBase
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Model:
+    """T5 over `base` with `adapter` on top, in the dtype `compute`.
+
+    `trains_encoder` false runs the encoder without gradients. Raises ConfigError where the adapter names a weight that
+    the base does not have or has in another shape.
+    """
+
+    def __init__(
+        self, base: FrozenBase, adapter: AdapterTensors, compute: Compute, *, trains_encoder: bool = False
+    ) -> None:
+        self.shape = T5Shape.of(base.config)
+        self.linears = _linears(base, adapter, DTYPES[compute])
+        self._head = base.weights["lm_head"]
+        self._trains_encoder = trains_encoder
+        self._compute = DTYPES[compute]
+        self._held_head: Tensor | None = None
+        self._t5 = T5(self.shape, self.linears, base.plain, base.weights["shared"], self._compute)
+
+    def encode(self, source: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states (b, s, d) of the source; with gradients only if the encoder is trained."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains_encoder):
+            return self._t5.encode(source, mask)
+
+    def loss_sum(self, batch: Batch) -> Tensor:
+        """Summed negative log-likelihood of the batch's target tokens in nats, fp32 scalar."""
+        encoded = self.encode(batch.source, batch.source_mask)
+        hidden = self._t5.decode(batch.decoder_input, encoded, batch.source_mask)
+        return head_loss(hidden, batch.labels, self._head)
+
+    @torch.no_grad()
+    def next_logits(self, ids: Tensor, encoded: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+        """Logits (b, vocabulary) in the compute dtype of the token after `ids` (b, t), which are new to the cache."""
+        hidden = self._t5.decode(ids, encoded, mask, cache)[:, -1]
+        head = self._head.dense(self._compute) if self._held_head is None else self._held_head
+        return hidden @ head.t()
+
+    @contextmanager
+    def unpacked_decoder(self, spare_bytes: int) -> Iterator[None]:
+        """Keep the decoder's weights unpacked meanwhile, if they fit into `spare_bytes`."""
+        decoder = [linear for name, linear in self.linears.items() if name.startswith("decoder.")]
+        rows, columns = self._head.shape
+        if sum(linear.dense_bytes for linear in decoder) + rows * columns * self._compute.itemsize > spare_bytes:
+            decoder = []
+        else:
+            self._held_head = self._head.dense(self._compute)
+        for linear in decoder:
+            linear.hold()
+        try:
+            yield
+        finally:
+            self._held_head = None
+            for linear in decoder:
+                linear.release()
+
+
+def _linears(base: FrozenBase, adapter: AdapterTensors, dtype: torch.dtype) -> dict[str, Linear]:
+    """Every matrix of the blocks by module name; the embeddings are no linear maps."""
+    weights = {name: weight for name, weight in base.weights.items() if name not in ("shared", "lm_head")}
+    for name in (*adapter.context, *adapter.basis):
+        if name not in weights:
+            raise ConfigError(
+                f"the adapter has weight {name}, the base has none of that name", "use the run's own base"
+            )
+    linears = {}
+    for name, weight in weights.items():
+        context, basis = adapter.context.get(name), adapter.basis.get(name)
+        _check_sides(name, weight.shape, context, basis)
+        cast = None if context is None else Factors(context.b.to(dtype), context.a.to(dtype))
+        linears[name] = Linear(weight, dtype, cast, None if basis is None else basis.to(dtype))
+    return linears
+
+
+def _check_sides(name: str, shape: tuple[int, int], context: Factors | None, basis: Tensor | None) -> None:
+    rows, columns = shape
+    fits = basis is None or basis.shape[1] == columns
+    if context is not None:
+        fits = fits and context.b.shape == (rows, context.a.shape[0]) and context.a.shape[1] == columns
+    if not fits:
+        raise ConfigError(
+            f"the adapter's factors of {name} do not fit a weight {list(shape)}", "use the run's own base"
+        )
+
+
+def strands(linears: Mapping[str, Linear]) -> dict[str, Tensor]:
+    """The B (m, r) of every weight that has strands."""
+    return {name: linear.b for name, linear in linears.items() if linear.rank}

@@ -1,0 +1,71 @@
+"""The profiling pass: sketches of every weight's gradient on the bare base, from which the first basis is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_client.adapter_tensors import AdapterTensors
+from edge_client.batches import Batch, Order, collate
+from edge_client.errors import ConfigError, DataError
+from edge_client.jobs import Job
+from edge_client.model import Model
+from edge_client.process import peak_bytes
+from edge_client.results import profile_message, write_result
+from edge_client.session import Meter, Session
+from edge_client.sketches import Sketches
+from wire.seeds import derive_seed
+
+
+def profile(job: Job, session: Session) -> dict[str, float]:
+    """Run a "profile" job and write its `Profile`: one backward pass over each of `sketch_batches` micro-batches.
+
+    Returns loss (mean of the base per target token), n_examples (distinct ones seen), tokens_per_s, seconds and
+    peak_bytes. Nothing is saved on the way: a pass that is interrupted starts again. Raises DataError without training
+    examples, ConfigError where the loss is not finite.
+    """
+    settings, train = job.run.settings, session.data(job.data).train
+    if not train:
+        raise DataError(f"{job.data} leaves no example to train on", "give at least two examples with --data")
+    base = session.base(job.base_folder, job.plan.format)
+    model = Model(base, AdapterTensors(), job.plan.compute, trains_encoder=settings.scope == "all")
+    seed = derive_seed(job.task.seed, "order", job.task.round, job.device)
+    order = Order([len(example.source) for example in train], job.plan.micro_batch, settings.sketch_batches, seed)
+    sketches = Sketches(job.run, job.task.seed)
+    sketches.attach(model.linears)
+    meter = Meter(session, "profile", settings.sketch_batches)
+    loss = _pass(model, _batches(job, session, model, order), sketches, meter, session)
+    if not abs(loss) < float("inf"):
+        raise ConfigError(f"the base's loss is {loss}", "fetch the base model again, or plan fp32 compute")
+    write_result(Path(job.result_path), profile_message(job, order.n_distinct, sketches.mean()))
+    return {
+        "loss": loss,
+        "n_examples": float(order.n_distinct),
+        "tokens_per_s": meter.tokens_per_s,
+        "seconds": meter.seconds,
+        "peak_bytes": float(peak_bytes()),
+    }
+
+
+def _batches(job: Job, session: Session, model: Model, order: Order) -> Iterator[Batch]:
+    settings, train, tokeniser = job.run.settings, session.data(job.data).train, session.tokeniser(job)
+    for step in range(settings.sketch_batches):
+        pairs = [
+            tokeniser.pair(train[i], settings.max_source_tokens, settings.max_target_tokens)
+            for i in order.examples(step)
+        ]
+        yield collate(pairs, model.shape.pad_id, model.shape.start_id)
+
+
+def _pass(model: Model, batches: Iterator[Batch], sketches: Sketches, meter: Meter, session: Session) -> float:
+    """Run the backward passes; the mean loss in nats per target token."""
+    total = 0.0
+    for step, batch in enumerate(batches):
+        session.check_stop()
+        loss = model.loss_sum(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        sketches.count(batch.n_target_tokens)
+        total += float(loss.detach())
+        n_tokens = batch.n_source_tokens + batch.n_target_tokens
+        meter.count(step + 1, float(loss.detach()) / batch.n_target_tokens, n_tokens)
+    return total / sketches.n_tokens

@@ -1,0 +1,78 @@
+"""What the worker leaves for the network side to send: an Update or a Profile, as a file that is whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from edge_client.errors import ConfigError
+from edge_client.jobs import Job
+from edge_client.state import disk_errors
+from wire.atomic_file import write_atomically
+from wire.codec import encode
+from wire.errors import WireError
+from wire.limits import MAX_EXAMPLES, PROTOCOL_VERSION
+from wire.messages import Dtype, NamedTensor, Profile, Update, UpdatePart
+from wire.messages import Tensor as WireTensor
+from wire.tensors import pack
+
+SKETCH_DTYPE: Dtype = "bf16"
+"""A sketch decides directions; the third digit of its entries does not turn them."""
+
+
+def update_message(job: Job, n_examples: int, b: Mapping[str, Tensor], sketches: Mapping[str, Tensor]) -> Update:
+    """The round's Update in manifest order: B (m, r) in the run's upload dtype, sketches (R, n) in bf16."""
+    parts = [
+        UpdatePart(
+            name=weight.name,
+            b=_packed(b[weight.name], job.run.settings.upload) if weight.name in b else _no_strands(weight.rows),
+            sketch=_packed(sketches[weight.name], SKETCH_DTYPE) if weight.name in sketches else None,
+        )
+        for weight in job.run.weights
+        if weight.name in b or weight.name in sketches
+    ]
+    return Update(
+        protocol=PROTOCOL_VERSION,
+        run_id=job.run.run_id,
+        round=job.task.round,
+        version=job.task.version,
+        manifest=job.run.manifest,
+        n_examples=min(n_examples, MAX_EXAMPLES),
+        parts=tuple(parts),
+    )
+
+
+def profile_message(job: Job, n_examples: int, sketches: Mapping[str, Tensor]) -> Profile:
+    """The board's Profile in manifest order, sketches (R, n) in bf16."""
+    return Profile(
+        protocol=PROTOCOL_VERSION,
+        run_id=job.run.run_id,
+        manifest=job.run.manifest,
+        n_examples=min(n_examples, MAX_EXAMPLES),
+        sketches=tuple(
+            NamedTensor(name=weight.name, tensor=_packed(sketches[weight.name], SKETCH_DTYPE))
+            for weight in job.run.weights
+        ),
+    )
+
+
+def write_result(path: Path, message: Update | Profile) -> None:
+    """Write the encoded message atomically. Raises DiskError where the disk is full or not ours."""
+    data = encode(message)
+    with disk_errors(path):
+        write_atomically(path, data)
+
+
+def _packed(tensor: Tensor, dtype: Dtype) -> WireTensor:
+    try:
+        return pack(tensor.detach().numpy(), dtype)
+    except WireError as error:
+        raise ConfigError(
+            f"training gave values that cannot be sent ({error})", "lower train.learning_rate in the server's run.toml"
+        ) from error
+
+
+def _no_strands(rows: int) -> WireTensor:
+    return WireTensor(dtype="fp32", shape=(rows, 0), data=b"")

@@ -1,0 +1,77 @@
+"""The files of one task, by which a client that was killed knows where it was.
+
+KEY.plan        the plan that the task was begun with
+KEY.adapter     the version to train on, or to evaluate
+KEY.checkpoint  the worker's place
+KEY.values      the numbers of the finished work
+KEY.result      the finished profile or update, until the server has answered it
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from edge_client.jobs import Plan
+from edge_client.state import disk_errors
+from wire.atomic_file import write_atomically
+from wire.messages import Task
+
+
+class TaskFiles:
+    """`folder` holds the files; their names begin with what tells this task from every other."""
+
+    def __init__(self, folder: Path, task: Task) -> None:
+        text = f"{task.run_id} {task.kind} {task.round} {task.version} {task.seed}"
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self._folder = folder
+        self._key = f"{task.kind}-{task.round}-{task.version}-{digest[:12]}"
+        self.adapter, self.result = self._path("adapter"), self._path("result")
+        self.checkpoint = self._path("checkpoint")
+
+    def read_plan(self) -> Plan | None:
+        """The plan kept, None where there is none that can be read."""
+        try:
+            return msgspec.json.decode(self._path("plan").read_bytes(), type=Plan)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def write_plan(self, plan: Plan) -> None:
+        self._write("plan", msgspec.json.encode(plan))
+
+    def read_values(self) -> dict[str, float]:
+        """The numbers kept, none where they were not written in time."""
+        try:
+            return msgspec.json.decode(self._path("values").read_bytes(), type=dict[str, float])
+        except (OSError, msgspec.DecodeError):
+            return {}
+
+    def write_values(self, values: Mapping[str, float]) -> None:
+        self._write("values", msgspec.json.encode(dict(values)))
+
+    def remove(self) -> None:
+        """The task is over, or begins anew."""
+        self._sweep(f"{self._key}.*")
+
+    def sweep_others(self) -> None:
+        """Remove the files of every other task: a board has one at a time."""
+        with disk_errors(self._folder):
+            for path in self._folder.iterdir():
+                if not path.name.startswith(f"{self._key}."):
+                    path.unlink(missing_ok=True)
+
+    def _sweep(self, pattern: str) -> None:
+        with disk_errors(self._folder):
+            for path in self._folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def _path(self, suffix: str) -> Path:
+        return self._folder / f"{self._key}.{suffix}"
+
+    def _write(self, suffix: str, data: bytes) -> None:
+        path = self._path(suffix)
+        with disk_errors(path):
+            write_atomically(path, data)

@@ -1,0 +1,180 @@
+"""A board's part of one round: evaluate what was received, train B from zero, sketch what is left to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from edge_client.adam import Adam
+from edge_client.adapter_tensors import read_adapter
+from edge_client.batches import Batch, Order, micro_batches
+from edge_client.checkpoint import Place, checkpoint_key, copy_into, interval_s, load_place, save_place
+from edge_client.errors import ConfigError, DataError, NoPlanError
+from edge_client.evaluate import held_out_examples, held_out_loss
+from edge_client.jobs import Job
+from edge_client.model import Model, strands
+from edge_client.process import peak_bytes
+from edge_client.results import update_message, write_result
+from edge_client.session import Meter, Session, Stopped
+from edge_client.sketches import Sketches
+from edge_client.tokeniser import Pair
+from wire.seeds import derive_seed
+
+
+def train(job: Job, session: Session) -> dict[str, float]:
+    """Run a "train" job and write its `Update`; the job's numbers.
+
+    They are: loss (of the last step), held_out_loss (of the adapter as received; absent without held-out text),
+    n_examples (distinct training examples seen this round, which weighs the update), tokens_per_s, seconds, peak_bytes.
+
+    Resumes from `checkpoint_path` if that belongs to this very work; B is then the same to the last bit as without the
+    interruption, on the same machine with the same number of threads. Raises ConfigError where the loss is not finite.
+    """
+    return _Round(job, session).run()
+
+
+class _Round:
+    def __init__(self, job: Job, session: Session) -> None:
+        self._job = job
+        self._session = session
+        self._settings = job.run.settings
+        self._data = session.data(job.data)
+        if not self._data.train:
+            raise DataError(f"{job.data} leaves no example to train on", "give at least two examples with --data")
+        base = session.base(job.base_folder, job.plan.format)
+        adapter = read_adapter(Path(job.adapter_path), job.run, job.task.version, job.plan.ranks)
+        self._model = Model(base, adapter, job.plan.compute, trains_encoder=self._settings.scope == "all")
+        self._tokeniser = session.tokeniser(job)
+        self._strands = strands(self._model.linears)
+        if not self._strands and not job.task.sketch:
+            raise NoPlanError("the plan trains no weight and no sketch is asked for", "give more memory with --memory")
+        for name in self._strands:
+            self._model.linears[name].train()
+        self._adam = Adam(self._strands, self._settings.learning_rate)
+        self._sketches = Sketches(job.run, job.task.seed) if job.task.sketch else None
+        self._order = self._round_order()
+        self._key = checkpoint_key(job, self._data.train)
+        self._numbers: dict[str, float] = {"step": 0.0, "sketch_tokens": 0.0}
+        self._due_s = 0.0
+
+    def run(self) -> dict[str, float]:
+        meter = Meter(self._session, "train", self._settings.local_steps)
+        if not self._resume():
+            self._evaluate_received()
+            meter = Meter(self._session, "train", self._settings.local_steps)
+        for step in range(int(self._numbers["step"]), self._settings.local_steps):
+            loss, n_tokens = self._step(step)
+            self._numbers |= {"step": step + 1, "loss": loss}
+            meter.count(step + 1, loss, n_tokens)
+            stops = self._session.wants_stop()
+            self._save(now=stops or step + 1 == self._settings.local_steps)
+            if stops:
+                raise Stopped
+        return self._finish(meter)
+
+    def _round_order(self) -> Order:
+        lengths = [len(example.source) for example in self._data.train]
+        seed = derive_seed(self._job.task.seed, "order", self._job.task.round, self._job.device)
+        return Order(lengths, self._settings.batch, self._settings.local_steps, seed)
+
+    # --- one step --------------------------------------------------------------------------------------------------
+
+    def _step(self, step: int) -> tuple[float, int]:
+        """One optimiser step; its mean loss per target token, and its tokens."""
+        batches = self._batches(step)
+        n_labels = sum(batch.n_target_tokens for batch in batches)
+        first_place = step * len(batches)
+        loss = sum(self._backward(batch, first_place + i) for i, batch in enumerate(batches)) / n_labels
+        norm = self._adam.step(n_labels) if self._strands else 0.0
+        if not (abs(loss) < float("inf") and norm < float("inf")):
+            raise ConfigError(
+                f"training diverged at step {step + 1} of round {self._job.task.round}: loss {loss}, gradient {norm}",
+                "lower train.learning_rate in the server's run.toml",
+            )
+        return loss, n_labels + sum(batch.n_source_tokens for batch in batches)
+
+    def _backward(self, batch: Batch, place: int) -> float:
+        """Add the gradients of a micro-batch's summed loss, and to the sketch if it is among the round's last ones."""
+        sketches = self._sketches if place >= self._first_sketched else None
+        if sketches is not None:
+            sketches.attach(self._model.linears)
+        loss = self._model.loss_sum(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if sketches is not None:
+            sketches.count(batch.n_target_tokens)
+        return float(loss.detach())
+
+    @property
+    def _first_sketched(self) -> int:
+        """Place of the first micro-batch that feeds the sketch: the last ones show what is left to learn."""
+        per_step = -(-self._settings.batch // self._job.plan.micro_batch)
+        return self._settings.local_steps * per_step - self._settings.sketch_batches
+
+    def _batches(self, step: int) -> list[Batch]:
+        pairs = [self._pair(i) for i in self._order.examples(step)]
+        shape = self._model.shape
+        return list(micro_batches(pairs, self._job.plan.micro_batch, shape.pad_id, shape.start_id))
+
+    def _pair(self, index: int) -> Pair:
+        settings = self._settings
+        return self._tokeniser.pair(self._data.train[index], settings.max_source_tokens, settings.max_target_tokens)
+
+    # --- before and after ------------------------------------------------------------------------------------------
+
+    def _evaluate_received(self) -> None:
+        settings = self._settings
+        pairs = [
+            self._tokeniser.pair(example, settings.max_source_tokens, settings.max_target_tokens)
+            for example in held_out_examples(self._job, self._session)
+        ]
+        if pairs:
+            self._numbers["held_out_loss"], _ = held_out_loss(self._model, self._job, self._session, pairs)
+        self._save(now=True)
+
+    def _finish(self, meter: Meter) -> dict[str, float]:
+        sketches = self._sketches.mean() if self._sketches is not None else {}
+        n_examples = self._order.n_distinct
+        message = update_message(self._job, n_examples, self._strands, sketches)
+        write_result(Path(self._job.result_path), message)
+        kept = {name: value for name, value in self._numbers.items() if name in ("loss", "held_out_loss")}
+        return kept | {
+            "n_examples": float(n_examples),
+            "tokens_per_s": meter.tokens_per_s,
+            "seconds": meter.seconds,
+            "peak_bytes": float(peak_bytes()),
+        }
+
+    # --- the place in the round ------------------------------------------------------------------------------------
+
+    def _tensors(self) -> dict[str, Tensor]:
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "b": self._strands,
+            "mean": self._adam.means,
+            "square": self._adam.squares,
+        }
+        if self._sketches is not None and self._sketches.n_tokens:
+            groups["sketch"] = self._sketches.sums
+        return {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
+
+    def _save(self, *, now: bool) -> None:
+        if not self._job.checkpoint_path or not (now or self._session.clock() >= self._due_s):
+            return
+        if self._sketches is not None:
+            self._numbers["sketch_tokens"] = self._sketches.n_tokens
+        size_bytes = save_place(Path(self._job.checkpoint_path), self._key, Place(self._tensors(), self._numbers))
+        self._due_s = self._session.clock() + interval_s(size_bytes)
+
+    def _resume(self) -> bool:
+        """Take up a saved place. False where there is none of this work; it then starts from the beginning."""
+        place = load_place(Path(self._job.checkpoint_path), self._key) if self._job.checkpoint_path else None
+        if place is None:
+            return False
+        self._numbers = dict(place.numbers)
+        self._adam.n_steps = int(self._numbers["step"])
+        if self._sketches is not None:
+            self._sketches.n_tokens = int(self._numbers["sketch_tokens"])
+        for name, tensor in self._tensors().items():
+            copy_into(tensor, place.tensors[name])
+        return True

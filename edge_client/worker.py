@@ -1,0 +1,123 @@
+"""The training process: reads jobs from stdin, writes events to stdout, one job after another, until stdin ends.
+
+    python -m edge_client.worker          started by edge_client.worker_process; of no use by hand
+
+Frames are those of edge_client.frames, bodies msgpack of edge_client.jobs. SIGTERM asks it to save its place and leave.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from edge_client.errors import ClientError, ExitCode
+from edge_client.frames import FrameError, read_frame, write_frame
+from edge_client.jobs import Done, Event, Failed, Job
+from edge_client.process import (
+    bound_kernel_caches,
+    die_with_parent,
+    keep_malloc_small,
+    let_threads_sleep,
+    offer_to_oom_killer,
+    return_free_memory,
+)
+
+if TYPE_CHECKING:
+    from edge_client.session import Session
+
+_OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory")  # torch raises RuntimeError
+
+
+def main() -> int:
+    """Exit status 0 when stdin ends or a stop was asked for, 1 when the pipe is broken."""
+    die_with_parent(os.getppid())
+    offer_to_oom_killer()
+    keep_malloc_small()
+    let_threads_sleep()
+    bound_kernel_caches()
+    stop_signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stop_signals.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the network side's to handle
+    jobs, events = sys.stdin.buffer, _take_stdout()
+    try:
+        return _serve(jobs, events, stop_signals)
+    except (FrameError, BrokenPipeError) as error:
+        sys.stderr.write(f"training worker: {error}\n")
+        return 1
+
+
+def _take_stdout() -> BinaryIO:
+    """The pipe to the parent. From now on, whatever a library prints goes to stderr and cannot damage a frame."""
+    events = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return events
+
+
+def _serve(jobs: BinaryIO, events: BinaryIO, stop_signals: list[int]) -> int:
+    # Imported here: torch's threads and heap must come after malloc and OpenMP were told how to behave.
+    from edge_client.session import Session, Stopped
+
+    def emit(event: Event) -> None:
+        write_frame(events, msgspec.msgpack.encode(event))
+
+    session = Session(emit, wants_stop=lambda: bool(stop_signals))
+    while not stop_signals and (frame := read_frame(jobs)) is not None:
+        try:
+            emit(_answer(frame, session))
+        except Stopped:
+            break
+        return_free_memory()
+    return 0
+
+
+def _answer(frame: bytes, session: Session) -> Done | Failed:
+    """Run one job. Every error becomes an event, for the worker to go on; only a broken pipe ends it."""
+    try:
+        return Done(values=run_job(msgspec.msgpack.decode(frame, type=Job), session))
+    except ClientError as error:
+        return Failed(exit_code=int(error.exit_code), message=error.message, hint=error.hint)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 (top loop)
+        return _failed(error)
+
+
+def run_job(job: Job, session: Session) -> dict[str, float]:
+    """The job's numbers, its result written. Raises ClientError for what a person can mend."""
+    import torch
+
+    from edge_client.evaluate import evaluate
+    from edge_client.profile import profile
+    from edge_client.train import train
+
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    return {"profile": profile, "train": train, "evaluate": evaluate}[job.kind](job, session)
+
+
+def _failed(error: Exception) -> Failed:
+    if os.environ.get("BRAID_DEBUG") == "1":
+        traceback.print_exc()
+    text = str(error)
+    if isinstance(error, MemoryError) or any(part in text for part in _OUT_OF_MEMORY_TEXTS):
+        return Failed(
+            exit_code=int(ExitCode.MEMORY),
+            message="memory ran out while training",
+            hint="give a smaller --memory so that a smaller plan is made, or stop other programs on this board",
+        )
+    first_line = text.splitlines()[0] if text else "no message"
+    return Failed(
+        exit_code=int(ExitCode.INTERNAL),
+        message=f"the training worker failed: {type(error).__name__}: {first_line}",
+        hint="this is a bug of ours; run again with --debug and report what it says",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

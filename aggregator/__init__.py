@@ -1,0 +1,1 @@
+"""The server: rounds, merging, store. Never torch."""

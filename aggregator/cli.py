@@ -1,0 +1,264 @@
+"""The `aggregator` command. Imports click only: each command loads what it needs, so `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aggregator.errors import ConfigError, ExitCode, NothingToExportError, ServerError, StateError
+
+DIR = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="Facts as JSON.")
+TOKEN = click.option("--token", default="", envvar="BRAID_OPERATOR_TOKEN", help="The operator's token, for a URL.")
+PIN = click.option("--fingerprint", default="", help="SHA-256 of the server's own certificate, for a URL.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(package_name="braid")
+def cli(debug: bool) -> None:
+    """The server of a Braid run: boards train, it merges."""
+
+
+@cli.command()
+@DIR
+@click.option("--model", default="builtin", show_default=True, help="builtin, or the base model's folder.")
+@click.option("--rounds", type=int, help="Rounds of training.")
+@click.option("--min-devices", type=int, help="Boards that must have joined before the first round.")
+@click.option("--name", help="What people call the run.")
+@click.option("--scope", type=click.Choice(["decoder", "all"]), help="Which half of the model may be trained.")
+@click.option("--set", "pairs", multiple=True, metavar="SECTION.KEY=VALUE", help="Any other key of run.toml.")
+@click.option("--force", is_flag=True, help="Replace a run.toml that is there, if no run was started on it.")
+def init(folder: Path, model: str, pairs: tuple[str, ...], force: bool, **given: Any) -> None:
+    """Make a server's folder: a commented run.toml and the secrets beside it."""
+    from aggregator.setup import create
+
+    places = {"rounds": "run.rounds", "min_devices": "rounds.min_devices", "name": "run.name", "scope": "train.scope"}
+    settings = {places[option]: value for option, value in given.items() if value is not None}
+    config = create(folder, model, {**settings, **_settings(pairs)}, force)
+    click.echo(
+        f"{folder / 'run.toml'}: {config.rounds} rounds, at least {config.min_devices} boards; edit it as you like"
+    )
+    click.echo(f"next: aggregator serve {folder}")
+
+
+@cli.command()
+@DIR
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", default=8470, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--tls", metavar="MODE", help="self-signed, off or CERT,KEY. Default: off on loopback, else self-signed.")
+def serve(folder: Path, host: str, port: int, tls: str | None) -> None:
+    """Run the server. Prints the command that joins a board; SIGTERM ends it in an orderly way."""
+    # Before numpy is loaded. Merging factors small matrices, where OpenBLAS's threads spin while they wait for each
+    # other: on a busy machine of two cores, the merge of two small updates took 8 s.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from aggregator.server import log_to
+    from aggregator.server import serve as serve_folder
+
+    log_to(_say)
+    serve_folder(_folder(folder), host, port, tls, _say)
+
+
+@cli.group()
+def token() -> None:
+    """Join tokens: who has one may enrol boards."""
+
+
+@token.command("create")
+@DIR
+@click.option("--label", default="", help="Whom it is for.")
+@JSON
+def token_create(folder: Path, label: str, as_json: bool) -> None:
+    """Make a join token. It is shown once; only its hash is kept."""
+    from aggregator.auth import new_secret, secret_hash
+
+    secret = new_secret()
+    number = _with_store(folder, lambda store: store.add_token(secret_hash(secret), label))
+    _show({"id": number, "token": secret, "label": label}, as_json, secret)
+
+
+@token.command("list")
+@DIR
+@JSON
+def token_list(folder: Path, as_json: bool) -> None:
+    """List join tokens by number."""
+    from aggregator.console import table
+
+    tokens = _with_store(folder, lambda store: store.tokens())
+    facts = [{"id": t.id, "label": t.label, "created_at": t.created_at, "revoked": t.revoked} for t in tokens]
+    rows = [[str(t.id), t.label, "revoked" if t.revoked else "valid"] for t in tokens]
+    _show(facts, as_json, table(["number", "label", "state"], rows))
+
+
+@token.command("revoke")
+@DIR
+@click.argument("number", type=int)
+def token_revoke(folder: Path, number: int) -> None:
+    """End a join token. Boards that have enrolled with it stay."""
+    if not _with_store(folder, lambda store: store.revoke_token(number)):
+        raise ConfigError(f"There is no token {number}.", f"See `aggregator token list {folder}`.")
+    click.echo(f"token {number} is revoked")
+
+
+@cli.group()
+def device() -> None:
+    """Enrolled boards."""
+
+
+@device.command("list")
+@DIR
+@JSON
+def device_list(folder: Path, as_json: bool) -> None:
+    """List enrolled boards."""
+    from aggregator.console import table
+
+    devices = _with_store(folder, lambda store: store.devices())
+    facts = [{"device": d.device, "name": d.name, "enrolled_at": d.enrolled_at, "revoked": d.revoked} for d in devices]
+    rows = [[d.device, d.name, "revoked" if d.revoked else "enrolled"] for d in devices]
+    _show(facts, as_json, table(["device", "name", "state"], rows))
+
+
+@device.command("revoke")
+@DIR
+@click.argument("device_id", metavar="DEVICE")
+def device_revoke(folder: Path, device_id: str) -> None:
+    """Shut a board out, from its next call on."""
+    if not _with_store(folder, lambda store: store.revoke_device(device_id)):
+        raise ConfigError(f"There is no device {device_id}.", f"See `aggregator device list {folder}`.")
+    click.echo(f"{device_id} is revoked")
+
+
+@cli.command()
+@click.argument("target", metavar="URL|DIR")
+@TOKEN
+@PIN
+@JSON
+def status(target: str, token: str, fingerprint: str, as_json: bool) -> None:
+    """Show a running server's run and boards."""
+    from aggregator.console import status_text
+
+    facts = _facts(target, token, fingerprint)
+    _show(facts, as_json, status_text(facts))
+
+
+@cli.command()
+@click.argument("target", metavar="URL|DIR")
+@TOKEN
+@PIN
+@JSON
+def rounds(target: str, token: str, fingerprint: str, as_json: bool) -> None:
+    """Show a running server's rounds, one a line."""
+    from aggregator.console import rounds_text
+
+    facts = _facts(target, token, fingerprint)
+    _show({key: facts[key] for key in ("rounds", "evaluations")}, as_json, rounds_text(facts))
+
+
+@cli.command()
+@DIR
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--rank", type=click.IntRange(min=1), help="Cut every weight's adapter to this rank.")
+@click.option("--version", type=click.IntRange(min=1), help="An older version, if it is still kept.")
+@click.option("--force", is_flag=True, help="Move a folder that is in the way aside.")
+@JSON
+def export(folder: Path, out: Path, rank: int | None, version: int | None, force: bool, as_json: bool) -> None:
+    """Write the adapter as a PEFT folder, which `PeftModel.from_pretrained` loads onto the base."""
+    from aggregator.export import export_peft
+    from aggregator.merge.state import decode_state
+    from aggregator.setup import read_version
+    from wire.errors import WireError
+
+    config, found, data = read_version(_folder(folder), version)
+    try:
+        state = decode_state(data)
+    except WireError as error:
+        raise StateError(f"Version {found} is damaged: {error}", "Export another with --version.") from error
+    try:
+        export_peft(state, out, base_model=str(config.model_path), rank=rank, force=force)
+    except OSError as error:
+        raise NothingToExportError(f"{out} cannot be written: {error}", "Choose another --out.") from error
+    facts = {"folder": str(out), "version": found, "base": str(config.model_path)}
+    _show(facts, as_json, f"version {found} is in {out}: PeftModel.from_pretrained(base, {str(out)!r})")
+
+
+def main() -> None:
+    """The console script: one line for an error and one for what to do, and a documented exit code."""
+    try:
+        cli(standalone_mode=False)
+    except ServerError as error:
+        _fail(error.message, error.hint, error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - one of the two top loops: a bug is one line, and a traceback with --debug
+        _fail(f"{type(error).__name__}: {error}", "This is a bug; please report it with --debug.", ExitCode.INTERNAL)
+
+
+def _fail(message: str, hint: str, code: ExitCode) -> None:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"  → {hint}", err=True)
+    sys.exit(code)
+
+
+def _say(line: str) -> None:
+    """A line of the server's log, at once even into a pipe."""
+    click.echo(line)
+    sys.stdout.flush()
+
+
+def _show(facts: Any, as_json: bool, text: str) -> None:
+    click.echo(json.dumps(facts, indent=2) if as_json else text)
+
+
+def _facts(target: str, token: str, fingerprint: str) -> dict[str, Any]:
+    from aggregator.remote import address_of, fetch_status
+
+    return fetch_status(address_of(target, token, fingerprint))
+
+
+def _folder(path: Path) -> Any:
+    from aggregator.folder import Folder
+
+    return Folder(path)
+
+
+def _with_store(path: Path, use: Callable[[Any], Any]) -> Any:
+    from aggregator.setup import open_store
+
+    store = open_store(_folder(path))
+    try:
+        return use(store)
+    finally:
+        store.close()
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`--set` values: read as JSON where they are (numbers, lists), else as text."""
+    settings = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set {pair}: write SECTION.KEY=VALUE")
+        try:
+            settings[key] = json.loads(text)
+        except ValueError:
+            settings[key] = text
+    return settings
+
+
+if __name__ == "__main__":
+    main()

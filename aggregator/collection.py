@@ -1,0 +1,65 @@
+"""What boards have sent for one round, or as profiles before the first: answers, running sums, times. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from aggregator.merge.braid import Contribution, RoundSum, fold
+from aggregator.records import Answer
+from aggregator.screen import Sizes, sizes
+from wire.rounds import RoundEvent, RoundState, advance
+
+PROFILING = 0
+"""The `round` of the collection that gathers profiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Immutable; each step returns the next.
+
+    `since_s`: when it began, None while a profiling server waits for boards to enrol. `until_s`: deadline after an
+    extension. `quorum_s`: when enough updates had been accepted.
+    """
+
+    round: int
+    version: int
+    seed: int
+    sketch: bool
+    since_s: float | None
+    until_s: float | None = None
+    quorum_s: float | None = None
+    state: RoundState = RoundState.OPEN
+    answers: dict[str, Answer] = field(default_factory=dict)
+    total: RoundSum | None = None
+    cohort: tuple[Sizes, ...] = ()
+
+    @property
+    def accepted(self) -> int:
+        return 0 if self.total is None else self.total.n_updates
+
+    @property
+    def answered(self) -> frozenset[str]:
+        return frozenset(self.answers)
+
+    def refused(self, answer: Answer) -> Collection:
+        return replace(self, answers={**self.answers, answer.device: answer})
+
+    def accepting(self, answer: Answer, contribution: Contribution, *, quorum: int, now: float) -> Collection:
+        """With one more board in the sums. Costs one pass over its tensors."""
+        total = fold(self.total, contribution)
+        reached = self.quorum_s is None and total.n_updates >= quorum
+        return replace(
+            self,
+            state=advance(self.state, RoundEvent.UPDATE_ACCEPTED),
+            answers={**self.answers, answer.device: answer},
+            total=total,
+            cohort=(*self.cohort, sizes(contribution)),
+            quorum_s=now if reached else self.quorum_s,
+        )
+
+    def extended(self, until_s: float) -> Collection:
+        return replace(self, state=advance(self.state, RoundEvent.DEADLINE_WITH_TOO_FEW), until_s=until_s)
+
+    def begun(self, now: float) -> Collection:
+        """Profiling whose deadline starts to run: enough boards have enrolled."""
+        return self if self.since_s is not None else replace(self, since_s=now)

@@ -1,0 +1,130 @@
+"""What can go wrong on the server, as types: exit codes for its commands, statuses and codes for its answers.
+
+Every error a person sees is one line, `message`, and one that says what to do next, `hint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Literal
+
+Code = Literal[
+    "bad_request",
+    "unauthorised",
+    "revoked",
+    "protocol_version",
+    "not_found",
+    "conflict",
+    "gone",
+    "too_large",
+    "busy",
+    "internal",
+]
+
+
+class ExitCode(IntEnum):
+    """Exit statuses of `aggregator`. Numbers are never reused; docs/operating.md lists them."""
+
+    OK = 0
+    INTERNAL = 1  # a bug of ours; the message asks for a report
+    USAGE = 2  # click's own
+    CONFIG = 3  # run.toml or a flag that cannot be right
+    BASE = 4  # base model missing, or not a FLAN-T5's
+    STATE = 5  # the server's folder is missing, damaged, or belongs to another run or a newer version
+    LOCKED = 6  # another server uses the same folder
+    ADDRESS = 7  # host or port cannot be listened on
+    TLS = 8  # certificate or key cannot be used
+    UNREACHABLE = 9  # no server answered `status` or `rounds`
+    REFUSED = 10  # the server refused the operator's token
+    DISK = 11  # the folder cannot be written
+    EXPORT = 12  # there is nothing to export, or the target cannot be used
+
+
+class ServerError(Exception):
+    """Base of the errors that end a command; not raised itself."""
+
+    exit_code = ExitCode.INTERNAL
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(ServerError):
+    exit_code = ExitCode.CONFIG
+
+
+class BaseModelError(ServerError):
+    exit_code = ExitCode.BASE
+
+
+class StateError(ServerError):
+    exit_code = ExitCode.STATE
+
+
+class LockedError(ServerError):
+    exit_code = ExitCode.LOCKED
+
+
+class AddressError(ServerError):
+    exit_code = ExitCode.ADDRESS
+
+
+class TlsError(ServerError):
+    exit_code = ExitCode.TLS
+
+
+class UnreachableError(ServerError):
+    exit_code = ExitCode.UNREACHABLE
+
+
+class OperatorRefusedError(ServerError):
+    exit_code = ExitCode.REFUSED
+
+
+class DiskError(ServerError):
+    exit_code = ExitCode.DISK
+
+
+class NothingToExportError(ServerError):
+    exit_code = ExitCode.EXPORT
+
+
+STATUS: Mapping[Code, int] = {
+    "bad_request": 400,
+    "unauthorised": 401,
+    "revoked": 403,
+    "not_found": 404,
+    "conflict": 409,
+    "gone": 410,
+    "too_large": 413,
+    "protocol_version": 426,
+    "internal": 500,
+    "busy": 503,
+}
+"""The one table from an error's code to the HTTP status of its answer."""
+
+
+class CallError(Exception):
+    """A call that is answered with a `Refusal`.
+
+    `headers` go with the answer; `status` differs from the table's only where HTTP has a more exact word (415, 405).
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        hint: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.headers = dict(headers or {})
+        self.status = STATUS[code] if status is None else status

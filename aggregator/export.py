@@ -1,0 +1,200 @@
+"""A folder that `peft.PeftModel.from_pretrained` loads onto the unquantised base: the global adapter as plain LoRA.
+
+peft computes W + (lora_alpha / r)·lora_B·lora_A per module. Contexts have a rank of their own each, so every module
+gets its r in `rank_pattern` and the same number in `alpha_pattern`: the scaling is 1 everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
+
+from aggregator.errors import NothingToExportError
+from aggregator.merge.lowrank import truncate
+from aggregator.merge.state import F32, AdapterState
+
+MARKER = "braid.json"
+"""Says that a folder was written by `export`, so that it may be replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSummary:
+    """What was written. `size_bytes` is the adapter file's, `rank` the largest of any weight."""
+
+    folder: Path
+    version: int
+    n_weights: int
+    rank: int
+    size_bytes: int
+
+
+def export_peft(
+    state: AdapterState, folder: Path, *, base_model: str, rank: int | None = None, force: bool = False
+) -> ExportSummary:
+    """Write the adapter as a PEFT folder, all or nothing.
+
+    `base_model` is what the user of the folder passes to `from_pretrained` for the base; `rank` cuts every weight to
+    its best approximation of that rank. Weights whose adapter is zero are left out. A folder that an export wrote is
+    replaced, an empty one too; any other is refused, or with `force` moved aside to NAME.old. Raises
+    NothingToExportError where the adapter is zero or the folder cannot be used, OSError where the disk says no.
+    """
+    factors = _factors(state, rank)
+    if not factors:
+        raise NothingToExportError(
+            f"The adapter is still zero at version {state.version}: there is nothing to export.",
+            "Wait until a round has closed (`aggregator status` shows the round).",
+        )
+    folder = folder.absolute()
+    aside = _place_for_old(folder, force)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write(staging / "new", factors, base_model, state.version)
+        _swap(staging / "new", folder, aside or staging / "old")
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return ExportSummary(
+        folder=folder,
+        version=state.version,
+        n_weights=len(factors),
+        rank=max(len(a) for _, a in factors.values()),
+        size_bytes=(folder / "adapter_model.safetensors").stat().st_size,
+    )
+
+
+def _factors(state: AdapterState, rank: int | None) -> dict[str, tuple[F32, F32]]:
+    """(B (m, r), A (r, n)) of every weight whose adapter is not zero."""
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank {rank} exports nothing; it must be at least 1")
+    kept = {}
+    for name, weight in state.weights.items():
+        b, a = weight.context_b, weight.context_a
+        if rank is not None and rank < len(a):
+            b, a = truncate(b, a, rank)
+        if b.any() and a.any():
+            kept[name] = (b, a)
+    return kept
+
+
+# --- the files -----------------------------------------------------------------------------------------------------
+
+
+def _write(folder: Path, factors: Mapping[str, tuple[F32, F32]], base_model: str, version: int) -> None:
+    folder.mkdir()
+    tensors = {}
+    for name, (b, a) in factors.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = a
+        tensors[f"base_model.model.{name}.lora_B.weight"] = b
+    ranks = {name: len(a) for name, (_, a) in factors.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "adapter_config.json", lora_config(ranks, base_model))
+    _write_json(folder / MARKER, {"version": version, "n_weights": len(ranks), "rank": max(ranks.values())})
+    (folder / "README.md").write_text(_readme(base_model, version, ranks), encoding="utf-8")
+    for path in [*folder.iterdir(), folder]:
+        _sync(path)
+
+
+def lora_config(ranks: Mapping[str, int], base_model: str) -> dict[str, Any]:
+    """adapter_config.json for modules of these ranks, each with scaling 1."""
+    # peft matches a pattern as a regular expression at the *end* of a module's name; ^ and escapes make it exact, so
+    # that encoder.block.1 is not decoder.block.1 nor block.11.
+    pattern = {f"^{re.escape(name)}": rank for name, rank in ranks.items()}
+    most = max(ranks.values())
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_2_SEQ_LM",
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+        "r": most,
+        "lora_alpha": most,
+        "rank_pattern": pattern,
+        "alpha_pattern": pattern,
+        "target_modules": list(ranks),
+        "use_rslora": False,
+        "use_dora": False,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "modules_to_save": None,
+    }
+
+
+def _readme(base_model: str, version: int, ranks: Mapping[str, int]) -> str:
+    return f"""---
+base_model: {base_model}
+library_name: peft
+---
+# An adapter braided from many boards
+
+A LoRA adapter for `{base_model}`: {len(ranks)} weights, rank {min(ranks.values())} to {max(ranks.values())}, \
+version {version} of its run. Written by `aggregator export`.
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForSeq2SeqLM
+
+base = AutoModelForSeq2SeqLM.from_pretrained({base_model!r})
+model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")
+model = model.merge_and_unload()  # optional: plain weights, no adapter at run time
+```
+
+Use bfloat16 or float32, not float16: T5 overflows in it.
+"""
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+# --- the folder ----------------------------------------------------------------------------------------------------
+
+
+def _place_for_old(folder: Path, force: bool) -> Path | None:
+    """Where to keep what stands at `folder`; None if it need not be kept. Raises NothingToExportError to protect it."""
+    if not os.path.lexists(folder) or _replaceable(folder):
+        return None
+    if not force:
+        raise NothingToExportError(
+            f"{folder} exists and was not written by an export.", "Choose another --out, or move it away."
+        )
+    aside = folder.with_name(f"{folder.name}.old")
+    if os.path.lexists(aside):
+        raise NothingToExportError(f"{folder} cannot be moved aside: {aside} exists too.", f"Move {aside} away.")
+    return aside
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether it is a real folder that an export wrote, or an empty one."""
+    return folder.is_dir() and not folder.is_symlink() and ((folder / MARKER).is_file() or not any(folder.iterdir()))
+
+
+def _swap(new: Path, folder: Path, aside: Path) -> None:
+    """Put the new folder in place of what was there, which goes to `aside`; back again if that fails."""
+    there = os.path.lexists(folder)
+    if there:
+        folder.rename(aside)
+    try:
+        new.rename(folder)
+    except OSError:
+        if there:
+            aside.rename(folder)
+        raise
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    """Make a file's contents, or a folder's entries, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""How updates become the next version of the adapter. Pure functions on numpy arrays, one file per rule."""

@@ -1,0 +1,217 @@
+"""The default merge rule: boards of unequal rank train B on leading rows of one shared basis, the server sums.
+
+    W_g  ← truncate_{R_s}( W_g + η · (Σ p_k · pad(B_k)) · A_t )      p_k = n_k / Σ n over the cohort's accepted updates
+    A_{t+1}, σ  ← right singular vectors and values of Σ p_k · Y_k     kept where no board sketched the weight
+
+Sources: frozen A with only B sent is FFA-LoRA (arXiv 2403.12313), an orthonormal A refactored by the server FedSVD
+(arXiv 2505.12805), A from a gradient's singular vectors LoRA-GA (arXiv 2407.05000). Sharing one *ordered* basis that
+boards cut at their own rank is ours; docs/merging.md has the reasons and the invariants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.merge.lowrank import completed, significant, truncate, with_signs
+from aggregator.merge.state import F32, F64, AdapterState, WeightState
+from wire.errors import WireError
+from wire.messages import AdapterPart, Dtype, NamedTensor, Profile, Update
+from wire.seeds import derive_seed
+from wire.tensors import pack, unpack
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contribution:
+    """What one board adds to a round. Names are weights; those it did not train or sketch are absent."""
+
+    n_examples: int
+    b: Mapping[str, F32]  # (m, r)
+    sketches: Mapping[str, F32]  # (R, n)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundSum:
+    """Running plain sums of a round: Σ n_k·pad(B_k), Σ n_k·Y_k, Σ n_k and how many boards.
+
+    float64: a bf16 value times an example count is exact in it, and sums of a thousand nearly so; the order in which
+    boards arrive, or a restart that folds them again, then changes nothing that float32 can show. B is as wide as the
+    largest rank folded so far. Memory does not depend on the number of boards.
+    """
+
+    n_examples: int
+    n_updates: int
+    b: Mapping[str, F64]  # (m, largest r so far)
+    sketches: Mapping[str, F64]  # (R, n)
+
+
+# --- a round -------------------------------------------------------------------------------------------------------
+
+
+def contribution(update: Update) -> Contribution:
+    """The arrays of a screened update. Raises WireError where a value is not finite."""
+    trained = {part.name: unpack(part.b) for part in update.parts if part.b.shape[1] > 0}
+    sketches = {part.name: unpack(part.sketch) for part in update.parts if part.sketch is not None}
+    return Contribution(n_examples=update.n_examples, b=trained, sketches=sketches)
+
+
+def profile_contribution(profile: Profile) -> Contribution:
+    """The sketches of a screened profile, weighted as in a round. Raises WireError where a value is not finite."""
+    return Contribution(n_examples=profile.n_examples, b={}, sketches=_arrays(profile.sketches))
+
+
+def _arrays(tensors: Iterable[NamedTensor]) -> dict[str, F32]:
+    return {named.name: unpack(named.tensor) for named in tensors}
+
+
+def fold(total: RoundSum | None, added: Contribution) -> RoundSum:
+    """The sums with one more board. Neither argument changes; the order of boards does not matter to rounding."""
+    before = total or RoundSum(n_examples=0, n_updates=0, b={}, sketches={})
+    return RoundSum(
+        n_examples=before.n_examples + added.n_examples,
+        n_updates=before.n_updates + 1,
+        b=_folded(before.b, added.b, added.n_examples),
+        sketches=_folded(before.sketches, added.sketches, added.n_examples),
+    )
+
+
+def _folded(sums: Mapping[str, F64], blocks: Mapping[str, F32], weight: int) -> Mapping[str, F64]:
+    result = dict(sums)
+    for name, block in blocks.items():
+        result[name] = _sum_padded(sums.get(name), block, weight)
+    return MappingProxyType(result)
+
+
+def _sum_padded(total: F64 | None, block: F32, weight: int) -> F64:
+    """total (m, r) + weight·block (m, r'), the narrower one padded with zero columns."""
+    scaled = block.astype(np.float64) * weight
+    if total is None:
+        return scaled
+    wide, narrow = (total, scaled) if total.shape[1] >= scaled.shape[1] else (scaled, total)
+    result: F64 = wide.copy()
+    result[:, : narrow.shape[1]] += narrow
+    return result
+
+
+def merge(state: AdapterState, total: RoundSum, *, server_rank: int, max_rank: int, eta: float = 1.0) -> AdapterState:
+    """The next version: the mean step added to every weight's context, and a new basis where sketches came.
+
+    `eta` is the server's step size. A weight whose summed B is zero or absent keeps its context bit for bit. The mean
+    is over all boards of the sum: one that did not train a weight counts as zero there. Raises ValueError where the sum
+    does not fit the state (screened updates always do).
+    """
+    _check_names(state, total)
+    version = state.version + 1
+    weights = {
+        name: _with_basis(
+            _stepped(weight, total.b.get(name), eta / total.n_examples, server_rank),
+            total.sketches.get(name),
+            total.n_examples,
+            max_rank,
+            derive_seed(version, "basis", name),
+        )
+        for name, weight in state.weights.items()
+    }
+    return AdapterState(version=version, weights=weights)
+
+
+def _check_names(state: AdapterState, total: RoundSum) -> None:
+    if total.n_examples < 1:
+        raise ValueError("a round without examples cannot be merged")
+    unknown = sorted((set(total.b) | set(total.sketches)) - set(state.weights))
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no weight of this run ({len(unknown)} such)")
+
+
+def _stepped(weight: WeightState, b_sum: F64 | None, scale: float, server_rank: int) -> WeightState:
+    """The weight with scale·b_sum·(leading basis rows) added to its context."""
+    if b_sum is None or not b_sum.any():
+        return weight
+    rank = b_sum.shape[1]
+    if rank > len(weight.basis) or len(b_sum) != weight.shape[0]:
+        raise ValueError(f"B of shape {b_sum.shape} does not fit basis {weight.basis.shape} of a {weight.shape} weight")
+    stacked_b = np.concatenate([weight.context_b, scale * b_sum], axis=1)
+    stacked_a = np.concatenate([weight.context_a, weight.basis[:rank]])
+    context_b, context_a = truncate(stacked_b, stacked_a, server_rank)
+    return replace(weight, context_b=context_b, context_a=context_a)
+
+
+# --- bases ---------------------------------------------------------------------------------------------------------
+
+
+def first_basis(state: AdapterState, total: RoundSum, *, max_rank: int, seed: int) -> AdapterState:
+    """Version 1 from the profiles' sketches. A weight that no board reached gets random rows of value 0."""
+    _check_names(state, total)
+    weights = {
+        name: _with_basis(
+            weight,
+            total.sketches.get(name, np.zeros((0, weight.shape[1]))),
+            total.n_examples,
+            max_rank,
+            derive_seed(seed, "basis", name),
+        )
+        for name, weight in state.weights.items()
+    }
+    return AdapterState(version=state.version + 1, weights=weights)
+
+
+def random_basis(state: AdapterState, *, max_rank: int, seed: int) -> AdapterState:
+    """Version 1 when no board sent a profile: random orthonormal rows, every value 0, so no weight is preferred."""
+    nothing = RoundSum(n_examples=1, n_updates=0, b={}, sketches={})
+    return first_basis(state, nothing, max_rank=max_rank, seed=seed)
+
+
+def _with_basis(weight: WeightState, sketch_sum: F64 | None, examples: int, max_rank: int, seed: int) -> WeightState:
+    """The weight with the basis and values of Σ n_k·Y_k (R, n) over `examples`; as it was where no sketch came."""
+    if sketch_sum is None:
+        return weight
+    if sketch_sum.shape[1] != weight.shape[1]:
+        raise ValueError(f"sketch of shape {sketch_sum.shape} does not fit a {weight.shape} weight")
+    count = min(max_rank, *weight.shape)
+    rows, values = _leading(sketch_sum / examples, count)
+    basis = completed(rows, count, seed)
+    padded = np.zeros(count)
+    padded[: len(values)] = values
+    return replace(weight, basis=basis.astype(np.float32), values=padded)
+
+
+def _leading(sketch: NDArray[np.float64], count: int) -> tuple[F64, F64]:
+    """At most `count` right singular vectors of a sketch and their σ², without those that are zero to rounding."""
+    _, s, vt = np.linalg.svd(sketch, full_matrices=False)
+    kept = min(count, significant(s))
+    return with_signs(vt[:kept])[0], s[:kept] ** 2
+
+
+# --- what boards get -----------------------------------------------------------------------------------------------
+
+
+def values(state: AdapterState) -> tuple[tuple[float, ...], ...]:
+    """σ² per weight (manifest order) and strand, as in `RunInfo.values`; () while no weight has a basis."""
+    if not any(len(weight.basis) for weight in state.weights.values()):
+        return ()
+    return tuple(tuple(weight.values.tolist()) for weight in state.weights.values())
+
+
+def cut(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
+    """What a board of these ranks (manifest order) downloads: whole contexts and leading rows of the bases, in `dtype`.
+
+    Raises WireError where there are not as many ranks as weights, or one is larger than the weight's basis.
+    """
+    if len(ranks) != len(state.weights):
+        raise WireError(f"{len(ranks)} ranks were asked for, but the run has {len(state.weights)} weights")
+    return tuple(_part(name, w, rank, dtype) for (name, w), rank in zip(state.weights.items(), ranks, strict=True))
+
+
+def _part(name: str, weight: WeightState, rank: int, dtype: Dtype) -> AdapterPart:
+    if not 0 <= rank <= len(weight.basis):
+        raise WireError(f"rank {rank} was asked for {name}, whose basis has {len(weight.basis)} rows")
+    return AdapterPart(
+        name=name,
+        context_b=pack(weight.context_b, dtype),
+        context_a=pack(weight.context_a, dtype),
+        basis=pack(weight.basis[:rank], dtype),
+    )

@@ -1,0 +1,151 @@
+"""What the server holds of the adapter: per weight the global adapter's factors, the shared basis and its values.
+
+Immutable. A version is encoded once, stored as a file named by its digest, and never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from wire.codec import decode, encode
+from wire.errors import WireError
+from wire.limits import MAX_RANK, MAX_WEIGHTS
+from wire.messages import Message, Name, NonNegative, RoundId, Tensor, Weight
+from wire.tensors import pack, unpack
+
+F32: TypeAlias = NDArray[np.float32]
+F64: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightState:
+    """One weight W (m × n): its global adapter W_g = context_b·context_a, and the basis boards train on next.
+
+    Arrays become read-only. Raises ValueError where shapes or dtypes do not fit each other.
+    """
+
+    context_b: F32  # (m, s)
+    context_a: F32  # (s, n)
+    basis: F32  # (R, n), orthonormal rows ordered by value
+    values: F64  # (R,), σ² of each row, descending
+
+    def __post_init__(self) -> None:
+        for field, dtype, dimensions in _FIELDS:
+            array = getattr(self, field)
+            if array.dtype != dtype or array.ndim != dimensions:
+                raise ValueError(f"{field} is {array.ndim}-D {array.dtype}, {dimensions}-D {dtype} is needed")
+            object.__setattr__(self, field, _read_only(array))
+        rank, columns = self.context_a.shape
+        if self.context_b.shape[1] != rank or self.basis.shape[1] != columns or len(self.values) != len(self.basis):
+            shapes = [getattr(self, field).shape for field, _, _ in _FIELDS]
+            raise ValueError(f"context_b, context_a, basis and values do not fit each other: shapes {shapes}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n) of the weight."""
+        return self.context_b.shape[0], self.context_a.shape[1]
+
+
+_FIELDS = (
+    ("context_b", np.float32, 2),
+    ("context_a", np.float32, 2),
+    ("basis", np.float32, 2),
+    ("values", np.float64, 1),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AdapterState:
+    """The adapter at one version. `weights` is read-only and in manifest order."""
+
+    version: int
+    weights: Mapping[str, WeightState]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
+
+
+def initial_state(weights: Sequence[Weight]) -> AdapterState:
+    """Version 0, the bare base: rank-0 contexts and no basis. `weights` is the manifest."""
+    return AdapterState(version=0, weights={w.name: _bare(w.rows, w.columns) for w in weights})
+
+
+def _bare(rows: int, columns: int) -> WeightState:
+    empty = np.zeros((0, columns), np.float32)
+    return WeightState(context_b=np.zeros((rows, 0), np.float32), context_a=empty, basis=empty, values=np.zeros(0))
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A read-only view; the argument's own flag stays as it was."""
+    view: NDArray[Any] = array.view()
+    view.flags.writeable = False
+    return view
+
+
+# --- on disk -------------------------------------------------------------------------------------------------------
+
+
+class _StoredWeight(Message, frozen=True, kw_only=True):
+    name: Name
+    context_b: Tensor
+    context_a: Tensor
+    basis: Tensor
+    values: Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_RANK)]
+
+
+class _StoredState(Message, frozen=True, kw_only=True):
+    version: RoundId
+    weights: Annotated[tuple[_StoredWeight, ...], Meta(max_length=MAX_WEIGHTS)]
+
+
+_MAGIC = b"braid-state-1\n"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+def encode_state(state: AdapterState) -> bytes:
+    """The state as bytes: fp32 arrays, fp64 values, exact, preceded by a SHA-256 so that any damage is seen."""
+    stored = _StoredState(version=state.version, weights=tuple(_stored(n, w) for n, w in state.weights.items()))
+    body = encode(stored)
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
+def decode_state(data: bytes) -> AdapterState:
+    """What `encode_state` wrote, bit for bit. Raises WireError if the bytes are damaged or of another format."""
+    start = len(_MAGIC) + _DIGEST_BYTES
+    if not data.startswith(_MAGIC):
+        raise WireError("this is no adapter state of a format that this version of Braid reads")
+    body = memoryview(data)[start:]
+    if hashlib.sha256(body).digest() != data[len(_MAGIC) : start]:
+        raise WireError("the adapter state is damaged: its SHA-256 differs from the one stored with it")
+    stored = decode(body, _StoredState)
+    try:
+        return AdapterState(version=stored.version, weights={w.name: _restored(w) for w in stored.weights})
+    except ValueError as error:
+        raise WireError(f"the adapter state is damaged: {error}") from error
+
+
+def _stored(name: str, weight: WeightState) -> _StoredWeight:
+    return _StoredWeight(
+        name=name,
+        context_b=pack(weight.context_b, "fp32"),
+        context_a=pack(weight.context_a, "fp32"),
+        basis=pack(weight.basis, "fp32"),
+        values=tuple(weight.values.tolist()),
+    )
+
+
+def _restored(stored: _StoredWeight) -> WeightState:
+    return WeightState(
+        context_b=unpack(stored.context_b),
+        context_a=unpack(stored.context_a),
+        basis=unpack(stored.basis),
+        values=np.array(stored.values, np.float64),
+    )

@@ -1,0 +1,78 @@
+"""What the store hands out: its rows as frozen values, and the ways in which it says no."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    id: int
+    hash: str
+    label: str
+    created_at: float
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    device: str
+    install_id: str
+    name: str
+    credential: str
+    revoked: bool
+    enrolled_at: float
+    bytes_up: int
+    bytes_down: int
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round as stored. `state` is a wire.rounds.RoundState's value, `version` the one that boards train on."""
+
+    round: int
+    state: str
+    version: int
+    opened_at: float
+    closed_at: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a board sent for a round, or as its profile (round 0), and what became of it."""
+
+    round: int
+    device: str
+    digest: str
+    size_bytes: int
+    n_examples: int
+    accepted: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReport:
+    device: str
+    kind: str
+    version: int
+    round: int
+    text: str
+    values: Mapping[str, float]
+
+
+class ConflictError(Exception):
+    """The device has answered this round already, with other bytes. `stored` is what it sent first."""
+
+    def __init__(self, stored: Answer) -> None:
+        super().__init__(f"{stored.device} has already sent another answer for round {stored.round}")
+        self.stored = stored
+
+
+class FleetFullError(Exception):
+    """No more devices may enrol: whoever has a join token must not fill disk and memory with names."""
+
+
+class RoundClosedError(Exception):
+    """The round is not open."""

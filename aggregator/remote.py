@@ -1,0 +1,92 @@
+"""Asking a running server for its status, from the same machine or another. Standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.client
+import json
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from aggregator.errors import ConfigError, OperatorRefusedError, StateError, UnreachableError
+from aggregator.folder import Folder
+
+TIMEOUT_S = 10.0
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""A status has about 1 kB per board."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    url: str
+    token: str
+    fingerprint: str = ""
+
+
+def address_of(target: str, token: str, fingerprint: str) -> Address:
+    """The server that TARGET names: a URL with the given token, or a folder whose server runs on this machine."""
+    if target.startswith(("http://", "https://")):
+        if not token:
+            raise ConfigError(
+                "A server's status needs the operator's token.", "Pass --token or set BRAID_OPERATOR_TOKEN."
+            )
+        return Address(target, token, fingerprint)
+    folder = Folder(Path(target))
+    folder.need()
+    try:
+        facts = json.loads(folder.address.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UnreachableError(f"No server runs on {target}.", f"Start it with `aggregator serve {target}`.") from error
+    except (OSError, ValueError) as error:
+        raise StateError(f"{folder.address} cannot be read: {error}", "Start the server again.") from error
+    return Address(facts["url"], token or folder.secret(folder.operator_token), facts["fingerprint"])
+
+
+def fetch_status(address: Address) -> dict[str, Any]:
+    """`GET /v1/status`. Raises UnreachableError, OperatorRefusedError."""
+    parts = urlsplit(address.url)
+    connection = _connection(parts.scheme, parts.hostname or "", parts.port, address.fingerprint)
+    try:
+        connection.connect()
+        _check_fingerprint(connection, address.fingerprint)
+        connection.request("GET", "/v1/status", headers={"Authorization": f"Bearer {address.token}"})
+        response = connection.getresponse()
+        body = response.read(MAX_ANSWER_BYTES)
+        if response.status == 401:
+            raise OperatorRefusedError(
+                f"{address.url} refuses this token.", "The operator's token is in the server's folder, operator.token."
+            )
+        facts = json.loads(body) if response.status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UnreachableError(
+            f"{address.url} does not answer as an aggregator: {error}", "Is it running? Check address and fingerprint."
+        ) from error
+    finally:
+        connection.close()
+    if not isinstance(facts, dict):
+        raise UnreachableError(f"{address.url} answered {response.status}.", "Is it an aggregator?")
+    return facts
+
+
+def _connection(scheme: str, host: str, port: int | None, fingerprint: str) -> http.client.HTTPConnection:
+    if scheme == "http":
+        return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    context = ssl.create_default_context()
+    if fingerprint:  # pinned instead of signed: checked before anything is sent
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
+
+
+def _check_fingerprint(connection: http.client.HTTPConnection, fingerprint: str) -> None:
+    """Raise ssl.SSLError unless the server's certificate is the pinned one."""
+    if not fingerprint or not isinstance(connection.sock, ssl.SSLSocket):
+        return
+    found = hashlib.sha256(connection.sock.getpeercert(binary_form=True) or b"").hexdigest()
+    if not hmac.compare_digest(found, fingerprint.replace(":", "").lower()):
+        raise ssl.SSLError(f"its certificate has the fingerprint {found}, not the one given")

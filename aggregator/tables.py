@@ -1,0 +1,126 @@
+"""The tables of a server's database, and how an older database becomes a newer one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
+)
+
+from aggregator.errors import StateError
+
+SCHEMA = MetaData()
+
+FACTS = Table("facts", SCHEMA, Column("key", String, primary_key=True), Column("value", String, nullable=False))
+"""Single values: run id, and the settings that bind the run."""
+
+TOKENS = Table(
+    "tokens",
+    SCHEMA,
+    Column("id", Integer, primary_key=True),
+    Column("hash", String, nullable=False, unique=True),
+    Column("label", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("revoked", Boolean, nullable=False),
+)
+
+DEVICES = Table(
+    "devices",
+    SCHEMA,
+    Column("device", String, primary_key=True),
+    Column("install_id", String, nullable=False, unique=True),
+    Column("name", String, nullable=False),
+    Column("credential", String, nullable=False, unique=True),
+    Column("revoked", Boolean, nullable=False),
+    Column("enrolled_at", Float, nullable=False),
+    Column("bytes_up", Integer, nullable=False),
+    Column("bytes_down", Integer, nullable=False),
+)
+
+ROUNDS = Table(
+    "rounds",
+    SCHEMA,
+    Column("round", Integer, primary_key=True),
+    Column("state", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("opened_at", Float, nullable=False),
+    Column("closed_at", Float),
+    Column("reason", String, nullable=False),
+)
+"""`state` (wire.rounds.RoundState) of this one row is the truth for "round n is over"."""
+
+UPDATES = Table(
+    "updates",
+    SCHEMA,
+    Column("id", Integer, primary_key=True),
+    Column("round", Integer, ForeignKey("rounds.round"), nullable=False),
+    Column("device", String, ForeignKey("devices.device"), nullable=False),
+    Column("digest", String, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("n_examples", Integer, nullable=False),
+    Column("accepted", Boolean, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("received_at", Float, nullable=False),
+    UniqueConstraint("round", "device"),
+)
+
+PROFILES = Table(
+    "profiles",
+    SCHEMA,
+    Column("id", Integer, primary_key=True),
+    Column("device", String, ForeignKey("devices.device"), nullable=False, unique=True),
+    Column("digest", String, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("n_examples", Integer, nullable=False),
+    Column("accepted", Boolean, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("received_at", Float, nullable=False),
+)
+
+VERSIONS = Table(
+    "versions",
+    SCHEMA,
+    Column("version", Integer, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("made_at", Float, nullable=False),
+)
+
+REPORTS = Table(
+    "reports",
+    SCHEMA,
+    Column("device", String, ForeignKey("devices.device"), primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("round", Integer, nullable=False),
+    Column("text", String, nullable=False),
+    Column("values", String, nullable=False),
+    Column("received_at", Float, nullable=False),
+)
+"""The last report of each kind that is worth keeping, per device and version."""
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all,)
+"""Step i leads from schema version i to i + 1. A step that has shipped is never edited."""
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the database to the newest schema, inside the caller's transaction. Raises StateError if it is newer."""
+    version = int(connection.execute(text("PRAGMA user_version")).scalar_one())
+    if version > len(MIGRATIONS):
+        raise StateError(
+            f"The database has schema version {version}; this program knows up to {len(MIGRATIONS)}.",
+            "Install the newer version of braid that wrote it.",
+        )
+    for step in MIGRATIONS[version:]:
+        step(connection)
+    connection.execute(text(f"PRAGMA user_version = {len(MIGRATIONS)}"))  # part of the transaction in SQLite

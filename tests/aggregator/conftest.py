@@ -1,0 +1,293 @@
+"""A real server on a real folder with a tiny base, and boards that are scripts instead of models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from aggregator.app import make_app
+from aggregator.auth import secret_hash
+from aggregator.folder import Folder
+from aggregator.setup import Opened, create, open_run
+from wire.checks import basis_rank
+from wire.codec import CONTENT_TYPE, decode, encode
+from wire.limits import PROTOCOL_VERSION
+from wire.messages import (
+    Adapter,
+    Dtype,
+    Enrol,
+    Enrolled,
+    Message,
+    NamedTensor,
+    Profile,
+    Receipt,
+    Refusal,
+    Report,
+    RunInfo,
+    Task,
+    Update,
+    UpdatePart,
+)
+from wire.tensors import pack
+
+M = TypeVar("M", bound=Message)
+
+T5_CONFIG = {
+    "model_type": "t5",
+    "d_model": 64,
+    "num_heads": 3,
+    "d_kv": 16,
+    "d_ff": 80,
+    "num_layers": 1,
+    "num_decoder_layers": 2,
+    "feed_forward_proj": "gated-gelu",
+}
+"""Nothing square: d_model 64, attention 48, feed-forward 80."""
+
+
+class FakeClock:
+    """Monotonic seconds that only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def base_folder(tmp_path: Path) -> Path:
+    """A base model as the server sees one: a config and bytes called weights."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(T5_CONFIG))
+    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 8)
+    (folder / "secret.txt").write_text("not for boards")
+    return folder
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path, base_folder: Path) -> Callable[..., Folder]:
+    """Make a server's folder; settings are run.toml's keys."""
+
+    def make(settings: Mapping[str, Any] | None = None, name: str = "server") -> Folder:
+        small = {
+            "run.rounds": 2,
+            "rounds.min_devices": 2,
+            "rounds.quorum": 2,
+            "merge.max_rank": 4,
+            "merge.server_rank": 8,
+            "merge.sketch_every": 1,
+            "train.targets": ["q", "wo"],
+            "train.upload": "fp32",
+        }
+        root = tmp_path / name
+        create(root, str(base_folder), {**small, **(settings or {})}, force=False)
+        return Folder(root)
+
+    return make
+
+
+@dataclass
+class Server:
+    """A running application on a port of its own."""
+
+    opened: Opened
+    client: TestClient[web.Request, web.Application]
+    operator: str
+    token: str
+
+    @property
+    def run(self) -> Any:
+        return self.opened.run
+
+    async def board(self, name: str, install: int = 0) -> FakeBoard:
+        """Enrol a board."""
+        install_id = f"{install or abs(hash(name)):032x}"[-32:]
+        message = Enrol(
+            protocol=PROTOCOL_VERSION, token=self.token, install_id=install_id, name=name, client_version="test"
+        )
+        enrolled = await self.post("/v1/devices", message, Enrolled)
+        return FakeBoard(self, enrolled.device, enrolled.credential, enrolled.run, seed=len(name))
+
+    async def post(self, path: str, message: Message, answer: type[M]) -> M:
+        async with self.client.post(path, data=encode(message), headers={"Content-Type": CONTENT_TYPE}) as response:
+            body = await response.read()
+            assert response.status == 200, decode(body, Refusal)
+            return decode(body, answer)
+
+    async def status(self) -> dict[str, Any]:
+        async with self.client.get("/v1/status", headers={"Authorization": f"Bearer {self.operator}"}) as response:
+            assert response.status == 200
+            facts: dict[str, Any] = await response.json()
+            return facts
+
+
+@dataclass
+class FakeBoard:
+    """A board that sends random numbers instead of training."""
+
+    server: Server
+    device: str
+    credential: str
+    info: RunInfo
+    seed: int = 0
+    headers: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.headers = {"Authorization": f"Bearer {self.credential}", "Content-Type": CONTENT_TYPE}
+
+    @property
+    def client(self) -> TestClient[web.Request, web.Application]:
+        return self.server.client
+
+    async def get(self, path: str, answer: type[M], **params: str) -> M:
+        async with self.client.get(path, headers=self.headers, params=params) as response:
+            body = await response.read()
+            assert response.status == 200, decode(body, Refusal)
+            return decode(body, answer)
+
+    async def work(self, wait_s: float = 5.0, after: int = -1) -> Task:
+        return await self.get("/v1/work", Task, wait=f"{wait_s:g}", after=str(after))
+
+    async def adapter(self, version: int, rank: int) -> Adapter:
+        ranks = ".".join(str(min(rank, basis_rank(w, self.info.max_rank))) for w in self.info.weights)
+        return await self.get(f"/v1/adapters/{version}", Adapter, ranks=ranks)
+
+    def profile(self, n_examples: int = 10) -> bytes:
+        rng = np.random.default_rng([7, self.seed])
+        sketches = tuple(
+            NamedTensor(name=w.name, tensor=_random(rng, basis_rank(w, self.info.max_rank), w.columns))
+            for w in self.info.weights
+        )
+        run = self.info
+        return encode(
+            Profile(protocol=1, run_id=run.run_id, manifest=run.manifest, n_examples=n_examples, sketches=sketches)
+        )
+
+    def update(
+        self, task: Task, *, rank: int = 2, scale: float = 0.01, n_examples: int = 10, rename: str = ""
+    ) -> bytes:
+        """A round's update with random B; `rename` puts another name on its first weight."""
+        rng = np.random.default_rng([self.seed, task.round])
+        run = self.info
+        parts = [
+            UpdatePart(
+                name=w.name,
+                b=_random(rng, w.rows, rank, scale),
+                sketch=_random(rng, basis_rank(w, run.max_rank), w.columns) if task.sketch else None,
+            )
+            for w in run.weights
+        ]
+        if rename:
+            parts[0] = UpdatePart(name=rename, b=parts[0].b, sketch=parts[0].sketch)
+        return encode(
+            Update(
+                protocol=1,
+                run_id=run.run_id,
+                round=task.round,
+                version=task.version,
+                manifest=run.manifest,
+                n_examples=n_examples,
+                parts=tuple(parts),
+            )
+        )
+
+    async def send_profile(self, body: bytes | None = None) -> tuple[int, Receipt | Refusal]:
+        data = self.profile() if body is None else body
+        async with self.client.post("/v1/profiles", data=data, headers=self.headers) as response:
+            return response.status, _decoded(response.status, await response.read())
+
+    async def upload(
+        self, round_id: int, body: bytes, *, offset: int = 0, stop: int | None = None, digest: str = ""
+    ) -> tuple[int, Receipt | Refusal, str]:
+        """PATCH `body[offset:stop]`; status, answer and the Upload-Offset that came with it."""
+        headers = {
+            **self.headers,
+            "Upload-Digest": digest or hashlib.sha256(body).hexdigest(),
+            "Upload-Length": str(len(body)),
+            "Upload-Offset": str(offset),
+        }
+        async with self.client.patch(f"/v1/uploads/{round_id}", data=body[offset:stop], headers=headers) as response:
+            answer = _decoded(response.status, await response.read())
+            return response.status, answer, response.headers.get("Upload-Offset", "")
+
+    async def report(self, report: Report) -> int:
+        async with self.client.post("/v1/reports", data=encode(report), headers=self.headers) as response:
+            return response.status
+
+    async def train(self, task: Task, **options: Any) -> Receipt:
+        """Carry a task out, as a board does."""
+        status, answer, _ = await self.upload(task.round, self.update(task, **options))
+        assert status == 200 and isinstance(answer, Receipt), answer
+        return answer
+
+
+def _decoded(status: int, body: bytes) -> Receipt | Refusal:
+    return decode(body, Receipt) if status == 200 else decode(body, Refusal)
+
+
+def _random(rng: np.random.Generator, rows: int, columns: int, scale: float = 1.0, dtype: Dtype = "fp32") -> Any:
+    return pack((scale * rng.standard_normal((rows, columns))).astype(np.float32), dtype)
+
+
+@pytest.fixture
+async def start(clock: FakeClock) -> AsyncIterator[Callable[..., Any]]:
+    """Start a server on a folder; several may run one after another (restarts). All end with the test."""
+    running: list[Server] = []
+
+    async def begin(folder: Folder) -> Server:
+        opened = open_run(folder, clock)
+        operator = folder.secret(folder.operator_token)
+        app = make_app(opened, secret_hash(operator))
+        client = TestClient(TestServer(app))
+        await client.start_server()
+        server = Server(opened, client, operator, folder.secret(folder.join_token))
+        running.append(server)
+        return server
+
+    async def end(server: Server) -> None:
+        await server.client.close()
+        server.opened.store.close()
+
+    begin.stop = end  # type: ignore[attr-defined]
+    yield begin
+    for server in running:
+        await end(server)
+
+
+@pytest.fixture
+def stop(start: Any) -> Callable[[Server], Any]:
+    """End a server as SIGTERM would."""
+    return start.stop  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def begin_training() -> Callable[..., Any]:
+    """Bring boards through profiling; return their first tasks."""
+
+    async def begin(boards: list[FakeBoard]) -> list[Task]:
+        for board in boards:
+            assert (await board.work()).kind == "profile"
+            status, answer = await board.send_profile()
+            assert status == 200 and isinstance(answer, Receipt) and answer.accepted, answer
+        return [await board.work() for board in boards]
+
+    return begin

@@ -1,0 +1,220 @@
+"""The `aggregator` command: folders, secrets, errors in one line with a documented exit code, and a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from aggregator import cli as program
+from aggregator.errors import ExitCode
+
+
+def call(*arguments: object) -> tuple[int, str]:
+    """Run the command in this process, as the console script does; exit code, and stdout and stderr together."""
+    runner = CliRunner()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["aggregator", *map(str, arguments)])
+        with runner.isolation() as (out, err, _):
+            try:
+                program.main()
+                code = 0
+            except SystemExit as end:
+                code = int(end.code or 0)
+            text = (out.getvalue() + (err.getvalue() if err else b"")).decode()
+    return code, text
+
+
+def test_help_loads_no_server() -> None:
+    """`import aggregator.cli` loads neither aiohttp nor numpy nor SQLAlchemy."""
+    code = (
+        "import aggregator.cli, sys; print([m for m in ('aiohttp', 'numpy', 'sqlalchemy', 'ssl') if m in sys.modules])"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_init_makes_a_folder_with_secrets_of_its_own(tmp_path: Path, base_folder: Path) -> None:
+    """run.toml holds what was asked for; the tokens can be read by their owner only."""
+    code, text = call(
+        "init", tmp_path / "srv", "--model", base_folder, "--rounds", 9, "--min-devices", 5, "--set", "train.batch=8"
+    )
+
+    assert code == 0 and "aggregator serve" in text
+    written = (tmp_path / "srv" / "run.toml").read_text()
+    assert "rounds = 9 " in written and "min_devices = 5 " in written and "quorum = 4 " in written
+    assert "batch = 8 " in written
+    for name in ("operator.token", "join.token"):
+        assert stat.S_IMODE((tmp_path / "srv" / name).stat().st_mode) == 0o600
+    assert call("init", tmp_path / "srv", "--model", base_folder)[0] == ExitCode.CONFIG
+    assert call("init", tmp_path / "srv", "--model", base_folder, "--force")[0] == 0
+
+
+def test_mistakes_are_one_line_and_a_hint(tmp_path: Path, base_folder: Path) -> None:
+    """Each has its exit code, no traceback, and says what to do."""
+    server = tmp_path / "srv"
+    call("init", server, "--model", base_folder)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "other" / "model.safetensors").write_bytes(b"")
+    for arguments, expected in [
+        (("init", tmp_path / "a", "--model", "google/flan-t5-small"), ExitCode.BASE),
+        (("init", tmp_path / "a", "--model", tmp_path / "empty"), ExitCode.BASE),
+        (("init", tmp_path / "a", "--model", tmp_path / "other"), ExitCode.BASE),
+        (("init", tmp_path / "a", "--model", base_folder, "--set", "train.scop=all"), ExitCode.CONFIG),
+        (("init", tmp_path / "a", "--model", base_folder, "--rounds", 0), ExitCode.CONFIG),
+        (("serve", tmp_path / "empty"), ExitCode.STATE),
+        (("serve", server, "--tls", "maybe"), ExitCode.TLS),
+        (("serve", server, "--tls", "a.pem,b.pem"), ExitCode.TLS),
+        (("status", server), ExitCode.UNREACHABLE),
+        (("status", "http://127.0.0.1:9"), ExitCode.CONFIG),
+        (("status", "http://127.0.0.1:9", "--token", "x"), ExitCode.UNREACHABLE),
+        (("export", server, "--out", tmp_path / "out"), ExitCode.STATE),
+        (("token", "revoke", server, 9), ExitCode.CONFIG),
+        (("device", "revoke", server, "d-9"), ExitCode.CONFIG),
+    ]:
+        code, text = call(*arguments)
+        assert code == expected, (arguments, text)
+        assert text.startswith("error: ") and "\n  → " in text and "Traceback" not in text
+
+
+def test_a_changed_manifest_is_refused_once_boards_have_enrolled(make_folder: Any, tmp_path: Path) -> None:
+    """Settings that boards' files depend on cannot change in the middle of a run."""
+    from aggregator.setup import open_run, open_store
+
+    folder = make_folder()
+    open_run(folder, time.monotonic).store.close()
+    folder.config.write_text(folder.config.read_text().replace("max_rank = 4", "max_rank = 5"))
+    open_run(folder, time.monotonic).store.close()  # nobody has enrolled yet
+    store = open_store(folder)
+    store.enrol("1" * 32, "ada", "c" * 64)
+    store.close()
+    folder.config.write_text(folder.config.read_text().replace("max_rank = 5", "max_rank = 6"))
+
+    code, text = call("serve", folder.root, "--port", 0)
+
+    assert code == ExitCode.STATE and "max_rank was 5" in text
+
+
+def test_tokens_and_devices_are_listed_as_json(tmp_path: Path, base_folder: Path) -> None:
+    """What `create` shows is a working secret; the list shows none."""
+    call("init", tmp_path / "srv", "--model", base_folder)
+
+    made = json.loads(call("token", "create", tmp_path / "srv", "--label", "shed", "--json")[1])
+    call("token", "revoke", tmp_path / "srv", made["id"])
+    listed = json.loads(call("token", "list", tmp_path / "srv", "--json")[1])
+
+    assert [(row["label"], row["revoked"]) for row in listed] == [("first", False), ("shed", True)]
+    assert made["token"] not in json.dumps(listed)
+    assert json.loads(call("device", "list", tmp_path / "srv", "--json")[1]) == []
+
+
+class Serving:
+    """`aggregator serve` as a process of its own."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        command = [sys.executable, "-m", "aggregator.cli", "serve", str(folder), "--port", "0", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self.process.stdout is not None
+        self.lines: list[str] = []
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if "edge-client join" in line:
+                break
+
+    @property
+    def url(self) -> str:
+        found = re.search(r"--server (\S+)", self.lines[-1])
+        assert found, self.lines
+        return found[1]
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=20)
+        return self.process.returncode
+
+
+@pytest.fixture
+def serving(tmp_path: Path, base_folder: Path) -> Iterator[Any]:
+    started: list[Serving] = []
+
+    def start(*options: str) -> Serving:
+        folder = tmp_path / "srv"
+        if not folder.exists():
+            call("init", folder, "--model", base_folder)
+        started.append(Serving(folder, *options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.communicate()
+
+
+@pytest.mark.slow
+def test_serve_prints_how_to_join_and_ends_in_order(serving: Any, tmp_path: Path) -> None:
+    """The join command holds the token; `status` finds the server by folder and by URL; SIGTERM exits 0; a second
+    server on the folder and a taken port are refused."""
+    server = serving()
+    token = (tmp_path / "srv" / "join.token").read_text().strip()
+    assert server.lines[-1].strip() == f"edge-client join --server {server.url} --token {token}"
+
+    facts = json.loads(call("status", tmp_path / "srv", "--json")[1])
+    assert facts["run"]["state"] == "profiling" and facts["boards"] == []
+    assert "profiling" in call("status", tmp_path / "srv")[1]
+    operator = (tmp_path / "srv" / "operator.token").read_text().strip()
+    assert call("rounds", server.url, "--token", operator)[0] == 0
+    assert call("status", server.url, "--token", "wrong")[0] == ExitCode.REFUSED
+    assert call("serve", tmp_path / "srv")[0] == ExitCode.LOCKED
+
+    assert server.stop() == 0
+    assert not (tmp_path / "srv" / "server.json").exists()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, text = call("serve", tmp_path / "srv", "--port", taken.getsockname()[1])
+    assert code == ExitCode.ADDRESS and "--port" in text
+
+
+@pytest.mark.slow
+def test_a_self_signed_server_is_pinned_by_fingerprint(serving: Any, tmp_path: Path) -> None:
+    """The certificate is made once, its key is private, and only the printed fingerprint is trusted."""
+    server = serving("--tls", "self-signed")
+    found = re.search(r"--fingerprint ([0-9a-f]{64})$", server.lines[-1])
+    assert found and server.url.startswith("https://")
+    assert stat.S_IMODE((tmp_path / "srv" / "tls.key").stat().st_mode) == 0o600
+    operator = (tmp_path / "srv" / "operator.token").read_text().strip()
+
+    assert call("status", tmp_path / "srv")[0] == 0
+    assert call("status", server.url, "--token", operator, "--fingerprint", found[1])[0] == 0
+    for pin in ([], ["--fingerprint", "0" * 64]):
+        assert call("status", server.url, "--token", operator, *pin)[0] == ExitCode.UNREACHABLE
+    server.stop()
+
+    assert found[1] in serving("--tls", "self-signed").lines[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_an_idle_server_is_small(serving: Any) -> None:
+    """At most 90 MB, of which the imported libraries take 70."""
+    server = serving()
+
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+
+    assert int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) <= 90_000
+    assert os.getpgid(server.process.pid)

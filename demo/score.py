@@ -1,0 +1,72 @@
+"""Held-out scores of the base and of adapters, all on the same text with the same code."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import builtin_base
+from edge_client.adapter_tensors import AdapterTensors, read_any_adapter
+from edge_client.batches import micro_batches
+from edge_client.data import load_data
+from edge_client.docstrings import extract
+from edge_client.evaluate import rouge
+from edge_client.examples import Example
+from edge_client.generate import Writer
+from edge_client.model import Model
+from edge_client.tokeniser import Tokeniser
+from quantize.base import load_base
+
+MAX_SOURCE_TOKENS = 192
+MAX_TARGET_TOKENS = 24
+BATCH = 16
+SEED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Loss in nats per target token, and ROUGE-L F1 (0…1) of greedy writing, over `n_examples`."""
+
+    loss: float
+    rouge_l: float
+    n_examples: int
+
+
+def held_out_text(libraries: Sequence[str], unseen: str, *, per_library: int) -> list[Example]:
+    """Text that no board trains on: the boards' own held-out parts, and a library that no board has at all."""
+    pools = [load_data(f"builtin:docstrings/{library}").held_out for library in libraries] + [extract(unseen)]
+    return [example for pool in pools for example in random.Random(SEED).sample(pool, min(per_library, len(pool)))]
+
+
+def score(adapter: Path | None, examples: Sequence[Example]) -> Score:
+    """Score the builtin base in fp32 with an exported adapter, or bare."""
+    base = load_base(builtin_base.folder(), "fp32")
+    model = Model(base, AdapterTensors() if adapter is None else read_any_adapter(adapter), "fp32")
+    tokeniser = Tokeniser(builtin_base.folder(), model.shape.eos_id, base.config["vocab_size"])
+    pairs = sorted(
+        (tokeniser.pair(example, MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS) for example in examples),
+        key=lambda pair: len(pair.source),
+    )
+    total, n_tokens = 0.0, 0
+    with torch.no_grad():
+        for batch in micro_batches(pairs, BATCH, model.shape.pad_id, model.shape.start_id):
+            total += float(model.loss_sum(batch))
+            n_tokens += batch.n_target_tokens
+    written = write(adapter, [example.source for example in examples])
+    return Score(total / n_tokens, rouge([e.target for e in examples], written)["rougeL"], len(examples))
+
+
+def write(adapter: Path | None, sources: Sequence[str]) -> list[str]:
+    """What the base writes with an adapter, or bare, for each source."""
+    writer = Writer(
+        builtin_base.folder(),
+        adapter,
+        max_source_tokens=MAX_SOURCE_TOKENS,
+        max_target_tokens=MAX_TARGET_TOKENS,
+        spare_bytes=1 << 30,
+    )
+    return writer.write(sources)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from aiohttp import web
 
 from aggregator.calls import devices, people, transfers, work
-from aggregator.errors import CallError, Code, DiskError
+from aggregator.errors import CallError, DiskError
 from aggregator.keys import BASE_FILES, BASE_FOLDER, OPERATOR_HASH, RUN, STORE, UPLOADS, WORKER
 from aggregator.setup import Opened
 from aggregator.units import printable
@@ -18,7 +18,7 @@ from aggregator.uploads import SupersededError
 from wire.codec import CONTENT_TYPE, encode
 from wire.errors import ProtocolVersionError, WireError
 from wire.limits import MAX_TEXT_CHARS
-from wire.messages import Refusal
+from wire.messages import Refusal, RefusalCode
 
 FOR_PEOPLE = frozenset({"/", "/v1/status", "/metrics"})
 """Calls whose errors are plain text: no program of ours reads them."""
@@ -105,7 +105,7 @@ def _call_error(error: Exception) -> CallError:
 def _of_http(error: web.HTTPException) -> CallError:
     if error.status == 404:
         return CallError("not_found", "there is no such call", "docs/protocol.md lists them.")
-    code: Code = "too_large" if error.status == 413 else "bad_request"
+    code: RefusalCode = "too_large" if error.status == 413 else "bad_request"
     allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     return CallError(code, error.reason or "bad request", headers=allow, status=error.status)
 

@@ -69,7 +69,7 @@ def digest(folder: Path) -> str:
 def verify(folder: Path, expected: str, cache: Path) -> Mapping[str, BaseFile]:
     """The base's files by name, after a check that they are those that the run was made for.
 
-    Reads only files whose size or time has changed since `cache` was written. Raises BaseModelError.
+    Reads only files whose size or inode has changed since `cache` was written. Raises BaseModelError.
     """
     try:
         known = _read_cache(cache)
@@ -96,9 +96,10 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 def _file(path: Path, known: BaseFile | None) -> BaseFile:
     found = path.stat()
-    if known is not None and (known.size_bytes, known.changed_ns) == (found.st_size, found.st_mtime_ns):
+    # Not the time of modification: archives set it, so that a new model of equal size could look like the old one.
+    if known is not None and (known.size_bytes, known.changed_ns) == (found.st_size, found.st_ctime_ns):
         return known
-    return BaseFile(found.st_size, found.st_mtime_ns, file_digest(path))
+    return BaseFile(found.st_size, found.st_ctime_ns, file_digest(path))
 
 
 def _read_cache(cache: Path) -> dict[str, BaseFile]:

@@ -27,6 +27,7 @@ class Board:
     name: str
     seen_s: float | None = None  # monotonic clock; None: not since the server started
     revoked: bool = False
+    polls: int = 0  # long polls that are open
     bytes_up: int = 0
     bytes_down: int = 0
     plan: str = ""

@@ -181,10 +181,10 @@ def export(folder: Path, out: Path, rank: int | None, version: int | None, force
     except WireError as error:
         raise StateError(f"Version {found} is damaged: {error}", "Export another with --version.") from error
     try:
-        export_peft(state, out, base_model=str(config.model_path), rank=rank, force=force)
+        export_peft(state, out, base_model=config.model_id, rank=rank, force=force)
     except OSError as error:
         raise NothingToExportError(f"{out} cannot be written: {error}", "Choose another --out.") from error
-    facts = {"folder": str(out), "version": found, "base": str(config.model_path)}
+    facts = {"folder": str(out), "version": found, "base": config.model_id}
     _show(facts, as_json, f"version {found} is in {out}: PeftModel.from_pretrained(base, {str(out)!r})")
 
 

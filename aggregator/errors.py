@@ -7,24 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Literal
 
-Code = Literal[
-    "bad_request",
-    "unauthorised",
-    "revoked",
-    "protocol_version",
-    "not_found",
-    "conflict",
-    "gone",
-    "too_large",
-    "busy",
-    "internal",
-]
+from wire.messages import RefusalCode
 
 
 class ExitCode(IntEnum):
-    """Exit statuses of `aggregator`. Numbers are never reused; docs/operating.md lists them."""
+    """Exit statuses of `aggregator`. Numbers are never reused; deploy/RUNBOOK.md says what to do about each."""
 
     OK = 0
     INTERNAL = 1  # a bug of ours; the message asks for a report
@@ -92,7 +80,7 @@ class NothingToExportError(ServerError):
     exit_code = ExitCode.EXPORT
 
 
-STATUS: Mapping[Code, int] = {
+STATUS: Mapping[RefusalCode, int] = {
     "bad_request": 400,
     "unauthorised": 401,
     "revoked": 403,
@@ -115,7 +103,7 @@ class CallError(Exception):
 
     def __init__(
         self,
-        code: Code,
+        code: RefusalCode,
         message: str,
         hint: str = "",
         *,

@@ -128,7 +128,17 @@ def lora_config(ranks: Mapping[str, int], base_model: str) -> dict[str, Any]:
     }
 
 
+BUILTIN = "builtin"
+"""The base that ships with the project, in 8 bits, which transformers does not read as it is."""
+
+
 def _readme(base_model: str, version: int, ranks: Mapping[str, int]) -> str:
+    convert, source = "", base_model
+    if base_model == BUILTIN:
+        convert, source = (
+            "\n`quantize convert builtin --format fp32 --out base` writes the base as transformers reads it.\n",
+            "base",
+        )
     return f"""---
 base_model: {base_model}
 library_name: peft
@@ -136,13 +146,17 @@ library_name: peft
 # An adapter braided from many boards
 
 A LoRA adapter for `{base_model}`: {len(ranks)} weights, rank {min(ranks.values())} to {max(ranks.values())}, \
-version {version} of its run. Written by `aggregator export`.
+version {version} of its run. Written by `aggregator export`. Use it on the spot:
 
+```
+edge-client generate --model {base_model} --adapter PATH/TO/THIS/FOLDER "some text"
+```
+{convert}
 ```python
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM
 
-base = AutoModelForSeq2SeqLM.from_pretrained({base_model!r})
+base = AutoModelForSeq2SeqLM.from_pretrained({source!r})
 model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")
 model = model.merge_and_unload()  # optional: plain weights, no adapter at run time
 ```

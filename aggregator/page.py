@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import zip_longest
 from typing import Any
 
 from aggregator.units import show_seconds, show_size
 
 STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; --bad: #c33; --good: #2a7; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 78rem; padding: 0 1rem; }
+:root { color-scheme: light dark; --line: #8884; --soft: #8882; --bad: #d33; --good: #2a7; }
+body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 84rem; padding: 0 1rem; }
 h1 { font-size: 1.3rem; margin: 0; } h2 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
 .facts { display: flex; flex-wrap: wrap; gap: .3rem 1.6rem; margin: .5rem 0; }
 .facts b { font-weight: 600; } .quiet { opacity: .65; } .bad { color: var(--bad); } .good { color: var(--good); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { font-weight: 600; background: var(--soft); } th:first-child, td:first-child, .text { text-align: left; }
-td.text { white-space: normal; max-width: 22rem; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { font-weight: 600; background: var(--soft); } th.text, td.text { text-align: left; }
+td.text { white-space: normal; min-width: 6rem; max-width: 24rem; overflow-wrap: anywhere; }
+td.note { text-align: left; white-space: normal; } td.note div { max-width: min(80rem, 88vw); overflow-wrap: anywhere; }
+tr.noted td { border-bottom: 0; padding-bottom: 0; }
 progress { width: 100%; height: .5rem; } ul { padding-left: 1.2rem; margin: 0; } #gone { display: none; }
 """
 
@@ -28,7 +31,7 @@ const main = document.querySelector("main"), gone = document.querySelector("#gon
 async function refresh() {
   if (!document.hidden) {
     try {
-      const answer = await fetch("/?part=1", { cache: "no-store" });
+      const answer = await fetch(location.origin + "/?part=1", { cache: "no-store" });  // no user:password in it
       if (!answer.ok) throw new Error(answer.status);
       main.innerHTML = await answer.text();
       gone.style.display = "none";
@@ -42,8 +45,10 @@ setTimeout(refresh, 3000);
 
 BOARD_COLUMNS = (
     *("board", "state", "plan", "strands", "step", "loss", "held-out", "ROUGE-L"),
-    *("tokens/s", "peak", "up", "down", "updates", "last refusal"),
+    *("tokens/s", "peak", "up", "down", "updates"),
 )
+TEXT_COLUMNS = frozenset({"board", "state", "plan", "worst board", "why it closed"})
+"""Columns that may wrap; the others hold numbers and are aligned to the right."""
 
 
 def _source(text: str) -> str:
@@ -81,7 +86,7 @@ def _head(facts: Mapping[str, Any]) -> str:
     pairs = [
         ("state", run["state"]),
         ("round", f"{run['round']} of {run['rounds']}{left}"),
-        ("updates" if run["version"] else "profiles", f"{run['accepted']}, {run['quorum']} needed"),
+        ("updates" if run["version"] else "profiles", f"{run['accepted']} of {run['quorum']} needed"),
         ("version", run["version"]),
         ("base", f"{base['model']} ({base['digest'][:12]}…)"),
     ]
@@ -96,14 +101,15 @@ def _head(facts: Mapping[str, Any]) -> str:
 def _boards(boards: Sequence[Mapping[str, Any]]) -> str:
     if not boards:
         return '<h2>Boards</h2><p class="quiet">None has joined yet. `aggregator serve` printed the command.</p>'
-    return f"<h2>Boards</h2>{_table(BOARD_COLUMNS, (_board(board) for board in boards))}"
+    notes = [f"last refusal: {escape(board['reason'])}" if board["reason"] else "" for board in boards]
+    return f"<h2>Boards</h2>{_table(BOARD_COLUMNS, [_board(board) for board in boards], notes)}"
 
 
 def _board(board: Mapping[str, Any]) -> list[str]:
     held_out = board["evaluation"]
     step = "" if board["step"] is None else f"{board['step']:.0f}/{board['steps'] or 0:.0f}"
     return [
-        f'{escape(board["name"])} <span class="quiet">{escape(board["device"])}</span>',
+        escape(board["name"]) + _quiet(board["device"] if board["device"] != board["name"] else ""),
         _state(board),
         escape(board["plan"]),
         f"{board['strands']} on {board['weights']}" if board["strands"] else "",
@@ -116,8 +122,11 @@ def _board(board: Mapping[str, Any]) -> list[str]:
         show_size(board["bytes_up"]),
         show_size(board["bytes_down"]),
         f"{board['accepted']}" + (f' <span class="bad">−{board["refused"]}</span>' if board["refused"] else ""),
-        f'<span class="bad">{escape(board["reason"])}</span>',
     ]
+
+
+def _quiet(text: str) -> str:
+    return f' <span class="quiet">{escape(text)}</span>' if text else ""
 
 
 def _state(board: Mapping[str, Any]) -> str:
@@ -144,7 +153,7 @@ def _evaluations(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         for row in reversed(rows)
     )
-    return f"<h2>Held-out text of the boards</h2>{_table(heads, cells, sentences=False)}"
+    return f"<h2>Held-out text of the boards</h2>{_table(heads, list(cells))}"
 
 
 def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -163,22 +172,26 @@ def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         for row in reversed(rows)
     )
-    return f"<h2>Rounds</h2>{_table(heads, cells)}"
+    return f"<h2>Rounds</h2>{_table(heads, list(cells))}"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, sentences: bool = True) -> str:
-    """`rows` hold HTML. `sentences`: the last column holds text that may wrap."""
-    last = len(heads) - 1 if sentences else -1
-
-    def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(
-            f'<{tag} class="text">{cell}</{tag}>' if i == last else f"<{tag}>{cell}</{tag}>"
-            for i, cell in enumerate(row)
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """`rows` and `notes` hold HTML; a note that is not empty gets a line of its own below its row."""
+    head = _cells("th", heads, heads)
+    body = []
+    for row, note in zip_longest(rows, notes, fillvalue=""):
+        body.append(
+            f'<tr class="noted">{_cells("td", heads, row)}</tr>' if note else f"<tr>{_cells('td', heads, row)}</tr>"
         )
+        if note:
+            body.append(f'<tr><td class="note bad" colspan="{len(heads)}"><div>{note}</div></td></tr>')
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<div class="scroll">{table}</div>'
 
-    head = cells("th", [escape(name) for name in heads])
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+def _cells(tag: str, heads: Sequence[str], row: Sequence[str]) -> str:
+    kinds = (' class="text"' if head in TEXT_COLUMNS else "" for head in heads)
+    return "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -7,7 +7,6 @@ Reading needs no lock: what is read is immutable and replaced whole.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import time
@@ -15,13 +14,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from msgspec.structs import replace
+
 from aggregator.adapters import Adapters
 from aggregator.bell import Bell, happened
 from aggregator.board import Boards
 from aggregator.collection import PROFILING, Collection
 from aggregator.config import RunConfig
 from aggregator.cuts import Cut
-from aggregator.errors import CallError, StateError
+from aggregator.errors import CallError
 from aggregator.intake import Terms
 from aggregator.ledger import Ledger, MergeFailedError
 from aggregator.merge.braid import values
@@ -30,7 +31,6 @@ from aggregator.records import Answer, Device, Round, StoredReport
 from aggregator.restore import begin_round, rebuild
 from aggregator.schedule import Action, BeginTraining, CloseRound, Extend, OpenRound, Phase, Rules, View, decide
 from aggregator.storage import Storage
-from aggregator.store import Store
 from aggregator.units import printable
 from aggregator.uploads import Part
 from wire.limits import MAX_LONG_POLL_S, PROTOCOL_VERSION
@@ -39,6 +39,12 @@ from wire.rounds import RoundEvent, RunEvent, RunState, advance
 
 MAX_EVENTS = 200
 """Events kept for the status page."""
+
+MAX_POLLS = 4
+"""Long polls that one board may have open: one, and those of connections that broke without a word."""
+
+TOO_MANY_POLLS_S = 5.0
+"""When a board with too many is told to ask again."""
 
 MAX_SLEEP_S = 30.0
 """The schedule is asked at least this often, so that a machine that was suspended does not sleep past a deadline."""
@@ -55,7 +61,7 @@ class Run:
         storage: the folder's parts; this object is their only writer.
         clock: monotonic seconds; every decision is made by it.
 
-    Raises StateError where the folder is damaged or belongs to a run of other settings.
+    Raises StateError where the folder is damaged.
     """
 
     def __init__(
@@ -71,7 +77,6 @@ class Run:
         self._news = Bell()  # something happened that gives boards another task
         self._adapters = Adapters(terms, storage, config.train.upload)
         self._ledger = Ledger(config, terms, storage, clock)
-        _check_settings(config, storage.store)
         self._restore()
 
     def _restore(self) -> None:
@@ -142,14 +147,21 @@ class Run:
 
     async def next_task(self, device: str, after: int, wait_s: float) -> Task:
         """`task`, but up to `wait_s` later if there is nothing to do yet."""
-        wait_s = min(wait_s, MAX_LONG_POLL_S, self.config.liveness_s / 2)
-        until = asyncio.get_running_loop().time() + wait_s
-        while True:
-            news, task = self._news.next(), self.task(device, after)
-            left_s = until - asyncio.get_running_loop().time()
-            if task.kind != "wait" or left_s <= 0:
-                return task
-            await happened(news, left_s)
+        board = self.boards[device]
+        if board.polls >= MAX_POLLS:
+            task = self.task(device, after)
+            return replace(task, retry_after_s=TOO_MANY_POLLS_S) if task.kind == "wait" else task
+        until = asyncio.get_running_loop().time() + min(wait_s, MAX_LONG_POLL_S, self.config.liveness_s / 2)
+        board.polls += 1
+        try:
+            while True:
+                news, task = self._news.next(), self.task(device, after)
+                left_s = until - asyncio.get_running_loop().time()
+                if task.kind != "wait" or left_s <= 0:
+                    return task
+                await happened(news, left_s)
+        finally:
+            board.polls -= 1
 
     def time_left_s(self) -> float | None:
         """Seconds to the deadline of what is being collected."""
@@ -375,18 +387,3 @@ class Run:
     def _notify(self) -> None:
         """Wake the schedule. Boards that wait are not woken: with a thousand of them, each update would wake all."""
         self._changed.ring()
-
-
-def _check_settings(config: RunConfig, store: Store) -> None:
-    """Raise StateError where run.toml now says something else about what binds the run."""
-    mine = config.frozen_values()
-    stored = json.loads(store.settle("settings", json.dumps(mine)))
-    changed = [name for name in mine if stored.get(name) != mine[name]]
-    if changed and store.devices():
-        raise StateError(
-            f"{config.source}: {changed[0]} was {stored.get(changed[0])!r} when the first board enrolled, it is "
-            f"{mine[changed[0]]!r} now.",
-            "Put the old value back, or start a new run with `aggregator init` in another folder.",
-        )
-    if changed:
-        store.replace_fact("settings", json.dumps(mine))

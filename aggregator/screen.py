@@ -30,7 +30,7 @@ SKETCH_FACTOR = 30.0
 """The same for sketches. Gradients vary more: a board whose text the model already knows has nearly none."""
 
 MAX_B_RMS = 1e3
-"""Largest root mean square of B at all. A learning rate of 0.02 over 20 steps gives at most 0.4."""
+"""Largest root mean square of B at all. A learning rate of 0.005 over 20 steps gives about 0.1."""
 
 MAX_SKETCH_RMS = 1e6
 """The same for sketches. FLAN-T5's gradients per token are below 10."""

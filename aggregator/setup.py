@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
 from collections.abc import Callable, Mapping
@@ -92,6 +93,21 @@ def _weights(config: RunConfig) -> tuple[Weight, ...]:
     return weights
 
 
+def _bind(config: RunConfig, store: Store) -> None:
+    """Raise StateError where run.toml now says something else about what binds the run."""
+    mine = config.frozen_values()
+    stored = json.loads(store.settle("settings", json.dumps(mine)))
+    changed = [name for name in mine if stored.get(name) != mine[name]]
+    if changed and store.devices():
+        raise StateError(
+            f"{config.source}: {changed[0]} was {stored.get(changed[0])!r} when the first board enrolled, it is "
+            f"{mine[changed[0]]!r} now.",
+            "Put the old value back, or start a new run with `aggregator init` in another folder.",
+        )
+    if changed:
+        store.replace_fact("settings", json.dumps(mine))
+
+
 def terms_of(config: RunConfig, store: Store) -> Terms:
     """What the run holds fixed. Its id is drawn when it is first asked for."""
     weights = _weights(config)
@@ -104,17 +120,18 @@ def terms_of(config: RunConfig, store: Store) -> Terms:
     )
 
 
-def open_run(folder: Folder, clock: Callable[[], float], make_run: Callable[..., Run] = Run) -> Opened:
+def open_run(folder: Folder, clock: Callable[[], float]) -> Opened:
     """Open the folder's run where it was left. The caller holds the folder's lock and closes the store."""
     folder.need()
     config = load(folder.config)
     store = open_store(folder)
     try:
+        _bind(config, store)
         terms = terms_of(config, store)
         files = base.verify(config.model_path, config.model_digest, folder.base)
         uploads = Uploads(folder.uploads)
         storage = Storage(store, Blobs(folder.blobs), uploads, Cuts(folder.cuts))
-        return Opened(folder, config, make_run(config, terms, storage, clock), store, uploads, files)
+        return Opened(folder, config, Run(config, terms, storage, clock), store, uploads, files)
     except OSError as error:
         store.close()
         raise DiskError(f"{folder.root} cannot be used: {error}", "Check its permissions and free space.") from error

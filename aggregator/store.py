@@ -1,4 +1,4 @@
-"""The server's database: SQLite in WAL mode through SQLAlchemy Core. Every method is one transaction.
+"""What the server remembers, as rows. Every method is one transaction.
 
 Rows name blobs by digest; whoever writes a row has written its blob before. Methods block: the running server calls
 writes in a thread, one at a time. Several processes may use one database (the commands beside a running server).
@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, case, create_engine, delete, event, func, select, update
+from sqlalchemy import ColumnElement, Connection, case, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
-from sqlalchemy.pool import StaticPool
 
 from aggregator.config import MAX_DEVICES
-from aggregator.errors import DiskError, StateError
+from aggregator.database import Database
 from aggregator.names import device_id
 from aggregator.records import (
     Answer,
@@ -31,13 +28,10 @@ from aggregator.records import (
     StoredReport,
     Token,
 )
-from aggregator.tables import DEVICES, FACTS, PROFILES, REPORTS, ROUNDS, TOKENS, UPDATES, VERSIONS, migrate
+from aggregator.tables import DEVICES, FACTS, PROFILES, REPORTS, ROUNDS, TOKENS, UPDATES, VERSIONS
 from wire.rounds import RoundState
 
 OPEN_STATES = (RoundState.OPEN.value, RoundState.EXTENDED.value)
-
-BUSY_TIMEOUT_S = 10.0
-"""How long a writer waits for another process's transaction; ours last milliseconds."""
 
 
 class Store:
@@ -52,32 +46,11 @@ class Store:
 
     def __init__(self, path: Path | None, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}}
-        if path is None:
-            options["poolclass"] = StaticPool
-        self._engine = create_engine("sqlite://" if path is None else f"sqlite:///{path}", **options)
-        event.listen(self._engine, "connect", _prepare)
-        event.listen(self._engine, "begin", _begin)
-        try:
-            with self._writing() as connection:
-                migrate(connection)
-        except (StateError, DiskError):
-            self._engine.dispose()
-            raise
+        self._database = Database(path)
+        self._reading, self._writing = self._database.reading, self._database.writing
 
     def close(self) -> None:
-        self._engine.dispose()
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with _mapped(), self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """A transaction that takes the write lock at once, so that what it reads stays true until it commits."""
-        with _mapped(), self._engine.connect().execution_options(braid_write=True) as connection, connection.begin():
-            yield connection
+        self._database.close()
 
     # --- the run ---
 
@@ -128,9 +101,17 @@ class Store:
                 taken = set(connection.execute(select(DEVICES.c.device)).scalars())
                 if len(taken) >= MAX_DEVICES:
                     raise FleetFullError(f"{MAX_DEVICES} devices have enrolled")
-                row = {"device": device_id(name, taken), "install_id": install_id, "name": name}
-                row |= {"credential": credential, "revoked": False, "enrolled_at": self._wall_clock()}
-                connection.execute(DEVICES.insert().values(**row, bytes_up=0, bytes_down=0))
+                row = {
+                    "device": device_id(name, taken),
+                    "install_id": install_id,
+                    "name": name,
+                    "credential": credential,
+                    "revoked": False,
+                    "enrolled_at": self._wall_clock(),
+                    "bytes_up": 0,
+                    "bytes_down": 0,
+                }
+                connection.execute(DEVICES.insert().values(**row))
             return Device(**connection.execute(select(DEVICES).where(same)).mappings().one())
 
     def device_of(self, credential: str) -> Device | None:
@@ -307,33 +288,6 @@ class Store:
                 accepted = select(PROFILES.c.digest).where(PROFILES.c.accepted)
                 digests |= set(connection.execute(accepted).scalars())
         return frozenset(digests)
-
-
-def _prepare(connection: Any, _record: object) -> None:
-    """Settings of every new connection. Transactions are ours, not the driver's."""
-    connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin(connection: Connection) -> None:
-    write = connection.get_execution_options().get("braid_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-
-@contextmanager
-def _mapped() -> Iterator[None]:
-    """Turn the driver's errors into ours."""
-    try:
-        yield
-    except OperationalError as error:
-        hint = "Check free space (`df -h`) and the folder's permissions."
-        raise DiskError(f"The database cannot be used: {error.orig}", hint) from error
-    except IntegrityError:
-        raise
-    except DatabaseError as error:
-        hint = "Restore the folder from a backup, or start a new run with `aggregator init`."
-        raise StateError(f"The database is damaged: {error.orig}", hint) from error
 
 
 def _is_open(round_id: int) -> ColumnElement[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import (
     Boolean,
@@ -60,18 +61,26 @@ ROUNDS = Table(
 )
 """`state` (wire.rounds.RoundState) of this one row is the truth for "round n is over"."""
 
+
+def _answer_columns() -> tuple[Column[Any], ...]:
+    """What a board sent, and what became of it: of an update as of a profile."""
+    return (
+        Column("device", String, ForeignKey("devices.device"), nullable=False),
+        Column("digest", String, nullable=False),
+        Column("size_bytes", Integer, nullable=False),
+        Column("n_examples", Integer, nullable=False),
+        Column("accepted", Boolean, nullable=False),
+        Column("reason", String, nullable=False),
+        Column("received_at", Float, nullable=False),
+    )
+
+
 UPDATES = Table(
     "updates",
     SCHEMA,
     Column("id", Integer, primary_key=True),
     Column("round", Integer, ForeignKey("rounds.round"), nullable=False),
-    Column("device", String, ForeignKey("devices.device"), nullable=False),
-    Column("digest", String, nullable=False),
-    Column("size_bytes", Integer, nullable=False),
-    Column("n_examples", Integer, nullable=False),
-    Column("accepted", Boolean, nullable=False),
-    Column("reason", String, nullable=False),
-    Column("received_at", Float, nullable=False),
+    *_answer_columns(),
     UniqueConstraint("round", "device"),
 )
 
@@ -79,13 +88,8 @@ PROFILES = Table(
     "profiles",
     SCHEMA,
     Column("id", Integer, primary_key=True),
-    Column("device", String, ForeignKey("devices.device"), nullable=False, unique=True),
-    Column("digest", String, nullable=False),
-    Column("size_bytes", Integer, nullable=False),
-    Column("n_examples", Integer, nullable=False),
-    Column("accepted", Boolean, nullable=False),
-    Column("reason", String, nullable=False),
-    Column("received_at", Float, nullable=False),
+    *_answer_columns(),
+    UniqueConstraint("device"),
 )
 
 VERSIONS = Table(

@@ -261,20 +261,23 @@ class Report(Message, frozen=True, kw_only=True):
     values: Annotated[dict[Name, Finite], Meta(max_length=MAX_METRICS)] = {}
 
 
+RefusalCode = Literal[
+    "bad_request",
+    "unauthorised",
+    "revoked",
+    "protocol_version",
+    "not_found",
+    "conflict",
+    "gone",
+    "too_large",
+    "busy",
+    "internal",
+]
+
+
 class Refusal(Message, frozen=True, kw_only=True):
     """Body of every 4xx and 5xx answer. `code` is for programs, the sentences are for people."""
 
-    code: Literal[
-        "bad_request",
-        "unauthorised",
-        "revoked",
-        "protocol_version",
-        "not_found",
-        "conflict",
-        "gone",
-        "too_large",
-        "busy",
-        "internal",
-    ]
+    code: RefusalCode
     message: Text
     hint: Text = ""

@@ -257,8 +257,9 @@ async def start(clock: FakeClock) -> AsyncIterator[Callable[..., Any]]:
         opened = open_run(folder, clock)
         operator = folder.secret(folder.operator_token)
         app = make_app(opened, secret_hash(operator))
-        client = TestClient(TestServer(app))
-        await client.start_server()
+        listening = TestServer(app)
+        await listening.start_server(auto_decompress=False)  # as `serve` does
+        client = TestClient(listening)
         server = Server(opened, client, operator, folder.secret(folder.join_token))
         running.append(server)
         return server

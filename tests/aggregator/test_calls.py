@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from aggregator.run import MAX_POLLS
 from wire.codec import CONTENT_TYPE, decode, encode
-from wire.limits import MAX_CONTROL_BYTES
-from wire.messages import Enrol, Receipt, Refusal, Report
+from wire.limits import MAX_CONTROL_BYTES, MAX_METRICS
+from wire.messages import BaseFiles, Enrol, Receipt, Refusal, Report
 
 OTHER_VERSION = CONTENT_TYPE.replace("v=1", "v=9")
 
@@ -42,6 +43,17 @@ class TestEnrolment:
         assert (await again.work(wait_s=0)).kind == "profile"
         status, answer = await refusal(server, "GET", "/v1/run", headers=first.headers)
         assert (status, answer.code) == (401, "unauthorised")
+
+    async def test_a_full_run_takes_no_more_boards(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever has a join token cannot fill disk and memory with names; boards that are known come back."""
+        monkeypatch.setattr("aggregator.store.MAX_DEVICES", 2)
+        await server.board("ada", install=1), await server.board("bo", install=2)
+
+        body = enrolment(server.token, install_id=f"{3:032x}")
+        status, answer = await refusal(server, "POST", "/v1/devices", data=body, headers={"Content-Type": CONTENT_TYPE})
+
+        assert (status, answer.code) == (409, "conflict") and "2 devices" in answer.message
+        assert (await server.board("ada", install=1)).device == "ada" and len(server.run.boards) == 2
 
     async def test_a_wrong_or_revoked_token_is_unauthorised(self, server: Any) -> None:
         """401 with a sentence that says how to get one."""
@@ -109,6 +121,15 @@ class TestRefusals:
 
         assert (status, answer.code) == (413, "too_large")
         assert list(server.opened.folder.uploads.iterdir()) == []
+
+    async def test_compressed_bodies_are_not_taken(self, server: Any) -> None:
+        """A bomb would burst before it is counted."""
+        board = await server.board("ada")
+        for encoding in ("gzip", "deflate", "br", "x"):
+            headers = {**board.headers, "Content-Encoding": encoding}
+            for method, path in (("POST", "/v1/reports"), ("POST", "/v1/profiles"), ("PATCH", "/v1/uploads/1")):
+                status, _ = await refusal(server, method, path, headers=headers)
+                assert status == 415, (encoding, path)
 
     @pytest.mark.parametrize("credential", ["", "Bearer wrong", "Basic d3Jvbmc=", "Bearer \xe9", "nonsense"])
     async def test_every_call_of_a_board_needs_its_credential(self, server: Any, credential: str) -> None:
@@ -184,6 +205,15 @@ class TestProfiles:
         assert (await ada.work()).kind == "train"
         assert (await ada.send_profile()) == (200, Receipt(accepted=True))
 
+    async def test_an_empty_profile_is_a_bad_request(self, server: Any) -> None:
+        """And the board can still send a whole one."""
+        board = await server.board("ada")
+
+        status, answer = await board.send_profile(b"")
+
+        assert (status, answer.code) == (400, "bad_request")
+        assert (await board.send_profile()) == (200, Receipt(accepted=True))
+
     async def test_a_late_board_is_told_that_profiling_is_over(self, server: Any, begin_training: Any) -> None:
         """It starts at the current version instead."""
         await begin_training([await server.board("ada"), await server.board("bo")])
@@ -232,6 +262,10 @@ class TestDownloads:
             assert response.headers["ETag"] == f'"{hashlib.sha256(expected).hexdigest()}"'
         async with server.client.get(path, headers={**board.headers, "Range": "bytes=100-"}) as response:
             assert (response.status, await response.read()) == (206, expected[100:])
+        listed = await board.get("/v1/base", BaseFiles)
+        assert {file.name: file.size_bytes for file in listed.files} == {
+            name: (base_folder / name).stat().st_size for name in ("config.json", "model.safetensors")
+        }
 
     async def test_equal_plans_share_one_file(self, server: Any, begin_training: Any) -> None:
         """Two boards of the same ranks cost one cut."""
@@ -264,7 +298,8 @@ class TestForPeople:
         """A board's name, plan and refusal reason come out as text on the page and in the metrics."""
         evil = '<script>alert("x")</script>\\'
         boards = [await server.board(evil), await server.board("bo")]
-        await begin_training(boards)
+        tasks = await begin_training(boards)
+        assert not (await boards[0].train(tasks[0], rename=evil)).accepted
         await boards[0].report(Report(kind="plan", text=evil, values={"budget_bytes": 1.0}))
         await boards[0].report(Report(kind="event", text=evil))
         await boards[0].report(Report(kind="evaluation", round=1, version=1, values={"loss": 1.0}))
@@ -273,12 +308,37 @@ class TestForPeople:
         for path in ("/", "/?part=1"):
             async with server.client.get(path, headers=headers) as response:
                 text = await response.text()
-                assert "alert(" in text and "<script>alert" not in text
+                assert "alert(" in text and "<script>alert" not in text and "last refusal: " in text
                 assert "default-src 'none'" in response.headers["Content-Security-Policy"]
         async with server.client.get("/metrics", headers=headers) as response:
             lines = (await response.text()).splitlines()
         assert all(line.startswith(("#", "braid_")) for line in lines)
         assert any('alert(\\"x\\")</script>\\\\' in line for line in lines)
+
+    async def test_absurd_numbers_are_not_kept(self, server: Any) -> None:
+        """A board can neither fill memory with numbers of its own invention nor break the page with huge ones."""
+        board, other = await server.board("ada"), await server.board("bo")
+        for i in range(100):
+            values = {f"made up {i} {j}": 1.0 for j in range(MAX_METRICS)}
+            assert await board.report(Report(kind="progress", values=values)) == 204
+        huge = {"step": 1e300, "loss": -1e300, "peak_bytes": 1e300, "tokens_per_s": 5.0}
+        await board.report(Report(kind="progress", values=huge))
+        await board.report(Report(kind="evaluation", values={"loss": 1e300, "rougeL": -1.0, "n_examples": 1e300}))
+        await board.report(Report(kind="evaluation", values={"loss": 3.0, "n_examples": 1e14}))
+        await other.report(Report(kind="evaluation", values={"loss": 1.0, "n_examples": 1e6}))
+
+        assert dict(server.run.boards[board.device].progress) == {"tokens_per_s": 5.0}
+        facts = await server.status()
+        assert facts["evaluations"][0]["mean_loss"] == 2.0
+        assert facts["boards"][0]["step"] is None
+
+    async def test_a_version_that_does_not_exist_cannot_be_evaluated(self, server: Any) -> None:
+        """Else one board could store a hundred thousand evaluations."""
+        board = await server.board("ada")
+
+        for kind in ("evaluation", "plan"):
+            assert await board.report(Report(kind=kind, version=1, values={"loss": 1.0})) == 400
+        assert server.opened.store.reports() == () and server.run.boards[board.device].losses == {}
 
     async def test_probes_answer_anybody(self, server: Any) -> None:
         """/healthz says that the process answers, /readyz that the orchestrator works."""
@@ -297,6 +357,20 @@ class TestForPeople:
 
         assert len(body) < facts["bytes_up"] < 2 * len(body) + len(boards[0].profile())
         assert facts["bytes_down"] > 0
+
+
+async def test_a_board_cannot_hold_any_number_of_long_polls(make_folder: Any, start: Any) -> None:
+    """Those beyond a few are answered at once, with a pause."""
+    server = await start(make_folder())
+    board = await server.board("ada")
+    await board.send_profile()
+    polls = [asyncio.ensure_future(board.work(wait_s=50)) for _ in range(MAX_POLLS + 2)]
+
+    done, waiting = await asyncio.wait(polls, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    assert {poll.result().kind for poll in done} == {"wait"} and all(poll.result().retry_after_s > 0 for poll in done)
+    for poll in waiting:
+        poll.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_long_polls_end_when_the_server_stops(make_folder: Any, start: Any, stop: Any) -> None:

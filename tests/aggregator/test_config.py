@@ -46,6 +46,8 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
     values = {**GIVEN, key.path: value}
     if key.name in ("batch", "micro_batch"):
         values |= {"train.batch": value, "train.micro_batch": value}
+    if key.name in ("min_devices", "quorum"):
+        values |= {"rounds.min_devices": value, "rounds.quorum": value}
 
     config = parse(template(values), Path("/srv/run.toml"))
 
@@ -61,6 +63,7 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
         ("[train]\nlearning_rat = 1", ["unknown key train.learning_rat", "run.toml", "learning_rate"]),
         ("[trian]\nx = 1", ["unknown key 'trian'", "train"]),
         ("x = 1", ["unknown key 'x'"]),
+        ("[rounds]\nquorum = 3", ["rounds.quorum = 3", "rounds.min_devices = 2"]),
         ("[rounds]\nquorum = 0", ["rounds.quorum = 0", "from 1 to"]),
         ("[rounds]\nquorum = 2.5", ["rounds.quorum = 2.5", "whole number"]),
         ("[rounds]\nquorum = true", ["rounds.quorum = True"]),

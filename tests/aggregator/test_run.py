@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from wire.messages import Receipt, Report
+from aggregator.merge.braid import values
+from wire.messages import Receipt, Report, RunInfo
 from wire.tensors import unpack
 
 
@@ -38,6 +39,23 @@ async def test_a_run_goes_from_profiles_to_a_final_evaluation(
     assert [row["state"] for row in facts["rounds"]] == ["merged", "merged"]
     final = facts["evaluations"][-1]
     assert (round(final["mean_loss"], 4), final["worst_loss"], final["worst_board"]) == (2.6667, 3.0, "bo")
+
+
+async def test_the_strands_values_are_those_of_the_newest_version(
+    make_folder: Any, start: Any, begin_training: Any
+) -> None:
+    """A round's sketches make a new basis, and boards plan by its values, not by the first one's."""
+    server = await start(make_folder())
+    boards = [await server.board("ada"), await server.board("bo")]
+    tasks = await begin_training(boards)
+    before = (await boards[0].get("/v1/run", RunInfo)).values
+    for board, task in zip(boards, tasks, strict=True):
+        await board.train(task)
+    await boards[0].work(after=1)
+
+    info = await boards[0].get("/v1/run", RunInfo)
+
+    assert info.values == values(server.run.state) != before
 
 
 async def test_changing_one_boards_data_changes_what_another_receives(

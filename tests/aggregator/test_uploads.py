@@ -105,6 +105,17 @@ async def test_damaged_bytes_are_thrown_away(training: Any) -> None:
     assert (await board.upload(1, body))[0] == 200
 
 
+@pytest.mark.parametrize(("length", "offset"), [(0, 0), (5, 6)])
+async def test_lengths_that_cannot_be_are_bad_requests(training: Any, length: int, offset: int) -> None:
+    """An empty upload, and one that goes on behind its end."""
+    server, (board, _), _ = training
+    headers = {"Upload-Digest": "a" * 64, "Upload-Length": str(length), "Upload-Offset": str(offset)}
+
+    async with server.client.patch("/v1/uploads/1", data=b"", headers={**board.headers, **headers}) as response:
+        assert response.status == 400
+    assert list(server.opened.folder.uploads.iterdir()) == []
+
+
 async def test_a_body_longer_than_announced_is_too_large(training: Any) -> None:
     """The bytes are counted, whatever the headers say."""
     server, (board, _), (task, _) = training

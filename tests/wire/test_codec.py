@@ -56,8 +56,8 @@ def values_of(kind: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.FloatType(ge=ge, gt=gt, le=le):
             return st.floats(gt if ge is None else ge, le, exclude_min=ge is None)
         case inspect.StrType(pattern=pattern, min_length=least, max_length=most):
-            if pattern and "f]" in pattern and "x00" not in pattern:
-                return st.from_regex(pattern)
+            if pattern and "x00" not in pattern:
+                return st.from_regex(pattern).filter(lambda text: len(text) <= (most or len(text)))
             return st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=least or 0, max_size=most)
         case inspect.BoolType():
             return st.booleans()

@@ -1,0 +1,80 @@
+"""Runs whose files could not be sent are refused when they are made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aggregator.config import RunConfig, parse, template
+from aggregator.errors import ConfigError
+from aggregator.merge.state import AdapterState, WeightState, encode_state
+from aggregator.sizes import check_sizes, state_bytes, update_bytes
+from wire.checks import basis_rank
+from wire.codec import encode
+from wire.limits import MAX_MESSAGE_BYTES
+from wire.manifest import t5_weights
+from wire.messages import Dtype, Update, UpdatePart, Weight
+from wire.tensors import pack
+
+XL = {"d_model": 2048, "num_heads": 32, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "is_gated_act": True}
+WEIGHTS = (Weight(name="ä" * 100, rows=30, columns=7), Weight(name="w", rows=5, columns=90))
+
+
+def config(**values: object) -> RunConfig:
+    given = {"model.path": "/base", "model.digest": "a" * 64}
+    return parse(
+        template({**given, **{key.replace("__", "."): value for key, value in values.items()}}), Path("run.toml")
+    )
+
+
+def test_a_run_that_outgrows_a_message_is_refused_with_the_setting_to_lower() -> None:
+    """FLAN-T5-xl, both halves: rank 64 does not fit into the server's fp32 state, rank 32 does."""
+    weights = t5_weights(XL, "all")
+    with pytest.raises(ConfigError, match="the adapter could take") as caught:
+        check_sizes(config(merge__server_rank=64), weights)
+    assert "merge.server_rank" in caught.value.hint and "512 MiB" in caught.value.message
+
+    with pytest.raises(ConfigError, match="update could take") as caught:
+        check_sizes(config(merge__server_rank=1, merge__max_rank=80, train__upload="fp32"), weights)
+    assert "merge.max_rank" in caught.value.hint
+
+    check_sizes(config(merge__server_rank=32), weights)
+    assert state_bytes(weights, 32, 16) < MAX_MESSAGE_BYTES
+
+
+@pytest.mark.parametrize(("server_rank", "max_rank"), [(1, 3), (8, 2), (200, 200)])
+def test_no_state_is_larger_than_reckoned(server_rank: int, max_rank: int) -> None:
+    """The bound holds for the largest state that these ranks can lead to, and is not far above it."""
+    states = {}
+    for weight in WEIGHTS:
+        rank, rows = basis_rank(weight, server_rank), basis_rank(weight, max_rank)
+        states[weight.name] = WeightState(
+            context_b=np.ones((weight.rows, rank), np.float32),
+            context_a=np.ones((rank, weight.columns), np.float32),
+            basis=np.ones((rows, weight.columns), np.float32),
+            values=np.full(rows, 1e300),
+        )
+    size = len(encode_state(AdapterState(version=100_000, weights=states)))
+
+    assert size <= state_bytes(WEIGHTS, server_rank, max_rank) < size + 70_000
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8", "int4"])
+def test_no_update_is_larger_than_reckoned(dtype: Dtype) -> None:
+    """The same for what a board sends, in every number format."""
+    parts = tuple(
+        UpdatePart(
+            name=w.name,
+            b=pack(np.ones((w.rows, basis_rank(w, 6)), np.float32), dtype),
+            sketch=pack(np.ones((basis_rank(w, 6), w.columns), np.float32), dtype),
+        )
+        for w in WEIGHTS
+    )
+    update = Update(
+        protocol=1, run_id="r" * 200, round=9, version=9, manifest="0" * 64, n_examples=1_000_000, parts=parts
+    )
+    size = len(encode(update))
+
+    assert size <= update_bytes(WEIGHTS, 6, dtype) < size + 70_000

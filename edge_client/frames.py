@@ -6,7 +6,7 @@ A frame is a 4-byte little-endian length and then that many bytes of msgpack.
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO
+from typing import IO
 
 MAX_FRAME_BYTES = 16 << 20
 """A job holds a RunInfo: 2048 weights with 256 values each make 5 MB, FLAN-T5-xxl at rank 64 makes
@@ -19,7 +19,7 @@ class FrameError(Exception):
     """The pipe holds something that is not a frame: the other side died in mid-write, or wrote stray bytes."""
 
 
-def read_frame(stream: BinaryIO) -> bytes | None:
+def read_frame(stream: IO[bytes]) -> bytes | None:
     """The next frame's body, or None when the stream ends between frames. Raises FrameError when it ends inside one."""
     head = _read(stream, _LENGTH.size)
     if not head:
@@ -35,7 +35,7 @@ def read_frame(stream: BinaryIO) -> bytes | None:
     return body
 
 
-def write_frame(stream: BinaryIO, body: bytes) -> None:
+def write_frame(stream: IO[bytes], body: bytes) -> None:
     """Write and flush one frame. Raises FrameError where `body` is over the limit, OSError where the pipe is gone."""
     if len(body) > MAX_FRAME_BYTES:
         raise FrameError(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
@@ -43,7 +43,7 @@ def write_frame(stream: BinaryIO, body: bytes) -> None:
     stream.flush()
 
 
-def _read(stream: BinaryIO, n_bytes: int) -> bytes:
+def _read(stream: IO[bytes], n_bytes: int) -> bytes:
     """Up to `n_bytes`, fewer only at the stream's end. Raw pipes may return less per call than was asked for."""
     parts = bytearray()
     while len(parts) < n_bytes:

@@ -19,13 +19,13 @@ from edge_client.transport import READ_TIMEOUT_S, Transport
 from wire.checks import check_run
 from wire.codec import encode
 from wire.errors import WireError
-from wire.limits import MAX_LONG_POLL_S
-from wire.messages import BaseFiles, Enrol, Enrolled, Receipt, Report, RunInfo, Task
+from wire.limits import MAX_LONG_POLL_S, MAX_MESSAGE_BYTES
+from wire.messages import BaseFile, BaseFiles, Enrol, Enrolled, Receipt, Report, RunInfo, Task
 
 T = TypeVar("T")
 
-MAX_BASE_FILE_BYTES = 64 << 30
-"""One file of a base model; the largest shard of FLAN-T5-xxl has 10 GB."""
+PART_HEADER_BYTES = 1024
+"""More than a weight's name, shapes and keys take in an adapter."""
 
 
 class Api:
@@ -64,7 +64,7 @@ class Api:
 
         return await self._patiently(call)
 
-    async def adapter(self, version: int, ranks: Sequence[int], target: Path) -> None:
+    async def adapter(self, run: RunInfo, version: int, ranks: Sequence[int], target: Path) -> None:
         """Fetch context and basis of `version`, cut to `ranks` (manifest order), into `target`."""
         await download(
             self.transport,
@@ -72,6 +72,7 @@ class Api:
             target,
             backoff=self.new_backoff(),
             params={"ranks": ".".join(map(str, ranks))},
+            max_bytes=largest_adapter_bytes(run, ranks),
             on_failure=self._link.lost,
         )
         self._link.found()
@@ -97,14 +98,14 @@ class Api:
         """The files of the base model that the server can give."""
         return await self._patiently(lambda: self.transport.call("GET", "/v1/base", BaseFiles))
 
-    async def base_file(self, name: str, target: Path) -> None:
-        """Fetch one file of the base model, for boards that reach no hub."""
+    async def base_file(self, file: BaseFile, target: Path) -> None:
+        """Fetch one file of the base model, for boards that reach no hub; no more bytes than were announced."""
         await download(
             self.transport,
-            f"/v1/base/{name}",
+            f"/v1/base/{file.name}",
             target,
             backoff=self.new_backoff(),
-            max_bytes=MAX_BASE_FILE_BYTES,
+            max_bytes=file.size_bytes,
             on_failure=self._link.lost,
         )
         self._link.found()
@@ -113,6 +114,15 @@ class Api:
         result = await retry(call, self.new_backoff(), on_failure=self._link.lost)
         self._link.found()
         return result
+
+
+def largest_adapter_bytes(run: RunInfo, ranks: Sequence[int]) -> int:
+    """More than any adapter of this run cut to `ranks` can have: the plan has no memory for a larger one."""
+    values = sum(
+        run.server_rank * (weight.rows + weight.columns) + rank * weight.columns
+        for weight, rank in zip(run.weights, ranks, strict=True)
+    )
+    return min(4 * values + PART_HEADER_BYTES * (1 + len(run.weights)), MAX_MESSAGE_BYTES)
 
 
 def _require_sound(run: RunInfo) -> None:

@@ -43,7 +43,7 @@ async def _fetch(run: RunInfo, api: Api, folder: Path) -> Path:
         missing = [file for file in listed if not (folder / file.name).exists()]
         _check(missing, folder)
         for file in missing:
-            await api.base_file(file.name, folder / file.name)
+            await api.base_file(file, folder / file.name)
     except RequestError as error:
         raise BaseModelError(
             f"the server does not give the base's files: {error.message}",
@@ -76,6 +76,8 @@ def read_config(folder: Path, run: RunInfo) -> Mapping[str, Any]:
     try:
         config = read_base_config(folder)
         known = set(t5_weights(config, "all"))
+        if type(config.get("vocab_size")) is not int:
+            raise WireError(f"{folder / CONFIG_FILE} is not a T5's: vocab_size is missing")
     except WireError as error:
         raise BaseModelError(str(error), "give a folder with a FLAN-T5 with --model") from error
     for weight in run.weights:

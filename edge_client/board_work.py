@@ -162,7 +162,7 @@ class BoardWork:
         plan = await self._plan(run, task, files)
         if not files.adapter.exists():
             ranks = plan.ranks if task.kind == "train" else [0] * len(run.weights)  # the context alone is evaluated
-            await self._api.adapter(task.version, ranks, files.adapter)
+            await self._api.adapter(run, task.version, ranks, files.adapter)
         return self._job(run, task, plan, files)
 
     # --- steps -----------------------------------------------------------------------------------------------------

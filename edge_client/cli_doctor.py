@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
 import click
 
 from edge_client.board import probe_board, show_size
-from edge_client.cli_join import debug_option
-from edge_client.errors import ConfigError
-
-NEEDED = {
-    "torch": "training; install braid[client], or the board maker's own build",
-    "safetensors": "reading the base; install braid[client]",
-    "tokenizers": "text to tokens; install braid[client]",
-    "rouge-score": "ROUGE at the end of a run; install braid[client]",
-}
-OPTIONAL = ("huggingface-hub",)
+from edge_client.cli_options import debug_option
+from edge_client.packages import require_packages, versions
 
 
 @click.command()
@@ -31,9 +22,7 @@ def doctor(as_json: bool, debug: bool) -> None:
     del debug
     found = examine()
     click.echo(json.dumps(found) if as_json else "\n".join(_lines(found)))
-    missing = [name for name in NEEDED if found["packages"][name] is None]
-    if missing:
-        raise ConfigError(f"not installed: {', '.join(missing)}", f"{missing[0]} is for {NEEDED[missing[0]]}")
+    require_packages()
 
 
 def examine() -> dict[str, Any]:
@@ -48,16 +37,9 @@ def examine() -> dict[str, Any]:
         "cpu_count": board.cpu_count,
         "bf16": "fast" if board.bf16_fast else "emulated",
         "nf4": "plain torch" if find_spec("torch") else "needs torch",
-        "packages": {name: _version(name) for name in (*NEEDED, *OPTIONAL)},
+        "packages": versions(),
         "builtin_base": find_spec("builtin_base") is not None,
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

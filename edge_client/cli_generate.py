@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from edge_client.cli_join import debug_option
+from edge_client.cli_options import debug_option
 from edge_client.errors import DataError
+from edge_client.packages import require_packages
 
 
 @click.command()
@@ -40,6 +41,7 @@ def generate(
     sources = [sys.stdin.read() if text == "-" else text for text in texts]
     if not any(source.strip() for source in sources):
         raise DataError("there is no text to answer", "give one as an argument, or pipe one in with -")
+    require_packages()
     from edge_client.base_model import resolve
     from edge_client.generate import Writer
 

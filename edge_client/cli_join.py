@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
 import click
 
+from edge_client.cli_options import debug_option, state_option
 from edge_client.config import JoinSettings, normalise_server, read_config
-from edge_client.state import default_state_folder
 
 
 def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
@@ -20,31 +19,6 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
             settings["as_json"] = settings.pop("json")  # click knows options by the names of their variables
         ctx.default_map = {**(ctx.default_map or {}), **settings}
     return value
-
-
-def debug_option(command: click.decorators.FC) -> click.decorators.FC:
-    """--debug, which also makes the worker and its children talk."""
-
-    def remember(_: click.Context, __: click.Parameter, value: bool) -> bool:
-        if value:
-            os.environ["BRAID_DEBUG"] = "1"
-        return value
-
-    option = click.option(
-        "--debug", is_flag=True, callback=remember, help="Show tracebacks and the worker's own words."
-    )
-    return option(command)
-
-
-def state_option(command: click.decorators.FC) -> click.decorators.FC:
-    option = click.option(
-        "--state",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="BRAID_STATE",
-        default=default_state_folder,
-        help="Folder for identity and unfinished work.  [default: ~/.local/state/braid, /var/lib/braid for root]",
-    )
-    return option(command)
 
 
 @click.command()

@@ -11,7 +11,7 @@ import msgspec
 
 from edge_client.base_model import BUILTIN, require_whole, resolve
 from edge_client.board import parse_size, probe_board
-from edge_client.cli_join import debug_option, state_option
+from edge_client.cli_options import debug_option, state_option
 from edge_client.config import normalise_server
 from edge_client.errors import BaseModelError, ConfigError
 from edge_client.plan import choose, explain, facts, runners_up

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from edge_client.board import show_size
-from edge_client.cli_join import debug_option, state_option
+from edge_client.cli_options import debug_option, state_option
 from edge_client.console import time_text
 from edge_client.errors import ConfigError
 from edge_client.state import StateFolder

@@ -73,6 +73,6 @@ def normalise_server(url: str) -> str:
         _ = parts.port
     except ValueError as error:
         raise ConfigError(f"--server {url!r} is not an address: {error}", "write https://HOST:PORT") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ConfigError(f"--server {url!r} is not an address of an aggregator", "write https://HOST:PORT")
     return url.rstrip("/")

@@ -26,9 +26,10 @@ from edge_client.enrolment import enrol, prepare_identity
 from edge_client.isolated import run_isolated
 from edge_client.journal import Journal
 from edge_client.link import Link
+from edge_client.packages import require_packages
 from edge_client.planner import Planner
 from edge_client.reports import Reports
-from edge_client.retry import MAX_DELAY_S, Backoff
+from edge_client.retry import MAX_DELAY_S, MAX_RETRY_AFTER_S, Backoff
 from edge_client.state import Identity, StateFolder
 from edge_client.status import StatusFile
 from edge_client.transport import Transport, parse_fingerprint
@@ -69,13 +70,14 @@ def join(settings: JoinSettings, console: Console, worker: WorkerProcess | None 
 
 
 def preflight(settings: JoinSettings, console: Console) -> Preflight:
-    """Check settings, data and state folder, in this order, and take the folder's lock. Sends nothing.
+    """Check settings, packages, data and state folder, in this order, and take the folder's lock. Sends nothing.
 
     Raises ConfigError, DataError, DiskError or LockedError.
     """
     if settings.fingerprint:
         parse_fingerprint(settings.fingerprint)
     board = probe_board(parse_size(settings.memory) if settings.memory else None)
+    require_packages()
     data = run_isolated(lambda: _summarise(settings.data), DataSummary)
     if data.n_skipped:
         console.notice(
@@ -141,7 +143,7 @@ class Client:
         while (task := await self._api.work(after=after)).kind != "finished":
             if task.kind == "wait":
                 self._journal.waiting(task)
-                await self._parts.sleep(max(task.retry_after_s, SOONEST_S))
+                await self._parts.sleep(min(max(task.retry_after_s, SOONEST_S), MAX_RETRY_AFTER_S))
                 continue
             # The server asks for the same again only if it lost what it was sent: go on, but ever more slowly.
             key = f"{task.kind} {task.round} {task.version}"

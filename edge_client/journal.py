@@ -11,7 +11,7 @@ from edge_client.jobs import Plan, Progress
 from edge_client.reports import Reports
 from edge_client.state import Identity
 from edge_client.status import StatusFile
-from edge_client.transport import Traffic
+from edge_client.transport import Traffic, printable
 from wire.messages import Receipt, RunInfo, Task
 
 _SCORES = ("loss", "rouge1", "rouge2", "rougeL")
@@ -91,7 +91,7 @@ class Journal:
         traffic = self.traffic()
         self._status.update(at_once=True, rounds_done=self.rounds_done, **traffic)
         what = "profile" if task.kind == "profile" else f"round {task.round}"
-        verdict = "accepted" if receipt.accepted else f"refused by the server: {receipt.reason}"
+        verdict = "accepted" if receipt.accepted else f"refused by the server: {printable(receipt.reason)}"
         loss = f", loss {values['loss']:.3f}" if "loss" in values else ""
         self.console.event(
             "round_done",

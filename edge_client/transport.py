@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp import hdrs
+from yarl import URL
 
 from edge_client.errors import ConfigError, RefusedError, RevokedError
 from edge_client.transport_errors import ConflictError, GoneError, RequestError, Unavailable, translate
@@ -67,6 +69,15 @@ def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     return made
 
 
+def environment_proxy(url: str) -> URL | None:
+    """The proxy that http_proxy, https_proxy and no_proxy name for `url`; user and password stay in it for aiohttp."""
+    parts = URL(url)
+    address = getproxies().get(parts.scheme)
+    if address is None or proxy_bypass(parts.host or ""):
+        return None
+    return URL(address if "//" in address else f"http://{address}")
+
+
 class Transport:
     """Use as `async with`. `server` is a normalised URL without a slash at its end; `credential` may be set later."""
 
@@ -78,10 +89,12 @@ class Transport:
 
     async def __aenter__(self) -> Transport:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
-        # No cookies, proxies from the environment as people expect, and few connections: one board, one server.
+        # No cookies, and few connections: one board, one server. aiohttp's trust_env would bring the environment's
+        # proxies, but also the passwords in ~/.netrc, which are not for us to send.
         self._session = aiohttp.ClientSession(
             timeout=timeout,
-            trust_env=True,
+            proxy=environment_proxy(self.server),
+            auto_decompress=False,  # never asked for; a few kilobytes could otherwise become gigabytes
             cookie_jar=aiohttp.DummyCookieJar(),
             connector=aiohttp.TCPConnector(limit=4, socket_factory=_socket),
         )
@@ -188,7 +201,7 @@ class Transport:
     async def _refusal(self, response: aiohttp.ClientResponse) -> Exception:
         """The error that a 3xx, 4xx or 5xx answer stands for."""
         if response.status < 400:
-            target = response.headers.get(hdrs.LOCATION, "elsewhere")
+            target = printable(response.headers.get(hdrs.LOCATION, "elsewhere"))
             return Unavailable(f"{self.server} redirects to {target}", "give the final address in --server")
         refusal = Refusal(code="internal", message=f"{self.server} answered {response.status} {response.reason}")
         if response.method != hdrs.METH_HEAD:
@@ -205,8 +218,13 @@ class Transport:
         return _by_status(response, refusal)
 
 
+def printable(text: str) -> str:
+    """What another machine says, on one line and without codes that would steer the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def _by_status(response: aiohttp.ClientResponse, refusal: Refusal) -> Exception:
-    message, hint = refusal.message, refusal.hint
+    message, hint = printable(refusal.message), printable(refusal.hint)
     match response.status:
         case 401:
             return RefusedError(message, hint or "ask for a new token: `aggregator token create`")

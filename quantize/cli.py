@@ -29,9 +29,9 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print facts for programs.")
 def report(model: Path, as_json: bool) -> None:
     """Size, memory and relative weight error of the base folder MODEL in every format."""
-    from quantize.report import report as measure
-
     with _sentences():
+        from quantize.report import report as measure
+
         rows = measure(model)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
@@ -51,9 +51,9 @@ def report(model: Path, as_json: bool) -> None:
 @click.option("--out", type=_folder, required=True, help="New folder to write.")
 def convert(model: Path, format_name: str, out: Path) -> None:
     """Store the base folder MODEL as fp32 or bf16 (plain Hugging Face folders) or int8 (one scale per row)."""
-    from quantize.writer import convert as write
-
     with _sentences():
+        from quantize.writer import convert as write
+
         write(model, format_name, out)
     size_bytes = sum(path.stat().st_size for path in out.iterdir())
     click.echo(f"wrote {out} ({_mib(size_bytes)})")
@@ -66,6 +66,8 @@ def _sentences() -> Iterator[None]:
         yield
     except BaseFormatError as error:
         raise click.ClickException(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is not installed; install braid[quant]") from error
 
 
 def _mib(size_bytes: int) -> str:

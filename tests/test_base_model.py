@@ -13,7 +13,6 @@ from edge_client.base_model import open_base, require_whole, resolve
 from edge_client.errors import BaseModelError
 from wire.base_files import base_digest
 
-
 WEIGHTS = (len(HEADER := b'{"a": {"dtype": "U8", "shape": [9], "data_offsets": [0, 9]}}')).to_bytes(
     8, "little"
 ) + HEADER

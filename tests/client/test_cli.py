@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from edge_client.cli import COMMANDS, run
 from edge_client.errors import DataError, ExitCode
 from edge_client.isolated import IsolatedError, run_isolated
+from edge_client.packages import require_packages
 
 FINGERPRINT = "ab" * 32
 
@@ -22,6 +24,7 @@ def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     # Forking a test process that has threads is what newer Pythons warn about; one test below does it for real.
     monkeypatch.setattr("edge_client.join.run_isolated", lambda call, kind: call())
     monkeypatch.setattr("edge_client.retry.FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr("edge_client.join.require_packages", lambda: None)  # these tests run without torch as well
     data = tmp_path / "data.jsonl"
     data.write_text("".join(f'{{"source": "text {i}", "target": "title {i}"}}\n' for i in range(40)))
     with socket.socket() as free:
@@ -49,6 +52,7 @@ def assert_one_line(error: str) -> None:
 
 BAD_FLAGS = {
     "no server": ({"--server": ""}, ExitCode.CONFIG, "no server"),
+    "server with a password": ({"--server": "http://me:secret@host"}, ExitCode.CONFIG, "not an address"),
     "server without scheme": ({"--server": "host:8470"}, ExitCode.CONFIG, "not an address"),
     "unreachable server": ({}, ExitCode.UNREACHABLE, "cannot be reached"),
     "no token": ({"--token": ""}, ExitCode.CONFIG, "token"),
@@ -71,6 +75,27 @@ def test_a_bad_flag_is_one_line_and_its_status(case: str, good: dict[str, str], 
     error = capsys.readouterr().err
     assert_one_line(error)
     assert words in error
+
+
+@pytest.mark.parametrize("command", ["join", "generate"])
+def test_a_missing_package_is_named_before_anything_is_done(
+    command: str, good: dict[str, str], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board without torch is told what to install, and is not enrolled to fail later."""
+
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("edge_client.packages.version", version)
+    monkeypatch.setattr("edge_client.join.require_packages", require_packages)
+
+    status = join(good) if command == "join" else run(["generate", "hello"])
+
+    error = capsys.readouterr().err
+    assert status == ExitCode.CONFIG
+    assert_one_line(error)
+    assert "not installed: torch" in error
+    assert not Path(good["--state"]).exists()
 
 
 def test_empty_data_is_refused(good: dict[str, str], tmp_path: Path, capsys: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +116,60 @@ def test_transformers_loads_a_converted_folder(config: Any, tensors: Any, make_b
     state = model.state_dict()
     for name, weight in load_base(tmp_path / "i8", "int8").weights.items():
         assert torch.equal(state[f"{name}.weight"], weight.dense(torch.float32)), name
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.5, 0.9999])
+@pytest.mark.parametrize("format", ["fp32", "int8"])
+def test_a_truncated_base_is_one_sentence(
+    config: Any, tensors: Any, make_base: Any, tmp_path: Path, format: str, share: float
+) -> None:
+    """Full precision and int8 rows, cut anywhere: both commands say so, and no new folder appears."""
+    convert(make_base(config, tensors), format, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    os.truncate(weights, int(share * weights.stat().st_size))
+
+    report = run("report", str(tmp_path / "cut"))
+    converted = run("convert", str(tmp_path / "cut"), "--format", "fp32", "--out", str(tmp_path / "out"))
+
+    for result in (report, converted):
+        assert result.exit_code == 1
+        assert "damaged or truncated" in result.output
+        assert len(result.output.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence(config: Any, tensors: Any, make_base: Any, tmp_path: Path) -> None:
+    """The real command under a real limit on file sizes: no traceback, nothing half-written."""
+    folder = make_base(config, tensors)
+    command = [
+        Path(sys.executable).parent / "quantize",
+        "convert",
+        folder,
+        "--format",
+        "fp32",
+        "--out",
+        tmp_path / "out",
+    ]
+
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: cannot write")
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_a_missing_torch_is_one_sentence() -> None:
+    """It says what to install."""
+    script = "import sys; sys.modules['torch'] = None; from quantize.cli import main; main(['report', 'x'])"
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+
+    assert done.returncode == 1
+    assert done.stderr == "Error: torch is not installed; install braid[quant]\n"

@@ -1,0 +1,35 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from edge_client.state import default_state_folder
+
+
+def debug_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--debug, which also makes the worker and its children talk."""
+
+    def remember(_: click.Context, __: click.Parameter, value: bool) -> bool:
+        if value:
+            os.environ["BRAID_DEBUG"] = "1"
+        return value
+
+    option = click.option(
+        "--debug", is_flag=True, callback=remember, help="Show tracebacks and the worker's own words."
+    )
+    return option(command)
+
+
+def state_option(command: click.decorators.FC) -> click.decorators.FC:
+    option = click.option(
+        "--state",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="BRAID_STATE",
+        default=default_state_folder,
+        help="Folder for identity and unfinished work.  [default: ~/.local/state/braid, /var/lib/braid for root]",
+    )
+    return option(command)

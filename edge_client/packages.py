@@ -1,0 +1,34 @@
+"""Which installed packages training needs, looked up without importing any."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from edge_client.errors import ConfigError
+
+NEEDED = {
+    "torch": "training; install braid[client], or the board maker's own build",
+    "safetensors": "reading the base; install braid[client]",
+    "tokenizers": "text to tokens; install braid[client]",
+    "rouge-score": "ROUGE at the end of a run; install braid[client]",
+}
+OPTIONAL = ("huggingface-hub",)
+
+
+def versions() -> dict[str, str | None]:
+    """Version by distribution, None where it is not installed."""
+    return {name: _version(name) for name in (*NEEDED, *OPTIONAL)}
+
+
+def require_packages() -> None:
+    """Raise ConfigError that names what is missing for training, and how to get it."""
+    missing = [name for name in NEEDED if _version(name) is None]
+    if missing:
+        raise ConfigError(f"not installed: {', '.join(missing)}", f"{missing[0]} is for {NEEDED[missing[0]]}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -144,13 +144,14 @@ def measure(folder: Path, held_out: mixture.Tokens, n_rouge: int) -> dict[str, A
     return scores
 
 
-def pack(run: Path, out: Path, n_rouge: int) -> dict[str, Any]:
+def pack(run: Path, out: Path, n_rouge: int, note: str = "") -> dict[str, Any]:
     """Pack the latest checkpoint of a run, measure it and write its card.
 
     Args:
         run: a folder of `builtin_base.train`.
         out: the model folder; its files are replaced one by one, each at once.
         n_rouge: held-out docstrings to write summaries for; 0 for none.
+        note: a sentence about this run for the card: the machine, what went otherwise than usual.
 
     Returns:
         The scores.
@@ -177,7 +178,7 @@ def pack(run: Path, out: Path, n_rouge: int) -> dict[str, Any]:
         scores = measure(fresh, train.prepare(run, [], None)[1], n_rouge)
     report = json.loads((run / "corpus.json").read_text(encoding="utf-8"))
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    (fresh / "README.md").write_text(card(checkpoint, report, rows, scores), encoding="utf-8")
+    (fresh / "README.md").write_text(card(checkpoint, report, rows, scores, note), encoding="utf-8")
     size = folder_bytes(fresh)
     if size > MAX_FOLDER_BYTES:
         raise ValueError(f"the folder would take {size:,} bytes of the {MAX_FOLDER_BYTES:,} allowed")
@@ -199,6 +200,7 @@ def card(
     report: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
     scores: Mapping[str, Any],
+    note: str = "",
 ) -> str:
     """Write the model card from a checkpoint, the corpus's report, the run's log and the measured scores."""
     config = checkpoint["config"]
@@ -221,6 +223,7 @@ def card(
         n_excluded=f"{report['excluded_texts']:,}",
         scores=_scores_table(scores),
         samples=_samples_table(scores.get("samples", [])),
+        note=note,
         date=time.strftime("%Y-%m-%d"),
     )
 
@@ -250,8 +253,8 @@ def _scores_table(scores: Mapping[str, Any]) -> str:
         [
             "| measure | value |",
             "| --- | --- |",
-            f"| span corruption: loss, nats per piece | {scores['span_loss']:.3f} |",
-            f"| span corruption: likeliest piece is right | {100 * scores['span_accuracy']:.1f} % |",
+            f"| restoring spans and sentinels: loss, nats per piece | {scores['span_loss']:.3f} |",
+            f"| restoring spans and sentinels: likeliest piece is right | {100 * scores['span_accuracy']:.1f} % |",
             f"| summary line of a docstring: loss, nats per piece | {scores['summary_loss']:.3f} |",
             f"| the same as perplexity | {perplexity:.1f} |",
             f"| summary line: likeliest piece is right | {100 * scores['summary_accuracy']:.1f} % |",
@@ -296,10 +299,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True, help="folder of builtin_base.train")
     parser.add_argument("--out", type=Path, default=builtin_base.folder())
     parser.add_argument("--rouge", type=int, default=400, help="held-out docstrings to summarise; 0 measures nothing")
+    parser.add_argument("--note", default="", help="a sentence about this run for the model card")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    print(json.dumps(pack(args.run, args.out, args.rouge), indent=1))
+    print(json.dumps(pack(args.run, args.out, args.rouge, args.note), indent=1))
     return 0
 
 

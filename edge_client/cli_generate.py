@@ -43,7 +43,7 @@ def generate(
         raise DataError("there is no text to answer", "give one as an argument, or pipe one in with -")
     require_packages()
     from edge_client.base_model import resolve
-    from edge_client.generate import Writer
+    from edge_client.engine.generate import Writer
 
     writer = Writer(resolve(model), adapter, format=format, max_target_tokens=max_tokens)  # type: ignore[arg-type]
     for source, answer in zip(sources, writer.write(sources), strict=True):

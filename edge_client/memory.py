@@ -1,6 +1,6 @@
 """Peak memory of the training worker, predicted from shapes alone, part by part.
 
-The formulas follow edge_client/t5.py, lora.py and head_loss.py: what their backward passes keep, times the run's
+The formulas follow edge_client/engine/t5.py, lora.py and head_loss.py: what their backward passes keep, times the run's
 largest batch. Lengths are the run's limits; shorter texts need less. Constants that no formula gives were measured
 on the engine and name the measurement.
 """

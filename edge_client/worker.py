@@ -28,7 +28,7 @@ from edge_client.process import (
 )
 
 if TYPE_CHECKING:
-    from edge_client.session import Session
+    from edge_client.engine.session import Session
 
 _OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory")  # torch raises RuntimeError
 
@@ -61,7 +61,7 @@ def _take_stdout() -> BinaryIO:
 
 def _serve(jobs: BinaryIO, events: BinaryIO, stop_signals: list[int]) -> int:
     # Imported here: torch's threads and heap must come after malloc and OpenMP were told how to behave.
-    from edge_client.session import Session, Stopped
+    from edge_client.engine.session import Session, Stopped
 
     def emit(event: Event) -> None:
         write_frame(events, msgspec.msgpack.encode(event))
@@ -92,9 +92,9 @@ def run_job(job: Job, session: Session) -> dict[str, float]:
     """The job's numbers, its result written. Raises ClientError for what a person can mend."""
     import torch
 
-    from edge_client.evaluate import evaluate
-    from edge_client.profile import profile
-    from edge_client.train import train
+    from edge_client.engine.evaluate import evaluate
+    from edge_client.engine.profile import profile
+    from edge_client.engine.train import train
 
     if job.threads:
         torch.set_num_threads(job.threads)

@@ -16,7 +16,20 @@ import click
 from quantize.errors import BaseFormatError
 from quantize.formats import WRITABLE
 
+BUILTIN = "builtin"
 _folder = click.Path(path_type=Path, file_okay=False)
+
+
+def _model_folder(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    """The folder behind MODEL: itself, or the base that ships with the project."""
+    if str(value) != BUILTIN or value.exists():
+        return value
+    import builtin_base
+
+    return builtin_base.folder()
+
+
+_model = click.argument("model", type=_folder, callback=_model_folder)
 
 
 @click.group()
@@ -25,10 +38,10 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("model", type=_folder)
+@_model
 @click.option("--json", "as_json", is_flag=True, help="Print facts for programs.")
 def report(model: Path, as_json: bool) -> None:
-    """Size, memory and relative weight error of the base folder MODEL in every format."""
+    """Size, memory and relative weight error of MODEL, a base folder or `builtin`, in every format."""
     with _sentences():
         from quantize.report import report as measure
 
@@ -46,11 +59,11 @@ def report(model: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("model", type=_folder)
+@_model
 @click.option("--format", "format_name", type=click.Choice(WRITABLE), required=True)
 @click.option("--out", type=_folder, required=True, help="New folder to write.")
 def convert(model: Path, format_name: str, out: Path) -> None:
-    """Store the base folder MODEL as fp32 or bf16 (plain Hugging Face folders) or int8 (one scale per row)."""
+    """Store MODEL, a base folder or `builtin`, as fp32 or bf16 (Hugging Face folders) or int8 (a scale per row)."""
     with _sentences():
         from quantize.writer import convert as write
 

@@ -135,7 +135,7 @@ def test_base_bytes_are_those_of_a_loaded_base(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_logits_chunk_is_the_engines() -> None:
     """Regression guard: the constant is written twice because the engine's module imports torch."""
-    from edge_client.head_loss import LOGITS_BYTES as of_the_engine
+    from edge_client.engine.head_loss import LOGITS_BYTES as of_the_engine
 
     assert of_the_engine == LOGITS_BYTES
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_client.batches import LENGTH_STEP, Order, collate, micro_batches
+from edge_client.engine.batches import LENGTH_STEP, Order, collate, micro_batches
+from edge_client.engine.head_loss import IGNORED
+from edge_client.engine.tokeniser import Pair, Tokeniser
 from edge_client.errors import BaseModelError
 from edge_client.examples import PREFIX, Example
-from edge_client.head_loss import IGNORED
-from edge_client.tokeniser import Pair, Tokeniser
 
 
 @settings(deadline=None, max_examples=60)

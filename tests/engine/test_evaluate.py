@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_client.evaluate import rouge
+from edge_client.engine.evaluate import rouge
+from edge_client.engine.generate import Writer
+from edge_client.engine.session import Session
+from edge_client.engine.train import train
 from edge_client.frames import read_frame, write_frame
-from edge_client.generate import Writer
 from edge_client.jobs import Done, Event, Failed, Job, Progress
-from edge_client.session import Session
-from edge_client.train import train
 from edge_client.worker import _failed, run_job
 
 pytestmark = pytest.mark.slow

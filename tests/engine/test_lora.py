@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from edge_client.adapter_tensors import AdapterTensors, read_adapter, read_any_adapter
-from edge_client.batches import Batch, collate
+from edge_client.engine.adapter_tensors import AdapterTensors, read_adapter, read_any_adapter
+from edge_client.engine.batches import Batch, collate
+from edge_client.engine.lora import Factors, Linear, Sketch
+from edge_client.engine.model import Model
+from edge_client.engine.sketches import Sketches
+from edge_client.engine.tokeniser import Pair
 from edge_client.jobs import Job
-from edge_client.lora import Factors, Linear, Sketch
-from edge_client.model import Model
-from edge_client.sketches import Sketches
-from edge_client.tokeniser import Pair
 from quantize.base import load_base
 from quantize.int8 import to_int8
 from quantize.weight import DenseWeight, FrozenWeight

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from edge_client.adapter_tensors import AdapterTensors
-from edge_client.batches import Batch, collate
-from edge_client.greedy import write_greedily
-from edge_client.model import Model
-from edge_client.t5 import Cache, T5Shape, position_buckets
-from edge_client.tokeniser import Pair
+from edge_client.engine.adapter_tensors import AdapterTensors
+from edge_client.engine.batches import Batch, collate
+from edge_client.engine.greedy import write_greedily
+from edge_client.engine.model import Model
+from edge_client.engine.t5 import Cache, T5Shape, position_buckets
+from edge_client.engine.tokeniser import Pair
 from quantize.base import load_base
 
 if TYPE_CHECKING:

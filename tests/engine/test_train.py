@@ -9,13 +9,13 @@ import msgspec
 import pytest
 import torch
 
-from edge_client.adam import Adam
-from edge_client.checkpoint import MIN_INTERVAL_S, checkpoint_key, interval_s, load_place
 from edge_client.data import load_data
+from edge_client.engine.adam import Adam
+from edge_client.engine.checkpoint import MIN_INTERVAL_S, checkpoint_key, interval_s, load_place
+from edge_client.engine.session import Session, Stopped
+from edge_client.engine.train import train
 from edge_client.errors import BaseModelError, ConfigError, RefusedError
 from edge_client.jobs import Job, Progress
-from edge_client.session import Session, Stopped
-from edge_client.train import train
 from edge_client.worker import run_job
 from wire.checks import check_profile, check_update
 from wire.codec import decode

@@ -173,3 +173,17 @@ def test_a_missing_torch_is_one_sentence() -> None:
 
     assert done.returncode == 1
     assert done.stderr == "Error: torch is not installed; install braid[quant]\n"
+
+
+@pytest.mark.slow
+def test_the_builtin_base_becomes_a_checkpoint_of_transformers(tmp_path: Path) -> None:
+    """`quantize convert builtin --format fp32` writes what transformers loads, its own head included."""
+    from transformers import T5ForConditionalGeneration
+
+    result = run("convert", "builtin", "--format", "fp32", "--out", str(tmp_path / "base"))
+    model, info = T5ForConditionalGeneration.from_pretrained(tmp_path / "base", output_loading_info=True)
+
+    assert result.exit_code == 0
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert not torch.equal(model.lm_head.weight, model.shared.weight)

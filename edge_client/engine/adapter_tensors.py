@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edge_client.engine.lora import Factors
 from edge_client.errors import ConfigError, RefusedError
-from edge_client.lora import Factors
 from wire.checks import check_adapter
 from wire.codec import decode
 from wire.errors import WireError

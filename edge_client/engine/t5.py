@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edge_client.engine.lora import Linear
+from edge_client.engine.operations import gated_gelu, rms_norm
 from edge_client.errors import BaseModelError
-from edge_client.lora import Linear
-from edge_client.operations import gated_gelu, rms_norm
 from quantize.base import FrozenWeight
 
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from torch import Tensor
 
-from edge_client.adam import Adam
-from edge_client.adapter_tensors import read_adapter
-from edge_client.batches import Batch, Order, micro_batches
-from edge_client.checkpoint import Place, checkpoint_key, copy_into, interval_s, load_place, save_place
+from edge_client.engine.adam import Adam
+from edge_client.engine.adapter_tensors import read_adapter
+from edge_client.engine.batches import Batch, Order, micro_batches
+from edge_client.engine.checkpoint import Place, checkpoint_key, copy_into, interval_s, load_place, save_place
+from edge_client.engine.evaluate import held_out_examples, held_out_loss
+from edge_client.engine.model import Model, strands
+from edge_client.engine.results import update_message, write_result
+from edge_client.engine.session import Meter, Session, Stopped
+from edge_client.engine.sketches import Sketches
+from edge_client.engine.tokeniser import Pair
 from edge_client.errors import ConfigError, DataError, NoPlanError
-from edge_client.evaluate import held_out_examples, held_out_loss
 from edge_client.jobs import Job
-from edge_client.model import Model, strands
 from edge_client.process import peak_bytes
-from edge_client.results import update_message, write_result
-from edge_client.session import Meter, Session, Stopped
-from edge_client.sketches import Sketches
-from edge_client.tokeniser import Pair
 from wire.seeds import derive_seed
 
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from edge_client.adapter_tensors import AdapterTensors
-from edge_client.batches import Batch
+from edge_client.engine.adapter_tensors import AdapterTensors
+from edge_client.engine.batches import Batch
+from edge_client.engine.head_loss import head_loss
+from edge_client.engine.lora import Factors, Linear
+from edge_client.engine.t5 import T5, Cache, T5Shape
 from edge_client.errors import ConfigError
-from edge_client.head_loss import head_loss
 from edge_client.jobs import Compute
-from edge_client.lora import Factors, Linear
-from edge_client.t5 import T5, Cache, T5Shape
 from quantize.base import FrozenBase
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from edge_client.adapter_tensors import AdapterTensors, read_adapter
-from edge_client.batches import micro_batches
+from edge_client.engine.adapter_tensors import AdapterTensors, read_adapter
+from edge_client.engine.batches import micro_batches
+from edge_client.engine.greedy import write_greedily
+from edge_client.engine.model import Model
+from edge_client.engine.session import Meter, Session
+from edge_client.engine.tokeniser import Pair, Tokeniser
 from edge_client.errors import ConfigError
 from edge_client.examples import Example
-from edge_client.greedy import write_greedily
 from edge_client.jobs import Job
-from edge_client.model import Model
 from edge_client.process import peak_bytes, resident_bytes
-from edge_client.session import Meter, Session
-from edge_client.tokeniser import Pair, Tokeniser
 
 ROUGE_KINDS = ("rouge1", "rouge2", "rougeL")
 

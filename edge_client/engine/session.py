@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from edge_client.data import Data, load_data
+from edge_client.engine.tokeniser import Tokeniser
 from edge_client.errors import BaseModelError
 from edge_client.jobs import Job, Progress
 from edge_client.process import peak_bytes, return_free_memory
-from edge_client.tokeniser import Tokeniser
 from quantize.base import BaseFormatError, FrozenBase, load_base
 
 Phase = Literal["load", "profile", "train", "evaluate"]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_client.adapter_tensors import AdapterTensors, read_any_adapter
 from edge_client.board import probe_board
+from edge_client.engine.adapter_tensors import AdapterTensors, read_any_adapter
+from edge_client.engine.evaluate import SPARE_SHARE
+from edge_client.engine.greedy import write_greedily
+from edge_client.engine.model import Model
+from edge_client.engine.tokeniser import Tokeniser
 from edge_client.errors import BaseModelError
-from edge_client.evaluate import SPARE_SHARE
 from edge_client.examples import PREFIX
-from edge_client.greedy import write_greedily
 from edge_client.jobs import Compute, Format
-from edge_client.model import Model
 from edge_client.process import resident_bytes
-from edge_client.tokeniser import Tokeniser
 from quantize.base import BaseFormatError, load_base
 
 BATCH = 8

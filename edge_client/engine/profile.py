@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_client.adapter_tensors import AdapterTensors
-from edge_client.batches import Batch, Order, collate
+from edge_client.engine.adapter_tensors import AdapterTensors
+from edge_client.engine.batches import Batch, Order, collate
+from edge_client.engine.model import Model
+from edge_client.engine.results import profile_message, write_result
+from edge_client.engine.session import Meter, Session
+from edge_client.engine.sketches import Sketches
 from edge_client.errors import ConfigError, DataError
 from edge_client.jobs import Job
-from edge_client.model import Model
 from edge_client.process import peak_bytes
-from edge_client.results import profile_message, write_result
-from edge_client.session import Meter, Session
-from edge_client.sketches import Sketches
 from wire.seeds import derive_seed
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from edge_client.batches import source_batch
-from edge_client.model import Model
-from edge_client.t5 import Cache
+from edge_client.engine.batches import source_batch
+from edge_client.engine.model import Model
+from edge_client.engine.t5 import Cache
 
 
 @torch.no_grad()

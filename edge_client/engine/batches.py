@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edge_client.head_loss import IGNORED
-from edge_client.tokeniser import Pair
+from edge_client.engine.head_loss import IGNORED
+from edge_client.engine.tokeniser import Pair
 from wire.seeds import derive_seed
 
 WINDOW_STEPS = 16

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from edge_client.lora import Linear, Sketch
+from edge_client.engine.lora import Linear, Sketch
 from wire.checks import basis_rank
 from wire.messages import RunInfo
 

@@ -22,24 +22,24 @@ FOLDER = Path("demo-run")
 BOARDS = (
     BoardSpec("zero", "builtin:docstrings/networkx", "500MiB"),
     BoardSpec("nano", "builtin:docstrings/sqlalchemy", "800MiB"),
-    BoardSpec("orin", "builtin:docstrings/sympy", "1.5GiB"),
+    BoardSpec("orin", "builtin:docstrings/numpy", "1.5GiB"),
 )
-UNSEEN = "numpy"
+UNSEEN = "sympy"
 SETTINGS: Mapping[str, str] = {
     "run.rounds": "4",
     "train.scope": "all",
     "train.learning_rate": "0.005",
-    # Sized so that memory is short on a base this small: 44 texts at a time are what 500 MiB cannot hold at full rank.
-    "train.batch": "44",
-    "train.micro_batch": "44",
-    "train.local_steps": "6",
-    "train.max_source_tokens": "192",
+    # Sized so that memory is short on a base this small: 40 texts at a time are what 500 MiB cannot hold at full rank.
+    "train.batch": "40",
+    "train.micro_batch": "40",
+    "train.local_steps": "5",
+    "train.max_source_tokens": "160",
     "train.max_target_tokens": "24",
     "train.sketch_batches": "2",
     "rounds.quorum": "2",
     "rounds.deadline_s": "120.0",
     "rounds.grace_s": "60.0",
-    "merge.max_rank": "24",
+    "merge.max_rank": "32",
     "merge.server_rank": "32",
 }
 PER_LIBRARY = 60
@@ -74,7 +74,7 @@ async def demo(display: Display) -> None:
         SETTINGS,
         on_event=display.show,
         say=display.say,
-        cut=PowerCut("nano", round=2, at_step=3),
+        cut=PowerCut("nano", round=2, at_step=2),
     )
     display.show(braided.views, force=True)
     check_run(braided)
@@ -114,13 +114,13 @@ def report(display: Display, braided: Outcome, alone: Mapping[str, Outcome]) -> 
     examples = held_out_text(libraries, UNSEEN, per_library=PER_LIBRARY)
     sources = ", ".join([*libraries, UNSEEN])
     display.say(f"\nHeld-out text: {len(examples)} docstrings that no board trained on, from {sources}.")
-    adapters = {"base, untrained": None, **{f"{name} alone": outcome.exported for name, outcome in alone.items()}}
+    adapters = {"base": None, **{f"{name} alone": outcome.exported for name, outcome in alone.items()}}
     scores: dict[str, Score] = {}
     display.say(f"\n  {'':<18} {'loss':>7} {'ROUGE-L':>8}")
     for name, adapter in {**adapters, "braided": braided.exported}.items():
         scores[name] = score(adapter, examples)
         display.say(f"  {name:<18} {scores[name].loss:>7.3f} {100 * scores[name].rouge_l:>8.1f}")
-    gain = scores["base, untrained"].loss - scores["braided"].loss
+    gain = scores["base"].loss - scores["braided"].loss
     show_example(display, braided)
     tell_use(display, braided)
     if gain < CLEARLY:

@@ -67,7 +67,17 @@ class Board:
             str(BIN / "edge-client"),
             *("join", "--server", self.url, "--token", self.token, "--name", self.spec.name),
             *("--data", self.spec.data, "--model", "builtin"),
-            *("--memory", self.spec.memory, "--state", str(self.folder), "--threads", "1", "--json"),
+            *(
+                "--memory",
+                self.spec.memory,
+                "--state",
+                str(self.folder),
+                "--threads",
+                "1",
+                "--eval-examples",
+                "48",
+                "--json",
+            ),
         ]
         log = (self.folder.parent / f"{self.folder.name}.log").open("ab")
         self._process = await asyncio.create_subprocess_exec(

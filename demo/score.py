@@ -21,7 +21,7 @@ from edge_client.engine.tokeniser import Tokeniser
 from edge_client.examples import Example
 from quantize.base import load_base
 
-MAX_SOURCE_TOKENS = 192
+MAX_SOURCE_TOKENS = 160
 MAX_TARGET_TOKENS = 24
 BATCH = 16
 SEED = 1

@@ -31,9 +31,6 @@ WATCH_EVERY_S = 15.0
 MAX_WORKER_LOSSES = 3
 """Times that one task may lose its worker. After that the board, not chance, is the cause."""
 
-MAX_EVAL_EXAMPLES = 200
-"""Held-out examples that a version is scored on: the standard error of their mean loss is a few per cent."""
-
 
 class TaskOver(Exception):
     """The server has gone on without this board's part: drop the work and ask again."""
@@ -49,6 +46,7 @@ class BoardSetup:
         data: the data set, as given with --data.
         n_held_out: examples kept apart to evaluate on.
         threads: processors for the worker, 0 for torch's choice.
+        eval_examples: held-out examples that are looked at, at most.
         work: folder for files of tasks.
     """
 
@@ -57,6 +55,7 @@ class BoardSetup:
     data: str
     n_held_out: int
     threads: int
+    eval_examples: int
     work: Path
 
 
@@ -144,7 +143,7 @@ class BoardWork:
         self._journal.phase("upload", task)
         await self._answered(task, self._api.upload(task.round, files.result), values)
         if "held_out_loss" in values:
-            n_examples = min(MAX_EVAL_EXAMPLES, self._board.n_held_out)
+            n_examples = min(self._board.eval_examples, self._board.n_held_out)
             await self._journal.evaluation(task, {"loss": values["held_out_loss"], "n_examples": n_examples})
 
     async def _evaluate(self, task: Task, files: TaskFiles) -> None:
@@ -229,7 +228,7 @@ class BoardWork:
             result_path="" if task.kind == "evaluate" else str(files.result),
             checkpoint_path=str(files.checkpoint) if task.kind == "train" else "",
             rouge=task.kind == "evaluate",
-            max_eval_examples=MAX_EVAL_EXAMPLES,
+            max_eval_examples=self._board.eval_examples,
             threads=self._board.threads,
         )
 

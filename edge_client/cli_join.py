@@ -46,6 +46,14 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
 @click.option(
     "--threads", type=click.IntRange(0, 1024), envvar="BRAID_THREADS", default=0, help="Processors; 0 is all."
 )
+@click.option(
+    "--eval-examples",
+    type=click.IntRange(1, 100_000),
+    envvar="BRAID_EVAL_EXAMPLES",
+    default=200,
+    show_default=True,
+    help="Held-out examples that each evaluation looks at, at most.",
+)
 @click.option("--json", "as_json", is_flag=True, envvar="BRAID_JSON", help="One JSON object per event and line.")
 @click.option(
     "--config",
@@ -68,6 +76,7 @@ def join(
     name: str,
     wait: bool,
     threads: int,
+    eval_examples: int,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -87,6 +96,7 @@ def join(
         name=name,
         wait=wait,
         threads=threads,
+        eval_examples=eval_examples,
     )
     from edge_client.console import Console  # aiohttp and what comes with it are loaded only here
     from edge_client.join import join as run

@@ -26,6 +26,7 @@ _TYPES: dict[str, type] = {
     "name": str,
     "wait": bool,
     "threads": int,
+    "eval_examples": int,
     "json": bool,
     "debug": bool,
 }
@@ -45,6 +46,7 @@ class JoinSettings:
     name: str
     wait: bool
     threads: int
+    eval_examples: int = 200
 
 
 def read_config(path: Path) -> dict[str, Any]:

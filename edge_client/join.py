@@ -176,6 +176,7 @@ class Client:
             data=self._settings.data,
             n_held_out=found.data.n_held_out,
             threads=self._settings.threads,
+            eval_examples=self._settings.eval_examples,
             work=found.folder.work,
         )
         return BoardWork(

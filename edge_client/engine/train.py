@@ -19,7 +19,7 @@ from edge_client.engine.sketches import Sketches
 from edge_client.engine.tokeniser import Pair
 from edge_client.errors import ConfigError, DataError, NoPlanError
 from edge_client.jobs import Job
-from edge_client.process import peak_bytes
+from edge_client.process import peak_bytes, return_free_memory
 from wire.seeds import derive_seed
 
 
@@ -67,6 +67,7 @@ class _Round:
         for step in range(int(self._numbers["step"]), self._settings.local_steps):
             loss, n_tokens = self._step(step)
             self._numbers |= {"step": step + 1, "loss": loss}
+            return_free_memory()
             meter.count(step + 1, loss, n_tokens)
             stops = self._session.wants_stop()
             self._save(now=stops or step + 1 == self._settings.local_steps)

@@ -54,6 +54,11 @@ class Display:
         print("\n".join(rows), file=self._out, flush=True)
         self._lines_shown = len(rows) if self._live else 0
 
+    def keep(self, views: Sequence[BoardView]) -> None:
+        """Show the boards once more, and leave the table where it is."""
+        self.show(views, force=True)
+        self._lines_shown = 0
+
     def _erase(self) -> None:
         if self._lines_shown:
             print(f"\x1b[{self._lines_shown}F\x1b[J", end="", file=self._out)

@@ -29,11 +29,11 @@ SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Loss in nats per target token, and ROUGE-L F1 (0…1) of greedy writing, over `n_examples`."""
+    """Loss in nats per target token, and greedy writing with its mean ROUGE-L F1 (0…1), one text per example."""
 
     loss: float
     rouge_l: float
-    n_examples: int
+    written: tuple[str, ...]
 
 
 def held_out_text(libraries: Sequence[str], unseen: str, *, per_library: int) -> list[Example]:
@@ -57,7 +57,20 @@ def score(adapter: Path | None, examples: Sequence[Example]) -> Score:
             total += float(model.loss_sum(batch))
             n_tokens += batch.n_target_tokens
     written = write(adapter, [example.source for example in examples])
-    return Score(total / n_tokens, rouge([e.target for e in examples], written)["rougeL"], len(examples))
+    return Score(total / n_tokens, rouge_l([example.target for example in examples], written), tuple(written))
+
+
+def rouge_l(references: Sequence[str], written: Sequence[str]) -> float:
+    return rouge(references, written)["rougeL"]
+
+
+def most_improved(examples: Sequence[Example], before: Score, after: Score) -> int:
+    """Index of the example whose text gained most ROUGE-L."""
+    gains = [
+        rouge_l([example.target], [new]) - rouge_l([example.target], [old])
+        for example, old, new in zip(examples, before.written, after.written, strict=True)
+    ]
+    return max(range(len(gains)), key=gains.__getitem__)
 
 
 def write(adapter: Path | None, sources: Sequence[str]) -> list[str]:

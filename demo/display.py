@@ -15,7 +15,7 @@ COLUMNS = (
     ("board", 10),
     ("memory", 8),
     ("format", 6),
-    ("ranks", 8),
+    ("strands", 9),
     ("round", 6),
     ("doing", 25),
     ("loss", 7),
@@ -71,12 +71,12 @@ def row(view: BoardView) -> tuple[str, ...]:
     doing = view.state
     if last.get("steps") and view.state in ("train", "profile", "evaluate"):
         doing = f"{view.state} {bar(last.get('step', 0) / last['steps'])} {last.get('step', 0)}/{last['steps']}"
-    ranks = f"≤{plan['max_rank']}" if "max_rank" in plan else ""
+    strands = str(plan.get("ranks_total", ""))
     return (
         view.spec.name,
         view.spec.memory,
         str(plan.get("format", "")),
-        ranks,
+        strands,
         str(last.get("round", "")),
         doing,
         f"{last['loss']:.3f}" if isinstance(last.get("loss"), float) else "",

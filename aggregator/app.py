@@ -58,6 +58,7 @@ def make_app(opened: Opened, operator_hash: str) -> web.Application:
         ]
     )
     app.cleanup_ctx.append(_orchestrating)
+    app.on_shutdown.append(_release_polls)
     return app
 
 
@@ -68,6 +69,10 @@ async def _orchestrating(app: web.Application) -> AsyncIterator[None]:
     worker.cancel()
     await asyncio.gather(worker, return_exceptions=True)
     await app[RUN].save_traffic()
+
+
+async def _release_polls(app: web.Application) -> None:
+    app[RUN].stop_waiting()
 
 
 @web.middleware

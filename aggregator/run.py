@@ -75,6 +75,7 @@ class Run:
         self._writing = asyncio.Lock()
         self._changed = Bell()  # something happened that the schedule should look at
         self._news = Bell()  # something happened that gives boards another task
+        self._is_stopping = False
         self._adapters = Adapters(terms, storage, config.train.upload)
         self._ledger = Ledger(config, terms, storage, clock)
         self._restore()
@@ -145,6 +146,11 @@ class Run:
             time_left_s=self.time_left_s(),
         )
 
+    def stop_waiting(self) -> None:
+        """Answer all long polls now, and later ones at once: a server that stops must not wait for them."""
+        self._is_stopping = True
+        self._news.ring()
+
     async def next_task(self, device: str, after: int, wait_s: float) -> Task:
         """`task`, but up to `wait_s` later if there is nothing to do yet."""
         board = self.boards[device]
@@ -157,7 +163,7 @@ class Run:
             while True:
                 news, task = self._news.next(), self.task(device, after)
                 left_s = until - asyncio.get_running_loop().time()
-                if task.kind != "wait" or left_s <= 0:
+                if task.kind != "wait" or left_s <= 0 or self._is_stopping:
                     return task
                 await happened(news, left_s)
         finally:

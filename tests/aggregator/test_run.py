@@ -200,3 +200,18 @@ async def test_more_rounds_go_on_with_a_finished_run(
     boards[0].server = server
 
     assert (await boards[0].work(after=1)).round == 2
+
+
+async def test_a_server_that_stops_answers_its_long_polls(make_folder: Any, start: Any) -> None:
+    """A board that waits is told to ask again, at once: it must not hold up a restart for the rest of its minute."""
+    server = await start(make_folder())
+    board = await server.board("ada")
+    await server.board("bo")
+    await board.send_profile()
+
+    poll = asyncio.ensure_future(board.work(wait_s=30))
+    await asyncio.sleep(0.05)
+    assert not poll.done()
+    server.run.stop_waiting()
+
+    assert (await asyncio.wait_for(poll, 5)).kind == "wait"

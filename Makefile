@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: help setup demo check test test-fast docs format clean
 
 help:
-	@echo "make demo       a server and three boards of unequal memory braid one adapter (about 4 minutes)"
+	@echo "make demo       a server and three boards of unequal memory braid one adapter (under 5 minutes)"
 	@echo "make test       all tests (make test-fast: under a minute)"
 	@echo "make check      format, lint, types, import contracts, generated docs"
 	@echo "make docs       rewrite the generated tables in docs/"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
@@ -85,6 +86,51 @@ def tokenize(corpus: Harvest, tokenizer: Tokenizer) -> tuple[Tokens, Tokens]:
         pairs = [p for p in corpus.pairs if _is_held_out(f"{p.source}\0{p.target}") == held_out]
         sides.append(Tokens(_streams(documents, tokenizer), _bucketed(pairs, tokenizer)))
     return sides[0], sides[1]
+
+
+class _Plain(msgspec.Struct):
+    """A `Tokens` whose arrays are raw bytes."""
+
+    streams: dict[str, bytes]
+    pairs: dict[str, dict[int, list[tuple[bytes, bytes]]]]
+
+
+def encode_sides(sides: tuple[Tokens, Tokens]) -> bytes:
+    """Both sides as msgpack, ids little-endian."""
+    return msgspec.msgpack.encode(
+        [
+            _Plain(
+                {origin: ids.astype("<u2").tobytes() for origin, ids in side.streams.items()},
+                {
+                    origin: {
+                        end: [(s.astype("<u2").tobytes(), t.astype("<u2").tobytes()) for s, t in rows]
+                        for end, rows in by_end.items()
+                    }
+                    for origin, by_end in side.pairs.items()
+                },
+            )
+            for side in sides
+        ]
+    )
+
+
+def decode_sides(data: bytes) -> tuple[Tokens, Tokens]:
+    """What `encode_sides` wrote. Raises msgspec.DecodeError on damage."""
+    train, held_out = msgspec.msgpack.decode(data, type=tuple[_Plain, _Plain])
+    return _tokens(train), _tokens(held_out)
+
+
+def _tokens(plain: _Plain) -> Tokens:
+    def ids(data: bytes) -> npt.NDArray[np.uint16]:
+        return np.frombuffer(data, "<u2").astype(np.uint16)
+
+    return Tokens(
+        {origin: ids(data) for origin, data in plain.streams.items()},
+        {
+            origin: {end: [(ids(s), ids(t)) for s, t in rows] for end, rows in by_end.items()}
+            for origin, by_end in plain.pairs.items()
+        },
+    )
 
 
 def draw_denoiser(rng: np.random.Generator) -> Denoiser:

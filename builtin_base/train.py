@@ -8,10 +8,10 @@ slow machine too. bf16 autocast with fp32 weights; uses a GPU where there is one
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
-import pickle
 import sysconfig
 import time
 from collections.abc import Iterator
@@ -30,6 +30,7 @@ from builtin_base import model as architecture
 from builtin_base.sources import Harvest
 from builtin_base.tokenizer import train_tokenizer, write_config
 from edge_client.docstrings import hash_share
+from wire.atomic_file import write_atomically
 
 TASKS = ("span", "summary")
 CHECKPOINT = "checkpoint.pt"
@@ -170,19 +171,16 @@ def evaluate(
 
 
 def save(state: State, folder: Path) -> None:
-    """Write ``checkpoint.pt`` beside itself and rename, so that a stop at any moment leaves a whole one."""
+    """Write ``checkpoint.pt``; a stop at any moment leaves a whole one."""
     content = {
         "model": state.model.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
         "config": state.model.config.to_dict(),
         **{key: getattr(state, key) for key in ("step", "n_tokens", "elapsed_s")},
     }
-    temporary = folder / f"{CHECKPOINT}.tmp"
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / CHECKPOINT)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(folder / CHECKPOINT, buffer.getbuffer())
 
 
 def resume(state: State, folder: Path) -> bool:
@@ -204,11 +202,9 @@ def prepare(folder: Path, sites: list[Path], corpus_folder: Path | None) -> tupl
     Returns:
         (training side, held-out side).
     """
-    cache = folder / "tokens.pickle"  # our own file, in our own run folder
+    cache = folder / "tokens.msgpack"
     if cache.exists():
-        with cache.open("rb") as file:
-            train, held_out = pickle.load(file)  # noqa: S301
-        return train, held_out
+        return mixture.decode_sides(cache.read_bytes())
     folder.mkdir(parents=True, exist_ok=True)
     if corpus_folder is None:
         corpus.write(folder, *corpus.gather(sites, [Path(sysconfig.get_paths()["purelib"])]))
@@ -221,8 +217,7 @@ def prepare(folder: Path, sites: list[Path], corpus_folder: Path | None) -> tupl
     write_config(folder)
     say("tokenizer: trained")
     sides = mixture.tokenize(text, Tokenizer.from_file(str(folder / "tokenizer.json")))
-    with cache.open("wb") as file:
-        pickle.dump(sides, file)
+    write_atomically(cache, mixture.encode_sides(sides))
     return sides
 
 

@@ -41,6 +41,22 @@ def tokens() -> mixture.Tokens:
     return mixture.Tokens({"docstring": stream}, {"docstring": {80: rows}})
 
 
+def test_tokenized_text_is_read_as_it_was_written(tokens: mixture.Tokens) -> None:
+    """The cache of a run gives back every id of both sides."""
+    empty = mixture.Tokens({}, {})
+
+    read, held_out = mixture.decode_sides(mixture.encode_sides((tokens, empty)))
+
+    assert held_out == empty
+    assert read.streams.keys() == tokens.streams.keys()
+    np.testing.assert_array_equal(read.streams["docstring"], tokens.streams["docstring"])
+    for (source, target), (old_source, old_target) in zip(
+        read.pairs["docstring"][80], tokens.pairs["docstring"][80], strict=True
+    ):
+        np.testing.assert_array_equal(source, old_source)
+        np.testing.assert_array_equal(target, old_target)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Run small matrices on one thread, and leave the other tests' setting as it was."""

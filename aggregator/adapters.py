@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from aggregator.cuts import Cut
+from aggregator.disk import Disk
 from aggregator.errors import CallError, StateError
-from aggregator.intake import Terms
-from aggregator.merge.braid import cut
 from aggregator.merge.state import AdapterState, initial_state
 from aggregator.restore import read_version
-from aggregator.storage import Storage
+from aggregator.terms import Terms
 from wire.checks import check_ranks
 from wire.codec import encode
 from wire.limits import PROTOCOL_VERSION
@@ -23,7 +22,7 @@ class Adapters:
     """Makes and finds the files. `upload` is the run's number format; context and basis go out in bf16 unless it is
     fp32: B is trained on what was received, so their rounding costs nothing that B's own does not."""
 
-    def __init__(self, terms: Terms, disk: Storage, upload: Dtype) -> None:
+    def __init__(self, terms: Terms, disk: Disk, upload: Dtype) -> None:
         self._terms, self._disk = terms, disk
         self._dtype: Dtype = "fp32" if upload == "fp32" else "bf16"
         self._cutting = asyncio.Lock()
@@ -56,7 +55,7 @@ class Adapters:
             run_id=self._terms.run_id,
             version=state.version,
             manifest=self._terms.manifest,
-            parts=cut(state, ranks, self._dtype),
+            parts=self._terms.rule.cut(state, ranks, self._dtype),
         )
         return encode(adapter)
 

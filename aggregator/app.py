@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
+from aggregator.app_keys import BASE_FILES, BASE_FOLDER, OPERATOR_HASH, RUN, STORE, UPLOADS, WORKER
 from aggregator.calls import devices, people, transfers, work
 from aggregator.errors import CallError, DiskError
-from aggregator.keys import BASE_FILES, BASE_FOLDER, OPERATOR_HASH, RUN, STORE, UPLOADS, WORKER
 from aggregator.setup import Opened
 from aggregator.units import printable
 from aggregator.uploads import SupersededError
@@ -72,7 +72,7 @@ async def _orchestrating(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _release_polls(app: web.Application) -> None:
-    app[RUN].stop_waiting()
+    app[RUN].polls.stop()
 
 
 @web.middleware

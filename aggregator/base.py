@@ -15,6 +15,7 @@ from wire.manifest import t5_weights
 from wire.messages import PLAIN_FILE_NAME, Scope, Weight
 
 BUILTIN = "builtin"
+"""The base that ships with the project."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from aggregator.app_keys import RUN
 from aggregator.board import Board
 from aggregator.errors import CallError
-from aggregator.keys import RUN
 from aggregator.ranges import Range
 from aggregator.uploads import Part
 from wire.codec import CONTENT_TYPE, check_content_type, decode, encode

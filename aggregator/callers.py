@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from aggregator.app_keys import OPERATOR_HASH, RUN, STORE
 from aggregator.auth import bearer, is_among, operator_secret, secret_hash
 from aggregator.board import Board
 from aggregator.errors import CallError
-from aggregator.keys import OPERATOR_HASH, RUN, STORE
 from wire.codec import MEDIA_TYPE, check_content_type
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from aggregator.merge.braid import Contribution, RoundSum, fold
+from aggregator.config import RunConfig
+from aggregator.merge.rules import Rule, Total
+from aggregator.merge.sums import Contribution
 from aggregator.records import Answer
 from aggregator.screen import Sizes, sizes
+from aggregator.terms import Terms
 from wire.rounds import RoundEvent, RoundState, advance
+from wire.seeds import derive_seed
 
 PROFILING = 0
 """The `round` of the collection that gathers profiles."""
@@ -17,20 +22,22 @@ PROFILING = 0
 class Collection:
     """Immutable; each step returns the next.
 
-    `since_s`: when it began, None while a profiling server waits for boards to enrol. `until_s`: deadline after an
-    extension. `quorum_s`: when enough updates had been accepted.
+    `quorum`: accepted answers that are enough. `since_s`: when it began, None while a profiling server waits for boards
+    to enrol. `until_s`: deadline after an extension. `quorum_s`: when the quorum was reached.
     """
 
     round: int
     version: int
     seed: int
     sketch: bool
+    rule: Rule[Any]
+    quorum: int
     since_s: float | None
     until_s: float | None = None
     quorum_s: float | None = None
     state: RoundState = RoundState.OPEN
     answers: dict[str, Answer] = field(default_factory=dict)
-    total: RoundSum | None = None
+    total: Total | None = None
     cohort: tuple[Sizes, ...] = ()
 
     @property
@@ -44,10 +51,10 @@ class Collection:
     def refused(self, answer: Answer) -> Collection:
         return replace(self, answers={**self.answers, answer.device: answer})
 
-    def accepting(self, answer: Answer, contribution: Contribution, *, quorum: int, now: float) -> Collection:
+    def accepting(self, answer: Answer, contribution: Contribution, now: float) -> Collection:
         """With one more board in the sums. Costs one pass over its tensors."""
-        total = fold(self.total, contribution)
-        reached = self.quorum_s is None and total.n_updates >= quorum
+        total: Total = self.rule.fold(self.total, contribution)
+        reached = self.quorum_s is None and total.n_updates >= self.quorum
         return replace(
             self,
             state=advance(self.state, RoundEvent.UPDATE_ACCEPTED),
@@ -63,3 +70,29 @@ class Collection:
     def begun(self, now: float) -> Collection:
         """Profiling whose deadline starts to run: enough boards have enrolled."""
         return self if self.since_s is not None else replace(self, since_s=now)
+
+
+def begin_profiling(config: RunConfig, terms: Terms) -> Collection:
+    """The collection of profiles, whose deadline does not run yet."""
+    return Collection(
+        round=PROFILING,
+        version=0,
+        seed=derive_seed(config.seed, "profile"),
+        sketch=True,
+        rule=terms.rule,
+        quorum=config.min_devices,
+        since_s=None,
+    )
+
+
+def begin_round(config: RunConfig, terms: Terms, round_id: int, version: int, now: float) -> Collection:
+    """A new round. It asks for sketches every `sketch_every` rounds, and never in the last, which needs no basis."""
+    return Collection(
+        round=round_id,
+        version=version,
+        seed=derive_seed(config.seed, "round", round_id),
+        sketch=round_id % config.sketch_every == 0 and round_id < config.rounds,
+        rule=terms.rule,
+        quorum=config.quorum,
+        since_s=now,
+    )

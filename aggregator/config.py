@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from aggregator.errors import ConfigError
+from aggregator.merge.rules import RULES
 from wire.limits import MAX_NAME_CHARS, MAX_RANK, MAX_ROUNDS
 from wire.messages import TrainSettings
 
@@ -98,14 +99,14 @@ KEYS: tuple[Key, ...] = (
     Key("rounds", "grace_s", 300.0, "how long a reached quorum waits for the other live boards", 0, MAX_WAIT_S),
     Key("rounds", "liveness_s", 120.0, "a board not heard of for this long is not waited for", 1, MAX_WAIT_S),
     Key("rounds", "profile_deadline_s", 1800.0, "profiling ends after this if any board has profiled", 1, MAX_WAIT_S),
-    Key("merge", "rule", "braid", "how updates are merged", choices=("braid",)),
+    Key("merge", "rule", "braid", "how updates are merged", choices=tuple(RULES)),
     Key("merge", "server_rank", 32, "rank of the global adapter, at most", 1, MAX_RANK),
     Key("merge", "max_rank", 16, "strands per weight that a board may train, at most", 1, MAX_RANK),
     Key("merge", "eta", 1.0, "server step: share of the mean update that is applied", 0, 10, above=True),
     Key("merge", "sketch_every", 2, "a new basis every so many rounds (1: each)", 1, MAX_ROUNDS),
 )
 
-FROZEN = ("model_digest", "train_scope", "targets", "max_rank", "server_rank", "seed")
+FROZEN = ("model_digest", "train_scope", "targets", "rule", "max_rank", "server_rank", "seed")
 """What a run may not change once its first board has enrolled: boards' files and bases depend on it."""
 
 
@@ -127,6 +128,7 @@ class RunConfig:
     grace_s: float
     liveness_s: float
     profile_deadline_s: float
+    rule: str
     server_rank: int
     max_rank: int
     eta: float
@@ -153,7 +155,7 @@ def parse(text: str, source: Path) -> RunConfig:
     values = _checked(document, source)
     train_keys = [key.name for key in KEYS if key.section == "train" and key.name != "targets"]
     train = {name: values[f"train.{name}"] for name in train_keys}
-    rest = {key.name: values[key.path] for key in KEYS if key.section in ("rounds", "merge") and key.name != "rule"}
+    rest = {key.name: values[key.path] for key in KEYS if key.section in ("rounds", "merge")}
     config = RunConfig(
         name=values["run.name"],
         seed=values["run.seed"],

@@ -18,6 +18,7 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
+from aggregator.base import BUILTIN
 from aggregator.errors import NothingToExportError
 from aggregator.merge.lowrank import truncate
 from aggregator.merge.state import F32, AdapterState
@@ -128,13 +129,9 @@ def lora_config(ranks: Mapping[str, int], base_model: str) -> dict[str, Any]:
     }
 
 
-BUILTIN = "builtin"
-"""The base that ships with the project, in 8 bits, which transformers does not read as it is."""
-
-
 def _readme(base_model: str, version: int, ranks: Mapping[str, int]) -> str:
     convert, source = "", base_model
-    if base_model == BUILTIN:
+    if base_model == BUILTIN:  # it ships in 8 bits, which transformers does not read
         convert, source = (
             "\n`quantize convert builtin --format fp32 --out base` writes the base as transformers reads it.\n",
             "base",

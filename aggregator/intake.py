@@ -5,28 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aggregator.collection import PROFILING, Collection
-from aggregator.merge.braid import Contribution, contribution, profile_contribution
+from aggregator.merge.sums import Contribution, contribution, profile_contribution
 from aggregator.screen import screen, screen_profile
-from aggregator.sizes import update_bytes
+from aggregator.terms import Terms
 from wire.codec import check_protocol, decode
-from wire.limits import MAX_MESSAGE_BYTES
-from wire.messages import Profile, Update, Weight
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a run holds fixed; satisfies `wire.checks.Agreed`."""
-
-    run_id: str
-    weights: tuple[Weight, ...]
-    manifest: str
-    max_rank: int
-    server_rank: int
-
-    @property
-    def largest_upload_bytes(self) -> int:
-        """More than any honest update of this run has: every B and every sketch at full rank in fp32."""
-        return min(MAX_MESSAGE_BYTES, update_bytes(self.weights, self.max_rank, "fp32"))
+from wire.messages import Profile, Update
 
 
 @dataclass(frozen=True, slots=True)

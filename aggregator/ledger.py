@@ -11,12 +11,13 @@ import numpy as np
 
 from aggregator.collection import PROFILING, Collection
 from aggregator.config import RunConfig
+from aggregator.disk import Disk
 from aggregator.errors import CallError
-from aggregator.intake import Terms, judge
-from aggregator.merge.braid import RoundSum, first_basis, merge
+from aggregator.intake import judge
+from aggregator.merge.rules import Total
 from aggregator.merge.state import AdapterState, encode_state
 from aggregator.records import Answer
-from aggregator.storage import Storage
+from aggregator.terms import Terms
 from aggregator.uploads import Part
 from wire.errors import WireError
 from wire.limits import MAX_TEXT_CHARS
@@ -32,7 +33,7 @@ class MergeFailedError(Exception):
 class Ledger:
     """Takes updates in and publishes versions. `clock`: monotonic seconds."""
 
-    def __init__(self, config: RunConfig, terms: Terms, disk: Storage, clock: Callable[[], float]) -> None:
+    def __init__(self, config: RunConfig, terms: Terms, disk: Disk, clock: Callable[[], float]) -> None:
         self._config, self._terms, self._disk, self._clock = config, terms, disk, clock
 
     def take_in(self, device: str, digest: str | None, part: Part, work: Collection) -> tuple[Answer, Collection]:
@@ -59,24 +60,25 @@ class Ledger:
             part.discard()
             after = work.refused(answer)
         else:
-            quorum = self._config.min_devices if work.round == PROFILING else self._config.quorum
-            after = work.accepting(answer, verdict.contribution, quorum=quorum, now=self._clock())
+            after = work.accepting(answer, verdict.contribution, self._clock())
             self._disk.blobs.adopt(path, found)
         store = self._disk.store
         return (store.add_profile if work.round == PROFILING else store.add_update)(answer), after
 
-    def publish_first(self, bare: AdapterState, profiles: RoundSum) -> AdapterState:
+    def publish_first(self, bare: AdapterState, profiles: Total) -> AdapterState:
         """Make version 1 of the profiles' sketches, and store it."""
-        state = first_basis(bare, profiles, max_rank=self._terms.max_rank, seed=self._config.seed)
+        state = self._terms.rule.first_basis(bare, profiles, max_rank=self._terms.max_rank, seed=self._config.seed)
         digest = self._disk.blobs.put(encode_state(state))
         self._disk.store.add_version(state.version, digest)
         return state
 
-    def merged(self, state: AdapterState, total: RoundSum) -> tuple[AdapterState, bytes]:
+    def merged(self, state: AdapterState, total: Total) -> tuple[AdapterState, bytes]:
         """The next version, and its bytes. Raises MergeFailedError."""
         terms = self._terms
         try:
-            made = merge(state, total, server_rank=terms.server_rank, max_rank=terms.max_rank, eta=self._config.eta)
+            made = terms.rule.merge(
+                state, total, server_rank=terms.server_rank, max_rank=terms.max_rank, eta=self._config.eta
+            )
             return made, encode_state(made)
         except (ValueError, np.linalg.LinAlgError, WireError) as error:  # WireError: a value is not finite
             raise MergeFailedError(f"merging failed: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_STATES = ("profiling", "training", "finished")
+from wire.rounds import RunState
 
 
 def exposition(facts: Mapping[str, Any]) -> str:
@@ -16,8 +16,8 @@ def exposition(facts: Mapping[str, Any]) -> str:
 def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     run, boards = facts["run"], facts["boards"]
     yield from _metric("braid_run_state", "gauge", "1 for the state the run is in.")
-    for state in _STATES:
-        yield f'braid_run_state{{state="{state}"}} {int(run["state"] == state)}'
+    for state in RunState:
+        yield f'braid_run_state{{state="{state.value}"}} {int(run["state"] == state.value)}'
     for name, kind, text in (
         ("round", "gauge", "Round that is open, or the last one."),
         ("rounds", "gauge", "Rounds of the run."),

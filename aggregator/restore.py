@@ -1,21 +1,22 @@
-"""A restarted server's memory: the newest version, and the open round with every accepted update folded again."""
+"""A restarted server's memory: the newest version, the open round with its updates folded again, the boards."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from aggregator.blobs import Blobs
-from aggregator.collection import PROFILING, Collection
+from aggregator.board import Boards
+from aggregator.collection import PROFILING, Collection, begin_profiling, begin_round
 from aggregator.config import RunConfig
 from aggregator.errors import StateError
-from aggregator.intake import Terms, contribution_of
-from aggregator.merge.braid import Contribution
+from aggregator.intake import contribution_of
 from aggregator.merge.state import AdapterState, decode_state, initial_state
+from aggregator.merge.sums import Contribution
 from aggregator.records import Answer
 from aggregator.store import OPEN_STATES, Store
+from aggregator.terms import Terms
 from wire.errors import WireError
 from wire.rounds import RoundState
-from wire.seeds import derive_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +28,6 @@ class Memory:
     closed: int
 
 
-def begin_profiling(config: RunConfig) -> Collection:
-    """The collection of profiles, whose deadline does not run yet."""
-    seed = derive_seed(config.seed, "profile")
-    return Collection(round=PROFILING, version=0, seed=seed, sketch=True, since_s=None)
-
-
-def begin_round(config: RunConfig, round_id: int, version: int, now: float) -> Collection:
-    """A new round. It asks for sketches every `sketch_every` rounds, and never in the last, which needs no basis."""
-    return Collection(
-        round=round_id,
-        version=version,
-        seed=derive_seed(config.seed, "round", round_id),
-        sketch=round_id % config.sketch_every == 0 and round_id < config.rounds,
-        since_s=now,
-    )
-
-
 def rebuild(config: RunConfig, terms: Terms, store: Store, blobs: Blobs, now: float) -> Memory:
     """Read everything back. Raises StateError where the folder is damaged.
 
@@ -52,19 +36,19 @@ def rebuild(config: RunConfig, terms: Terms, store: Store, blobs: Blobs, now: fl
     """
     versions = store.versions()
     if not versions:
-        profiling = begin_profiling(config)
+        profiling = begin_profiling(config, terms)
         state = initial_state(terms.weights)
-        return Memory(state, _refold(profiling, store.profiles(), config, blobs, now), 0)
+        return Memory(state, _refold(profiling, store.profiles(), blobs, now), 0)
     state = read_version(blobs, versions, max(versions))
     rounds = store.rounds()
     closed = max((row.round for row in rounds if row.state not in OPEN_STATES), default=0)
     row = next((row for row in rounds if row.state in OPEN_STATES), None)
     if row is None:
         return Memory(state, None, closed)
-    fresh = begin_round(config, row.round, row.version, now)
+    fresh = begin_round(config, terms, row.round, row.version, now)
     if row.state == RoundState.EXTENDED.value:
         fresh = fresh.extended(now + config.deadline_s)
-    return Memory(state, _refold(fresh, store.updates(row.round), config, blobs, now), closed)
+    return Memory(state, _refold(fresh, store.updates(row.round), blobs, now), closed)
 
 
 def read_version(blobs: Blobs, versions: dict[int, str], version: int) -> AdapterState:
@@ -75,16 +59,24 @@ def read_version(blobs: Blobs, versions: dict[int, str], version: int) -> Adapte
         raise StateError(f"Version {version} cannot be read: {error}", "Restore the folder from a backup.") from error
 
 
-def _refold(
-    collection: Collection, answers: tuple[Answer, ...], config: RunConfig, blobs: Blobs, now: float
-) -> Collection:
-    quorum = config.min_devices if collection.round == PROFILING else config.quorum
+def rebuild_boards(store: Store, liveness_s: float, now: float) -> Boards:
+    """Every enrolled board with what it had reported. Nobody could call while the server was away, so all of them are
+    waited for, for the liveness time."""
+    boards = Boards(liveness_s)
+    for device in store.devices():
+        boards.add(device).seen_s = now
+    boards.restore(store.reports())
+    for known, (accepted, refused) in store.counts("device").items():
+        boards[str(known)].accepted, boards[str(known)].refused = accepted, refused
+    return boards
+
+
+def _refold(collection: Collection, answers: tuple[Answer, ...], blobs: Blobs, now: float) -> Collection:
     for answer in answers:
         if not answer.accepted:
             collection = collection.refused(answer)
             continue
-        contribution = _again(blobs, answer, collection)
-        collection = collection.accepting(answer, contribution, quorum=quorum, now=now)
+        collection = collection.accepting(answer, _again(blobs, answer, collection), now)
     return collection
 
 

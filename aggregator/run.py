@@ -14,37 +14,28 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from msgspec.structs import replace
-
 from aggregator.adapters import Adapters
 from aggregator.bell import Bell, happened
-from aggregator.board import Boards
-from aggregator.collection import PROFILING, Collection
+from aggregator.collection import PROFILING, Collection, begin_round
 from aggregator.config import RunConfig
 from aggregator.cuts import Cut
+from aggregator.disk import Disk
 from aggregator.errors import CallError
-from aggregator.intake import Terms
 from aggregator.ledger import Ledger, MergeFailedError
-from aggregator.merge.braid import values
-from aggregator.merge.state import AdapterState
+from aggregator.merge.state import AdapterState, strand_values
+from aggregator.polls import Polls
 from aggregator.records import Answer, Device, Round, StoredReport
-from aggregator.restore import begin_round, rebuild
+from aggregator.restore import rebuild, rebuild_boards
 from aggregator.schedule import Action, BeginTraining, CloseRound, Extend, OpenRound, Phase, Rules, View, decide
-from aggregator.storage import Storage
+from aggregator.terms import Terms
 from aggregator.units import printable
 from aggregator.uploads import Part
-from wire.limits import MAX_LONG_POLL_S, PROTOCOL_VERSION
+from wire.limits import PROTOCOL_VERSION
 from wire.messages import Base, Receipt, Report, RunInfo, Task
 from wire.rounds import RoundEvent, RunEvent, RunState, advance
 
 MAX_EVENTS = 200
 """Events kept for the status page."""
-
-MAX_POLLS = 4
-"""Long polls that one board may have open: one, and those of connections that broke without a word."""
-
-TOO_MANY_POLLS_S = 5.0
-"""When a board with too many is told to ask again."""
 
 MAX_SLEEP_S = 30.0
 """The schedule is asked at least this often, so that a machine that was suspended does not sleep past a deadline."""
@@ -57,27 +48,26 @@ class Run:
 
     Args:
         config: run.toml.
-        terms: run id, manifest and ranks.
-        storage: the folder's parts; this object is their only writer.
+        terms: run id, manifest, ranks and merge rule.
+        disk: the folder's parts; this object is their only writer.
         clock: monotonic seconds; every decision is made by it.
 
     Raises StateError where the folder is damaged.
     """
 
     def __init__(
-        self, config: RunConfig, terms: Terms, storage: Storage, clock: Callable[[], float] = time.monotonic
+        self, config: RunConfig, terms: Terms, disk: Disk, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.config = config
         self.terms = terms
         self.clock = clock
         self.events: deque[str] = deque(maxlen=MAX_EVENTS)
-        self._disk = storage
+        self._disk = disk
         self._writing = asyncio.Lock()
         self._changed = Bell()  # something happened that the schedule should look at
-        self._news = Bell()  # something happened that gives boards another task
-        self._is_stopping = False
-        self._adapters = Adapters(terms, storage, config.train.upload)
-        self._ledger = Ledger(config, terms, storage, clock)
+        self.polls = Polls(self.task, config.liveness_s / 2)
+        self._adapters = Adapters(terms, disk, config.train.upload)
+        self._ledger = Ledger(config, terms, disk, clock)
         self._restore()
 
     def _restore(self) -> None:
@@ -88,22 +78,16 @@ class Run:
         self.collecting: Collection | None = memory.collecting
         self.closed = memory.closed
         self.run_state = RunState.PROFILING if memory.state.version == 0 else RunState.TRAINING
-        self.boards = Boards(self.config.liveness_s)
-        for device in store.devices():
-            # Nobody could call while the server was away: all are waited for, for the liveness time.
-            self.boards.add(device).seen_s = now
-        self.boards.restore(store.reports())
-        for known, (accepted, refused) in store.counts("device").items():
-            self.boards[str(known)].accepted, self.boards[str(known)].refused = accepted, refused
+        self.boards = rebuild_boards(store, self.config.liveness_s, now)
         self._begin_profiling_deadline()
         self._disk.uploads.sweep(self.collecting.round if self.collecting else None)
-        if store.devices():
+        if len(self.boards):
             self.note(f"server restarted at version {self.state.version}, {len(self.boards)} boards known")
 
     def _take(self, state: AdapterState) -> None:
         """Make a version the current one."""
         self.state = state
-        self._values = values(state)
+        self._values = strand_values(state)
 
     # --- what boards are told ---
 
@@ -145,29 +129,6 @@ class Run:
             sketch=work.sketch,
             time_left_s=self.time_left_s(),
         )
-
-    def stop_waiting(self) -> None:
-        """Answer all long polls now, and later ones at once: a server that stops must not wait for them."""
-        self._is_stopping = True
-        self._news.ring()
-
-    async def next_task(self, device: str, after: int, wait_s: float) -> Task:
-        """`task`, but up to `wait_s` later if there is nothing to do yet."""
-        board = self.boards[device]
-        if board.polls >= MAX_POLLS:
-            task = self.task(device, after)
-            return replace(task, retry_after_s=TOO_MANY_POLLS_S) if task.kind == "wait" else task
-        until = asyncio.get_running_loop().time() + min(wait_s, MAX_LONG_POLL_S, self.config.liveness_s / 2)
-        board.polls += 1
-        try:
-            while True:
-                news, task = self._news.next(), self.task(device, after)
-                left_s = until - asyncio.get_running_loop().time()
-                if task.kind != "wait" or left_s <= 0 or self._is_stopping:
-                    return task
-                await happened(news, left_s)
-        finally:
-            board.polls -= 1
 
     def time_left_s(self) -> float | None:
         """Seconds to the deadline of what is being collected."""
@@ -291,7 +252,7 @@ class Run:
                 times = (decision.wake_s, self.boards.next_expiry_s(now), now + MAX_SLEEP_S)
                 return min(at for at in times if at is not None)
             await self._obey(decision.action)
-            self._news.ring()
+            self.polls.look_again()
 
     def _rules(self) -> Rules:
         names = ("rounds", "min_devices", "quorum", "deadline_s", "grace_s", "profile_deadline_s")
@@ -323,7 +284,7 @@ class Run:
         version = self.state.version
         await asyncio.to_thread(self._disk.store.open_round, round_id, version)
         self.run_state = RunState.TRAINING  # also when a finished run was given more rounds
-        self.collecting = begin_round(self.config, round_id, version, self.clock())
+        self.collecting = begin_round(self.config, self.terms, round_id, version, self.clock())
         self.note(f"round {round_id} of {self.config.rounds} opened on version {version}")
 
     async def _extend(self, action: Extend) -> None:

@@ -12,8 +12,8 @@ from statistics import median
 
 import numpy as np
 
-from aggregator.merge.braid import Contribution
 from aggregator.merge.state import F32
+from aggregator.merge.sums import Contribution
 from wire.checks import Agreed, check_profile, check_update
 from wire.errors import WireError
 from wire.limits import MAX_EXAMPLES

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from aiohttp import web
 
 from aggregator.app import make_app
+from aggregator.app_keys import WORKER
 from aggregator.auth import secret_hash
 from aggregator.errors import AddressError
 from aggregator.folder import Folder
-from aggregator.keys import WORKER
 from aggregator.setup import Opened, open_run
 from aggregator.tls import Tls, is_loopback, prepare
 from wire.atomic_file import write_atomically

@@ -15,14 +15,15 @@ from aggregator.auth import secret_hash
 from aggregator.blobs import Blobs
 from aggregator.config import KEYS, RunConfig, load, parse, template
 from aggregator.cuts import Cuts
+from aggregator.disk import Disk
 from aggregator.errors import ConfigError, DiskError, StateError
 from aggregator.folder import Folder
-from aggregator.intake import Terms
+from aggregator.merge.rules import RULES
 from aggregator.names import slug
 from aggregator.run import Run
 from aggregator.sizes import check_sizes
-from aggregator.storage import Storage
 from aggregator.store import Store
+from aggregator.terms import Terms
 from aggregator.uploads import Uploads
 from wire.atomic_file import write_atomically
 from wire.manifest import manifest_digest
@@ -96,7 +97,8 @@ def _weights(config: RunConfig) -> tuple[Weight, ...]:
 def _bind(config: RunConfig, store: Store) -> None:
     """Raise StateError where run.toml now says something else about what binds the run."""
     mine = config.frozen_values()
-    stored = json.loads(store.settle("settings", json.dumps(mine)))
+    # A run that was begun when there was one rule has not stored which.
+    stored = {"rule": "braid", **json.loads(store.settle("settings", json.dumps(mine)))}
     changed = [name for name in mine if stored.get(name) != mine[name]]
     if changed and store.devices():
         raise StateError(
@@ -117,6 +119,7 @@ def terms_of(config: RunConfig, store: Store) -> Terms:
         manifest=manifest_digest(weights),
         max_rank=config.max_rank,
         server_rank=config.server_rank,
+        rule=RULES[config.rule],
     )
 
 
@@ -130,8 +133,8 @@ def open_run(folder: Folder, clock: Callable[[], float]) -> Opened:
         terms = terms_of(config, store)
         files = base.verify(config.model_path, config.model_digest, folder.base)
         uploads = Uploads(folder.uploads)
-        storage = Storage(store, Blobs(folder.blobs), uploads, Cuts(folder.cuts))
-        return Opened(folder, config, Run(config, terms, storage, clock), store, uploads, files)
+        disk = Disk(store, Blobs(folder.blobs), uploads, Cuts(folder.cuts))
+        return Opened(folder, config, Run(config, terms, disk, clock), store, uploads, files)
     except OSError as error:
         store.close()
         raise DiskError(f"{folder.root} cannot be used: {error}", "Check its permissions and free space.") from error

@@ -1,9 +1,61 @@
-"""Settings of every test, made before numpy is loaded."""
+"""Settings of every test, made before numpy is loaded, and what several folders of tests start from."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fake_clock import FakeClock
+from tests.runs import TINY_T5
+
+if TYPE_CHECKING:
+    from aggregator.folder import Folder
 
 # The matrices here are small. OpenBLAS's threads spin while they wait for each other, which on a busy machine of two
 # cores made one test take 42 s instead of 0.5 s.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def server_base(tmp_path: Path) -> Path:
+    """A base model as a server sees one: a config and bytes called weights."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(dict(TINY_T5)))
+    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 8)
+    (folder / "secret.txt").write_text("not for boards")
+    return folder
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path, server_base: Path) -> Callable[..., Folder]:
+    """Make a server's folder; settings are run.toml's keys."""
+    from aggregator.folder import Folder
+    from aggregator.setup import create
+
+    def make(settings: Mapping[str, Any] | None = None, name: str = "server") -> Folder:
+        small = {
+            "run.rounds": 2,
+            "rounds.min_devices": 2,
+            "rounds.quorum": 2,
+            "merge.max_rank": 4,
+            "merge.server_rank": 8,
+            "merge.sketch_every": 1,
+            "train.targets": ["q", "wo"],
+            "train.upload": "fp32",
+        }
+        root = tmp_path / name
+        create(root, str(server_base), {**small, **(settings or {})}, force=False)
+        return Folder(root)
+
+    return make

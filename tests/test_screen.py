@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.merge.braid import contribution, profile_contribution
+from aggregator.merge.sums import contribution, profile_contribution
 from aggregator.screen import B_FACTOR, MAX_B_RMS, MIN_COHORT, SKETCH_FACTOR, Sizes, screen, screen_profile, sizes
 from wire.manifest import manifest_digest
 from wire.messages import NamedTensor, Profile, Tensor, Update, UpdatePart, Weight

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from aggregator.app_keys import RUN, STORE
 from aggregator.auth import is_among, new_secret, secret_hash
 from aggregator.bodies import answer, read_message
 from aggregator.errors import CallError
-from aggregator.keys import RUN, STORE
 from aggregator.records import FleetFullError
 from wire.codec import check_protocol
 from wire.messages import Enrol, Enrolled

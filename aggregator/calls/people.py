@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from aggregator.app_keys import RUN, WORKER
 from aggregator.callers import require_operator
-from aggregator.keys import RUN, WORKER
 from aggregator.metrics import exposition
 from aggregator.page import CONTENT_SECURITY_POLICY, fragment, page
 from aggregator.status import describe

@@ -6,11 +6,11 @@ import re
 
 from aiohttp import web
 
+from aggregator.app_keys import BASE_FILES, BASE_FOLDER, RUN, UPLOADS
 from aggregator.bodies import answer, check_media, offset_header, receive, send_file
 from aggregator.callers import board_of
 from aggregator.collection import PROFILING
 from aggregator.errors import CallError
-from aggregator.keys import BASE_FILES, BASE_FOLDER, RUN, UPLOADS
 from aggregator.uploads import OffsetError
 from wire.codec import CONTENT_TYPE
 from wire.limits import MAX_RANK, MAX_ROUNDS, MAX_WEIGHTS
@@ -25,7 +25,7 @@ async def upload_offset(request: web.Request) -> web.Response:
     board = board_of(request)
     round_id, digest = _round(request), _digest(request)
     run = request.app[RUN]
-    stored = request.app[RUN].answer_of(board.device, round_id)
+    stored = run.answer_of(board.device, round_id)
     if stored is not None and stored.digest == digest:
         return web.Response(headers={**offset_header(stored.size_bytes), "Upload-Complete": "1"})
     if stored is None:

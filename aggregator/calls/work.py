@@ -6,10 +6,10 @@ import math
 
 from aiohttp import web
 
+from aggregator.app_keys import RUN
 from aggregator.bodies import answer, read_message
 from aggregator.callers import board_of
 from aggregator.errors import CallError
-from aggregator.keys import RUN
 from wire.messages import Report
 
 
@@ -27,7 +27,7 @@ async def work(request: web.Request) -> web.Response:
     board = board_of(request)
     wait_s = _number(request, "wait", 0.0)
     after = int(_number(request, "after", -1.0))
-    return answer(await request.app[RUN].next_task(board.device, after, wait_s), board)
+    return answer(await request.app[RUN].polls.next_task(board, after, wait_s), board)
 
 
 async def report(request: web.Request) -> web.Response:

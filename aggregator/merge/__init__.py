@@ -1,1 +1,1 @@
-"""How updates become the next version of the adapter. Pure functions on numpy arrays, one file per rule."""
+"""How updates become the next version of the adapter: pure functions on numpy arrays, a file per rule (see `rules`)."""

@@ -10,91 +10,24 @@ boards cut at their own rank is ours; docs/merging.md has the reasons and the in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.merge.lowrank import completed, significant, truncate, with_signs
-from aggregator.merge.state import F32, F64, AdapterState, WeightState
+from aggregator.merge.state import F64, AdapterState, WeightState
+from aggregator.merge.sums import RoundSum, fold
 from wire.errors import WireError
-from wire.messages import AdapterPart, Dtype, NamedTensor, Profile, Update
+from wire.messages import AdapterPart, Dtype
 from wire.seeds import derive_seed
-from wire.tensors import pack, unpack
+from wire.tensors import pack
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Contribution:
-    """What one board adds to a round. Names are weights; those it did not train or sketch are absent."""
-
-    n_examples: int
-    b: Mapping[str, F32]  # (m, r)
-    sketches: Mapping[str, F32]  # (R, n)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RoundSum:
-    """Running plain sums of a round: Σ n_k·pad(B_k), Σ n_k·Y_k, Σ n_k and how many boards.
-
-    float64: a bf16 value times an example count is exact in it, and sums of a thousand nearly so; the order in which
-    boards arrive, or a restart that folds them again, then changes nothing that float32 can show. B is as wide as the
-    largest rank folded so far. Memory does not depend on the number of boards.
-    """
-
-    n_examples: int
-    n_updates: int
-    b: Mapping[str, F64]  # (m, largest r so far)
-    sketches: Mapping[str, F64]  # (R, n)
+__all__ = ["cut", "first_basis", "fold", "merge", "random_basis"]
 
 
 # --- a round -------------------------------------------------------------------------------------------------------
-
-
-def contribution(update: Update) -> Contribution:
-    """The arrays of a screened update. Raises WireError where a value is not finite."""
-    trained = {part.name: unpack(part.b) for part in update.parts if part.b.shape[1] > 0}
-    sketches = {part.name: unpack(part.sketch) for part in update.parts if part.sketch is not None}
-    return Contribution(n_examples=update.n_examples, b=trained, sketches=sketches)
-
-
-def profile_contribution(profile: Profile) -> Contribution:
-    """The sketches of a screened profile, weighted as in a round. Raises WireError where a value is not finite."""
-    return Contribution(n_examples=profile.n_examples, b={}, sketches=_arrays(profile.sketches))
-
-
-def _arrays(tensors: Iterable[NamedTensor]) -> dict[str, F32]:
-    return {named.name: unpack(named.tensor) for named in tensors}
-
-
-def fold(total: RoundSum | None, added: Contribution) -> RoundSum:
-    """The sums with one more board. Neither argument changes; the order of boards does not matter to rounding."""
-    before = total or RoundSum(n_examples=0, n_updates=0, b={}, sketches={})
-    return RoundSum(
-        n_examples=before.n_examples + added.n_examples,
-        n_updates=before.n_updates + 1,
-        b=_folded(before.b, added.b, added.n_examples),
-        sketches=_folded(before.sketches, added.sketches, added.n_examples),
-    )
-
-
-def _folded(sums: Mapping[str, F64], blocks: Mapping[str, F32], weight: int) -> Mapping[str, F64]:
-    result = dict(sums)
-    for name, block in blocks.items():
-        result[name] = _sum_padded(sums.get(name), block, weight)
-    return MappingProxyType(result)
-
-
-def _sum_padded(total: F64 | None, block: F32, weight: int) -> F64:
-    """total (m, r) + weight·block (m, r'), the narrower one padded with zero columns."""
-    scaled = block.astype(np.float64) * weight
-    if total is None:
-        return scaled
-    wide, narrow = (total, scaled) if total.shape[1] >= scaled.shape[1] else (scaled, total)
-    result: F64 = wide.copy()
-    result[:, : narrow.shape[1]] += narrow
-    return result
 
 
 def merge(state: AdapterState, total: RoundSum, *, server_rank: int, max_rank: int, eta: float = 1.0) -> AdapterState:
@@ -160,7 +93,10 @@ def first_basis(state: AdapterState, total: RoundSum, *, max_rank: int, seed: in
 
 
 def random_basis(state: AdapterState, *, max_rank: int, seed: int) -> AdapterState:
-    """Version 1 when no board sent a profile: random orthonormal rows, every value 0, so no weight is preferred."""
+    """Version 1 without any profile: random orthonormal rows, every value 0, so no weight is preferred.
+
+    A server waits for a profile; this is a start for tests and benchmarks.
+    """
     nothing = RoundSum(n_examples=1, n_updates=0, b={}, sketches={})
     return first_basis(state, nothing, max_rank=max_rank, seed=seed)
 
@@ -187,13 +123,6 @@ def _leading(sketch: NDArray[np.float64], count: int) -> tuple[F64, F64]:
 
 
 # --- what boards get -----------------------------------------------------------------------------------------------
-
-
-def values(state: AdapterState) -> tuple[tuple[float, ...], ...]:
-    """σ² per weight (manifest order) and strand, as in `RunInfo.values`; () while no weight has a basis."""
-    if not any(len(weight.basis) for weight in state.weights.values()):
-        return ()
-    return tuple(tuple(weight.values.tolist()) for weight in state.weights.values())
 
 
 def cut(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:

@@ -83,6 +83,13 @@ def _bare(rows: int, columns: int) -> WeightState:
     return WeightState(context_b=np.zeros((rows, 0), np.float32), context_a=empty, basis=empty, values=np.zeros(0))
 
 
+def strand_values(state: AdapterState) -> tuple[tuple[float, ...], ...]:
+    """σ² per weight (manifest order) and strand, as in `RunInfo.values`; () while no weight has a basis."""
+    if not any(len(weight.basis) for weight in state.weights.values()):
+        return ()
+    return tuple(tuple(weight.values.tolist()) for weight in state.weights.values())
+
+
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     """A read-only view; the argument's own flag stays as it was."""
     view: NDArray[Any] = array.view()

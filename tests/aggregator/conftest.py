@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +15,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from aggregator.app import make_app
 from aggregator.auth import secret_hash
 from aggregator.folder import Folder
-from aggregator.setup import Opened, create, open_run
+from aggregator.setup import Opened, open_run
+from tests.fake_clock import FakeClock
 from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.limits import PROTOCOL_VERSION
@@ -40,69 +39,6 @@ from wire.messages import (
 from wire.tensors import pack
 
 M = TypeVar("M", bound=Message)
-
-T5_CONFIG = {
-    "model_type": "t5",
-    "d_model": 64,
-    "num_heads": 3,
-    "d_kv": 16,
-    "d_ff": 80,
-    "num_layers": 1,
-    "num_decoder_layers": 2,
-    "feed_forward_proj": "gated-gelu",
-}
-"""Nothing square: d_model 64, attention 48, feed-forward 80."""
-
-
-class FakeClock:
-    """Monotonic seconds that only a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def base_folder(tmp_path: Path) -> Path:
-    """A base model as the server sees one: a config and bytes called weights."""
-    folder = tmp_path / "base"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(T5_CONFIG))
-    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 8)
-    (folder / "secret.txt").write_text("not for boards")
-    return folder
-
-
-@pytest.fixture
-def make_folder(tmp_path: Path, base_folder: Path) -> Callable[..., Folder]:
-    """Make a server's folder; settings are run.toml's keys."""
-
-    def make(settings: Mapping[str, Any] | None = None, name: str = "server") -> Folder:
-        small = {
-            "run.rounds": 2,
-            "rounds.min_devices": 2,
-            "rounds.quorum": 2,
-            "merge.max_rank": 4,
-            "merge.server_rank": 8,
-            "merge.sketch_every": 1,
-            "train.targets": ["q", "wo"],
-            "train.upload": "fp32",
-        }
-        root = tmp_path / name
-        create(root, str(base_folder), {**small, **(settings or {})}, force=False)
-        return Folder(root)
-
-    return make
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.run import MAX_POLLS
+from aggregator.polls import MAX_POLLS
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.limits import MAX_CONTROL_BYTES, MAX_METRICS
 from wire.messages import BaseFiles, Enrol, Receipt, Refusal, Report
@@ -252,10 +252,10 @@ class TestDownloads:
         async with server.client.get(path, headers={**headers, "Range": f"bytes={len(whole)}-"}) as response:
             assert (response.status, response.headers["Content-Range"]) == (416, f"bytes */{len(whole)}")
 
-    async def test_base_files_are_served_by_range(self, server: Any, base_folder: Any) -> None:
+    async def test_base_files_are_served_by_range(self, server: Any, server_base: Any) -> None:
         """A board that reaches no hub gets the base from the server, and no other file of the folder."""
         board = await server.board("ada")
-        expected = (base_folder / "model.safetensors").read_bytes()
+        expected = (server_base / "model.safetensors").read_bytes()
         path = "/v1/base/model.safetensors"
         async with server.client.get(path, headers=board.headers) as response:
             assert (response.status, await response.read()) == (200, expected)
@@ -264,7 +264,7 @@ class TestDownloads:
             assert (response.status, await response.read()) == (206, expected[100:])
         listed = await board.get("/v1/base", BaseFiles)
         assert {file.name: file.size_bytes for file in listed.files} == {
-            name: (base_folder / name).stat().st_size for name in ("config.json", "model.safetensors")
+            name: (server_base / name).stat().st_size for name in ("config.json", "model.safetensors")
         }
 
     async def test_equal_plans_share_one_file(self, server: Any, begin_training: Any) -> None:

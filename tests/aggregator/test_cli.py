@@ -46,10 +46,10 @@ def test_help_loads_no_server() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_init_makes_a_folder_with_secrets_of_its_own(tmp_path: Path, base_folder: Path) -> None:
+def test_init_makes_a_folder_with_secrets_of_its_own(tmp_path: Path, server_base: Path) -> None:
     """run.toml holds what was asked for; the tokens can be read by their owner only."""
     code, text = call(
-        "init", tmp_path / "srv", "--model", base_folder, "--rounds", 9, "--min-devices", 5, "--set", "train.batch=8"
+        "init", tmp_path / "srv", "--model", server_base, "--rounds", 9, "--min-devices", 5, "--set", "train.batch=8"
     )
 
     assert code == 0 and "aggregator serve" in text
@@ -58,14 +58,14 @@ def test_init_makes_a_folder_with_secrets_of_its_own(tmp_path: Path, base_folder
     assert "batch = 8 " in written
     for name in ("operator.token", "join.token"):
         assert stat.S_IMODE((tmp_path / "srv" / name).stat().st_mode) == 0o600
-    assert call("init", tmp_path / "srv", "--model", base_folder)[0] == ExitCode.CONFIG
-    assert call("init", tmp_path / "srv", "--model", base_folder, "--force")[0] == 0
+    assert call("init", tmp_path / "srv", "--model", server_base)[0] == ExitCode.CONFIG
+    assert call("init", tmp_path / "srv", "--model", server_base, "--force")[0] == 0
 
 
-def test_mistakes_are_one_line_and_a_hint(tmp_path: Path, base_folder: Path) -> None:
+def test_mistakes_are_one_line_and_a_hint(tmp_path: Path, server_base: Path) -> None:
     """Each has its exit code, no traceback, and says what to do."""
     server = tmp_path / "srv"
-    call("init", server, "--model", base_folder)
+    call("init", server, "--model", server_base)
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "gpt2"}')
@@ -74,8 +74,8 @@ def test_mistakes_are_one_line_and_a_hint(tmp_path: Path, base_folder: Path) -> 
         (("init", tmp_path / "a", "--model", "google/flan-t5-small"), ExitCode.BASE),
         (("init", tmp_path / "a", "--model", tmp_path / "empty"), ExitCode.BASE),
         (("init", tmp_path / "a", "--model", tmp_path / "other"), ExitCode.BASE),
-        (("init", tmp_path / "a", "--model", base_folder, "--set", "train.scop=all"), ExitCode.CONFIG),
-        (("init", tmp_path / "a", "--model", base_folder, "--rounds", 0), ExitCode.CONFIG),
+        (("init", tmp_path / "a", "--model", server_base, "--set", "train.scop=all"), ExitCode.CONFIG),
+        (("init", tmp_path / "a", "--model", server_base, "--rounds", 0), ExitCode.CONFIG),
         (("serve", tmp_path / "empty"), ExitCode.STATE),
         (("serve", server, "--tls", "maybe"), ExitCode.TLS),
         (("serve", server, "--tls", "a.pem,b.pem"), ExitCode.TLS),
@@ -109,9 +109,9 @@ def test_a_changed_manifest_is_refused_once_boards_have_enrolled(make_folder: An
     assert code == ExitCode.STATE and "max_rank was 5" in text
 
 
-def test_tokens_and_devices_are_listed_as_json(tmp_path: Path, base_folder: Path) -> None:
+def test_tokens_and_devices_are_listed_as_json(tmp_path: Path, server_base: Path) -> None:
     """What `create` shows is a working secret; the list shows none."""
-    call("init", tmp_path / "srv", "--model", base_folder)
+    call("init", tmp_path / "srv", "--model", server_base)
 
     made = json.loads(call("token", "create", tmp_path / "srv", "--label", "shed", "--json")[1])
     call("token", "revoke", tmp_path / "srv", made["id"])
@@ -148,13 +148,13 @@ class Serving:
 
 
 @pytest.fixture
-def serving(tmp_path: Path, base_folder: Path) -> Iterator[Any]:
+def serving(tmp_path: Path, server_base: Path) -> Iterator[Any]:
     started: list[Serving] = []
 
     def start(*options: str) -> Serving:
         folder = tmp_path / "srv"
         if not folder.exists():
-            call("init", folder, "--model", base_folder)
+            call("init", folder, "--model", server_base)
         started.append(Serving(folder, *options))
         return started[-1]
 

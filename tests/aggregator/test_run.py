@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aggregator.merge.braid import values
+from aggregator.merge.state import strand_values
 from wire.messages import Receipt, Report, RunInfo
 from wire.tensors import unpack
 
@@ -55,7 +55,7 @@ async def test_the_strands_values_are_those_of_the_newest_version(
 
     info = await boards[0].get("/v1/run", RunInfo)
 
-    assert info.values == values(server.run.state) != before
+    assert info.values == strand_values(server.run.state) != before
 
 
 async def test_changing_one_boards_data_changes_what_another_receives(
@@ -212,6 +212,6 @@ async def test_a_server_that_stops_answers_its_long_polls(make_folder: Any, star
     poll = asyncio.ensure_future(board.work(wait_s=30))
     await asyncio.sleep(0.05)
     assert not poll.done()
-    server.run.stop_waiting()
+    server.run.polls.stop()
 
     assert (await asyncio.wait_for(poll, 5)).kind == "wait"

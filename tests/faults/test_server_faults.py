@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +15,20 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from aggregator.app import make_app
 from aggregator.auth import secret_hash
-from aggregator.errors import DiskError
+from aggregator.errors import DiskError, StateError
 from aggregator.folder import Folder
-from aggregator.setup import Opened, create, open_run
+from aggregator.merge.sums import Contribution, fold
+from aggregator.records import Answer
+from aggregator.setup import Opened, open_run
 from aggregator.uploads import Part
+from tests.fake_clock import FakeClock
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.messages import NamedTensor, Profile, Receipt, Refusal, Tensor
 
-CONFIG = {
-    "model_type": "t5",
-    "d_model": 64,
-    "num_heads": 3,
-    "d_kv": 16,
-    "d_ff": 80,
-    "num_layers": 1,
-    "feed_forward_proj": "gated-gelu",
-}
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
-
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def opened(tmp_path: Path, clock: FakeClock) -> Iterator[Opened]:
-    base = tmp_path / "base"
-    base.mkdir()
-    (base / "config.json").write_text(json.dumps(CONFIG))
-    (base / "model.safetensors").write_bytes(b"weights")
+def opened(make_folder: Callable[..., Folder], clock: FakeClock) -> Iterator[Opened]:
+    """A run of one round that one board alone can carry."""
     settings = {
         "run.rounds": 1,
         "merge.max_rank": 2,
@@ -61,8 +38,7 @@ def opened(tmp_path: Path, clock: FakeClock) -> Iterator[Opened]:
         "rounds.profile_deadline_s": 100.0,
         "train.targets": ["q"],
     }
-    create(tmp_path / "server", str(base), settings, force=False)
-    made = open_run(Folder(tmp_path / "server"), clock)
+    made = open_run(make_folder(settings), clock)
     yield made
     made.store.close()
 
@@ -126,10 +102,8 @@ async def test_a_sum_that_cannot_be_merged_abandons_the_round(opened: Opened, mo
     def fails(*_: Any, **__: Any) -> None:
         raise ValueError("SVD did not converge")
 
-    monkeypatch.setattr("aggregator.ledger.merge", fails)
-    run.collecting = run.collecting.__class__(
-        **{**{name: getattr(run.collecting, name) for name in run.collecting.__slots__}, **_one_update()}
-    )
+    monkeypatch.setattr("aggregator.merge.braid.merge", fails)
+    run.collecting = replace(run.collecting, **_one_update())
     await run.step()
 
     assert run.state.version == 1 and run.run_state.value == "finished"
@@ -139,25 +113,22 @@ async def test_a_sum_that_cannot_be_merged_abandons_the_round(opened: Opened, mo
 
 def _one_update() -> dict[str, Any]:
     """A collection's fields after one board has answered; what it holds does not matter here."""
-    from aggregator.merge.braid import Contribution, fold
-    from aggregator.records import Answer
-
     answer = Answer(1, "ada", "a" * 64, 1, 1, True)
-    return {"answers": {"ada": answer}, "total": fold(None, Contribution(1, {}, {})), "quorum_s": 50.0}
+    return {"answers": {"ada": answer}, "total": fold(None, Contribution(1, {}, {})), "quorum_s": 1000.0}
 
 
 async def test_too_few_boards_extend_the_deadline(opened: Opened, clock: FakeClock) -> None:
     """Profiling and rounds without a quorum are extended at their deadline, and people are told."""
     run = opened.run
     await run.enrol("1" * 32, "ada", secret_hash("credential"))
-    clock.now += 101
+    clock.advance(101)
     await run.step()
     assert any("no board has profiled" in event for event in run.events)
     assert run.time_left_s() == 100
 
     await post_profile(opened)
     await run.step()
-    clock.now += 101
+    clock.advance(101)
     await run.step()
 
     assert any("0 of 1 updates needed" in event for event in run.events)
@@ -171,7 +142,7 @@ def test_a_restart_keeps_an_extended_round_open(opened: Opened, clock: FakeClock
     async def extend() -> None:
         await post_profile(opened)
         await opened.run.step()
-        clock.now += 101
+        clock.advance(101)
         await opened.run.step()
 
     asyncio.run(extend())
@@ -186,7 +157,6 @@ def test_a_restart_keeps_an_extended_round_open(opened: Opened, clock: FakeClock
 
 def test_a_damaged_blob_stops_the_server_with_a_sentence(opened: Opened, make_damage: Callable[[Path], None]) -> None:
     """A version that cannot be read is named; nothing is guessed."""
-    from aggregator.errors import StateError
 
     async def train() -> None:
         await post_profile(opened)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,10 @@ import pytest
 
 from aggregator.auth import secret_hash
 from aggregator.folder import Folder
-from aggregator.setup import Opened, create, open_run
+from aggregator.intake import contribution_of
+from aggregator.merge.braid import merge
+from aggregator.merge.sums import fold
+from aggregator.setup import Opened, open_run
 from wire.checks import basis_rank
 from wire.codec import encode
 from wire.messages import NamedTensor, Profile, Receipt, Update, UpdatePart
@@ -27,21 +29,14 @@ pytestmark = pytest.mark.slow
 
 BOARDS = ("d-ada", "d-bo")
 
-CONFIG = {
-    "model_type": "t5",
-    "d_model": 64,
-    "num_heads": 3,
-    "d_kv": 16,
-    "d_ff": 80,
-    "num_layers": 1,
-    "feed_forward_proj": "gated-gelu",
-}
-
 DYING_SERVER = """
 import asyncio, hashlib, os, signal, sys, time
 from pathlib import Path
 from aggregator.blobs import Blobs
 from aggregator.folder import Folder
+from aggregator.intake import contribution_of
+from aggregator.merge.braid import merge
+from aggregator.merge.sums import fold
 from aggregator.setup import open_run
 from aggregator.store import Store
 
@@ -71,14 +66,8 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    base = tmp_path / "base"
-    base.mkdir()
-    (base / "config.json").write_text(json.dumps(CONFIG))
-    (base / "model.safetensors").write_bytes(b"weights")
-    settings = {"run.rounds": 2, "merge.max_rank": 2, "train.targets": ["q"], "train.upload": "fp32"}
-    create(tmp_path / "server", str(base), settings, force=False)
-    return Folder(tmp_path / "server")
+def folder(make_folder: Callable[..., Folder]) -> Folder:
+    return make_folder({"merge.max_rank": 2, "merge.server_rank": 32, "train.targets": ["q"]})
 
 
 @pytest.fixture
@@ -154,9 +143,6 @@ def _merged(opened: Opened) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
 @pytest.fixture
 def expected(tmp_path: Path, folder: Folder, opened: Opened) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
     """What both updates make of version 1 when nobody is killed: computed beside the store."""
-    from aggregator.intake import contribution_of
-    from aggregator.merge.braid import fold, merge
-
     total = None
     for device in BOARDS:
         total = fold(total, contribution_of(_update(opened, device), is_profile=False))

@@ -9,19 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.merge.braid import (
-    Contribution,
-    RoundSum,
-    contribution,
-    cut,
-    first_basis,
-    fold,
-    merge,
-    profile_contribution,
-    random_basis,
-    values,
-)
-from aggregator.merge.state import AdapterState, initial_state
+from aggregator.merge.braid import cut, first_basis, merge, random_basis
+from aggregator.merge.state import AdapterState, initial_state, strand_values
+from aggregator.merge.sums import Contribution, RoundSum, contribution, fold, profile_contribution
 from tests.reference import braid as reference
 from wire.errors import WireError
 from wire.manifest import manifest_digest
@@ -335,8 +325,8 @@ def test_a_random_basis_depends_on_seed_and_name(weights: tuple[Weight, ...]) ->
 
     one, same, other = (random_basis(bare, max_rank=MAX_RANK, seed=seed) for seed in (1, 1, 2))
 
-    assert values(bare) == ()
-    assert [len(v) for v in values(one)] == [12, 12, 8]
+    assert strand_values(bare) == ()
+    assert [len(v) for v in strand_values(one)] == [12, 12, 8]
     for name, weight in one.weights.items():
         np.testing.assert_allclose(weight.basis @ weight.basis.T, np.eye(len(weight.basis)), atol=1e-5)
         np.testing.assert_array_equal(weight.basis, same.weights[name].basis)

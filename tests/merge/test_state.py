@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.merge.braid import contribution as as_contribution
-from aggregator.merge.braid import fold, merge, random_basis
+from aggregator.merge.braid import merge, random_basis
 from aggregator.merge.state import AdapterState, WeightState, decode_state, encode_state, initial_state
+from aggregator.merge.sums import contribution, fold
 from wire.errors import WireError
 from wire.messages import Weight
 
@@ -47,7 +47,7 @@ def test_states_survive_the_disk_bit_for_bit(weights: tuple[Weight, ...], state:
         {w.name: rng.standard_normal((w.rows, 4)) for w in weights},
         {w.name: rng.standard_normal((min(12, w.rows, w.columns), w.columns)) for w in weights},
     )
-    merged = merge(state, fold(None, as_contribution(update)), server_rank=6, max_rank=12)
+    merged = merge(state, fold(None, contribution(update)), server_rank=6, max_rank=12)
 
     for one in (initial_state(weights), state, merged):
         assert_identical(decode_state(encode_state(one)), one)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aggregator.merge.braid import Contribution, RoundSum, fold, merge, random_basis
+from aggregator.merge.braid import merge, random_basis
 from aggregator.merge.state import AdapterState, initial_state
+from aggregator.merge.sums import Contribution, RoundSum, fold
 from tests.reference import flexlora
 from wire.messages import Weight
 from wire.projection import projection

@@ -1,4 +1,4 @@
-"""Everything of a run that lies on the disk."""
+"""What of a run lies on the disk: its rows, its blobs, unfinished uploads and adapters cut to ranks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aggregator.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
+class Disk:
     store: Store
     blobs: Blobs
     uploads: Uploads

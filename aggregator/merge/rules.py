@@ -1,0 +1,50 @@
+"""What a merge rule is, and which there are: one file each, and one line in `RULES`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+
+from aggregator.merge import braid
+from aggregator.merge.state import AdapterState
+from aggregator.merge.sums import Contribution
+from wire.messages import AdapterPart, Dtype
+
+
+class Total(Protocol):
+    """What a rule keeps of a round while updates arrive. Nobody but the rule looks further into it."""
+
+    @property
+    def n_updates(self) -> int: ...
+
+
+T = TypeVar("T", bound=Total)
+
+
+class Rule(Protocol[T]):
+    """A module that defines these functions, all pure: no argument changes, equal arguments give equal results.
+
+    The server asks nothing else of a rule. A restart folds a round's updates again, so `fold` must give the same bits
+    for the same updates in the same order.
+    """
+
+    def first_basis(self, state: AdapterState, total: T, *, max_rank: int, seed: int) -> AdapterState:
+        """Version 1, from version 0 and the profiles that were folded."""
+
+    def cut(self, state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
+        """What a board that trains at these ranks (manifest order) is sent of a version."""
+
+    def fold(self, total: T | None, added: Contribution) -> T:
+        """A round, or the profiles, with one more accepted board; None before the first."""
+
+    def merge(self, state: AdapterState, total: T, *, server_rank: int, max_rank: int, eta: float) -> AdapterState:
+        """The next version. Raises ValueError or LinAlgError where there is none, which abandons the round."""
+
+
+RULES: Mapping[str, Rule[Any]] = MappingProxyType(
+    {
+        "braid": braid,
+    }
+)
+"""By their names in run.toml (`merge.rule`)."""

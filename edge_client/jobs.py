@@ -14,10 +14,17 @@ from wire.messages import RunInfo, Task
 
 Format = Literal["fp32", "bf16", "int8", "nf4"]
 Compute = Literal["fp32", "bf16"]
+Device = Literal["cpu", "cuda"]
+CacheDtype = Literal["none", "bf16", "int8"]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a board does in a round. `ranks` are strands per weight, in manifest order."""
+    """What a board does in a round. `ranks` are strands per weight, in manifest order.
+
+    `checkpointing`: every block is computed again in the backward pass, so that only its input is kept. `cache`: how
+    the frozen encoder's output is kept on disk ("none": it is computed for every batch); other than "none" only in
+    decoder scope.
+    """
 
     format: Format
     compute: Compute
@@ -25,6 +32,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ranks: tuple[int, ...]
     predicted_peak_bytes: int
     budget_bytes: int
+    device: Device = "cpu"
+    checkpointing: bool = False
+    cache: CacheDtype = "none"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +42,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `adapter_path` holds a `wire.messages.Adapter` ("" for a profile, which runs on the bare base); the result, a
     `Profile` or an `Update`, is written to `result_path` atomically. `checkpoint_path` is where a training job saves
-    its place and resumes from. `threads` 0 leaves the choice to torch.
+    its place and resumes from. `threads` 0 leaves the choice to torch. `cache_path` is the folder of the prefix cache,
+    which may take `cache_limit_bytes`; both are read only where the plan has a cache.
     """
 
     kind: Literal["profile", "train", "evaluate"]
@@ -45,6 +56,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     adapter_path: str = ""
     result_path: str = ""
     checkpoint_path: str = ""
+    cache_path: str = ""
+    cache_limit_bytes: int = 0
     rouge: bool = False
     max_eval_examples: int = 200
     threads: int = 0
@@ -53,7 +66,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """Sent about once a second. `tokens_per_s` counts source and target; `peak_bytes` is the worker's peak RSS."""
 
-    phase: Literal["load", "profile", "train", "evaluate"]
+    phase: Literal["load", "encode", "profile", "train", "evaluate"]
     step: int
     steps: int
     loss: float

@@ -18,14 +18,7 @@ import msgspec
 from edge_client.errors import ClientError, ExitCode
 from edge_client.frames import FrameError, read_frame, write_frame
 from edge_client.jobs import Done, Event, Failed, Job
-from edge_client.process import (
-    bound_kernel_caches,
-    die_with_parent,
-    keep_malloc_small,
-    let_threads_sleep,
-    offer_to_oom_killer,
-    return_free_memory,
-)
+from edge_client.process import die_with_parent, offer_to_oom_killer, prepare_for_training, return_free_memory
 
 if TYPE_CHECKING:
     from edge_client.engine.session import Session
@@ -37,9 +30,7 @@ def main() -> int:
     """Exit status 0 when stdin ends or a stop was asked for, 1 when the pipe is broken."""
     die_with_parent(os.getppid())
     offer_to_oom_killer()
-    keep_malloc_small()
-    let_threads_sleep()
-    bound_kernel_caches()
+    prepare_for_training()
     stop_signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stop_signals.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the network side's to handle

@@ -20,6 +20,8 @@ from quantize.weight import DenseWeight, FrozenWeight
 
 __all__ = ["FORMATS", "BaseFormatError", "FrozenBase", "FrozenWeight", "load_base"]
 
+CPU = torch.device("cpu")
+
 EMBEDDINGS = ("shared", "lm_head")
 """Kept in int8 rows when the format is nf4: they decide the logits, and rows are looked up one by one."""
 
@@ -48,8 +50,14 @@ class FrozenBase:
         return sum(distinct.values()) + sum(tensor.nbytes for tensor in self.plain.values())
 
 
-def load_base(folder: Path, format: str, *, wanted: Callable[[str], bool] = lambda name: True) -> FrozenBase:
-    """Load a base folder (config.json and safetensors, single or sharded) in `format`.
+def load_base(
+    folder: Path,
+    format: str,
+    *,
+    wanted: Callable[[str], bool] = lambda name: True,
+    device: torch.device = CPU,
+) -> FrozenBase:
+    """Load a base folder (config.json and safetensors, single or sharded) in `format`, tensor by tensor to `device`.
 
     `wanted` is asked with the name under which a tensor would appear in `weights` or `plain`; what it refuses is not
     read, but must be in the files all the same. Peak memory is the result plus the largest stored tensor plus a few
@@ -67,11 +75,11 @@ def load_base(folder: Path, format: str, *, wanted: Callable[[str], bool] = lamb
         key = name.removesuffix(".weight")
         if not is_matrix(name):
             if wanted(name):
-                plain[name] = _plain(checkpoint, name)
+                plain[name] = _plain(checkpoint, name).to(device)
         elif wanted(key):
-            weights[key] = _weight(checkpoint, name, format)
+            weights[key] = _weight(checkpoint, name, format).to(device)
     if checkpoint.is_tied and wanted("lm_head"):
-        weights["lm_head"] = weights.get("shared") or _weight(checkpoint, "shared.weight", format)
+        weights["lm_head"] = weights.get("shared") or _weight(checkpoint, "shared.weight", format).to(device)
     return FrozenBase(checkpoint.config, format, weights, plain)
 
 

@@ -25,16 +25,26 @@ class Int8Weight:
         return self.codes.shape[0], self.codes.shape[1]
 
     @property
+    def device(self) -> torch.device:
+        return self.codes.device
+
+    @property
     def resident_bytes(self) -> int:
         return self.codes.nbytes + self.scales.nbytes
+
+    def to(self, device: torch.device) -> Int8Weight:
+        return Int8Weight(self.codes.to(device), self.scales.to(device))
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         if dtype == torch.float32:
             return self.codes.to(dtype).mul_(self.scales[:, None])
-        out = torch.empty(self.codes.shape, dtype=dtype)
+        out = torch.empty(self.codes.shape, dtype=dtype, device=self.codes.device)
         for rows in row_chunks(*self.shape):  # the product is formed in fp32, so only one chunk of it may exist
             out[rows] = self.codes[rows] * self.scales[rows, None]
         return out
+
+    def dense_rows(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        return Int8Weight(self.codes[rows], self.scales[rows]).dense(dtype)
 
     def rows_of(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         return (self.codes[ids] * self.scales[ids][..., None]).to(dtype)

@@ -8,6 +8,7 @@ torch 2.13 CPU), more than 4 bits save on FLAN-T5-small, and its aarch64 wheel h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -37,28 +38,38 @@ class Nf4Weight:
     absmax: Tensor  # (⌈rows·columns/64⌉,) float32
 
     @property
+    def device(self) -> torch.device:
+        return self.codes.device
+
+    @property
     def resident_bytes(self) -> int:
         return self.codes.nbytes + self.absmax.nbytes
 
+    def to(self, device: torch.device) -> Nf4Weight:
+        return Nf4Weight(self.shape, self.codes.to(device), self.absmax.to(device))
+
     def dense(self, dtype: torch.dtype) -> Tensor:
-        pairs = _pair_table()
+        pairs = _pair_table(self.codes.device)
         n_values = self.shape[0] * self.shape[1]
-        out = torch.empty(n_values + n_values % 2, dtype=dtype)
+        out = torch.empty(n_values + n_values % 2, dtype=dtype, device=self.codes.device)
         for start in range(0, len(out), CHUNK_VALUES):
             codes = self.codes[start // 2 : (start + CHUNK_VALUES) // 2]
-            values = pairs.index_select(0, codes.int()).view(-1)  # (2·codes,)
+            values = pairs.index_select(0, codes.int()).view(torch.float32)  # (2·codes,)
             scales = self.absmax[start // BLOCK_VALUES : (start + CHUNK_VALUES) // BLOCK_VALUES]
             _scale_blocks(values, scales)
             out[start : start + len(values)] = values
         return out[:n_values].view(self.shape)
 
+    def dense_rows(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        return self.rows_of(torch.arange(*rows.indices(self.shape[0]), device=self.codes.device), dtype)
+
     def rows_of(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.shape[0]:
             raise IndexError(f"row ids must be in 0…{self.shape[0] - 1}")
-        places = ids[..., None] * self.shape[1] + torch.arange(self.shape[1])
+        places = ids[..., None] * self.shape[1] + torch.arange(self.shape[1], device=ids.device)
         both = self.codes[places // 2]
         codes = torch.where(places % 2 == 0, both >> 4, both & 15)
-        return (torch.tensor(LEVELS)[codes.int()] * self.absmax[places // BLOCK_VALUES]).to(dtype)
+        return (torch.tensor(LEVELS, device=codes.device)[codes.int()] * self.absmax[places // BLOCK_VALUES]).to(dtype)
 
 
 def to_nf4(values: Tensor) -> Nf4Weight:
@@ -89,11 +100,14 @@ def _encode(values: Tensor) -> tuple[Tensor, Tensor]:
     return packed[: (len(values) + 1) // 2].clone(), absmax
 
 
-def _pair_table() -> Tensor:
-    """(256, 2) float32: the two values of each byte."""
+@cache
+def _pair_table(device: torch.device) -> Tensor:
+    """(256,) int64, each the bits of two float32: the two values of a byte. Looking up one 8-byte number a byte is
+    four times as fast as looking up rows of two."""
     levels = torch.tensor(LEVELS)
     codes = torch.arange(256)
-    return torch.stack((levels[codes >> 4], levels[codes & 15]), dim=1)
+    pairs = torch.stack((levels[codes >> 4], levels[codes & 15]), dim=1)
+    return pairs.view(torch.int64)[:, 0].to(device)
 
 
 def _scale_blocks(values: Tensor, absmax: Tensor) -> None:

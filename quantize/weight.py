@@ -21,14 +21,24 @@ class FrozenWeight(Protocol):
         """(rows, columns), which are (out, in) of a linear layer and (vocabulary, d_model) of an embedding."""
 
     @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+
+    @property
     def resident_bytes(self) -> int:
         """Memory that it holds for as long as it lives."""
+
+    def to(self, device: torch.device) -> FrozenWeight:
+        """The same weight on `device`."""
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The whole matrix in `dtype` (fp32 or bf16), on every call anew and kept by nobody here.
 
         A dense format of the same dtype returns the stored tensor itself: never write to the result.
         """
+
+    def dense_rows(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        """Rows start…stop − 1 as `dense` would give them, (stop − start, columns). Never write to the result."""
 
     def rows_of(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """Rows `ids` (any shape, int64) in `dtype`, shape (*ids.shape, columns), without unpacking the others.
@@ -48,11 +58,21 @@ class DenseWeight:
         return self.values.shape[0], self.values.shape[1]
 
     @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    @property
     def resident_bytes(self) -> int:
         return self.values.nbytes
 
+    def to(self, device: torch.device) -> DenseWeight:
+        return DenseWeight(self.values.to(device))
+
     def dense(self, dtype: torch.dtype) -> Tensor:
         return self.values.to(dtype)
+
+    def dense_rows(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        return self.values[rows].to(dtype)
 
     def rows_of(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         return self.values[ids].to(dtype)

@@ -27,14 +27,21 @@ every shape it has met: with a shape of its own for every batch a worker grew by
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Padded on the right: source (b, s) int64 with its mask (True on tokens), decoder_input and labels (b, t)."""
+    """Padded on the right: source (b, s) int64 with its mask (True on tokens), decoder_input and labels (b, t).
+    `sources` are the ids without padding."""
 
+    sources: tuple[tuple[int, ...], ...]
     source: Tensor
     source_mask: Tensor
     decoder_input: Tensor
     labels: Tensor
     n_source_tokens: int
     n_target_tokens: int
+
+    @property
+    def padding(self) -> Tensor | None:
+        """The source's mask, or None where nothing is padded: attention is then cheaper."""
+        return self.source_mask if self.n_source_tokens < self.source.numel() else None
 
 
 class Order:
@@ -56,6 +63,10 @@ class Order:
     @property
     def n_distinct(self) -> int:
         return min(self._batch * self._steps, len(self._lengths))
+
+    def distinct(self) -> list[int]:
+        """Indices of all examples that the steps see, each once, in the order of the first epoch."""
+        return [self._at(place) for place in range(self.n_distinct)]
 
     def examples(self, step: int) -> list[int]:
         """Indices of the `batch` examples of a step, 0 ≤ step < steps, longest first."""
@@ -88,6 +99,7 @@ def collate(pairs: Sequence[Pair], pad_id: int, start_id: int) -> Batch:
     labels = _padded([pair.target for pair in pairs], IGNORED, LENGTH_STEP // 4)
     source, mask = source_batch([pair.source for pair in pairs], pad_id)
     return Batch(
+        sources=tuple(pair.source for pair in pairs),
         source=source,
         source_mask=mask,
         decoder_input=_padded([(start_id, *pair.target[:-1]) for pair in pairs], pad_id, LENGTH_STEP // 4),

@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 
 from edge_client.engine.adapter_tensors import AdapterTensors, read_adapter
-from edge_client.engine.batches import micro_batches
+from edge_client.engine.batches import micro_batches, source_batch
 from edge_client.engine.greedy import write_greedily
 from edge_client.engine.model import Model
-from edge_client.engine.session import Meter, Session
+from edge_client.engine.prefix import Prefix
+from edge_client.engine.session import Meter, Session, peaks
 from edge_client.engine.tokeniser import Pair, Tokeniser
 from edge_client.errors import ConfigError
 from edge_client.examples import Example
 from edge_client.jobs import Job
-from edge_client.process import peak_bytes, resident_bytes
+from edge_client.process import resident_bytes
 
 ROUGE_KINDS = ("rouge1", "rouge2", "rougeL")
 
@@ -29,21 +30,24 @@ def evaluate(job: Job, session: Session) -> dict[str, float]:
 
     Raises ConfigError where the board holds no held-out example.
     """
-    base = session.base(job.base_folder, job.plan.format)
     adapter = AdapterTensors()  # version 0 is the bare base
     if job.adapter_path:
         adapter = read_adapter(Path(job.adapter_path), job.run, job.task.version, None)
-    model = Model(base, adapter, job.plan.compute)
     tokeniser = session.tokeniser(job)
     examples = held_out_examples(job, session)
     if not examples:
         raise ConfigError(f"{job.data} leaves no example to evaluate on", "give at least two examples with --data")
     start_s = session.clock()
-    loss, tokens_per_s = held_out_loss(model, job, session, [_pair(tokeniser, example, job) for example in examples])
+    pairs = [_pair(tokeniser, example, job) for example in examples]
+    prefix = Prefix(job, session)
+    prefix.prepare(pair.source for pair in pairs)
+    model = Model(session.base(job), adapter, job.plan.compute)
+    loss, tokens_per_s = held_out_loss(model, prefix, job, session, pairs)
     values = {"loss": loss, "n_examples": float(len(examples)), "tokens_per_s": tokens_per_s}
     if job.rouge:
-        values |= rouge([example.target for example in examples], _written(model, tokeniser, examples, job, session))
-    return values | {"seconds": session.clock() - start_s, "peak_bytes": float(peak_bytes())}
+        texts = [tokeniser.decode(ids) for ids in _written(model, prefix, pairs, job, session)]
+        values |= rouge([example.target for example in examples], texts)
+    return values | {"seconds": session.clock() - start_s} | peaks(model.device)
 
 
 def held_out_examples(job: Job, session: Session) -> list[Example]:
@@ -52,7 +56,9 @@ def held_out_examples(job: Job, session: Session) -> list[Example]:
 
 
 @torch.no_grad()
-def held_out_loss(model: Model, job: Job, session: Session, pairs: Sequence[Pair]) -> tuple[float, float]:
+def held_out_loss(
+    model: Model, prefix: Prefix, job: Job, session: Session, pairs: Sequence[Pair]
+) -> tuple[float, float]:
     """Mean loss in nats per target token over `pairs`, and tokens (source and target) per second."""
     meter = Meter(session, "evaluate", len(pairs))
     total, n_labels, n_done = 0.0, 0, 0
@@ -60,7 +66,7 @@ def held_out_loss(model: Model, job: Job, session: Session, pairs: Sequence[Pair
         sorted(pairs, key=_length), job.plan.micro_batch, model.shape.pad_id, model.shape.start_id
     ):
         session.check_stop()
-        loss = float(model.loss_sum(batch))
+        loss = float(model.loss_sum(batch, prefix.encoded(batch)))
         total, n_labels, n_done = total + loss, n_labels + batch.n_target_tokens, n_done + batch.source.shape[0]
         meter.count(n_done, loss / batch.n_target_tokens, batch.n_source_tokens + batch.n_target_tokens)
     mean = total / n_labels
@@ -80,22 +86,23 @@ def rouge(references: Sequence[str], written: Sequence[str]) -> dict[str, float]
     return {kind: sum(score[kind].fmeasure for score in scores) / len(scores) for kind in ROUGE_KINDS}
 
 
-def _written(model: Model, tokeniser: Tokeniser, examples: Sequence[Example], job: Job, session: Session) -> list[str]:
-    """What the model writes for each example, in their order."""
-    pairs = [_pair(tokeniser, example, job) for example in examples]
+def _written(model: Model, prefix: Prefix, pairs: Sequence[Pair], job: Job, session: Session) -> list[list[int]]:
+    """The ids that the model writes for each pair's source, in their order."""
     order = sorted(range(len(pairs)), key=lambda i: _length(pairs[i]))
-    texts = [""] * len(pairs)
+    every: list[list[int]] = [[] for _ in pairs]
     meter = Meter(session, "evaluate", len(pairs))
     spare_bytes = int(SPARE_SHARE * max(0, job.plan.budget_bytes - resident_bytes()))
     with model.unpacked_decoder(spare_bytes):
         for first in range(0, len(order), job.plan.micro_batch):
             session.check_stop()
             part = order[first : first + job.plan.micro_batch]
-            written = write_greedily(model, [pairs[i].source for i in part], job.run.settings.max_target_tokens)
+            batch = source_batch([pairs[i].source for i in part], model.shape.pad_id)
+            encoded = prefix.encoded_sources([pairs[i].source for i in part], batch[0].shape[1])
+            written = write_greedily(model, *batch, job.run.settings.max_target_tokens, encoded)
             for i, ids in zip(part, written, strict=True):
-                texts[i] = tokeniser.decode(ids)
+                every[i] = ids
             meter.count(first + len(part), 0.0, sum(len(ids) for ids in written))
-    return texts
+    return every
 
 
 def _pair(tokeniser: Tokeniser, example: Example, job: Job) -> Pair:

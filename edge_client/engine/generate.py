@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_client.board import probe_board
 from edge_client.engine.adapter_tensors import AdapterTensors, read_any_adapter
+from edge_client.engine.batches import source_batch
 from edge_client.engine.evaluate import SPARE_SHARE
 from edge_client.engine.greedy import write_greedily
 from edge_client.engine.model import Model
@@ -57,7 +58,8 @@ class Writer:
         written: list[list[int]] = []
         with self._model.unpacked_decoder(spare_now() if self._spare_bytes is None else self._spare_bytes):
             for first in range(0, len(sources), BATCH):
-                written += write_greedily(self._model, sources[first : first + BATCH], self._max_target_tokens)
+                batch = source_batch(sources[first : first + BATCH], self._model.shape.pad_id)
+                written += write_greedily(self._model, *batch, self._max_target_tokens)
         return [self._tokeniser.decode(ids) for ids in written]
 
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
+from torch import Tensor
 
-from edge_client.engine.batches import source_batch
 from edge_client.engine.model import Model
 from edge_client.engine.t5 import Cache
 
 
 @torch.no_grad()
-def write_greedily(model: Model, sources: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
-    """The likeliest next token, again and again, for a batch of source ids.
+def write_greedily(
+    model: Model, source: Tensor, mask: Tensor, max_tokens: int, encoded: Tensor | None = None
+) -> list[list[int]]:
+    """The likeliest next token, again and again, for a batch of sources.
 
-    Returns the ids written per source, at most `max_tokens`, without start token and without eos.
+    Args: source (b, s) int64 ids and their mask, as from `batches.source_batch`; encoded (b, s, d), the encoder's
+    output, if it is known. Returns the ids written per source, at most `max_tokens`, without start token and eos.
     """
-    source, mask = source_batch(sources, model.shape.pad_id)
-    encoded = model.encode(source, mask)
-    last = torch.full((len(sources), 1), model.shape.start_id)
-    written: list[list[int]] = [[] for _ in sources]
-    open_rows = set(range(len(sources)))
+    mask = mask.to(model.device)
+    encoded = model.encode(source, mask) if encoded is None else encoded
+    last = torch.full((source.shape[0], 1), model.shape.start_id)
+    written: list[list[int]] = [[] for _ in range(source.shape[0])]
+    open_rows = set(range(len(written)))
     cache = Cache()
     for _ in range(max_tokens):
-        last = model.next_logits(last, encoded, mask, cache).argmax(-1, keepdim=True)
+        last = model.next_logits(last.to(model.device), encoded, mask, cache).argmax(-1, keepdim=True)
         for row, token in enumerate(last[:, 0].tolist()):
             if token == model.shape.eos_id:
                 open_rows.discard(row)

@@ -1,12 +1,15 @@
-"""Cross-entropy of the output head, a few tokens at a time.
+"""Cross-entropy of the output head, a few vocabulary rows at a time.
 
-FLAN-T5 has 32,128 pieces: the fp32 logits of 4 × 64 target tokens are 33 MB, and autograd would hold them three times.
-Here the gradient of a chunk is taken while its logits exist, so that one chunk's logits are ever alive and none is
-computed twice.
+FLAN-T5 has 32,128 pieces: the fp32 logits of 4 × 64 target tokens are 33 MB, autograd would hold them three times, and
+an unpacked head is another 33 MB. Here the vocabulary is walked once. Of a chunk the weight is unpacked, its logits are
+taken, and they give their share of the normaliser and of the gradient before the next chunk is looked at. Shares are
+relative to the largest logit so far and are rescaled when a larger one comes: the online softmax of Milakov and
+Gimelshein 2018 (arXiv 1805.02867), carried on to the gradient as FlashAttention does (arXiv 2205.14135).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,29 +17,38 @@ from torch import Tensor
 
 from quantize.base import FrozenWeight
 
-LOGITS_BYTES = 16 << 20
-"""fp32 logits alive at once; with fewer than some 50 tokens a chunk, reading the head would take longer than its
-products."""
+VOCABULARY_ROWS = 4096
+"""Rows of the head that are unpacked at once: 4 MiB in bf16 for FLAN-T5-small, and few enough products to be lean."""
+
+LOGITS_BYTES = 4 << 20
+"""fp32 logits alive at once, of one chunk of the vocabulary and as many tokens as that allows (256)."""
 
 IGNORED = -100
 """Label of a padded position, as in transformers."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """What the chunks so far come to, per token, relative to exp(largest): largest logit (tokens, 1), sum of
+    exponentials (tokens, 1), and exponentials times head rows (tokens, d), which is None where no gradient is wanted.
+    All fp32. Changed in place."""
+
+    largest: Tensor
+    total: Tensor
+    pull: Tensor | None
+
+
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, labels: Tensor, head: FrozenWeight) -> Tensor:
-        weight = head.dense(hidden.dtype)  # (vocabulary, d)
-        grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        size = max(1, LOGITS_BYTES // (4 * weight.shape[0]))
-        for start in range(0, hidden.shape[0], size):
-            part = slice(start, start + size)
-            loss, part_grad = _chunk(hidden[part], labels[part], weight, wants_grad=grad is not None)
-            total += loss
-            if grad is not None and part_grad is not None:
-                grad[part] = part_grad
+        own = head.rows_of(labels, hidden.dtype)  # (tokens, d)
+        sums = _sums(hidden, head, wants_grad=ctx.needs_input_grad[0])
+        own_logits = (hidden.float() * own).sum(-1, keepdim=True)
+        loss = (sums.total.log() + sums.largest - own_logits).sum(dtype=torch.float64)
+        # The gradient of a token is the softmax-weighted mean of all head rows, less the label's own row.
+        grad = None if sums.pull is None else sums.pull.div_(sums.total).sub_(own).to(hidden.dtype)
         ctx.save_for_backward(grad)
-        return total.float()
+        return loss.float()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -44,24 +56,43 @@ class _HeadLoss(torch.autograd.Function):
         return grad * grads[0].to(grad.dtype), None, None
 
 
-def _chunk(hidden: Tensor, labels: Tensor, weight: Tensor, *, wants_grad: bool) -> tuple[Tensor, Tensor | None]:
-    """Summed loss of a chunk (fp64 scalar) and its gradient by `hidden` (tokens, d), or None."""
-    logits = (hidden @ weight.t()).float()  # (tokens, vocabulary)
-    normaliser = logits.logsumexp(-1, keepdim=True)
-    loss = (normaliser - logits.gather(1, labels[:, None])).sum(dtype=torch.float64)
-    if not wants_grad:
-        return loss, None
-    surprise = logits.sub_(normaliser).exp_()
-    surprise.scatter_add_(1, labels[:, None], torch.full_like(normaliser, -1.0))  # softmax − one-hot
-    return loss, surprise.to(hidden.dtype) @ weight
+def _sums(hidden: Tensor, head: FrozenWeight, *, wants_grad: bool) -> _Sums:
+    """Walk the vocabulary once, for all tokens of `hidden` (tokens, d)."""
+    n_tokens, vocabulary = hidden.shape[0], head.shape[0]
+    sums = _Sums(
+        largest=torch.full((n_tokens, 1), -torch.inf, device=hidden.device),
+        total=torch.zeros(n_tokens, 1, device=hidden.device),
+        pull=torch.zeros(hidden.shape, device=hidden.device) if wants_grad else None,
+    )
+    tokens = LOGITS_BYTES // (4 * VOCABULARY_ROWS)
+    for start in range(0, vocabulary, VOCABULARY_ROWS):
+        rows = head.dense_rows(slice(start, min(start + VOCABULARY_ROWS, vocabulary)), hidden.dtype)
+        for first in range(0, n_tokens, tokens):
+            _add_chunk(sums, slice(first, first + tokens), hidden, rows)
+    return sums
+
+
+def _add_chunk(sums: _Sums, tokens: slice, hidden: Tensor, rows: Tensor) -> None:
+    """Add what `rows` (chunk, d) of the head mean for some of the tokens."""
+    largest, total = sums.largest[tokens], sums.total[tokens]
+    logits = (hidden[tokens] @ rows.t()).float()
+    new_largest = torch.maximum(largest, logits.amax(-1, keepdim=True))
+    shrink = (largest - new_largest).exp_()
+    exponentials = logits.sub_(new_largest).exp_()
+    total.mul_(shrink).add_(exponentials.sum(-1, keepdim=True))
+    if sums.pull is not None:
+        sums.pull[tokens].mul_(shrink).add_(exponentials.to(rows.dtype) @ rows)
+    largest.copy_(new_largest)
 
 
 def head_loss(hidden: Tensor, labels: Tensor, head: FrozenWeight) -> Tensor:
     """Sum of the negative log-likelihoods of the labels that are not IGNORED, in nats.
 
-    Args: hidden (batch, tokens, d) in the compute dtype, after the decoder's last norm; labels (batch, tokens) int64;
-    head (vocabulary, d), frozen. Returns an fp32 scalar; divide by the number of labels for the mean.
+    Args: hidden (batch, tokens, d) in the compute dtype, after the decoder's last norm; labels (batch, tokens) int64 on
+    the CPU; head (vocabulary, d), frozen. Returns an fp32 scalar; divide by the number of labels for the mean.
     """
-    kept = labels != IGNORED
-    total: Tensor = _HeadLoss.apply(hidden[kept], labels[kept], head)  # type: ignore[no-untyped-call]
+    # Found on the processor, where a batch is made: a GPU need not be waited for.
+    places = (labels.flatten() != IGNORED).nonzero()[:, 0]
+    kept = hidden.flatten(0, 1).index_select(0, places.to(hidden.device))
+    total: Tensor = _HeadLoss.apply(kept, labels.flatten()[places].to(hidden.device), head)  # type: ignore[no-untyped-call]
     return total

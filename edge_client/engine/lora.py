@@ -18,6 +18,8 @@ from quantize.weight import DenseWeight, FrozenWeight
 from wire.messages import Weight
 from wire.projection import projection
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Factors:
@@ -33,8 +35,8 @@ class Sketch:
     Per backward pass: (T, m) gradients are projected to (T, R), then multiplied with the (T, n) inputs.
     """
 
-    def __init__(self, seed: int, weight: Weight, rank: int) -> None:
-        self.sum = torch.zeros(rank, weight.columns)
+    def __init__(self, seed: int, weight: Weight, rank: int, device: torch.device = CPU) -> None:
+        self.sum = torch.zeros(rank, weight.columns, device=device)
         self._omega = (seed, weight.name, rank, weight.rows)
 
     def add(self, grad: Tensor, x: Tensor) -> None:
@@ -42,16 +44,16 @@ class Sketch:
         # Drawn again each time: it takes microseconds, and all Ω of a model would be as large as its sketches.
         omega = torch.from_numpy(projection(*self._omega))
         scale = float(omega[0, 0].abs())
-        projected = grad @ omega.sign_().to(grad.dtype).t()  # ±1 is exact in bf16, ±1/√R is not
+        projected = grad @ omega.sign_().to(grad).t()  # ±1 is exact in bf16, ±1/√R is not
         self.sum.add_((projected.t() @ x).float(), alpha=scale)
 
 
 class Linear:
     """A frozen weight with what is added to it.
 
-    Args: weight; compute dtype; context or None; basis (r, n) in the compute dtype or None. `b` (m, r) fp32 starts at
-    zero and is what a board trains; r may be 0. While `sketch` is set and the backward pass comes through here, it is
-    added to, whether or not anything is trained.
+    Args: weight; compute dtype; context or None; basis (r, n) in the compute dtype or None, both on the weight's
+    device. `b` (m, r) fp32 starts at zero and is what a board trains; r may be 0. While `sketch` is set and the
+    backward pass comes through here, it is added to, whether or not anything is trained.
     """
 
     __slots__ = ("_basis", "_compute", "_context", "_held", "_is_stored", "_weight", "b", "sketch")
@@ -63,10 +65,10 @@ class Linear:
         self._weight = weight
         self._compute = compute
         self._context = context if context is not None and context.a.shape[0] else None
-        self._basis = torch.empty(0, columns, dtype=compute) if basis is None else basis
+        self._basis = torch.empty(0, columns, dtype=compute, device=weight.device) if basis is None else basis
         self._is_stored = isinstance(weight, DenseWeight) and weight.values.dtype == compute
         self._held: Tensor | None = None
-        self.b = torch.zeros(rows, self._basis.shape[0])
+        self.b = torch.zeros(rows, self._basis.shape[0], device=weight.device)
         self.sketch: Sketch | None = None
 
     @property

@@ -23,34 +23,50 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Model:
     """T5 over `base` with `adapter` on top, in the dtype `compute`.
 
-    `trains_encoder` false runs the encoder without gradients. Raises ConfigError where the adapter names a weight that
-    the base does not have or has in another shape.
+    It computes where the base is. `trains_encoder` false runs the encoder without gradients; the base may then be its
+    decoder alone, if the encoder's output is given. `checkpointing` as in T5. Raises ConfigError where the adapter
+    names a weight that the base does not have or has in another shape.
     """
 
     def __init__(
-        self, base: FrozenBase, adapter: AdapterTensors, compute: Compute, *, trains_encoder: bool = False
+        self,
+        base: FrozenBase,
+        adapter: AdapterTensors,
+        compute: Compute,
+        *,
+        trains_encoder: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         self.shape = T5Shape.of(base.config)
         self.linears = _linears(base, adapter, DTYPES[compute])
+        self.device = base.weights["shared"].device
         self._head = base.weights["lm_head"]
         self._trains_encoder = trains_encoder
         self._compute = DTYPES[compute]
         self._held_head: Tensor | None = None
-        self._t5 = T5(self.shape, self.linears, base.plain, base.weights["shared"], self._compute)
+        self._t5 = T5(
+            self.shape, self.linears, base.plain, base.weights["shared"], self._compute, checkpointing=checkpointing
+        )
 
-    def encode(self, source: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states (b, s, d) of the source; with gradients only if the encoder is trained."""
+    def encode(self, source: Tensor, mask: Tensor | None) -> Tensor:
+        """Hidden states (b, s, d) of the source; with gradients only if the encoder is trained. `mask` is False on
+        padding, None where there is none."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains_encoder):
-            return self._t5.encode(source, mask)
+            return self._t5.encode(source.to(self.device), mask)
 
-    def loss_sum(self, batch: Batch) -> Tensor:
-        """Summed negative log-likelihood of the batch's target tokens in nats, fp32 scalar."""
-        encoded = self.encode(batch.source, batch.source_mask)
-        hidden = self._t5.decode(batch.decoder_input, encoded, batch.source_mask)
+    def loss_sum(self, batch: Batch, encoded: Tensor | None = None) -> Tensor:
+        """Summed negative log-likelihood of the batch's target tokens in nats, fp32 scalar.
+
+        `encoded` (b, s, d) in the compute dtype is the encoder's output for the batch's source, if it is known.
+        """
+        mask = None if batch.padding is None else batch.padding.to(self.device)
+        if encoded is None:
+            encoded = self.encode(batch.source, mask)
+        hidden = self._t5.decode(batch.decoder_input.to(self.device), encoded, mask)
         return head_loss(hidden, batch.labels, self._head)
 
     @torch.no_grad()
-    def next_logits(self, ids: Tensor, encoded: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+    def next_logits(self, ids: Tensor, encoded: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """Logits (b, vocabulary) in the compute dtype of the token after `ids` (b, t), which are new to the cache."""
         hidden = self._t5.decode(ids, encoded, mask, cache)[:, -1]
         head = self._head.dense(self._compute) if self._held_head is None else self._held_head
@@ -87,8 +103,9 @@ def _linears(base: FrozenBase, adapter: AdapterTensors, dtype: torch.dtype) -> d
     for name, weight in weights.items():
         context, basis = adapter.context.get(name), adapter.basis.get(name)
         _check_sides(name, weight.shape, context, basis)
-        cast = None if context is None else Factors(context.b.to(dtype), context.a.to(dtype))
-        linears[name] = Linear(weight, dtype, cast, None if basis is None else basis.to(dtype))
+        at = weight.device
+        cast = None if context is None else Factors(context.b.to(at, dtype), context.a.to(at, dtype))
+        linears[name] = Linear(weight, dtype, cast, None if basis is None else basis.to(at, dtype))
     return linears
 
 

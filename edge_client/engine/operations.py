@@ -16,9 +16,11 @@ from torch import Tensor
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
-        inverse = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + epsilon)
+        values = x.to(torch.float32, copy=True)
+        length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+        inverse = torch.rsqrt(length.square_().div_(x.shape[-1]).add_(epsilon))
         ctx.save_for_backward(x, inverse, scale)
-        return (x.float() * inverse).mul_(scale).to(x.dtype)
+        return values.mul_(inverse).mul_(scale).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -26,7 +28,7 @@ class _RmsNorm(torch.autograd.Function):
         normed = x.float() * inverse
         grad = grads[0].float() * scale
         inner = (grad * normed).mean(-1, keepdim=True)
-        return grad.sub_(normed.mul_(inner)).mul_(inverse).to(x.dtype), None, None
+        return grad.addcmul_(normed, inner, value=-1).mul_(inverse).to(x.dtype), None, None
 
 
 class _GatedGelu(torch.autograd.Function):

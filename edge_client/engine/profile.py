@@ -8,9 +8,11 @@ from pathlib import Path
 from edge_client.engine.adapter_tensors import AdapterTensors
 from edge_client.engine.batches import Batch, Order, collate
 from edge_client.engine.model import Model
+from edge_client.engine.prefix import Prefix
 from edge_client.engine.results import profile_message, write_result
 from edge_client.engine.session import Meter, Session
 from edge_client.engine.sketches import Sketches
+from edge_client.engine.tokeniser import Pair
 from edge_client.errors import ConfigError, DataError
 from edge_client.jobs import Job
 from edge_client.process import peak_bytes
@@ -27,14 +29,21 @@ def profile(job: Job, session: Session) -> dict[str, float]:
     settings, train = job.run.settings, session.data(job.data).train
     if not train:
         raise DataError(f"{job.data} leaves no example to train on", "give at least two examples with --data")
-    base = session.base(job.base_folder, job.plan.format)
-    model = Model(base, AdapterTensors(), job.plan.compute, trains_encoder=settings.scope == "all")
     seed = derive_seed(job.task.seed, "order", job.task.round, job.device)
     order = Order([len(example.source) for example in train], job.plan.micro_batch, settings.sketch_batches, seed)
-    sketches = Sketches(job.run, job.task.seed)
+    prefix = Prefix(job, session)
+    prefix.prepare(pair.source for step in range(settings.sketch_batches) for pair in _pairs(job, session, order, step))
+    model = Model(
+        session.base(job),
+        AdapterTensors(),
+        job.plan.compute,
+        trains_encoder=settings.scope == "all",
+        checkpointing=job.plan.checkpointing,
+    )
+    sketches = Sketches(job.run, job.task.seed, model.device)
     sketches.attach(model.linears)
     meter = Meter(session, "profile", settings.sketch_batches)
-    loss = _pass(model, _batches(job, session, model, order), sketches, meter, session)
+    loss = _pass(model, prefix, _batches(job, session, model, order), sketches, meter, session)
     if not abs(loss) < float("inf"):
         raise ConfigError(f"the base's loss is {loss}", "fetch the base model again, or plan fp32 compute")
     write_result(Path(job.result_path), profile_message(job, order.n_distinct, sketches.mean()))
@@ -48,21 +57,25 @@ def profile(job: Job, session: Session) -> dict[str, float]:
 
 
 def _batches(job: Job, session: Session, model: Model, order: Order) -> Iterator[Batch]:
+    for step in range(job.run.settings.sketch_batches):
+        yield collate(_pairs(job, session, order, step), model.shape.pad_id, model.shape.start_id)
+
+
+def _pairs(job: Job, session: Session, order: Order, step: int) -> list[Pair]:
     settings, train, tokeniser = job.run.settings, session.data(job.data).train, session.tokeniser(job)
-    for step in range(settings.sketch_batches):
-        pairs = [
-            tokeniser.pair(train[i], settings.max_source_tokens, settings.max_target_tokens)
-            for i in order.examples(step)
-        ]
-        yield collate(pairs, model.shape.pad_id, model.shape.start_id)
+    return [
+        tokeniser.pair(train[i], settings.max_source_tokens, settings.max_target_tokens) for i in order.examples(step)
+    ]
 
 
-def _pass(model: Model, batches: Iterator[Batch], sketches: Sketches, meter: Meter, session: Session) -> float:
+def _pass(
+    model: Model, prefix: Prefix, batches: Iterator[Batch], sketches: Sketches, meter: Meter, session: Session
+) -> float:
     """Run the backward passes; the mean loss in nats per target token."""
     total = 0.0
     for step, batch in enumerate(batches):
         session.check_stop()
-        loss = model.loss_sum(batch)
+        loss = model.loss_sum(batch, prefix.encoded(batch))
         loss.backward()  # type: ignore[no-untyped-call]
         sketches.count(batch.n_target_tokens)
         total += float(loss.detach())

@@ -67,7 +67,7 @@ def write_result(path: Path, message: Update | Profile) -> None:
 
 def _packed(tensor: Tensor, dtype: Dtype) -> WireTensor:
     try:
-        return pack(tensor.detach().numpy(), dtype)
+        return pack(tensor.detach().cpu().numpy(), dtype)
     except WireError as error:
         raise ConfigError(
             f"training gave values that cannot be sent ({error})", "lower train.learning_rate in the server's run.toml"

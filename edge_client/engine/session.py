@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import torch
 
 from edge_client.data import Data, load_data
 from edge_client.engine.tokeniser import Tokeniser
-from edge_client.errors import BaseModelError
+from edge_client.errors import BaseModelError, NoPlanError
 from edge_client.jobs import Job, Progress
 from edge_client.process import peak_bytes, return_free_memory
 from quantize.base import BaseFormatError, FrozenBase, load_base
+from quantize.layout import read_config
 
-Phase = Literal["load", "profile", "train", "evaluate"]
+Phase = Literal["load", "encode", "profile", "train", "evaluate"]
 
 PROGRESS_EVERY_S = 1.0
 
 
 class Stopped(BaseException):
     """The worker was asked to stop; the job's place has been saved. No error: nothing may catch it on the way out."""
+
+
+_WANTED: Mapping[str, Callable[[str], bool]] = {
+    "all": lambda name: True,
+    "decoder": lambda name: not name.startswith("encoder."),
+}
+"""Which tensors a part of the base consists of."""
 
 
 class Session:
@@ -40,23 +51,45 @@ class Session:
         self.clock = clock
         self.wants_stop = wants_stop
         self._base: FrozenBase | None = None
-        self._base_key = ("", "")
+        self._base_key = ("", "", "", "")
+        self._tokeniser: Tokeniser | None = None
+        self._tokeniser_key = ""
         self._data: Data | None = None
         self._data_key = ""
 
-    def base(self, folder: str, format: str) -> FrozenBase:
-        """The frozen base. Raises BaseModelError where it is missing or damaged."""
-        if self._base is None or self._base_key != (folder, format):
-            self._base = None  # before the next one is loaded: there is room for one
-            gc.collect()
-            return_free_memory()
-            try:
-                self._base = load_base(Path(folder), format)
-            except BaseFormatError as error:
-                raise BaseModelError(str(error), "fetch the base model again, or check its folder") from error
-            self._base_key = (folder, format)
+    def base(self, job: Job) -> FrozenBase:
+        """The frozen base, or its decoder alone where the job's plan has a cache.
+
+        Raises BaseModelError where it is missing or damaged, NoPlanError where the plan's device is not there.
+        """
+        part = "decoder" if job.plan.cache != "none" else "all"
+        key = (job.base_folder, job.plan.format, part, job.plan.device)
+        if self._base is None or self._base_key != key:
+            self.release_base()  # before the next one is loaded: there is room for one
+            with _base_errors():
+                self._base = load_base(
+                    Path(job.base_folder), job.plan.format, wanted=_WANTED[part], device=self.device(job)
+                )
+            self._base_key = key
             return_free_memory()
         return self._base
+
+    def release_base(self) -> None:
+        """Make room: the base is loaded again when it is asked for."""
+        self._base = None
+        gc.collect()
+        return_free_memory()
+
+    def config(self, job: Job) -> Mapping[str, Any]:
+        """The base's config.json, without loading the base. Raises BaseModelError."""
+        with _base_errors():
+            return read_config(Path(job.base_folder))
+
+    def device(self, job: Job) -> torch.device:
+        """Where the job computes. Raises NoPlanError where the plan names a device that is not there (any more)."""
+        if job.plan.device == "cuda" and not torch.cuda.is_available():
+            raise NoPlanError("the plan is for a GPU, and torch finds none", "restart edge-client, to plan again")
+        return torch.device(job.plan.device)
 
     def data(self, spec: str) -> Data:
         """The board's examples, read once: a run's data stays what it was when the worker first saw it."""
@@ -65,13 +98,33 @@ class Session:
         return self._data
 
     def tokeniser(self, job: Job) -> Tokeniser:
-        config = self.base(job.base_folder, job.plan.format).config
-        return Tokeniser(Path(job.base_folder), config.get("eos_token_id", 1), config["vocab_size"])
+        """The base's tokeniser. Raises BaseModelError."""
+        if self._tokeniser is None or self._tokeniser_key != job.base_folder:
+            config = self.config(job)
+            self._tokeniser = Tokeniser(Path(job.base_folder), config.get("eos_token_id", 1), config["vocab_size"])
+            self._tokeniser_key = job.base_folder
+        return self._tokeniser
 
     def check_stop(self) -> None:
         """Raise Stopped if the worker was asked to stop. For work that is not worth saving."""
         if self.wants_stop():
             raise Stopped
+
+
+@contextmanager
+def _base_errors() -> Iterator[None]:
+    try:
+        yield
+    except BaseFormatError as error:
+        raise BaseModelError(str(error), "fetch the base model again, or check its folder") from error
+
+
+def peaks(device: torch.device) -> dict[str, float]:
+    """The process's peak memory, and on a GPU what torch held there at most, for a job's numbers."""
+    values = {"peak_bytes": float(peak_bytes())}
+    if device.type == "cuda":
+        values["gpu_peak_bytes"] = float(torch.cuda.max_memory_allocated(device))
+    return values
 
 
 class Meter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from edge_client.engine.lora import Linear, Sketch
@@ -18,9 +19,11 @@ class Sketches:
     Backward passes run on summed losses, so that every token weighs the same whatever batch it came in; `mean` divides.
     """
 
-    def __init__(self, run: RunInfo, seed: int) -> None:
+    def __init__(self, run: RunInfo, seed: int, device: torch.device) -> None:
         self.n_tokens = 0
-        self._by_name = {weight.name: Sketch(seed, weight, basis_rank(weight, run.max_rank)) for weight in run.weights}
+        self._by_name = {
+            weight.name: Sketch(seed, weight, basis_rank(weight, run.max_rank), device) for weight in run.weights
+        }
 
     @property
     def sums(self) -> dict[str, Tensor]:

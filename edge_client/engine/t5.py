@@ -8,15 +8,18 @@ not scaled (T5 folds 1/√d_kv into its queries), and cross-attention has no pos
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from edge_client.engine.attention import attend
 from edge_client.engine.lora import Linear
 from edge_client.engine.operations import gated_gelu, rms_norm
+from edge_client.engine.recompute import recomputed
 from edge_client.errors import BaseModelError
 from quantize.base import FrozenWeight
 
@@ -84,10 +87,12 @@ class Cache:
 class T5:
     """Encoder and decoder over frozen weights.
 
-    Args: shape; linears by module name, all attention and feed-forward matrices; plain: norm scales and position
-    tables, fp32, by full parameter name; embedding (vocabulary, d_model); compute: fp32 or bf16, the dtype of the
-    residual stream and of every product (norm statistics and the loss are fp32 always; fp16 would overflow in T5's
-    feed-forward).
+    Args: shape; linears by module name, all attention and feed-forward matrices of the blocks that are run (looked up
+    when a block runs, so a mapping may hold one block at a time); plain: norm scales and position tables, fp32, by
+    full parameter name; embedding (vocabulary, d_model); compute: fp32 or bf16, the dtype of the residual stream and
+    of every product (norm statistics and the loss are fp32 always; fp16 would overflow in T5's feed-forward);
+    checkpointing: with gradients, keep each block's input alone and compute the block again in the backward pass
+    (Chen et al. 2016, arXiv 1604.06174).
     """
 
     def __init__(
@@ -97,43 +102,76 @@ class T5:
         plain: Mapping[str, Tensor],
         embedding: FrozenWeight,
         compute: torch.dtype,
+        *,
+        checkpointing: bool = False,
     ) -> None:
         self.shape = shape
         self.compute = compute
         self._linears = linears
         self._plain = plain
         self._embedding = embedding
+        self._checkpointing = checkpointing
 
-    def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states (batch, tokens, d_model) of source `ids` (batch, tokens) int64; `mask` is False on padding."""
-        x = self._embed(ids)
-        bias = self._position_bias("encoder", 0, ids.shape[1], ids.shape[1])
-        if not bool(mask.all()):  # the sum is (batch, heads, tokens, tokens); without padding all examples share one
-            bias = bias + _padding_bias(mask, self.compute)
+    def encode(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Hidden states (batch, tokens, d_model) of source `ids` (batch, tokens) int64; `mask` is False on padding, or
+        None where there is none."""
+        x = self.embed(ids)
+        bias = self.encoder_bias(ids.shape[1], mask)
         for i in range(self.shape.n_encoder_blocks):
-            block = f"encoder.block.{i}.layer"
-            x = self._self_attention(f"{block}.0", x, bias, None, i)
-            x = self._feed_forward(f"{block}.1", x)
+            x = self._run(f"encoder.block.{i}.", partial(self.encoder_block, i, bias=bias), x)
+        return self.encoder_end(x)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The residual stream (batch, tokens, d_model) before the first block."""
+        return self._embedding.rows_of(ids.flatten(), self.compute).view(*ids.shape, self.shape.d_model)
+
+    def encoder_bias(self, n_tokens: int, mask: Tensor | None) -> Tensor:
+        """What is added to every encoder block's attention scores: (1, heads, tokens, tokens), or with a mask
+        (batch, heads, tokens, tokens)."""
+        bias = self._position_bias("encoder", n_tokens, n_tokens)
+        return bias if mask is None else bias + _padding_bias(mask, self.compute)
+
+    def encoder_block(self, i: int, x: Tensor, bias: Tensor) -> Tensor:
+        """Block `i`: (batch, tokens, d_model) → the same."""
+        block = f"encoder.block.{i}.layer"
+        x = self._self_attention(f"{block}.0", x, bias, None, i)
+        return self._feed_forward(f"{block}.1", x)
+
+    def encoder_end(self, x: Tensor) -> Tensor:
+        """The norm after the last block; the decoder reads its result."""
         return self._norm("encoder.final_layer_norm", x)
 
-    def decode(self, ids: Tensor, encoded: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
+    def decode(self, ids: Tensor, encoded: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
         """Hidden states (batch, tokens, d_model) ready for the head.
 
         Args: ids (batch, tokens) decoder input, the start token first, padded on the right (later positions are never
-        seen by earlier ones, so targets need no mask); encoded and mask from the source. With `cache`, `ids` are
+        seen by earlier ones, so targets need no mask); encoded and mask as in `encode`. With `cache`, `ids` are
         those after the tokens that it holds, and it is extended.
         """
-        n_past = cache.n_tokens if cache else 0
-        x = self._embed(ids)
-        bias = self._position_bias("decoder", n_past, ids.shape[1], n_past + ids.shape[1])
-        source_bias = None if bool(mask.all()) else _padding_bias(mask, self.compute)
+        x = self.embed(ids)
+        n_keys = ids.shape[1] + (cache.n_tokens if cache else 0)
+        bias = self._position_bias("decoder", ids.shape[1], n_keys)
+        source_bias = None if mask is None else _padding_bias(mask, self.compute)
         for i in range(self.shape.n_decoder_blocks):
-            block = f"decoder.block.{i}.layer"
-            x = self._self_attention(f"{block}.0", x, bias, cache, i)
-            x = self._cross_attention(f"{block}.1", x, encoded, source_bias, cache, i)
-            x = self._feed_forward(f"{block}.2", x)
+            block = partial(self._decoder_block, i, bias=bias, source_bias=source_bias, cache=cache)
+            x = self._run(f"decoder.block.{i}.", block, x, encoded)
         x = self._norm("decoder.final_layer_norm", x)
         return x * self.shape.d_model**-0.5 if self.shape.scales_output else x
+
+    def _run(self, prefix: str, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """A block, whose linears' names begin with `prefix`, with what it keeps for backward, or without it."""
+        if not (self._checkpointing and torch.is_grad_enabled()):
+            return block(*inputs)
+        linears = (linear for name, linear in self._linears.items() if name.startswith(prefix))
+        return recomputed(block, inputs, [linear.b for linear in linears if linear.b.requires_grad])
+
+    def _decoder_block(
+        self, i: int, x: Tensor, encoded: Tensor, *, bias: Tensor, source_bias: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        block = f"decoder.block.{i}.layer"
+        x = self._self_attention(f"{block}.0", x, bias, cache, i)
+        x = self._cross_attention(f"{block}.1", x, encoded, source_bias, cache, i)
+        return self._feed_forward(f"{block}.2", x)
 
     def _self_attention(self, layer: str, x: Tensor, bias: Tensor, cache: Cache | None, block: int) -> Tensor:
         name, normed = f"{layer}.SelfAttention", self._norm(f"{layer}.layer_norm", x)
@@ -164,7 +202,7 @@ class T5:
 
     def _attend(self, name: str, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         queries = self._heads(self._linears[f"{name}.q"](x))
-        mixed = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0)
+        mixed = attend(queries, keys, values, bias)
         return self._linears[f"{name}.o"](mixed.transpose(1, 2).flatten(2))
 
     def _keys_values(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,20 +214,22 @@ class T5:
     def _norm(self, name: str, x: Tensor) -> Tensor:
         return rms_norm(x, self._plain[f"{name}.weight"], self.shape.epsilon)
 
-    def _embed(self, ids: Tensor) -> Tensor:
-        return self._embedding.rows_of(ids.flatten(), self.compute).view(*ids.shape, self.shape.d_model)
+    def _position_bias(self, side: str, n_queries: int, n_keys: int) -> Tensor:
+        """Relative position bias (1, heads, queries, keys) of the last `n_queries` of `n_keys` positions; −inf on the
+        decoder's future.
 
-    def _position_bias(self, side: str, start: int, n_queries: int, n_keys: int) -> Tensor:
-        """Relative position bias (1, heads, queries, keys) of queries at start…; −inf on the decoder's future."""
-        queries = torch.arange(start, start + n_queries)[:, None]
-        distance = torch.arange(n_keys)[None, :] - queries
-        both_ways = side == "encoder"
-        buckets = position_buckets(distance, both_ways, self.shape.n_buckets, self.shape.max_distance)
+        It depends on the distance alone, so a row of 2·keys − 1 biases is looked up and laid out once per query.
+        """
         table = self._plain[f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
-        bias = table.to(self.compute)[buckets.to(table.device)].permute(2, 0, 1)[None]
+        distances = torch.arange(1 - n_keys, n_keys, device=table.device)  # key − query
+        both_ways = side == "encoder"
+        buckets = position_buckets(distances, both_ways, self.shape.n_buckets, self.shape.max_distance)
+        row = table.to(self.compute)[buckets].t().contiguous()  # (heads, 2·keys − 1)
         if not both_ways:
-            bias = bias.masked_fill((distance > 0).to(table.device), -torch.inf)
-        return bias.contiguous()
+            row = row.masked_fill_(distances > 0, -torch.inf)
+        # Query q (counted from the end) reads the row from distance −(keys − 1 − q) on.
+        upside_down = row.as_strided((row.shape[0], n_queries, n_keys), (row.shape[1], 1, 1))
+        return upside_down.flip(1)[None]
 
 
 def position_buckets(distance: Tensor, both_ways: bool, n_buckets: int, max_distance: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -13,21 +13,28 @@ from edge_client.engine.batches import Batch, Order, micro_batches
 from edge_client.engine.checkpoint import Place, checkpoint_key, copy_into, interval_s, load_place, save_place
 from edge_client.engine.evaluate import held_out_examples, held_out_loss
 from edge_client.engine.model import Model, strands
+from edge_client.engine.prefix import Prefix
+from edge_client.engine.prefix_cache import Source
 from edge_client.engine.results import update_message, write_result
-from edge_client.engine.session import Meter, Session, Stopped
+from edge_client.engine.session import Meter, Session, Stopped, peaks
 from edge_client.engine.sketches import Sketches
 from edge_client.engine.tokeniser import Pair
 from edge_client.errors import ConfigError, DataError, NoPlanError
+from edge_client.examples import Example
 from edge_client.jobs import Job
-from edge_client.process import peak_bytes, return_free_memory
+from edge_client.process import resident_bytes, return_free_memory
 from wire.seeds import derive_seed
+
+TIDY_SHARE = 0.85
+"""Of the predicted peak: beyond it, memory that steps left free is given back to the system after each."""
 
 
 def train(job: Job, session: Session) -> dict[str, float]:
     """Run a "train" job and write its `Update`; the job's numbers.
 
     They are: loss (of the last step), held_out_loss (of the adapter as received; absent without held-out text),
-    n_examples (distinct training examples seen this round, which weighs the update), tokens_per_s, seconds, peak_bytes.
+    n_examples (distinct training examples seen this round, which weighs the update), tokens_per_s and seconds of the
+    steps, encode_s and encoded_tokens of the encoder's pass over what the cache lacked, peak_bytes.
 
     Resumes from `checkpoint_path` if that belongs to this very work; B is then the same to the last bit as without the
     interruption, on the same machine with the same number of threads. Raises ConfigError where the loss is not finite.
@@ -43,21 +50,29 @@ class _Round:
         self._data = session.data(job.data)
         if not self._data.train:
             raise DataError(f"{job.data} leaves no example to train on", "give at least two examples with --data")
-        base = session.base(job.base_folder, job.plan.format)
-        adapter = read_adapter(Path(job.adapter_path), job.run, job.task.version, job.plan.ranks)
-        self._model = Model(base, adapter, job.plan.compute, trains_encoder=self._settings.scope == "all")
         self._tokeniser = session.tokeniser(job)
+        self._order = self._round_order()
+        self._prefix = Prefix(job, session)
+        self._prefix.prepare(self._sources())
+        adapter = read_adapter(Path(job.adapter_path), job.run, job.task.version, job.plan.ranks)
+        self._model = Model(
+            session.base(job),
+            adapter,
+            job.plan.compute,
+            trains_encoder=self._settings.scope == "all",
+            checkpointing=job.plan.checkpointing,
+        )
         self._strands = strands(self._model.linears)
         if not self._strands and not job.task.sketch:
             raise NoPlanError("the plan trains no weight and no sketch is asked for", "give more memory with --memory")
         for name in self._strands:
             self._model.linears[name].train()
         self._adam = Adam(self._strands, self._settings.learning_rate)
-        self._sketches = Sketches(job.run, job.task.seed) if job.task.sketch else None
-        self._order = self._round_order()
+        self._sketches = Sketches(job.run, job.task.seed, self._model.device) if job.task.sketch else None
         self._key = checkpoint_key(job, self._data.train)
         self._numbers: dict[str, float] = {"step": 0.0, "sketch_tokens": 0.0}
         self._due_s = 0.0
+        self._ahead: list[Batch] = []
 
     def run(self) -> dict[str, float]:
         meter = Meter(self._session, "train", self._settings.local_steps)
@@ -67,7 +82,7 @@ class _Round:
         for step in range(int(self._numbers["step"]), self._settings.local_steps):
             loss, n_tokens = self._step(step)
             self._numbers |= {"step": step + 1, "loss": loss}
-            return_free_memory()
+            self._tidy()
             meter.count(step + 1, loss, n_tokens)
             stops = self._session.wants_stop()
             self._save(now=stops or step + 1 == self._settings.local_steps)
@@ -80,11 +95,25 @@ class _Round:
         seed = derive_seed(self._job.task.seed, "order", self._job.task.round, self._job.device)
         return Order(lengths, self._settings.batch, self._settings.local_steps, seed)
 
+    def _sources(self) -> Iterator[Source]:
+        """Of every example of the round, and of those that the received adapter is evaluated on."""
+        for index in self._order.distinct():
+            yield self._pair(index).source
+        for example in held_out_examples(self._job, self._session):
+            yield self._tokenised(example).source
+
+    def _tidy(self) -> None:
+        """Give free memory back once it nears the prediction. Doing so costs: pages that return must be cleared."""
+        if resident_bytes() > TIDY_SHARE * self._job.plan.predicted_peak_bytes:
+            return_free_memory()
+
     # --- one step --------------------------------------------------------------------------------------------------
 
     def _step(self, step: int) -> tuple[float, int]:
         """One optimiser step; its mean loss per target token, and its tokens."""
-        batches = self._batches(step)
+        batches = self._ahead or self._batches(step)
+        self._ahead = self._batches(step + 1) if step + 1 < self._settings.local_steps else []
+        self._prefix.read_ahead(self._ahead)
         n_labels = sum(batch.n_target_tokens for batch in batches)
         first_place = step * len(batches)
         loss = sum(self._backward(batch, first_place + i) for i, batch in enumerate(batches)) / n_labels
@@ -101,7 +130,7 @@ class _Round:
         sketches = self._sketches if place >= self._first_sketched else None
         if sketches is not None:
             sketches.attach(self._model.linears)
-        loss = self._model.loss_sum(batch)
+        loss = self._model.loss_sum(batch, self._prefix.encoded(batch))
         loss.backward()  # type: ignore[no-untyped-call]
         if sketches is not None:
             sketches.count(batch.n_target_tokens)
@@ -119,19 +148,18 @@ class _Round:
         return list(micro_batches(pairs, self._job.plan.micro_batch, shape.pad_id, shape.start_id))
 
     def _pair(self, index: int) -> Pair:
-        settings = self._settings
-        return self._tokeniser.pair(self._data.train[index], settings.max_source_tokens, settings.max_target_tokens)
+        return self._tokenised(self._data.train[index])
+
+    def _tokenised(self, example: Example) -> Pair:
+        return self._tokeniser.pair(example, self._settings.max_source_tokens, self._settings.max_target_tokens)
 
     # --- before and after ------------------------------------------------------------------------------------------
 
     def _evaluate_received(self) -> None:
-        settings = self._settings
-        pairs = [
-            self._tokeniser.pair(example, settings.max_source_tokens, settings.max_target_tokens)
-            for example in held_out_examples(self._job, self._session)
-        ]
+        pairs = [self._tokenised(example) for example in held_out_examples(self._job, self._session)]
         if pairs:
-            self._numbers["held_out_loss"], _ = held_out_loss(self._model, self._job, self._session, pairs)
+            loss, _ = held_out_loss(self._model, self._prefix, self._job, self._session, pairs)
+            self._numbers["held_out_loss"] = loss
         self._save(now=True)
 
     def _finish(self, meter: Meter) -> dict[str, float]:
@@ -140,12 +168,17 @@ class _Round:
         message = update_message(self._job, n_examples, self._strands, sketches)
         write_result(Path(self._job.result_path), message)
         kept = {name: value for name, value in self._numbers.items() if name in ("loss", "held_out_loss")}
-        return kept | {
-            "n_examples": float(n_examples),
-            "tokens_per_s": meter.tokens_per_s,
-            "seconds": meter.seconds,
-            "peak_bytes": float(peak_bytes()),
-        }
+        return (
+            kept
+            | {
+                "n_examples": float(n_examples),
+                "tokens_per_s": meter.tokens_per_s,
+                "seconds": meter.seconds,
+                "encode_s": self._prefix.seconds,
+                "encoded_tokens": float(self._prefix.n_tokens),
+            }
+            | peaks(self._model.device)
+        )
 
     # --- the place in the round ------------------------------------------------------------------------------------
 

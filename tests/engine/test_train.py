@@ -61,7 +61,7 @@ def test_update_is_what_the_server_checks(make_job: Jobs) -> None:
     assert all(part.sketch is not None for part in update.parts)
     assert update.n_examples == values["n_examples"] == 24  # 4 steps of 6, fewer than the board holds
     assert set(values) == {
-        "loss", "held_out_loss", "n_examples", "tokens_per_s", "seconds", "peak_bytes"
+        "loss", "held_out_loss", "n_examples", "tokens_per_s", "seconds", "encode_s", "encoded_tokens", "peak_bytes"
     }  # fmt: skip
     assert all(math.isfinite(value) for value in values.values())
 
@@ -224,10 +224,11 @@ def test_session_keeps_base_and_data(make_job: Jobs) -> None:
     """The base is loaded once for jobs that agree on folder and format."""
     job, session = make_job(), Session()
 
-    first = session.base(job.base_folder, "int8")
+    first = session.base(job)
+    other = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, format="int8"))
 
-    assert session.base(job.base_folder, "int8") is first
-    assert session.base(job.base_folder, "fp32") is not first
+    assert session.base(job) is first
+    assert session.base(other) is not first
     assert session.data(job.data) is session.data(job.data)
 
 

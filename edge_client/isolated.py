@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -35,10 +36,18 @@ class IsolatedError(ClientError):
         self.exit_code = ExitCode(exit_code)
 
 
-def run_isolated(call: Callable[[], T], kind: type[T]) -> T:
+WHILE_READING = (
+    "reading the data took more memory than this board has",
+    "split the data into smaller files and give one of them",
+)
+"""Message and hint for a child that the kernel killed while it read a board's data."""
+
+
+def run_isolated(call: Callable[[], T], kind: type[T], *, if_killed: tuple[str, str] = WHILE_READING) -> T:
     """`call()` in a forked child; its result must be a `kind` that msgspec can encode.
 
-    Call it while this process has one thread and no event loop. Raises IsolatedError for the call's ClientError.
+    Call it while this process has one thread and no event loop. Raises IsolatedError for the call's ClientError, and
+    with the message and hint `if_killed` where the kernel ended the child because memory ran out.
     """
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -50,7 +59,7 @@ def run_isolated(call: Callable[[], T], kind: type[T]) -> T:
         data = pipe.read()
     _, status = os.waitpid(child, 0)
     if not data:
-        raise _died(os.waitstatus_to_exitcode(status))
+        raise _died(os.waitstatus_to_exitcode(status), if_killed)
     outcome = msgspec.msgpack.decode(data, type=_Outcome)
     if outcome.exit_code:
         raise IsolatedError(outcome.exit_code, outcome.message, outcome.hint)
@@ -66,18 +75,23 @@ def _child(call: Callable[[], T], write_end: int) -> None:
             outcome = _Outcome(msgspec.msgpack.encode(call()))
         except ClientError as error:
             outcome = _Outcome(exit_code=int(error.exit_code), message=error.message, hint=error.hint)
+            _show_traceback()
         with os.fdopen(write_end, "wb") as pipe:
             pipe.write(msgspec.msgpack.encode(outcome))
         status = 0
+    except BaseException:
+        _show_traceback()  # all that the parent learns is that there was an error
+        raise
     finally:
         os._exit(status)
 
 
-def _died(status: int) -> IsolatedError:
+def _show_traceback() -> None:
+    if os.environ.get("BRAID_DEBUG"):
+        traceback.print_exc()
+
+
+def _died(status: int, if_killed: tuple[str, str]) -> IsolatedError:
     if status == -signal.SIGKILL:
-        return IsolatedError(
-            ExitCode.MEMORY,
-            "reading the data took more memory than this board has",
-            "split the data into smaller files and give one of them",
-        )
+        return IsolatedError(ExitCode.MEMORY, *if_killed)
     return IsolatedError(ExitCode.INTERNAL, f"a check ended with status {status}", "run again with --debug")

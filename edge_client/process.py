@@ -18,6 +18,10 @@ TRIM_THRESHOLD_BYTES = 2**31 - 1
 """Free memory at the heap's end that malloc keeps: all of it. Given back, it returns as pages that the kernel must
 clear, for a third of the time of a training step; the trainer gives it back when it comes near its plan's peak."""
 
+CAREFUL_SHARE = 0.75
+"""Of a planned peak that is the limit itself: up to here a training step keeps what the one before left free. Where the
+limit is a quarter above the peak, it keeps all."""
+
 SPINS = 10_000
 """Turns of OpenMP's waiting loop before a thread sleeps: some ten microseconds."""
 
@@ -50,8 +54,19 @@ def return_free_memory() -> None:
         trim(0)
 
 
+def return_memory_near(peak_bytes: int, limit_bytes: int) -> None:
+    """Give free memory back if what is held nears `peak_bytes`, the peak that was planned under a limit.
+
+    Doing so costs: pages that come back must be cleared by the kernel, which takes longer than to compute on them. So
+    it is done the earlier the less the limit leaves above the peak.
+    """
+    tight = 1 - CAREFUL_SHARE
+    if resident_bytes() > max(CAREFUL_SHARE * peak_bytes, min(peak_bytes, limit_bytes - tight * peak_bytes)):
+        return_free_memory()
+
+
 def keep_malloc_small() -> None:
-    """One arena, and only the largest blocks returned at once. Call before threads start; does nothing without glibc."""
+    """One arena, and only the largest blocks returned at once. Call before threads start; glibc only."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)

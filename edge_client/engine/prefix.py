@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from edge_client.engine.batches import Batch
-from edge_client.engine.encoder_pass import encode_sources
+from edge_client.engine.encoder_pass import HIDDEN_BYTES, encode_sources
 from edge_client.engine.model import DTYPES
 from edge_client.engine.prefix_cache import Origin, PrefixCache, Source
 from edge_client.engine.session import Meter, Session
 from edge_client.jobs import Job
-from edge_client.process import return_free_memory
+from edge_client.process import resident_bytes, return_free_memory
+
+LEAST_HIDDEN_BYTES = 8 << 20
+"""For the chunk of hidden states that the encoder works on, where the plan leaves little. A few thousand tokens: enough
+that a block is read for many."""
 
 SOURCES_AT_ONCE = 512
 """Sources whose ids are in memory together while the cache is filled: 10 MB at 512 tokens each."""
@@ -64,7 +68,7 @@ class Prefix:
         if lost:
             self._encode(lost, into=found)
         rows = [found[ids] for ids in sources]
-        return torch.stack([_padded(row, width) for row in rows if row is not None]).to(self._device)
+        return stacked([row for row in rows if row is not None], width).to(self._device)
 
     def read_ahead(self, batches: Iterable[Batch]) -> None:
         """Ask the system to read what these batches will need, while others are computed."""
@@ -90,10 +94,17 @@ class Prefix:
             tell=lambda n_done, n_tokens: meter.count(n_done, 0.0, n_tokens),
             check_stop=self._session.check_stop,
             device=self._device,
+            hidden_bytes=self._hidden_bytes(),
         )
         self.seconds += meter.seconds
         self.n_tokens += sum(map(len, sources))
         return_free_memory()
+
+
+    def _hidden_bytes(self) -> int:
+        """Memory for the chunk of hidden states: a quarter of what the plan leaves, for there are temporaries beside."""
+        spare_bytes = self._job.plan.predicted_peak_bytes - resident_bytes()
+        return max(LEAST_HIDDEN_BYTES, min(HIDDEN_BYTES, spare_bytes // 4))
 
 
 def _open_cache(job: Job, session: Session) -> PrefixCache | None:
@@ -103,5 +114,6 @@ def _open_cache(job: Job, session: Session) -> PrefixCache | None:
     return PrefixCache(Path(job.cache_path), origin, session.config(job)["d_model"], job.cache_limit_bytes)
 
 
-def _padded(hidden: Tensor, width: int) -> Tensor:
-    return torch.nn.functional.pad(hidden, (0, 0, 0, width - hidden.shape[0]))
+def stacked(rows: Sequence[Tensor], width: int) -> Tensor:
+    """(batch, width, d) of hidden states (tokens, d), zeros on padding, which no attention sees."""
+    return torch.stack([torch.nn.functional.pad(row, (0, 0, 0, width - row.shape[0])) for row in rows])

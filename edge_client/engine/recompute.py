@@ -38,8 +38,24 @@ class _Recomputed(torch.autograd.Function):
             for tensor, needs in zip(tensors[: ctx.n_inputs], wanted, strict=False)
         ]
         leaves = [*inputs, *tensors[ctx.n_inputs :]]
+        asked = [leaf for leaf, needs in zip(leaves, wanted, strict=True) if needs]
         with torch.enable_grad():
             y = ctx.block(*inputs)
-        asked = [leaf for leaf, needs in zip(leaves, wanted, strict=True) if needs]
-        found = iter(torch.autograd.grad(y, asked, grads[0], allow_unused=True))
+            pull = _Pull.apply(y, grads[0])
+        found = iter(torch.autograd.grad(pull, asked, allow_unused=True))
         return None, None, *(next(found) if needs else None for needs in wanted)
+
+
+class _Pull(torch.autograd.Function):
+    """A number whose gradient by `y` is `grad`: asked for the gradient of anything but a number, torch imports its
+    symbolic algebra, 33 MiB of it."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, grad: Tensor) -> Tensor:
+        ctx.save_for_backward(grad)
+        return y.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = ctx.saved_tensors
+        return grad, None

@@ -22,11 +22,8 @@ from edge_client.engine.tokeniser import Pair
 from edge_client.errors import ConfigError, DataError, NoPlanError
 from edge_client.examples import Example
 from edge_client.jobs import Job
-from edge_client.process import resident_bytes, return_free_memory
+from edge_client.process import return_memory_near
 from wire.seeds import derive_seed
-
-TIDY_SHARE = 0.85
-"""Of the predicted peak: beyond it, memory that steps left free is given back to the system after each."""
 
 
 def train(job: Job, session: Session) -> dict[str, float]:
@@ -75,14 +72,14 @@ class _Round:
         self._ahead: list[Batch] = []
 
     def run(self) -> dict[str, float]:
-        meter = Meter(self._session, "train", self._settings.local_steps)
+        plan, meter = self._job.plan, Meter(self._session, "train", self._settings.local_steps)
         if not self._resume():
             self._evaluate_received()
             meter = Meter(self._session, "train", self._settings.local_steps)
         for step in range(int(self._numbers["step"]), self._settings.local_steps):
             loss, n_tokens = self._step(step)
             self._numbers |= {"step": step + 1, "loss": loss}
-            self._tidy()
+            return_memory_near(plan.predicted_peak_bytes, plan.budget_bytes)
             meter.count(step + 1, loss, n_tokens)
             stops = self._session.wants_stop()
             self._save(now=stops or step + 1 == self._settings.local_steps)
@@ -101,11 +98,6 @@ class _Round:
             yield self._pair(index).source
         for example in held_out_examples(self._job, self._session):
             yield self._tokenised(example).source
-
-    def _tidy(self) -> None:
-        """Give free memory back once it nears the prediction. Doing so costs: pages that return must be cleared."""
-        if resident_bytes() > TIDY_SHARE * self._job.plan.predicted_peak_bytes:
-            return_free_memory()
 
     # --- one step --------------------------------------------------------------------------------------------------
 

@@ -180,7 +180,7 @@ def test_resuming_from_a_checkpoint_gives_the_same_bits(make_job: Jobs, tmp_path
 def test_memory_is_given_back_only_near_the_plan(make_job: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step far below its plan's peak keeps its free pages; one near it returns them."""
     returned: list[int] = []
-    monkeypatch.setattr("edge_client.engine.train.return_free_memory", lambda: returned.append(1))
+    monkeypatch.setattr("edge_client.process.return_free_memory", lambda: returned.append(1))
 
     for predicted_peak_bytes, times in ((1 << 40, 0), (1, 4)):
         returned.clear()

@@ -1,79 +1,148 @@
-"""Predicted over measured peak memory of the training worker, each setting in a fresh process on the builtin base.
+"""Predicted over measured peak memory of the training worker, each setting in a fresh process.
 
-    python -m benchmarks.memory_prediction          # about four minutes on two cores
+    python -m benchmarks.memory_prediction                # some minutes on two cores
+    python -m benchmarks.memory_prediction --base small   # only the settings of one base
 
-A run trains a whole round with a sketch on this machine's networkx docstrings, so that batches of many lengths occur.
-Measured is the worker's VmHWM.
+`builtin` is the base that Braid brings, on this machine's networkx docstrings, whose lengths differ; the others have
+FLAN-T5's true shapes with random values, on texts as long as the settings allow. Each setting is a round of few steps
+with a sketch, the encoding pass included where there is a cache. Measured is the worker's VmHWM.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import os
-import platform
+import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 import builtin_base
 from aggregator.merge.braid import cut, random_basis
 from aggregator.merge.state import initial_state
-from edge_client.allot import allot, strand_order
+from benchmarks.machine import MIB, describe_machine
+from edge_client.allot import allot, basis_rows, strand_order
 from edge_client.frames import read_frame, write_frame
-from edge_client.jobs import Compute, Done, Event, Failed, Format, Job, Plan
-from edge_client.memory import predict_peak
+from edge_client.jobs import CacheDtype, Compute, Done, Event, Failed, Format, Job, Plan
+from edge_client.memory import Breakdown, predict_peak
+from quantize.random_base import SPECIAL_PIECES, VOCABULARY, write_random_base
 from wire.codec import encode
 from wire.limits import PROTOCOL_VERSION
 from wire.manifest import manifest_digest, t5_weights
 from wire.messages import Adapter, Base, RunInfo, Scope, Task, TrainSettings
+from wire.seeds import derive_seed
 
-DATA = "builtin:docstrings/networkx"
+BUILTIN = "builtin"
+BUILTIN_DATA = "builtin:docstrings/networkx"
+CACHE_LIMIT_BYTES = 1 << 30
+MAX_RANK = 32
 SEED = 7
-MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """`share` of all strands is trained; lengths in tokens."""
+    """`share` of all strands is trained; lengths in tokens. `compute` bf16 unless the base is fp32."""
 
+    base: str
     format: Format
     scope: Scope
     micro_batch: int
     source: int
     target: int
     share: float
-    max_rank: int
-    steps: int
+    steps: int = 4
+    cache: CacheDtype = "none"
+    checkpointing: bool = False
 
     @property
     def compute(self) -> Compute:
         return "fp32" if self.format == "fp32" else "bf16"
 
+    @property
+    def extras(self) -> str:
+        return ", ".join([f"{self.cache} cache"] * (self.cache != "none") + ["checkpointing"] * self.checkpointing)
+
 
 SETTINGS = (
-    Setting("bf16", "all", 16, 192, 32, 1.0, 32, 24),
-    Setting("fp32", "all", 16, 192, 32, 1.0, 32, 16),
-    Setting("nf4", "all", 16, 192, 32, 0.25, 32, 16),
-    Setting("int8", "all", 8, 192, 32, 0.25, 32, 24),
-    Setting("bf16", "decoder", 16, 192, 32, 0.5, 32, 24),
-    Setting("fp32", "all", 32, 192, 32, 1.0, 32, 12),
-    Setting("bf16", "all", 32, 192, 32, 1.0, 32, 12),
-    Setting("nf4", "all", 32, 192, 32, 0.1, 32, 12),
+    Setting(BUILTIN, "bf16", "all", 16, 192, 32, 1.0, steps=24),
+    Setting(BUILTIN, "fp32", "all", 32, 192, 32, 1.0, steps=12),
+    Setting(BUILTIN, "nf4", "all", 32, 192, 32, 0.25, steps=12),
+    Setting(BUILTIN, "int8", "all", 32, 192, 32, 1.0, steps=12, checkpointing=True),
+    Setting(BUILTIN, "bf16", "decoder", 16, 192, 32, 0.5, steps=24),
+    Setting(BUILTIN, "bf16", "decoder", 32, 192, 32, 1.0, steps=12, cache="bf16"),
+    Setting(BUILTIN, "fp32", "decoder", 32, 192, 32, 1.0, steps=12, cache="int8"),
+    Setting("small", "bf16", "all", 4, 512, 64, 0.5),
+    Setting("small", "nf4", "all", 4, 512, 64, 0.5, checkpointing=True),
+    Setting("small", "fp32", "all", 2, 512, 64, 0.25),
+    Setting("small", "bf16", "decoder", 4, 512, 64, 0.5),
+    Setting("small", "nf4", "decoder", 4, 512, 64, 0.5, cache="bf16"),
+    Setting("small", "int8", "decoder", 4, 512, 64, 0.5, cache="int8", checkpointing=True),
+    Setting("small", "fp32", "decoder", 4, 512, 64, 0.25, cache="bf16"),
+    Setting("base", "int8", "all", 2, 512, 64, 0.25, steps=3),
+    Setting("base", "nf4", "all", 4, 512, 64, 0.25, steps=3, checkpointing=True),
+    Setting("base", "bf16", "decoder", 4, 512, 64, 0.5, steps=3, cache="bf16"),
+    Setting("base", "nf4", "decoder", 4, 512, 64, 0.25, steps=3, cache="int8", checkpointing=True),
+    Setting("base", "nf4", "decoder", 4, 512, 64, 0.25, steps=3),
 )
 
 
-def run_info(setting: Setting) -> RunInfo:
-    config = json.loads((builtin_base.folder() / "config.json").read_text())
-    weights = t5_weights(config, setting.scope)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = list(dict.fromkeys(setting.base for setting in SETTINGS))
+    parser.add_argument("--base", choices=names, help="only this base's settings")
+    chosen = parser.parse_args().base
+    print(f"{describe_machine('torch')}\n")
+    columns = "base, format, scope, , micro-batch, lengths, strands, predicted MiB, measured MiB, ratio, tokens/s"
+    print(f"| {columns.replace(', ', ' | ')} |")
+    print("| --- " * (columns.count(",") + 1) + "|")
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        bases = {name: _base(name, Path(folder) / name) for name in names if chosen in (None, name)}
+        for setting in SETTINGS:
+            if setting.base in bases:
+                ratios.append(_compare(setting, bases[setting.base]))
+    print(f"\npredicted/measured {min(ratios):.2f} to {max(ratios):.2f}")
+
+
+def _base(name: str, folder: Path) -> Path:
+    if name == BUILTIN:
+        return builtin_base.folder()
+    write_random_base(folder, name, seed=SEED)
+    return folder
+
+
+def _compare(setting: Setting, base_folder: Path) -> float:
+    """Print a setting's row; predicted over measured."""
+    run = run_info(setting, json.loads((base_folder / "config.json").read_text()))
+    with tempfile.TemporaryDirectory() as folder:
+        job, predicted = make_job(setting, run, base_folder, Path(folder))
+        values = work(job)
+    ratio = predicted.total_bytes / values["peak_bytes"]
+    print(
+        f"| {setting.base} | {setting.format} | {setting.scope} | {setting.extras} | {setting.micro_batch} "
+        f"| {setting.source}/{setting.target} | {sum(job.plan.ranks)} | {predicted.total_bytes / MIB:.0f} "
+        f"| {values['peak_bytes'] / MIB:.0f} | {ratio:.2f} | {values['tokens_per_s']:,.0f} |",
+        flush=True,
+    )
+    return ratio
+
+
+# --- the job ---------------------------------------------------------------------------------------------------------
+
+
+def run_info(setting: Setting, config: Mapping[str, Any]) -> RunInfo:
+    weights = t5_weights(dict(config), setting.scope)
     return RunInfo(
         protocol=PROTOCOL_VERSION,
         run_id="benchmark",
         state="training",
-        base=Base(model="builtin", digest="0" * 64),
+        base=Base(model=setting.base, digest="0" * 64),
         weights=weights,
         manifest=manifest_digest(weights),
         settings=TrainSettings(
@@ -87,46 +156,66 @@ def run_info(setting: Setting) -> RunInfo:
             sketch_batches=2,
             seed=SEED,
         ),
-        max_rank=setting.max_rank,
-        server_rank=setting.max_rank,
+        max_rank=MAX_RANK,
+        server_rank=MAX_RANK,
         rounds=1,
         round=1,
         version=1,
     )
 
 
-def job(setting: Setting, run: RunInfo, predicted_bytes: int, folder: Path) -> Job:
-    """A training job on a random basis, its adapter written into `folder`."""
-    ranks = allot(strand_order(run), len(run.weights), int(setting.share * sum(full_ranks(run))))
+def make_job(setting: Setting, run: RunInfo, base_folder: Path, folder: Path) -> tuple[Job, Breakdown]:
+    """A training job on a random basis and what is predicted for it; its files go into `folder`."""
+    ranks = allot(strand_order(run), len(run.weights), int(setting.share * sum(basis_rows(run))))
+    config = json.loads((base_folder / "config.json").read_text())
+    chosen: dict[str, Any] = {"checkpointing": setting.checkpointing, "cache": setting.cache}
+    predicted = predict_peak(config, run, setting.format, setting.compute, setting.micro_batch, ranks, **chosen)
+    _write_adapter(folder / "adapter", run, ranks)
+    plan = Plan(
+        format=setting.format,
+        compute=setting.compute,
+        micro_batch=setting.micro_batch,
+        ranks=ranks,
+        predicted_peak_bytes=predicted.total_bytes,
+        budget_bytes=predicted.total_bytes,
+        **chosen,
+    )
+    job = Job(
+        kind="train",
+        base_folder=str(base_folder),
+        data=BUILTIN_DATA if setting.base == BUILTIN else _write_text(folder / "text.jsonl", setting),
+        device="benchmark",
+        run=run,
+        task=Task(kind="train", run_id=run.run_id, round=1, version=1, seed=SEED, sketch=True),
+        plan=plan,
+        adapter_path=str(folder / "adapter"),
+        result_path=str(folder / "update"),
+        cache_path=str(folder / "cache"),
+        cache_limit_bytes=CACHE_LIMIT_BYTES,
+        max_eval_examples=48 if setting.base == BUILTIN else setting.micro_batch,
+        threads=1,
+    )
+    return job, predicted
+
+
+def _write_adapter(path: Path, run: RunInfo, ranks: Sequence[int]) -> None:
     state = random_basis(initial_state(run.weights), max_rank=run.max_rank, seed=SEED)
     adapter = Adapter(
         protocol=PROTOCOL_VERSION, run_id=run.run_id, version=1, manifest=run.manifest, parts=cut(state, ranks, "bf16")
     )
-    (folder / "adapter").write_bytes(encode(adapter))
-    return Job(
-        kind="train",
-        base_folder=str(builtin_base.folder()),
-        data=DATA,
-        device="benchmark",
-        run=run,
-        task=Task(kind="train", run_id=run.run_id, round=1, version=1, seed=SEED, sketch=True),
-        plan=Plan(
-            format=setting.format,
-            compute=setting.compute,
-            micro_batch=setting.micro_batch,
-            ranks=ranks,
-            predicted_peak_bytes=predicted_bytes,
-            budget_bytes=predicted_bytes,
-        ),
-        adapter_path=str(folder / "adapter"),
-        result_path=str(folder / "update"),
-        max_eval_examples=48,
-        threads=1,
-    )
+    path.write_bytes(encode(adapter))
 
 
-def full_ranks(run: RunInfo) -> list[int]:
-    return [min(run.max_rank, weight.rows, weight.columns) for weight in run.weights]
+def _write_text(path: Path, setting: Setting) -> str:
+    """Random words of the random base, more of them than the settings allow tokens; a tenth is held out."""
+    words = random.Random(derive_seed(SEED, "text"))
+
+    def text(count: int) -> str:
+        return " ".join(f"w{words.randrange(VOCABULARY - len(SPECIAL_PIECES))}" for _ in range(count))
+
+    rows = [{"source": text(setting.source), "target": text(setting.target)} for _ in range(80)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
 
 
 def work(job: Job) -> dict[str, float]:
@@ -146,29 +235,6 @@ def work(job: Job) -> dict[str, float]:
             worker.wait()
             return event.values
     raise SystemExit("the worker ended without an answer")
-
-
-def main() -> None:
-    config = json.loads((builtin_base.folder() / "config.json").read_text())
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, builtin base\n")
-    print("| format | scope | micro-batch | lengths | strands | predicted MiB | measured MiB | ratio | tokens/s |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    ratios = []
-    for setting in SETTINGS:
-        run = run_info(setting)
-        ranks = allot(strand_order(run), len(run.weights), int(setting.share * sum(full_ranks(run))))
-        predicted = predict_peak(config, run, setting.format, setting.compute, setting.micro_batch, ranks)
-        with tempfile.TemporaryDirectory() as folder:
-            values = work(job(setting, run, predicted.total_bytes, Path(folder)))
-        ratio = predicted.total_bytes / values["peak_bytes"]
-        ratios.append(ratio)
-        print(
-            f"| {setting.format} | {setting.scope} | {setting.micro_batch} | {setting.source}/{setting.target} "
-            f"| {sum(ranks)} | {predicted.total_bytes / MIB:.0f} | {values['peak_bytes'] / MIB:.0f} | {ratio:.2f} "
-            f"| {values['tokens_per_s']:,.0f} |",
-            flush=True,
-        )
-    print(f"\npredicted/measured {min(ratios):.2f} to {max(ratios):.2f}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_client.errors import ConfigError
+from edge_client.jobs import Device
 
 SYSTEM_RESERVE_BYTES = 32 << 20
 """Left alone when the budget comes from MemAvailable: the kernel needs some of it as soon as a program allocates."""
@@ -27,7 +28,8 @@ _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{letter}iB": 1 << (10 * power) for power, letter in enumerate("KMGT", 1)}
 _UNITS |= {f"{letter}{b}": 10 ** (3 * power) for power, letter in enumerate("KMGT", 1) for b in ("", "B")}
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
-# CPU flags that mean bf16 multiply-accumulate in hardware; without them bf16 is emulated and slower than fp32.
+# CPU flags that mean bf16 multiply-accumulate in hardware; without them bf16 is emulated and slower than fp32. Only a
+# first guess: where torch is installed, edge_client/arithmetic.py measures.
 _BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 
 
@@ -40,8 +42,9 @@ class Board:
         memory_source: sentence that says where that number comes from.
         cpu_count: processors this process may run on, cgroup quota included, at least 1.
         machine: processor architecture, e.g. "aarch64".
-        bf16_fast: whether the processor multiplies bf16 in hardware.
+        bf16_fast: whether bf16 products are the faster ones; guessed from the processor's flags until measured.
         model: the board's own name (Jetson, Raspberry Pi), "" where it tells none.
+        device: where training runs; the processor until measured.
     """
 
     memory_bytes: int
@@ -50,6 +53,7 @@ class Board:
     machine: str
     bf16_fast: bool
     model: str = ""
+    device: Device = "cpu"
 
 
 def probe_board(memory_override_bytes: int | None = None, root: Path = Path("/")) -> Board:
@@ -68,18 +72,18 @@ def probe_board(memory_override_bytes: int | None = None, root: Path = Path("/")
     )
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, what: str = "memory") -> int:
     """Bytes of "500MiB" (2^20), "800M" or "800MB" (10^6), "1.5GiB", "1073741824".
 
-    Raises ConfigError for anything else; the sentence shows what is understood.
+    Raises ConfigError for anything else; the sentence says that `what` has no such size and what is understood.
     """
     match = _SIZE.fullmatch(text)
     units = {unit.lower(): size for unit, size in _UNITS.items()}
     if match is None or match[2].lower() not in units:
-        raise ConfigError(f"{text!r} is not a memory size", "write it as 500MiB, 1.5GiB or 800M")
+        raise ConfigError(f"{text!r} is not a {what} size", "write it as 500MiB, 1.5GiB or 800M")
     size = float(match[1]) * units[match[2].lower()]
     if not 1 <= size < UNLIMITED_BYTES:
-        raise ConfigError(f"{text!r} is out of range for a memory size", "write it as 500MiB, 1.5GiB or 800M")
+        raise ConfigError(f"{text!r} is out of range for a {what} size", "write it as 500MiB, 1.5GiB or 800M")
     return int(size)
 
 

@@ -48,6 +48,8 @@ class BoardSetup:
         threads: processors for the worker, 0 for torch's choice.
         eval_examples: held-out examples that are looked at, at most.
         work: folder for files of tasks.
+        cache: folder for the encoder's output.
+        cache_bytes: what that folder may take.
     """
 
     device: str
@@ -57,6 +59,8 @@ class BoardSetup:
     threads: int
     eval_examples: int
     work: Path
+    cache: Path
+    cache_bytes: int
 
 
 class BoardWork:
@@ -227,6 +231,8 @@ class BoardWork:
             adapter_path="" if task.kind == "profile" else str(files.adapter),
             result_path="" if task.kind == "evaluate" else str(files.result),
             checkpoint_path=str(files.checkpoint) if task.kind == "train" else "",
+            cache_path=str(self._board.cache) if plan.cache != "none" else "",
+            cache_limit_bytes=self._board.cache_bytes if plan.cache != "none" else 0,
             rouge=task.kind == "evaluate",
             max_eval_examples=self._board.eval_examples,
             threads=self._board.threads,

@@ -19,6 +19,7 @@ from edge_client.errors import ClientError, ExitCode
 COMMANDS = {
     "join": "edge_client.cli_join",
     "plan": "edge_client.cli_plan",
+    "bench": "edge_client.cli_bench",
     "status": "edge_client.cli_state",
     "leave": "edge_client.cli_state",
     "generate": "edge_client.cli_generate",

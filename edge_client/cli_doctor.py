@@ -5,29 +5,35 @@ from __future__ import annotations
 import json
 import platform
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
+from edge_client.arithmetic import known_arithmetic, with_arithmetic
 from edge_client.board import probe_board, show_size
-from edge_client.cli_options import debug_option
+from edge_client.cli_options import debug_option, state_option
 from edge_client.packages import require_packages, versions
 
 
 @click.command()
+@state_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @debug_option
-def doctor(as_json: bool, debug: bool) -> None:
+def doctor(state: Path, as_json: bool, debug: bool) -> None:
     """Check this board: memory, processors, arithmetic, and installed packages. Status 3 if something is missing."""
     del debug
-    found = examine()
+    found = examine(state.expanduser())
     click.echo(json.dumps(found) if as_json else "\n".join(_lines(found)))
     require_packages()
 
 
-def examine() -> dict[str, Any]:
-    """The findings, as plain values. `packages` maps a name to its version, or None where it is not installed."""
-    board = probe_board()
+def examine(state: Path) -> dict[str, Any]:
+    """The findings, as plain values. `packages` maps a name to its version, or None where it is not installed;
+    `arithmetic` is None where torch is not installed or cannot be loaded."""
+    arithmetic = known_arithmetic(state)
+    board = with_arithmetic(probe_board(), arithmetic)
     return {
         "board": board.model or platform.node(),
         "machine": board.machine,
@@ -36,6 +42,7 @@ def examine() -> dict[str, Any]:
         "memory_source": board.memory_source,
         "cpu_count": board.cpu_count,
         "bf16": "fast" if board.bf16_fast else "emulated",
+        "arithmetic": msgspec.to_builtins(arithmetic),
         "nf4": "plain torch" if find_spec("torch") else "needs torch",
         "packages": versions(),
         "builtin_base": find_spec("builtin_base") is not None,
@@ -43,13 +50,24 @@ def examine() -> dict[str, Any]:
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    bf16 = "in hardware" if found["bf16"] == "fast" else "emulated, so fp32 is used"
     lines = [
         f"board       {found['board']} ({found['machine']}), Python {found['python']}",
         f"memory      {show_size(found['memory_bytes'])} ({found['memory_source']})",
-        f"processors  {found['cpu_count']}; bf16 {bf16}",
+        f"processors  {found['cpu_count']}",
+        f"arithmetic  {_arithmetic(found)}",
         f"4-bit base  {'ready' if find_spec('torch') else 'needs torch'}",
         f"base        builtin is {'here' if found['builtin_base'] else 'not installed'}",
     ]
     lines += [f"{name:<16}{number or 'not installed'}" for name, number in found["packages"].items()]
     return lines
+
+
+def _arithmetic(found: dict[str, Any]) -> str:
+    """Measured speeds, or what the processor's flags say."""
+    measured = found["arithmetic"]
+    if measured is None:
+        guess = "bf16 in hardware" if found["bf16"] == "fast" else "bf16 emulated, so fp32 is used"
+        return f"{guess} (from the processor's flags; torch is needed to measure)"
+    speeds = f"bf16 {measured['bf16_gflops']:.0f}, fp32 {measured['fp32_gflops']:.0f} GFLOP/s measured"
+    chosen = "bf16" if found["bf16"] == "fast" else "fp32"
+    return f"{speeds} on {measured['device_name']}; {chosen} is used"

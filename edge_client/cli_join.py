@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edge_client.cli_options import debug_option, state_option
+from edge_client.cli_options import cache_option, debug_option, state_option
 from edge_client.config import JoinSettings, normalise_server, read_config
 
 
@@ -38,6 +38,7 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
 @click.option(
     "--memory", envvar="BRAID_MEMORY", default="", help="Memory to use, such as 800MiB.  [default: what is free]"
 )
+@cache_option
 @state_option
 @click.option(
     "--name", envvar="BRAID_NAME", default=socket.gethostname, help="Name on the server's page.  [default: host]"
@@ -72,6 +73,7 @@ def join(
     data: str,
     model: str,
     memory: str,
+    cache: str,
     state: Path,
     name: str,
     wait: bool,
@@ -97,6 +99,7 @@ def join(
         wait=wait,
         threads=threads,
         eval_examples=eval_examples,
+        cache=cache,
     )
     from edge_client.console import Console  # aiohttp and what comes with it are loaded only here
     from edge_client.join import join as run

@@ -24,6 +24,17 @@ def debug_option(command: click.decorators.FC) -> click.decorators.FC:
     return option(command)
 
 
+def cache_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--cache SIZE."""
+    option = click.option(
+        "--cache",
+        envvar="BRAID_CACHE",
+        default="",
+        help="Disk for the encoder's output, such as 2GiB; 0 for none.  [default: 4GiB, or a quarter of what is free]",
+    )
+    return option(command)
+
+
 def state_option(command: click.decorators.FC) -> click.decorators.FC:
     option = click.option(
         "--state",

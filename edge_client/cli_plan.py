@@ -9,9 +9,11 @@ from pathlib import Path
 import click
 import msgspec
 
+from edge_client.arithmetic import known_arithmetic, with_arithmetic
 from edge_client.base_model import BUILTIN, require_whole, resolve
 from edge_client.board import parse_size, probe_board
-from edge_client.cli_options import debug_option, state_option
+from edge_client.cache_room import CacheRoom, default_limit, parse_cache
+from edge_client.cli_options import cache_option, debug_option, state_option
 from edge_client.config import normalise_server
 from edge_client.errors import BaseModelError, ConfigError
 from edge_client.plan import choose, explain, facts, runners_up
@@ -51,27 +53,34 @@ DEFAULT_RANK, DEFAULT_SERVER_RANK = 16, 32
     "--rank", type=click.IntRange(1, MAX_RANK), help="Strands per weight, at most.  [default: the run's, or 16]"
 )
 @click.option("--server", default="", help="Plan for the run of this server, which the board must have joined.")
+@cache_option
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @debug_option
-def plan(model: str, memory: str, rank: int | None, server: str, state: Path, as_json: bool, debug: bool) -> None:
+def plan(
+    model: str, memory: str, rank: int | None, server: str, cache: str, state: Path, as_json: bool, debug: bool
+) -> None:
     """Show the plan for this board, its memory part by part, and why the alternatives lost.
 
-    Without --server the run is assumed to have the settings that `aggregator init` writes.
+    Without --server the run is assumed to have the settings that `aggregator init` writes. How fast this board
+    multiplies is measured, unless `join` has done it.
     """
     del debug
     from edge_client.base_fetch import read_config  # it brings aiohttp
 
     board = probe_board(parse_size(memory) if memory else None)
-    run = _run_of(server, state) if server else None
+    state_folder = StateFolder(state.expanduser())
+    room = _room(cache, state_folder)
+    run = _run_of(server, state_folder) if server else None
     folder = resolve(model or (run.base.model if run else BUILTIN))
     require_whole(folder)
     run = run or _assumed_run(model or BUILTIN, folder)
     config = read_config(folder, run)
     if rank is not None:
         run = _with_rank(run, rank)
-    choice = choose(board, run, config)
-    others = runners_up(choice, board, run, config)
+    board = with_arithmetic(board, known_arithmetic(state_folder.path))
+    choice = choose(board, run, config, room=room)
+    others = runners_up(choice, board, run, config, room)
     if as_json:
         click.echo(json.dumps(facts(choice, board, others)))
     else:
@@ -87,6 +96,12 @@ def _legend(run: RunInfo, *, is_assumed: bool) -> list[str]:
         f"Reckoned with the settings that {source}: texts of up to {settings.max_source_tokens} tokens, "
         f"answers of up to {settings.max_target_tokens}, at most {run.max_rank} strands per weight.",
     ]
+
+
+def _room(cache: str, folder: StateFolder) -> CacheRoom:
+    """As `join` would have it, for a board with plenty of data."""
+    limit_bytes = parse_cache(cache)
+    return CacheRoom(default_limit(folder.path, folder.cache) if limit_bytes is None else limit_bytes)
 
 
 def _assumed_run(model: str, folder: Path) -> RunInfo:
@@ -117,9 +132,9 @@ def _with_rank(run: RunInfo, rank: int) -> RunInfo:
     return msgspec.structs.replace(run, max_rank=rank, values=known)
 
 
-def _run_of(server: str, state: Path) -> RunInfo:
+def _run_of(server: str, folder: StateFolder) -> RunInfo:
     """The run of the server that this board has joined."""
-    identity = StateFolder(state.expanduser()).read_identity()
+    identity = folder.read_identity()
     if identity is None or not identity.credential or identity.server != normalise_server(server):
         raise ConfigError(
             f"this board has not joined {server}", "join it first, give its --state, or plan without --server"

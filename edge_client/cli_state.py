@@ -62,7 +62,7 @@ def _lines(found: Status, is_running: bool, now_unix_s: float) -> list[str]:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @debug_option
 def leave(state: Path, yes: bool, debug: bool) -> None:
-    """Forget the server: remove this board's identity and unfinished work. Tells nobody."""
+    """Forget the server: remove this board's identity, unfinished work and encoded text. Tells nobody."""
     del debug
     folder = StateFolder(state.expanduser())
     if not (folder.path / "identity.json").exists():

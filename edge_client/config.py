@@ -22,6 +22,7 @@ _TYPES: dict[str, type] = {
     "data": str,
     "model": str,
     "memory": str,
+    "cache": str,
     "state": str,
     "name": str,
     "wait": bool,
@@ -47,6 +48,7 @@ class JoinSettings:
     wait: bool
     threads: int
     eval_examples: int = 200
+    cache: str = ""
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -4,10 +4,11 @@ On a terminal the current phase is one live line; elsewhere plain lines come out
 standard output holds one JSON object per line and nothing else. Every object has `event`; the events are:
 
     enrolled    device, run_id, server
-    plan        round, format, compute, micro_batch, ranks_total, max_rank, weights, predicted_peak_bytes, budget_bytes
+    plan        round, format, compute, device, micro_batch, checkpointing, cache, ranks_total, max_rank, weights,
+                predicted_peak_bytes, budget_bytes
     phase       phase (wait, profile, fetch, train, upload, evaluate), round, version
     waiting     round, version       nothing to do until the server has more
-    progress    phase (load, profile, train, evaluate), round, step, steps, loss, tokens_per_s, peak_bytes,
+    progress    phase (load, encode, profile, train, evaluate), round, step, steps, loss, tokens_per_s, peak_bytes,
                 bytes_up, bytes_down
     round_done  kind (profile, train), round, version, accepted, reason, bytes_up, bytes_down, and the worker's numbers:
                 loss, tokens_per_s, seconds, peak_bytes, n_examples, held_out_loss

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 import msgspec
 
 from edge_client.api import Api
+from edge_client.arithmetic import settle_arithmetic, with_arithmetic
 from edge_client.base_fetch import find_base, read_config
 from edge_client.board import Board, parse_size, probe_board
 from edge_client.board_work import WATCH_EVERY_S, BoardSetup, BoardWork
+from edge_client.cache_room import CacheRoom, default_limit, parse_cache
 from edge_client.config import JoinSettings
 from edge_client.console import Console
 from edge_client.data import load_data
@@ -51,12 +53,13 @@ class DataSummary(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What was found before the first request."""
+    """What was found before the first request. `cache_bytes`: disk for the encoder's output, 0 for none."""
 
     board: Board
     data: DataSummary
     folder: StateFolder
     identity: Identity
+    cache_bytes: int = 0
 
 
 def join(settings: JoinSettings, console: Console, worker: WorkerProcess | None = None) -> None:
@@ -70,13 +73,16 @@ def join(settings: JoinSettings, console: Console, worker: WorkerProcess | None 
 
 
 def preflight(settings: JoinSettings, console: Console) -> Preflight:
-    """Check settings, packages, data and state folder, in this order, and take the folder's lock. Sends nothing.
+    """Check settings, packages, data, state folder and arithmetic, in this order, and take the folder's lock.
+
+    Sends nothing.
 
     Raises ConfigError, DataError, DiskError or LockedError.
     """
     if settings.fingerprint:
         parse_fingerprint(settings.fingerprint)
     board = probe_board(parse_size(settings.memory) if settings.memory else None)
+    cache_bytes = parse_cache(settings.cache)
     require_packages()
     data = run_isolated(lambda: _summarise(settings.data), DataSummary)
     if data.n_skipped:
@@ -85,7 +91,13 @@ def preflight(settings: JoinSettings, console: Console) -> Preflight:
         )
     folder = StateFolder(settings.state)
     folder.lock()
-    return Preflight(board, data, folder, prepare_identity(folder, settings))
+    identity = prepare_identity(folder, settings)
+    board = with_arithmetic(board, settle_arithmetic(folder, settings.threads, console.notice))
+    if cache_bytes is None:
+        cache_bytes = default_limit(folder.path, folder.cache)
+    if not cache_bytes:
+        folder.empty_cache()
+    return Preflight(board, data, folder, identity, cache_bytes)
 
 
 def _summarise(spec: str) -> DataSummary:
@@ -168,7 +180,9 @@ class Client:
         """Check the base and show a first plan, so that what cannot work is known before the first task."""
         found, console = self._found, self._journal.console
         base_folder = await find_base(self._settings.model, run, self._api, found.folder.path / "base", console)
-        planner = Planner(found.board, read_config(base_folder, run))
+        n_evaluated = min(self._settings.eval_examples, found.data.n_held_out)
+        room = CacheRoom(found.cache_bytes, found.data.n_train, n_evaluated)
+        planner = Planner(found.board, read_config(base_folder, run), room)
         await self._journal.plan(run.round, planner.choose(run), planner.why(run))
         setup = BoardSetup(
             device=device,
@@ -178,6 +192,8 @@ class Client:
             threads=self._settings.threads,
             eval_examples=self._settings.eval_examples,
             work=found.folder.work,
+            cache=found.folder.cache,
+            cache_bytes=found.cache_bytes,
         )
         return BoardWork(
             setup,

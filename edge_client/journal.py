@@ -68,7 +68,8 @@ class Journal:
         shown: dict[str, Any] = {name: numbers[name] for name in ("ranks_total", "max_rank", "predicted_peak_bytes")}
         self._status.update(format=plan.format, **shown)
         text = "\n".join(why if first else why[:1])
-        self.console.event("plan", text, round=round_id, format=plan.format, compute=plan.compute, **numbers)
+        choices = {name: getattr(plan, name) for name in ("format", "compute", "device", "checkpointing", "cache")}
+        self.console.event("plan", text, round=round_id, **choices, **numbers)
         await self._reports.plan(round_id, plan.format, plan.compute, numbers)
 
     def progress(self, task: Task, progress: Progress) -> None:
@@ -80,9 +81,11 @@ class Journal:
             "steps": progress.steps,
         }
         speed = {"tokens_per_s": progress.tokens_per_s, "peak_bytes": progress.peak_bytes}
-        shown: dict[str, Any] = {"loss": progress.loss, **speed, **self.traffic()}
-        self.console.progress(**place, **shown)
-        self._status.update(**place, **shown)
+        shown: dict[str, Any] = {**speed, **self.traffic()}
+        self.console.progress(**place, loss=progress.loss, **shown)
+        # While nothing is trained (load, encode) there is no loss: the last one stays in the status.
+        loss: dict[str, Any] = {"loss": progress.loss} if progress.loss else {}
+        self._status.update(**place, **loss, **shown)
         self._reports.progress(task.round, task.version, progress, self.traffic())
 
     def answered(self, task: Task, receipt: Receipt, values: Mapping[str, float]) -> None:

@@ -5,6 +5,8 @@
     status.json       what the client is doing, for `edge-client status` and dashboards
     work/KEY.adapter  what a round starts from; KEY names run, round, version and plan
     work/KEY.checkpoint, work/KEY.result
+    arithmetic.json   how fast this board multiplies, measured once
+    cache/            the frozen encoder's output per text: can be made again, so never swept with a task
 
 Files appear under their names only when whole (`wire/atomic_file.py`), so what is found can be used.
 """
@@ -15,6 +17,7 @@ import errno
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +64,7 @@ class StateFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.work = path / "work"
+        self.cache = path / "cache"
         self._lock_fd = -1
 
     def lock(self) -> None:
@@ -68,6 +72,7 @@ class StateFolder:
         with disk_errors(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.work.mkdir(mode=0o700, exist_ok=True)
+            self.cache.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,10 +131,18 @@ class StateFolder:
         self.write("identity.json", msgspec.json.encode(identity))
 
     def forget_identity(self) -> None:
-        """Remove identity and work; the folder and its lock stay."""
+        """Remove identity, work and cache; the folder and its lock stay."""
         with disk_errors(self.path):
             (self.path / "identity.json").unlink(missing_ok=True)
         self.sweep("")
+        self.empty_cache()
+
+    def empty_cache(self) -> None:
+        """Remove all encoder outputs."""
+        with disk_errors(self.cache):
+            if self.cache.exists():
+                shutil.rmtree(self.cache)
+            self.cache.mkdir(mode=0o700)
 
     def write(self, name: str, data: bytes) -> None:
         """Replace the file `name` in this folder at once and for good, readable by its owner only."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quantize.weight import row_chunks
+from quantize.weight import Scratch, row_chunks, taken
 
 LEVELS = 127
 """Largest code; −128 is left out so that the grid is symmetric."""
@@ -35,16 +35,16 @@ class Int8Weight:
     def to(self, device: torch.device) -> Int8Weight:
         return Int8Weight(self.codes.to(device), self.scales.to(device))
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
+    def dense(self, dtype: torch.dtype, scratch: Scratch | None = None) -> Tensor:
+        out = taken(scratch, self.shape, dtype, self.device)
         if dtype == torch.float32:
-            return self.codes.to(dtype).mul_(self.scales[:, None])
-        out = torch.empty(self.codes.shape, dtype=dtype, device=self.codes.device)
+            return out.copy_(self.codes).mul_(self.scales[:, None])
         for rows in row_chunks(*self.shape):  # the product is formed in fp32, so only one chunk of it may exist
             out[rows] = self.codes[rows] * self.scales[rows, None]
         return out
 
-    def dense_rows(self, rows: slice, dtype: torch.dtype) -> Tensor:
-        return Int8Weight(self.codes[rows], self.scales[rows]).dense(dtype)
+    def dense_rows(self, rows: slice, dtype: torch.dtype, scratch: Scratch | None = None) -> Tensor:
+        return Int8Weight(self.codes[rows], self.scales[rows]).dense(dtype, scratch)
 
     def rows_of(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         return (self.codes[ids] * self.scales[ids][..., None]).to(dtype)

@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from quantize.weight import CHUNK_VALUES
+from quantize.weight import CHUNK_VALUES, Scratch, taken
 
 BLOCK_VALUES = 64
 """Consecutive values (row-major) under one absmax; 4.5 bits per value in all."""
@@ -48,20 +48,30 @@ class Nf4Weight:
     def to(self, device: torch.device) -> Nf4Weight:
         return Nf4Weight(self.shape, self.codes.to(device), self.absmax.to(device))
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
-        pairs = _pair_table(self.codes.device)
-        n_values = self.shape[0] * self.shape[1]
-        out = torch.empty(n_values + n_values % 2, dtype=dtype, device=self.codes.device)
-        for start in range(0, len(out), CHUNK_VALUES):
-            codes = self.codes[start // 2 : (start + CHUNK_VALUES) // 2]
-            values = pairs.index_select(0, codes.int()).view(torch.float32)  # (2·codes,)
-            scales = self.absmax[start // BLOCK_VALUES : (start + CHUNK_VALUES) // BLOCK_VALUES]
-            _scale_blocks(values, scales)
-            out[start : start + len(values)] = values
-        return out[:n_values].view(self.shape)
+    def dense(self, dtype: torch.dtype, scratch: Scratch | None = None) -> Tensor:
+        out = taken(scratch, self.shape, dtype, self.device)
+        self._unpack(0, out.view(-1))
+        return out
 
-    def dense_rows(self, rows: slice, dtype: torch.dtype) -> Tensor:
-        return self.rows_of(torch.arange(*rows.indices(self.shape[0]), device=self.codes.device), dtype)
+    def dense_rows(self, rows: slice, dtype: torch.dtype, scratch: Scratch | None = None) -> Tensor:
+        start, stop, _ = rows.indices(self.shape[0])
+        columns = self.shape[1]
+        if start * columns % BLOCK_VALUES:
+            return self.rows_of(torch.arange(start, stop, device=self.device), dtype)
+        out = taken(scratch, (stop - start, columns), dtype, self.device)
+        self._unpack(start * columns, out.view(-1))
+        return out
+
+    def _unpack(self, first: int, out: Tensor) -> None:
+        """Fill the caller's `out` (n,) with values first, first + 1, …; `first` is the start of a block."""
+        pairs = _pair_table(self.device)
+        for start in range(0, len(out), CHUNK_VALUES):
+            part = out[start : start + CHUNK_VALUES]
+            place = first + start
+            codes = self.codes[place // 2 : (place + len(part) + 1) // 2]
+            values = pairs.index_select(0, codes.int()).view(torch.float32)  # (2·codes,)
+            _scale_blocks(values, self.absmax[place // BLOCK_VALUES : -(-(place + len(values)) // BLOCK_VALUES)])
+            part.copy_(values[: len(part)])
 
     def rows_of(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.shape[0]:

@@ -18,7 +18,7 @@ from quantize.errors import BaseFormatError
 from quantize.int8 import LEVELS
 from quantize.layout import is_matrix, tensor_shapes
 from quantize.weight import row_chunks
-from quantize.writer import _Part, _write_tensors
+from quantize.writer import Part, write_tensors
 
 VOCABULARY = 32128
 SPECIAL_PIECES = ("<pad>", "</s>", "<unk>")
@@ -85,7 +85,7 @@ def write_random_base(folder: Path, shape: str, *, seed: int) -> None:
         if any(folder.iterdir()):
             raise BaseFormatError(f"{folder} is not empty; name a new folder for the random base")
         with model.open("wb") as file:
-            _write_tensors(file, list(_parts(config, seed)))
+            write_tensors(file, list(_parts(config, seed)))
         (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(config["vocab_size"])))
         stored = config | {STORAGE_KEY: ROWS_STORAGE}
         (folder / "config.json").write_text(json.dumps(stored, indent=2) + "\n")  # last: without it this is no base
@@ -96,14 +96,14 @@ def write_random_base(folder: Path, shape: str, *, seed: int) -> None:
         ) from error
 
 
-def _parts(config: Mapping[str, Any], seed: int) -> Iterator[_Part]:
+def _parts(config: Mapping[str, Any], seed: int) -> Iterator[Part]:
     for name, shape in tensor_shapes(config).items():
         values = _Values(name, shape, _deviation(name, shape, config), seed)
         if is_matrix(name):
-            yield _Part(name, torch.int8, shape, values.codes)
-            yield _Part(name + SCALE_SUFFIX, torch.float32, shape[:1], values.scales)
+            yield Part(name, torch.int8, shape, values.codes)
+            yield Part(name + SCALE_SUFFIX, torch.float32, shape[:1], values.scales)
         else:
-            yield _Part(name, torch.float32, shape, values.floats)
+            yield Part(name, torch.float32, shape, values.floats)
 
 
 def _deviation(name: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> float:

@@ -33,7 +33,7 @@ _COPIED_SUFFIXES = frozenset((".json", ".model", ".txt", ".md"))  # tokenizer, g
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A tensor to be written: its place in the header, and how to get it when its turn comes."""
 
     name: str
@@ -63,7 +63,7 @@ def convert(source: Path, format: str, out: Path) -> None:
         _copy_others(source, partial)
         (partial / "config.json").write_text(json.dumps(_config(checkpoint.config, format), indent=2) + "\n")
         with (partial / SINGLE_FILE).open("wb") as file:
-            _write_tensors(file, list(_parts(checkpoint, format)))
+            write_tensors(file, list(_parts(checkpoint, format)))
         partial.rename(out)
     except OSError as error:
         raise BaseFormatError(
@@ -86,16 +86,16 @@ def _copy_others(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def _parts(checkpoint: Checkpoint, format: str) -> Iterator[_Part]:
+def _parts(checkpoint: Checkpoint, format: str) -> Iterator[Part]:
     for name in checkpoint.names():
         shape = checkpoint.entries[name].shape
         if format == "int8" and is_matrix(name):
             rows = _Rows(checkpoint, name)
-            yield _Part(name, torch.int8, shape, rows.codes)
-            yield _Part(name + SCALE_SUFFIX, torch.float32, shape[:1], rows.scales)
+            yield Part(name, torch.int8, shape, rows.codes)
+            yield Part(name + SCALE_SUFFIX, torch.float32, shape[:1], rows.scales)
         else:
             dtype = _DTYPES.get(format, torch.float32)
-            yield _Part(name, dtype, shape, _Floats(checkpoint, name, dtype).values)
+            yield Part(name, dtype, shape, _Floats(checkpoint, name, dtype).values)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class _Rows:
         return self._packed().scales  # read a second time: cheaper than keeping every scale until its turn
 
 
-def _write_tensors(file: BinaryIO, parts: list[_Part]) -> None:
+def write_tensors(file: BinaryIO, parts: list[Part]) -> None:
     """The safetensors layout: 8 bytes length of the JSON header, the header, then the data in the header's order."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0

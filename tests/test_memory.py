@@ -16,66 +16,30 @@ import pytest
 from edge_client.jobs import Compute, Done, Event, Format, Job, Plan
 from edge_client.memory import LOGITS_BYTES, predict_peak
 from edge_client.plan import FORMATS
-from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Adapter, AdapterPart, Base, RunInfo, Scope, Task, Tensor, TrainSettings, tensor_bytes
-
-CONFIG: dict[str, Any] = {
-    "model_type": "t5",
-    "feed_forward_proj": "gated-gelu",
-    "tie_word_embeddings": False,
-    "vocab_size": 8000,
-    "d_model": 256,
-    "d_kv": 32,
-    "num_heads": 6,
-    "d_ff": 640,
-    "num_layers": 4,
-    "num_decoder_layers": 4,
-}
+from tests.runs import SMALL_T5, run_of
+from wire.messages import Adapter, AdapterPart, RunInfo, Scope, Task, Tensor, tensor_bytes
 
 
 def make_run(scope: Scope = "all", source: int = 256, target: int = 48, max_rank: int = 32) -> RunInfo:
-    weights = t5_weights(CONFIG, scope)
-    settings = TrainSettings(
-        scope=scope,
-        learning_rate=1e-3,
-        batch=8,
-        micro_batch=8,
-        local_steps=1,
-        max_source_tokens=source,
-        max_target_tokens=target,
-        sketch_batches=1,
-    )
-    return RunInfo(
-        protocol=1,
-        run_id="r",
-        state="training",
-        base=Base(model="builtin", digest="0" * 64),
-        weights=weights,
-        manifest=manifest_digest(weights),
-        settings=settings,
-        max_rank=max_rank,
-        server_rank=16,
-        rounds=3,
-        round=1,
-        version=1,
-    )
+    settings = {"scope": scope, "max_source_tokens": source, "max_target_tokens": target}
+    return run_of(SMALL_T5, settings, max_rank=max_rank)
 
 
 def peak(run: RunInfo, format: Format = "fp32", compute: Compute = "fp32", micro_batch: int = 8, rank: int = 4) -> int:
-    return predict_peak(CONFIG, run, format, compute, micro_batch, [rank] * len(run.weights)).total_bytes
+    return predict_peak(SMALL_T5, run, format, compute, micro_batch, [rank] * len(run.weights)).total_bytes
 
 
 def write_base(folder: Path) -> None:
-    """A base of CONFIG's shapes with small random weights, and a tokenizer that knows the words w0…w99."""
+    """A base of SMALL_T5's shapes with small random weights, and a tokenizer that knows the words w0…w99."""
     import torch
     from safetensors.torch import save_file
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     from quantize.layout import tensor_shapes
 
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "config.json").write_text(json.dumps(dict(SMALL_T5)))
     generator = torch.Generator().manual_seed(0)
-    shapes = tensor_shapes(CONFIG).items()
+    shapes = tensor_shapes(SMALL_T5).items()
     tensors = {name: 0.02 * torch.randn(shape, generator=generator) for name, shape in shapes}
     save_file(tensors, folder / "model.safetensors")
     words = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *(f"w{i}" for i in range(100))])}
@@ -88,7 +52,7 @@ def test_every_part_is_counted_once() -> None:
     """The total is the sum of the parts, and each part is there."""
     run = make_run()
 
-    breakdown = predict_peak(CONFIG, run, "int8", "bf16", 4, [4] * len(run.weights))
+    breakdown = predict_peak(SMALL_T5, run, "int8", "bf16", 4, [4] * len(run.weights))
 
     assert breakdown.total_bytes == sum(breakdown.parts().values())
     assert all(size > 0 for size in breakdown.parts().values())
@@ -111,7 +75,7 @@ def test_fewer_bits_take_less_base_memory() -> None:
     """Base bytes fall from format to format and match a loaded base's to the norms."""
     run = make_run()
 
-    sizes = [predict_peak(CONFIG, run, format, "fp32", 1, [0] * len(run.weights)).base_bytes for format in FORMATS]
+    sizes = [predict_peak(SMALL_T5, run, format, "fp32", 1, [0] * len(run.weights)).base_bytes for format in FORMATS]
 
     assert sizes == sorted(sizes, reverse=True)
 
@@ -127,7 +91,7 @@ def test_base_bytes_are_those_of_a_loaded_base(tmp_path: Path) -> None:
     for format in FORMATS:
         base = load_base(tmp_path, format)
         plain_bytes = sum(tensor.nbytes for tensor in base.plain.values())
-        predicted = predict_peak(CONFIG, run, format, "fp32", 1, [0] * len(run.weights)).base_bytes
+        predicted = predict_peak(SMALL_T5, run, format, "fp32", 1, [0] * len(run.weights)).base_bytes
         assert predicted == base.resident_bytes - plain_bytes
         assert plain_bytes < 0.01 * predicted
 
@@ -201,7 +165,7 @@ def last_event(frames: bytes) -> Done:
 def test_prediction_meets_measurement(tmp_path: Path) -> None:
     """The promise of the plan: predicted over measured peak of a real worker lies in 0.9…1.15."""
     run, ranks = make_run(), [4] * 72
-    predicted = predict_peak(CONFIG, run, "int8", "fp32", 8, ranks).total_bytes
+    predicted = predict_peak(SMALL_T5, run, "int8", "fp32", 8, ranks).total_bytes
     plan = Plan(
         format="int8",
         compute="fp32",

@@ -16,52 +16,16 @@ from edge_client.board import Board
 from edge_client.errors import NoPlanError
 from edge_client.jobs import Plan
 from edge_client.plan import CLIENT_BYTES, choose, choose_plan, explain, facts, runners_up
-from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Base, RunInfo, TrainSettings
+from tests.runs import SMALL_T5, run_of
+from wire.messages import RunInfo
 
-CONFIG: dict[str, Any] = {
-    "model_type": "t5",
-    "feed_forward_proj": "gated-gelu",
-    "tie_word_embeddings": False,
-    "vocab_size": 8000,
-    "d_model": 256,
-    "d_kv": 32,
-    "num_heads": 6,
-    "d_ff": 640,
-    "num_layers": 2,
-    "num_decoder_layers": 3,
-}
+CONFIG = {**SMALL_T5, "num_layers": 2, "num_decoder_layers": 3}
 MIB = 1 << 20
 MEMORY = st.integers(300 * MIB, 1200 * MIB)
 
 
-def make_run(max_rank: int = 32, values: tuple[tuple[float, ...], ...] = ()) -> RunInfo:
-    weights = t5_weights(CONFIG, "all")
-    train = TrainSettings(
-        scope="all",
-        learning_rate=1e-3,
-        batch=16,
-        micro_batch=8,
-        local_steps=1,
-        max_source_tokens=256,
-        max_target_tokens=48,
-        sketch_batches=1,
-    )
-    return RunInfo(
-        protocol=1,
-        run_id="r",
-        state="training",
-        base=Base(model="builtin", digest="0" * 64),
-        weights=weights,
-        manifest=manifest_digest(weights),
-        settings=train,
-        max_rank=max_rank,
-        server_rank=16,
-        rounds=3,
-        round=1,
-        version=1,
-        values=values,
-    )
+def make_run(values: tuple[tuple[float, ...], ...] = ()) -> RunInfo:
+    return run_of(CONFIG, {"batch": 16}, values=values)
 
 
 def make_board(memory_bytes: int, bf16_fast: bool = True) -> Board:
@@ -164,10 +128,10 @@ def test_a_plan_never_exceeds_its_budget(memory_bytes: int, values: Any, bf16_fa
 
 
 def test_a_large_board_takes_everything_at_full_precision() -> None:
-    """With memory to spare nothing is saved."""
+    """With memory to spare nothing is saved, where fp32 is the fast arithmetic."""
     run = make_run()
 
-    plan = choose_plan(make_board(8 << 30), run, CONFIG)
+    plan = choose_plan(make_board(8 << 30, bf16_fast=False), run, CONFIG)
 
     assert (plan.format, plan.compute, plan.micro_batch) == ("fp32", "fp32", 8)
     assert plan.ranks == basis_rows(run)
@@ -177,7 +141,7 @@ def test_memory_between_the_extremes_gives_other_formats() -> None:
     """As memory falls the precision falls before the strands do, and both before the micro-batch."""
     run = make_run()
     sizes = range(300 * MIB, 1200 * MIB, 4 * MIB)
-    plans = [plan for size in sizes if (plan := plan_or_none(size, run)) is not None]
+    plans = [plan for size in sizes if (plan := plan_or_none(size, run, bf16_fast=False)) is not None]
 
     assert {"fp32", "bf16"} <= {plan.format for plan in plans}
     assert {plan.micro_batch for plan in plans} >= {1, 8}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from quantize.base import FrozenWeight
+from quantize.weight import Scratch
 
 VOCABULARY_ROWS = 4096
 """Rows of the head that are unpacked at once: 4 MiB in bf16 for FLAN-T5-small, and few enough products to be lean."""
@@ -40,9 +41,9 @@ class _Sums:
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, labels: Tensor, head: FrozenWeight) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, labels: Tensor, head: FrozenWeight, scratch: Scratch | None) -> Tensor:
         own = head.rows_of(labels, hidden.dtype)  # (tokens, d)
-        sums = _sums(hidden, head, wants_grad=ctx.needs_input_grad[0])
+        sums = _sums(hidden, head, scratch, wants_grad=ctx.needs_input_grad[0])
         own_logits = (hidden.float() * own).sum(-1, keepdim=True)
         loss = (sums.total.log() + sums.largest - own_logits).sum(dtype=torch.float64)
         # The gradient of a token is the softmax-weighted mean of all head rows, less the label's own row.
@@ -51,12 +52,12 @@ class _HeadLoss(torch.autograd.Function):
         return loss.float()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (grad,) = ctx.saved_tensors
-        return grad * grads[0].to(grad.dtype), None, None
+        return grad * grads[0].to(grad.dtype), None, None, None
 
 
-def _sums(hidden: Tensor, head: FrozenWeight, *, wants_grad: bool) -> _Sums:
+def _sums(hidden: Tensor, head: FrozenWeight, scratch: Scratch | None, *, wants_grad: bool) -> _Sums:
     """Walk the vocabulary once, for all tokens of `hidden` (tokens, d)."""
     n_tokens, vocabulary = hidden.shape[0], head.shape[0]
     sums = _Sums(
@@ -66,7 +67,7 @@ def _sums(hidden: Tensor, head: FrozenWeight, *, wants_grad: bool) -> _Sums:
     )
     tokens = LOGITS_BYTES // (4 * VOCABULARY_ROWS)
     for start in range(0, vocabulary, VOCABULARY_ROWS):
-        rows = head.dense_rows(slice(start, min(start + VOCABULARY_ROWS, vocabulary)), hidden.dtype)
+        rows = head.dense_rows(slice(start, min(start + VOCABULARY_ROWS, vocabulary)), hidden.dtype, scratch)
         for first in range(0, n_tokens, tokens):
             _add_chunk(sums, slice(first, first + tokens), hidden, rows)
     return sums
@@ -85,14 +86,15 @@ def _add_chunk(sums: _Sums, tokens: slice, hidden: Tensor, rows: Tensor) -> None
     largest.copy_(new_largest)
 
 
-def head_loss(hidden: Tensor, labels: Tensor, head: FrozenWeight) -> Tensor:
+def head_loss(hidden: Tensor, labels: Tensor, head: FrozenWeight, scratch: Scratch | None = None) -> Tensor:
     """Sum of the negative log-likelihoods of the labels that are not IGNORED, in nats.
 
     Args: hidden (batch, tokens, d) in the compute dtype, after the decoder's last norm; labels (batch, tokens) int64 on
-    the CPU; head (vocabulary, d), frozen. Returns an fp32 scalar; divide by the number of labels for the mean.
+    the CPU; head (vocabulary, d), frozen, its rows unpacked into `scratch` if that is given. Returns an fp32 scalar;
+    divide by the number of labels for the mean.
     """
     # Found on the processor, where a batch is made: a GPU need not be waited for.
     places = (labels.flatten() != IGNORED).nonzero()[:, 0]
     kept = hidden.flatten(0, 1).index_select(0, places.to(hidden.device))
-    total: Tensor = _HeadLoss.apply(kept, labels.flatten()[places].to(hidden.device), head)  # type: ignore[no-untyped-call]
+    total: Tensor = _HeadLoss.apply(kept, labels.flatten()[places].to(hidden.device), head, scratch)  # type: ignore[no-untyped-call]
     return total

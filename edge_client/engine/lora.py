@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantize.weight import DenseWeight, FrozenWeight
+from quantize.weight import DenseWeight, FrozenWeight, Scratch
 from wire.messages import Weight
 from wire.projection import projection
 
@@ -52,14 +52,20 @@ class Linear:
     """A frozen weight with what is added to it.
 
     Args: weight; compute dtype; context or None; basis (r, n) in the compute dtype or None, both on the weight's
-    device. `b` (m, r) fp32 starts at zero and is what a board trains; r may be 0. While `sketch` is set and the
-    backward pass comes through here, it is added to, whether or not anything is trained.
+    device; scratch for the unpacked weight, which several linears may share. `b` (m, r) fp32 starts at zero and is what
+    a board trains; r may be 0. While `sketch` is set and the backward pass comes through here, it is added to, whether
+    or not anything is trained.
     """
 
-    __slots__ = ("_basis", "_compute", "_context", "_held", "_is_stored", "_weight", "b", "sketch")
+    __slots__ = ("_basis", "_compute", "_context", "_held", "_is_stored", "_scratch", "_weight", "b", "sketch")
 
     def __init__(
-        self, weight: FrozenWeight, compute: torch.dtype, context: Factors | None = None, basis: Tensor | None = None
+        self,
+        weight: FrozenWeight,
+        compute: torch.dtype,
+        context: Factors | None = None,
+        basis: Tensor | None = None,
+        scratch: Scratch | None = None,
     ) -> None:
         rows, columns = weight.shape
         self._weight = weight
@@ -68,6 +74,7 @@ class Linear:
         self._basis = torch.empty(0, columns, dtype=compute, device=weight.device) if basis is None else basis
         self._is_stored = isinstance(weight, DenseWeight) and weight.values.dtype == compute
         self._held: Tensor | None = None
+        self._scratch = scratch
         self.b = torch.zeros(rows, self._basis.shape[0], device=weight.device)
         self.sketch: Sketch | None = None
 
@@ -133,7 +140,7 @@ class Linear:
         """
         if self._held is not None:
             return self._held, self._context
-        dense = self._weight.dense(self._compute)
+        dense = self._weight.dense(self._compute, self._scratch)
         rows, columns = dense.shape
         may_fold = self._compute == torch.float32 and not self._is_stored
         if self._context is None or not may_fold or n_tokens * (rows + columns) < rows * columns:

@@ -16,6 +16,7 @@ from edge_client.engine.t5 import T5, Cache, T5Shape
 from edge_client.errors import ConfigError
 from edge_client.jobs import Compute
 from quantize.base import FrozenBase
+from quantize.weight import Scratch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -38,7 +39,8 @@ class Model:
         checkpointing: bool = False,
     ) -> None:
         self.shape = T5Shape.of(base.config)
-        self.linears = _linears(base, adapter, DTYPES[compute])
+        self._scratch = Scratch()
+        self.linears = _linears(base, adapter, DTYPES[compute], self._scratch)
         self.device = base.weights["shared"].device
         self._head = base.weights["lm_head"]
         self._trains_encoder = trains_encoder
@@ -63,7 +65,7 @@ class Model:
         if encoded is None:
             encoded = self.encode(batch.source, mask)
         hidden = self._t5.decode(batch.decoder_input.to(self.device), encoded, mask)
-        return head_loss(hidden, batch.labels, self._head)
+        return head_loss(hidden, batch.labels, self._head, self._scratch)
 
     @torch.no_grad()
     def next_logits(self, ids: Tensor, encoded: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
@@ -91,7 +93,7 @@ class Model:
                 linear.release()
 
 
-def _linears(base: FrozenBase, adapter: AdapterTensors, dtype: torch.dtype) -> dict[str, Linear]:
+def _linears(base: FrozenBase, adapter: AdapterTensors, dtype: torch.dtype, scratch: Scratch) -> dict[str, Linear]:
     """Every matrix of the blocks by module name; the embeddings are no linear maps."""
     weights = {name: weight for name, weight in base.weights.items() if name not in ("shared", "lm_head")}
     for name in (*adapter.context, *adapter.basis):
@@ -105,7 +107,7 @@ def _linears(base: FrozenBase, adapter: AdapterTensors, dtype: torch.dtype) -> d
         _check_sides(name, weight.shape, context, basis)
         at = weight.device
         cast = None if context is None else Factors(context.b.to(at, dtype), context.a.to(at, dtype))
-        linears[name] = Linear(weight, dtype, cast, None if basis is None else basis.to(at, dtype))
+        linears[name] = Linear(weight, dtype, cast, None if basis is None else basis.to(at, dtype), scratch)
     return linears
 
 

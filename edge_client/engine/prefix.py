@@ -100,9 +100,8 @@ class Prefix:
         self.n_tokens += sum(map(len, sources))
         return_free_memory()
 
-
     def _hidden_bytes(self) -> int:
-        """Memory for the chunk of hidden states: a quarter of what the plan leaves, for there are temporaries beside."""
+        """Memory for the chunk of hidden states: a quarter of what the plan leaves, for others are beside it."""
         spare_bytes = self._job.plan.predicted_peak_bytes - resident_bytes()
         return max(LEAST_HIDDEN_BYTES, min(HIDDEN_BYTES, spare_bytes // 4))
 

@@ -41,7 +41,7 @@ class _Recomputed(torch.autograd.Function):
         asked = [leaf for leaf, needs in zip(leaves, wanted, strict=True) if needs]
         with torch.enable_grad():
             y = ctx.block(*inputs)
-            pull = _Pull.apply(y, grads[0])
+            pull = _Pull.apply(y, grads[0])  # type: ignore[no-untyped-call]
         found = iter(torch.autograd.grad(pull, asked, allow_unused=True))
         return None, None, *(next(found) if needs else None for needs in wanted)
 

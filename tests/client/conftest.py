@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from edge_client.arithmetic import Arithmetic, arithmetic_key
 from edge_client.board import Board
 from edge_client.config import JoinSettings
 from edge_client.console import Console
@@ -63,6 +64,25 @@ TOKEN = "token-for-tests"
 RANK = 4
 
 Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that run inside the test process find a measurement: no fork, no torch. Real processes measure."""
+
+    def measure(threads: int = 0) -> Arithmetic:
+        return Arithmetic(
+            key=arithmetic_key(threads) or "no torch",
+            device="cpu",
+            device_name="a processor",
+            device_memory_bytes=0,
+            bf16_gflops=5.0,
+            fp32_gflops=20.0,
+            threads=threads,
+            torch="0.0",
+        )
+
+    monkeypatch.setattr("edge_client.arithmetic.measure_arithmetic", measure)
 
 
 @pytest.fixture(scope="session")
@@ -305,6 +325,7 @@ class FakeBoard:
     worker_flags: tuple[str, ...] = ()
     watch_every_s: float = 15.0
     summary: DataSummary = field(default_factory=lambda: DataSummary(10, 2, 0, ""))
+    cache_bytes: int = 1 << 20
 
     def settings(self, **changes: Any) -> JoinSettings:
         values: dict[str, Any] = {
@@ -339,7 +360,7 @@ class FakeBoard:
         state.lock()
         try:
             board = Board(2 << 30, "as the test says", 2, "x86_64", False)
-            found = Preflight(board, self.summary, state, prepare_identity(state, settings))
+            found = Preflight(board, self.summary, state, prepare_identity(state, settings), self.cache_bytes)
             console = Console(as_json=True, stream=self.output)
             async with open_client(
                 settings,

@@ -2,7 +2,7 @@
 
 Started by tests in place of edge_client.worker. Flags: --kill-once FILE (SIGKILL itself at its first training job, FILE
 remembers), --fail CODE (answer every job with a Failed), --steps N, --hang (never finish training), --log FILE (one
-line per job).
+line per job: kind, round, version, strands, cache and its limit).
 """
 
 import argparse
@@ -68,10 +68,13 @@ def main() -> None:
         job = msgspec.msgpack.decode(frame, type=Job)
         if flags.log:
             with flags.log.open("a") as log:
-                log.write(f"{job.kind} {job.task.round} {job.task.version} {sum(job.plan.ranks)}\n")
+                log.write(f"{job.kind} {job.task.round} {job.task.version} {sum(job.plan.ranks)} ")
+                log.write(f"{job.plan.cache} {job.cache_path or '-'} {job.cache_limit_bytes}\n")
         if flags.fail:
             say(Failed(exit_code=flags.fail, message="the fake worker fails", hint="as it was told"))
             continue
+        if job.plan.cache != "none":
+            say(Progress(phase="encode", step=3, steps=3, loss=0.0, tokens_per_s=9.0, peak_bytes=1 << 20))
         for step in range(1, flags.steps + 1):
             say(Progress(phase=job.kind, step=step, steps=flags.steps, loss=2.0, tokens_per_s=9.0, peak_bytes=1 << 20))
         if flags.kill_once and job.kind == "train" and not flags.kill_once.exists():

@@ -251,3 +251,17 @@ def test_an_isolated_check_returns_its_result_or_its_error() -> None:
     with pytest.raises(IsolatedError, match="no example") as caught:
         run_isolated(fail, int)
     assert (caught.value.exit_code, caught.value.hint) == (ExitCode.DATA, "give one")
+
+
+def test_doctor_shows_what_was_measured(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both speeds, the device, and which dtype follows; the same as JSON."""
+    monkeypatch.setattr("edge_client.cli_doctor.require_packages", lambda: None)
+
+    assert run(["doctor", "--state", str(tmp_path)]) == ExitCode.OK
+    text = capsys.readouterr().out
+    assert "bf16 5, fp32 20 GFLOP/s measured on a processor; fp32 is used" in text
+
+    assert run(["doctor", "--state", str(tmp_path), "--json"]) == ExitCode.OK
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["arithmetic"]["device"] == "cpu"
+    assert facts["bf16"] == "emulated"

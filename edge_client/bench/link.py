@@ -1,0 +1,74 @@
+"""What a round sends over the network, how long that takes on a link, and the granularity that results.
+
+Granularity G = T_comp / T_comm is the measure of "Federated Fine-Tuning of LLMs on the Very Edge" (arXiv 2310.03150):
+far above 1 a board is bound by its arithmetic, below 1 by its link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wire.checks import basis_rank
+from wire.messages import Dtype, Weight, tensor_bytes
+
+REQUESTS_PER_ROUND = 3
+"""One asks for work, one downloads the adapter, one uploads the update (docs/protocol.md); each waits a round trip."""
+
+UPLOAD: Dtype = "bf16"
+SERVER_RANK = 32
+MAX_RANK = 16
+SKETCH_EVERY = 2
+"""A run as `aggregator init` writes it: number format of uploads, rank of the global adapter, strands per weight that
+it ranks, and rounds from one new basis, for which boards send sketches, to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes of a round's tensors; names, shapes and headers add some tens of bytes per weight.
+
+    Attributes:
+        down_bytes: the global adapter and the basis rows of the board's strands.
+        up_bytes: B of every strand, and the gradient sketches of every SKETCH_EVERY-th round, spread over its rounds.
+    """
+
+    down_bytes: int
+    up_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """`mbps` in 10⁶ bit/s, the same both ways; `latency_ms` there and back."""
+
+    mbps: float
+    latency_ms: float
+
+    def seconds(self, traffic: Traffic) -> float:
+        """Time that a round's communication takes on an otherwise empty link."""
+        bits = 8 * (traffic.down_bytes + traffic.up_bytes)
+        return bits / (self.mbps * 1e6) + REQUESTS_PER_ROUND * self.latency_ms / 1e3
+
+
+def round_traffic(
+    weights: Sequence[Weight], ranks: Sequence[int], upload: Dtype = UPLOAD, server_rank: int = SERVER_RANK
+) -> Traffic:
+    """Traffic of a board that trains `ranks` strands of `weights`, in a run whose adapter has reached its full rank.
+
+    The adapter and the basis travel in bf16, in fp32 if `upload` is that.
+    """
+    dtype: Dtype = "fp32" if upload == "fp32" else "bf16"
+    down_bytes = up_bytes = sketch_bytes = 0
+    for weight, rank in zip(weights, ranks, strict=True):
+        context = basis_rank(weight, server_rank)
+        for values in (weight.rows * context, weight.columns * context, weight.columns * rank):
+            down_bytes += sum(tensor_bytes(dtype, values))
+        up_bytes += sum(tensor_bytes(upload, weight.rows * rank))
+        # A board that trains more strands than the default run ranks needs a run that ranks as many.
+        sketched = basis_rank(weight, max(MAX_RANK, rank))
+        sketch_bytes += sum(tensor_bytes(upload, weight.columns * sketched))
+    return Traffic(down_bytes, up_bytes + sketch_bytes // SKETCH_EVERY)
+
+
+def granularity(compute_s: float, communication_s: float) -> float:
+    """G, without unit; infinite where nothing has to be sent."""
+    return compute_s / communication_s if communication_s else float("inf")

@@ -1,0 +1,108 @@
+"""The measuring process: forked while this one is small and has no torch, prepared as the training worker is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from edge_client.bench.progress import ProgressLine
+from edge_client.bench.request import Measured, Request
+from edge_client.errors import ClientError, ConfigError, DiskError, NoPlanError
+from edge_client.isolated import run_isolated
+from edge_client.process import die_with_parent, offer_to_oom_killer, prepare_for_training
+
+T = TypeVar("T")
+
+_OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory")  # torch raises RuntimeError
+_MEMORY_HINT = "take a smaller --micro-batch, --shape or --format, or stop other programs on this board"
+
+
+def run_request(request: Request) -> Measured:
+    """Measure in a child process. Call it while this one has one thread and no torch.
+
+    Raises IsolatedError, with the exit code MEMORY where memory ran out, or of what edge_client.engine.bench.measure
+    raises.
+    """
+    return _in_child(lambda: _measure(request), Measured)
+
+
+def write_base(folder: Path, shape: str, check: Callable[[dict[str, Any]], object]) -> None:
+    """Write a base of FLAN-T5's true shape with random weights into the empty `folder`, in a child process of its own,
+    so that what writing takes does not count.
+
+    `check` hears the shape's config.json first, and raises NoPlanError to prevent the rest. Raises DiskError where
+    there is no room.
+    """
+    refusal = _in_child(lambda: _write(folder, shape, check), _Refusal)
+    if refusal.message:
+        raise NoPlanError(refusal.message, refusal.hint)
+
+
+def _in_child(call: Callable[[], T], kind: type[T]) -> T:
+    if_killed = ("the measurement took more memory than this board has", _MEMORY_HINT)
+    return run_isolated(lambda: _guarded(call), kind, if_killed=if_killed)
+
+
+def _guarded(call: Callable[[], T]) -> T:
+    """The child's own preparation, and torch's errors in words."""
+    die_with_parent(os.getppid())
+    offer_to_oom_killer()
+    prepare_for_training()
+    try:
+        return call()
+    except (RuntimeError, MemoryError) as error:
+        raise _in_words(error) from error
+
+
+def _in_words(error: Exception) -> ClientError:
+    text = str(error)
+    if isinstance(error, MemoryError) or any(part in text for part in _OUT_OF_MEMORY_TEXTS):
+        return NoPlanError("memory ran out while measuring", _MEMORY_HINT)
+    line = text.splitlines()[0] if text else type(error).__name__
+    return ClientError(f"measuring failed: {line}", "this is a bug of ours; run again with --debug and report it")
+
+
+def _measure(request: Request) -> Measured:
+    # Imported here: torch's threads and heap must come after malloc and OpenMP were told how to behave.
+    from edge_client.engine.bench import measure
+
+    progress = ProgressLine()
+    try:
+        return measure(request, progress.tell)
+    finally:
+        progress.close()
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    """What speaks against writing; "" where nothing does. It crosses the pipe as a result: a child that ends with
+    MEMORY was killed, or met torch's own error."""
+
+    message: str = ""
+    hint: str = ""
+
+
+def _write(folder: Path, shape: str, check: Callable[[dict[str, Any]], object]) -> _Refusal:
+    from quantize.errors import BaseFormatError
+    from quantize.random_base import shape_config, write_random_base
+
+    try:
+        config = shape_config(shape)
+    except BaseFormatError as error:
+        raise ConfigError(str(error), "name another --shape") from error
+    try:
+        check(config)
+    except NoPlanError as error:
+        return _Refusal(error.message, error.hint)
+    progress = ProgressLine()
+    progress.tell(f"writing random weights of FLAN-T5-{shape}'s shape", 0, 1)
+    try:
+        write_random_base(folder, shape, seed=0)
+    except BaseFormatError as error:
+        raise DiskError(str(error), "name a folder with room in the environment variable TMPDIR") from error
+    finally:
+        progress.close()
+    return _Refusal()

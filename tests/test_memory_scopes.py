@@ -1,0 +1,101 @@
+"""The memory prediction with a cache of encoder outputs, with checkpointing, and on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_client.jobs import CacheDtype, Compute, Format
+from edge_client.memory import CUDA_CONTEXT_BYTES, Breakdown, predict_peak
+from edge_client.plan import FORMATS
+from tests.runs import SMALL_T5, run_of
+from wire.messages import Scope
+
+BASE_T5 = {**SMALL_T5, "vocab_size": 32128, "d_model": 768, "d_kv": 64, "num_heads": 12, "d_ff": 2048}
+BASE_T5 |= {"num_layers": 12, "num_decoder_layers": 12}
+"""FLAN-T5-base's config."""
+
+COMPUTES: dict[Format, Compute] = {"fp32": "fp32", "bf16": "bf16", "int8": "bf16", "nf4": "bf16"}
+SCOPES: tuple[Scope, ...] = ("all", "decoder")
+
+
+def predict(
+    scope: Scope = "decoder", format: Format = "bf16", micro_batch: int = 4, rank: int = 8, **options: Any
+) -> Breakdown:
+    """Of FLAN-T5-base on 512/64 tokens."""
+    run = run_of(BASE_T5, {"scope": scope, "max_source_tokens": 512, "max_target_tokens": 64})
+    return predict_peak(BASE_T5, run, format, COMPUTES[format], micro_batch, [rank] * len(run.weights), **options)
+
+
+@given(st.sampled_from(SCOPES), st.sampled_from(FORMATS), st.integers(1, 16), st.integers(0, 32))
+def test_checkpointing_never_needs_more(scope: Scope, format: Format, micro_batch: int, rank: int) -> None:
+    """Whatever else is chosen, keeping a block's input alone takes no more than keeping all of it."""
+    without = predict(scope, format, micro_batch, rank)
+
+    assert predict(scope, format, micro_batch, rank, checkpointing=True).total_bytes <= without.total_bytes
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_checkpointing_spares_most_of_the_activations(scope: Scope) -> None:
+    """Twelve blocks' tensors become one block's and twelve inputs."""
+    without, with_it = predict(scope), predict(scope, checkpointing=True)
+
+    grown = with_it.working_bytes - without.working_bytes
+    assert with_it.activations_bytes + grown < 0.4 * without.activations_bytes
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_cache_spares_the_encoder(format: Format) -> None:
+    """Its blocks are not loaded while the decoder trains; int8 or bf16 on disk is the same in memory."""
+    without, with_it = predict(format=format), predict(format=format, cache="bf16")
+
+    assert with_it.total_bytes < without.total_bytes
+    assert with_it.base_bytes < without.base_bytes
+    assert predict(format=format, cache="int8") == with_it
+
+
+def test_the_encoding_pass_is_counted_where_it_needs_most() -> None:
+    """A base with a small decoder trains in less than one block of its encoder takes with its hidden states."""
+    run = run_of(SMALL_T5, {"scope": "decoder", "micro_batch": 1, "max_source_tokens": 512})
+    ranks = [1] * len(run.weights)
+    caches: tuple[CacheDtype, ...] = ("none", "bf16")
+    none, cached = (predict_peak(SMALL_T5, run, "bf16", "bf16", 1, ranks, cache=cache) for cache in caches)
+
+    assert "encoding_bytes" not in none.parts()
+    assert cached.parts()["encoding_bytes"] > 0
+    assert cached.total_bytes == sum(cached.parts().values())
+    assert predict(cache="bf16").encoding_bytes == 0, "a large decoder needs more than the pass"
+
+
+def test_a_gpu_adds_its_context() -> None:
+    """And no more: a Jetson's GPU shares the board's memory."""
+    grown = predict(device="cuda").kernels_bytes - predict().kernels_bytes
+
+    assert grown == CUDA_CONTEXT_BYTES
+
+
+def test_flan_t5_xl_fits_the_boards_it_is_meant_for() -> None:
+    """DESIGN's promise for small boards: xl's decoder trains in 3 GiB, from its config alone."""
+    xl = {**BASE_T5, "d_model": 2048, "d_ff": 5120, "num_heads": 32, "num_layers": 24, "num_decoder_layers": 24}
+    run = run_of(xl, {"scope": "decoder", "max_source_tokens": 512, "max_target_tokens": 64})
+    ranks = [8 if weight.name.endswith((".q", ".v")) else 0 for weight in run.weights]
+
+    predicted = predict_peak(xl, run, "nf4", "bf16", 1, ranks, checkpointing=True, cache="int8")
+
+    assert predicted.total_bytes < 3 << 30
+
+
+@pytest.mark.slow
+def test_the_limits_are_the_engines() -> None:
+    """They are written twice because the engine's modules import torch."""
+    from edge_client import tensor_sizes
+    from edge_client.engine import attention, encoder_pass, head_loss, prefix
+
+    assert tensor_sizes.LOGITS_BYTES == head_loss.LOGITS_BYTES
+    assert tensor_sizes.VOCABULARY_ROWS == head_loss.VOCABULARY_ROWS
+    assert tensor_sizes.SCORES_BYTES == attention.SCORES_BYTES
+    assert tensor_sizes.LEAST_HIDDEN_BYTES == prefix.LEAST_HIDDEN_BYTES
+    assert tensor_sizes.TOKENS_PER_BATCH == encoder_pass.TOKENS_PER_BATCH

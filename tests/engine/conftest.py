@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from edge_client.jobs import Job, Plan
+from tests.random_t5 import random_t5, save_base
 from wire.checks import basis_rank
 from wire.codec import encode
 from wire.manifest import manifest_digest, t5_weights
@@ -43,10 +43,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def reference() -> T5ForConditionalGeneration:
-    """transformers' model: d_model 32, inner 24, d_ff 40, untied head, every weight large enough to matter."""
-    from transformers import T5Config, T5ForConditionalGeneration  # seconds, which the fast tests need not pay
-
-    config = T5Config(
+    """transformers' model: d_model 32, inner 24, d_ff 40, untied head."""
+    return random_t5(
         vocab_size=VOCABULARY,
         d_model=32,
         d_kv=8,
@@ -56,39 +54,14 @@ def reference() -> T5ForConditionalGeneration:
         num_decoder_layers=3,
         relative_attention_num_buckets=8,
         relative_attention_max_distance=12,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        decoder_start_token_id=0,
-        dropout_rate=0.0,
     )
-    generator = torch.Generator().manual_seed(1)
-    with torch.random.fork_rng():
-        model = T5ForConditionalGeneration._from_config(config, attn_implementation="eager").eval()
-    # transformers 5 ties the head whatever the config says.
-    model.config.tie_word_embeddings = False
-    model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 2 and "relative" not in name:
-                weight.normal_(0, weight.shape[1] ** -0.5, generator=generator)
-            else:
-                weight.normal_(1.0 if "norm" in name else 0.0, 0.3, generator=generator)
-            if name.endswith(".q.weight"):
-                weight.mul_(model.config.d_kv**-0.5)  # T5's own start: sharper attention would magnify every rounding
-        model.shared.weight.normal_(0, 1, generator=generator)
-    return model.requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
 def base_folder(reference: T5ForConditionalGeneration, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model as a base: config.json, tokenizer.json, model.safetensors."""
     folder = tmp_path_factory.mktemp("base")
-    config = json.loads(reference.config.to_json_string(use_diff=False))
-    config.pop("scale_decoder_outputs", None)
-    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
-    dropped = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-    state = {name: value.clone() for name, value in reference.state_dict().items() if name not in dropped}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    save_base(reference, folder)
     pieces = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {word: i + 3 for i, word in enumerate(WORDS)}
     tokenizer = Tokenizer(models.WordLevel(pieces, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from edge_client.engine.adapter_tensors import AdapterTensors
@@ -19,6 +17,7 @@ from edge_client.engine.model import Model
 from edge_client.engine.prefix import stacked
 from edge_client.engine.tokeniser import Pair
 from quantize.base import load_base
+from tests.random_t5 import random_t5, save_base
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -34,44 +33,15 @@ MAX_ERROR = 1e-4
 
 @pytest.fixture(scope="module")
 def reference() -> T5ForConditionalGeneration:
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    config = T5Config(
-        vocab_size=VOCABULARY,
-        d_model=512,
-        d_kv=64,
-        num_heads=6,
-        d_ff=1024,
-        num_layers=2,
-        num_decoder_layers=2,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        decoder_start_token_id=0,
-        dropout_rate=0.0,
+    return random_t5(
+        vocab_size=VOCABULARY, d_model=512, d_kv=64, num_heads=6, d_ff=1024, num_layers=2, num_decoder_layers=2
     )
-    generator = torch.Generator().manual_seed(1)
-    with torch.random.fork_rng():
-        model = T5ForConditionalGeneration._from_config(config, attn_implementation="eager").eval()
-    model.config.tie_word_embeddings = False  # transformers 5 ties the head whatever the config says
-    model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            scale = 0.05 if "shared" in name or weight.ndim == 1 or "relative" in name else weight.shape[1] ** -0.5
-            weight.normal_(1.0 if "norm" in name else 0.0, scale, generator=generator)
-            if name.endswith(".q.weight"):
-                weight.mul_(64**-0.5)
-    return model.requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
 def folder(reference: T5ForConditionalGeneration, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("widths")
-    config = json.loads(reference.config.to_json_string(use_diff=False))
-    config.pop("scale_decoder_outputs", None)
-    (path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
-    dropped = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-    state = {name: value.clone() for name, value in reference.state_dict().items() if name not in dropped}
-    save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+    save_base(reference, path)
     return path
 
 

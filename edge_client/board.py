@@ -6,14 +6,15 @@ Everything is read from /proc and /sys below `root`, so that tests can lay out a
 from __future__ import annotations
 
 import math
-import os
 import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_client.cgroups import cgroup_folders, read_text
 from edge_client.errors import ConfigError
 from edge_client.jobs import Device
+from edge_client.processors import usable_processors
 
 SYSTEM_RESERVE_BYTES = 32 << 20
 """Left alone when the budget comes from MemAvailable: the kernel needs some of it as soon as a program allocates."""
@@ -65,10 +66,10 @@ def probe_board(memory_override_bytes: int | None = None, root: Path = Path("/")
     return Board(
         memory_bytes=memory_bytes,
         memory_source=source,
-        cpu_count=_cpu_count(root),
+        cpu_count=usable_processors(root),
         machine=platform.machine(),
         bf16_fast=not _BF16_FLAGS.isdisjoint(_cpu_flags(root)),
-        model=_read(root / "proc/device-tree/model").rstrip("\0\n "),
+        model=read_text(root / "proc/device-tree/model").rstrip("\0\n "),
     )
 
 
@@ -114,7 +115,7 @@ def _memory(override_bytes: int | None, root: Path) -> tuple[int, str]:
 def _ram(root: Path) -> list[tuple[int, str]]:
     """MemAvailable less a reserve, or half of MemTotal on kernels (before 3.14) that do not estimate it."""
     fields = {}
-    for line in _read(root / "proc/meminfo").splitlines():
+    for line in read_text(root / "proc/meminfo").splitlines():
         name, _, value = line.partition(":")
         if value.split()[:1] and value.split()[0].isdigit():
             fields[name] = int(value.split()[0]) << 10
@@ -128,61 +129,18 @@ def _ram(root: Path) -> list[tuple[int, str]]:
 def _cgroup_limits(root: Path) -> list[tuple[int, str]]:
     """Every memory limit above this process, v1 and v2, with where it was found."""
     found = []
-    for folder, v2 in _cgroup_folders(root, "memory"):
+    for folder, v2 in cgroup_folders(root, "memory"):
         name = "memory.max" if v2 else "memory.limit_in_bytes"
-        text = _read(folder / name).strip()
+        text = read_text(folder / name).strip()
         if text.isdigit() and int(text) < UNLIMITED_BYTES:
             found.append((int(text), f"control group limit (/{(folder / name).relative_to(root)})"))
     return found
 
 
-def _cgroup_folders(root: Path, controller: str) -> list[tuple[Path, bool]]:
-    """(folder, is it v2) of this process's control group and of all above it, innermost first.
-
-    A limit higher up binds as well. Inside a container the path in /proc/self/cgroup may name folders of the host that
-    are not mounted here; those that exist are used, the mount's root always.
-    """
-    folders = []
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" and not controllers:
-            mounts = [(root / "sys/fs/cgroup", True), (root / "sys/fs/cgroup/unified", True)]
-        elif controller in controllers.split(","):
-            mounts = [(root / "sys/fs/cgroup" / controllers, False), (root / "sys/fs/cgroup" / controller, False)]
-        else:
-            continue
-        for mount, v2 in dict(mounts).items():
-            inner = mount.joinpath(*(part for part in path.split("/") if part not in ("", "..")))
-            chain = [inner, *inner.parents]
-            folders += [(folder, v2) for folder in chain[: chain.index(mount) + 1] if folder.is_dir()]
-    return folders
-
-
-def _cpu_count(root: Path) -> int:
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for folder, v2 in _cgroup_folders(root, "cpu"):
-        if v2:
-            quota, period = (*_read(folder / "cpu.max").split(), "", "")[:2]
-        else:
-            quota, period = _read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()
-        if quota.isdigit() and period.isdigit() and int(period) > 0:
-            count = min(count, math.ceil(int(quota) / int(period)))
-    return max(1, count)
-
-
 def _cpu_flags(root: Path) -> frozenset[str]:
     """Flags of the first processor; x86 calls the line "flags", arm64 "Features"."""
-    for line in _read(root / "proc/cpuinfo").splitlines():
+    for line in read_text(root / "proc/cpuinfo").splitlines():
         name, _, value = line.partition(":")
         if name.strip().lower() in ("flags", "features"):
             return frozenset(value.split())
     return frozenset()
-
-
-def _read(path: Path) -> str:
-    """The file's text, "" where there is none or it is not ours to read."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

@@ -45,7 +45,11 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
 )
 @click.option("--wait", is_flag=True, envvar="BRAID_WAIT", help="Wait for a server that is not there yet.")
 @click.option(
-    "--threads", type=click.IntRange(0, 1024), envvar="BRAID_THREADS", default=0, help="Processors; 0 is all."
+    "--threads",
+    type=click.IntRange(0, 1024),
+    envvar="BRAID_THREADS",
+    default=0,
+    help="Processors; 0 is all that are free when a round begins.",
 )
 @click.option(
     "--eval-examples",

@@ -42,8 +42,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `adapter_path` holds a `wire.messages.Adapter` ("" for a profile, which runs on the bare base); the result, a
     `Profile` or an `Update`, is written to `result_path` atomically. `checkpoint_path` is where a training job saves
-    its place and resumes from. `threads` 0 leaves the choice to torch. `cache_path` is the folder of the prefix cache,
-    which may take `cache_limit_bytes`; both are read only where the plan has a cache.
+    its place and resumes from. `threads` 0 takes the processors that are free when the job begins. `cache_path` is the
+    folder of the prefix cache, which may take `cache_limit_bytes`; both are read only where the plan has a cache.
     """
 
     kind: Literal["profile", "train", "evaluate"]

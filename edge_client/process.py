@@ -22,9 +22,6 @@ CAREFUL_SHARE = 0.75
 """Of a planned peak that is the limit itself: up to here a training step keeps what the one before left free. Where the
 limit is a quarter above the peak, it keeps all."""
 
-SPINS = 10_000
-"""Turns of OpenMP's waiting loop before a thread sleeps: some ten microseconds."""
-
 OOM_SCORE = 500
 """Added to the worker's badness, so that the kernel kills it rather than the network process, which can say so."""
 
@@ -74,17 +71,6 @@ def keep_malloc_small() -> None:
         mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
 
 
-def let_threads_sleep() -> None:
-    """Make OpenMP's threads wait a moment for each other and then sleep. Call before torch is imported.
-
-    By default they spin for long, and where another program wants the same core every product then waits for a thread
-    that was not scheduled: boards have other programs. Asleep at once (OMP_WAIT_POLICY=PASSIVE) they take 0.1 ms to
-    wake, as long as a small product takes: two threads were then no faster than one.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
-
-
 def bound_kernel_caches() -> None:
     """Limit how many kernels oneDNN keeps for shapes it has met, each with its buffers. Call before torch is imported.
 
@@ -96,9 +82,8 @@ def bound_kernel_caches() -> None:
 
 
 def prepare_for_training() -> None:
-    """All that must be told to malloc, OpenMP and oneDNN before torch is imported."""
+    """All that must be told to malloc and oneDNN before torch is imported."""
     keep_malloc_small()
-    let_threads_sleep()
     bound_kernel_caches()
 
 

@@ -19,6 +19,7 @@ from edge_client.errors import ClientError, ExitCode
 from edge_client.frames import FrameError, read_frame, write_frame
 from edge_client.jobs import Done, Event, Failed, Job
 from edge_client.process import die_with_parent, offer_to_oom_killer, prepare_for_training, return_free_memory
+from edge_client.processors import free_processors
 
 if TYPE_CHECKING:
     from edge_client.engine.session import Session
@@ -87,8 +88,7 @@ def run_job(job: Job, session: Session) -> dict[str, float]:
     from edge_client.engine.profile import profile
     from edge_client.engine.train import train
 
-    if job.threads:
-        torch.set_num_threads(job.threads)
+    torch.set_num_threads(job.threads or free_processors())
     return {"profile": profile, "train": train, "evaluate": evaluate}[job.kind](job, session)
 
 

@@ -30,6 +30,7 @@ from edge_client.engine.t5 import T5Shape
 from edge_client.engine.tokeniser import Pair
 from edge_client.errors import BaseModelError, ConfigError
 from edge_client.process import peak_bytes, resident_bytes, return_free_memory, return_memory_near
+from edge_client.processors import free_processors
 from quantize.base import BaseFormatError, FrozenBase, load_base
 from quantize.layout import read_config
 from wire.manifest import t5_weights
@@ -68,8 +69,7 @@ def measure(request: Request, tell: Tell) -> Measured:
     loss is not finite.
     """
     imports_bytes = resident_bytes()
-    if request.threads:
-        torch.set_num_threads(request.threads)
+    torch.set_num_threads(request.threads or free_processors())
     batch = _batch(request, _config(request))
     encoded, encode_s = _encode(request, batch, tell) if request.scope == "decoder" else (None, 0.0)
     tell("load", 0, 1)

@@ -118,7 +118,8 @@ def distance(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
 
 
 async def test_a_board_killed_while_training_loses_nothing(tmp_path: Path) -> None:
-    """SIGKILL in mid-training and a restart: same identity, every round has every board's update, exit code 0."""
+    """SIGKILL in mid-training and a restart: same identity, every round has every board's update, exit code 0, and what
+    the encoder had done before was read from the board's disk."""
     said: list[str] = []
 
     outcome = await run_federation(
@@ -134,6 +135,9 @@ async def test_a_board_killed_while_training_loses_nothing(tmp_path: Path) -> No
     assert accepted(outcome.status) == {1: 2, 2: 2}
     assert len(outcome.status["boards"]) == 2
     assert adapter(outcome.exported)
+    for board in ("first", "second"):
+        caches = [path for path in (tmp_path / "run").rglob("cache") if path.parent.name == board]
+        assert [len([entry for entry in path.rglob("*") if entry.is_file()]) for path in caches] == [40]
 
 
 async def test_changing_one_boards_data_changes_what_the_other_receives(tmp_path: Path) -> None:

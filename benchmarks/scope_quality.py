@@ -1,0 +1,95 @@
+"""Does training the decoder alone cost quality? Decoder scope against all scope at equal parameters and equal time.
+
+    python -m benchmarks.scope_quality --json scope.json   # half an hour on one core; goes on where it was interrupted
+    python -m benchmarks.scope_quality --quick             # two minutes, to see that it works; its numbers mean nothing
+
+A federation of one board trains the builtin base, in bf16 and on one thread. All scope trains every weight at the
+server's default rank; decoder scope gets more strands per weight, as many as make its trained parameters equal, and
+reads its encoder outputs from a prefix cache that is empty at first. It is evaluated after equally many steps, and
+again once its steps and its encoding have taken the CPU time that all scope's steps took: CPU time, as the wall time of
+a shared machine tells of its other users. Learning rates are chosen per set and scope on a validation part; seeds
+change the training subset, its order and the bases. Beside these, all scope is tried with as many strands, chosen by
+value as on a board with little memory, and decoder scope at the server's default rank.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from benchmarks import scope_sets
+from benchmarks.machine import describe_machine
+from benchmarks.scope_results import Settings, Store, Study
+from benchmarks.scope_sets import TextSet
+from benchmarks.scope_tables import print_study
+from edge_client.errors import DataError
+from edge_client.process import prepare_for_training
+
+SETTINGS = Settings(
+    rounds=6,
+    local_steps=10,
+    batch=16,
+    max_source_tokens=192,  # what the builtin base was trained with
+    max_target_tokens=48,
+    learning_rates=(0.001, 0.002, 0.004, 0.008),
+    seeds=(1, 2, 3),
+    n_train=600,
+    n_validation=100,
+    n_test=200,
+    n_written=60,
+    max_ranks={"all": 16, "all, by value": 32, "decoder": 32, "decoder, same ranks": 16},
+)
+
+QUICK = Settings(
+    rounds=2,
+    local_steps=3,
+    batch=8,
+    max_source_tokens=64,
+    max_target_tokens=16,
+    learning_rates=(0.004,),
+    seeds=(1, 2),
+    n_train=40,
+    n_validation=16,
+    n_test=16,
+    n_written=4,
+    max_ranks=SETTINGS.max_ranks,
+)
+
+
+def main() -> None:
+    options = _options()
+    os.environ["OMP_NUM_THREADS"] = "1"  # numpy's merging as well
+    prepare_for_training()
+    from benchmarks.scope_study import run_study  # imports torch
+
+    study = Study(machine=describe_machine("torch"), settings=QUICK if options.quick else SETTINGS)
+    store = Store(options.json, study)
+    sets = _sets(options.data_folder, options.sets)
+    run_study(store, sets)
+    print_study(store.study, [text_set.name for text_set in sets])
+
+
+def _sets(folder: Path, names: list[str]) -> list[TextSet]:
+    """Those that are there; the others are named on stderr."""
+    sets = []
+    for name in names:
+        try:
+            sets.append(scope_sets.load(name, folder))
+        except DataError as error:
+            print(f"{name} is left out: {error.message}", file=sys.stderr)
+    return sets
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-folder", type=Path, default=Path("../shared/data"), help="where the published sets lie")
+    parser.add_argument("--sets", nargs="+", choices=scope_sets.names(), default=list(scope_sets.names()))
+    parser.add_argument("--quick", action="store_true", help="tiny settings")
+    parser.add_argument("--json", type=Path, help="keep all numbers in this file, and go on from what is in it")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""A federation of one board in one process: production's jobs on one side, production's merge on the other.
+
+For measurements of what training achieves; nothing is replaced but the network, which is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import builtin_base
+from aggregator.merge import braid
+from aggregator.merge.state import AdapterState, initial_state, strand_values
+from aggregator.merge.sums import contribution, fold, profile_contribution
+from edge_client.allot import allot, strand_order
+from edge_client.data import Data
+from edge_client.engine.session import Session
+from edge_client.examples import Example
+from edge_client.jobs import CacheDtype, Job, Plan
+from edge_client.worker import run_job
+from wire.codec import decode, encode
+from wire.limits import PROTOCOL_VERSION
+from wire.manifest import manifest_digest, t5_weights
+from wire.messages import Adapter, Base, Profile, RunInfo, Scope, Task, TrainSettings, Update, Weight
+from wire.seeds import derive_seed
+
+MAX_RANK = 32
+SERVER_RANK = 32
+SKETCH_EVERY = 2
+SKETCH_BATCHES = 8
+"""The server's defaults, but for twice the strands per weight: decoder scope needs them to have parameters to choose
+from where it is to train as many as all scope."""
+
+THREADS = 1
+"""With one thread, the process's CPU seconds are what the work would take on an idle machine."""
+
+MEMORY_BYTES = 4 << 30
+"""More than the builtin base needs: what training takes is another benchmark's question."""
+
+CACHE_LIMIT_BYTES = 2 << 30
+
+_RUN_ID = "solo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How the builtin base is trained.
+
+    `max_rank`: strands that each weight has. `n_parameters`: values of B that a round trains at most, Σ r_w·m_w.
+    """
+
+    scope: Scope
+    learning_rate: float
+    max_rank: int
+    n_parameters: int
+    seed: int
+    batch: int
+    max_source_tokens: int
+    max_target_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What the board's training jobs took; profiling, evaluation and the server's merging are left out.
+
+    step_s is the CPU time of the steps, on `n_tokens` source and target tokens, and encode_s that of filling the prefix
+    cache for them; job_s is the CPU time of the whole jobs, which also load the base and tokenise, and wall_s their
+    wall time.
+    """
+
+    n_steps: int = 0
+    n_tokens: float = 0.0
+    step_s: float = 0.0
+    encode_s: float = 0.0
+    job_s: float = 0.0
+    wall_s: float = 0.0
+
+    @property
+    def training_s(self) -> float:
+        """CPU seconds of steps and encoding."""
+        return self.step_s + self.encode_s
+
+
+class TextSession(Session):
+    """A session with text that is already in memory, whatever a job's `data` names. Its seconds are CPU seconds."""
+
+    def __init__(self, *, train: Sequence[Example] = (), held_out: Sequence[Example] = ()) -> None:
+        super().__init__(clock=time.process_time)
+        self._text = Data(list(train), list(held_out))
+
+    def data(self, spec: str) -> Data:
+        return self._text
+
+
+class Solo:
+    """One run. Args: recipe; train, the board's text; folder, an empty one, for its files and its prefix cache."""
+
+    def __init__(self, recipe: Recipe, train: Sequence[Example], folder: Path) -> None:
+        self._recipe = recipe
+        self._folder = folder
+        self._session = TextSession(train=train)
+        self._weights = weights(recipe.scope)
+        self._state = initial_state(self._weights)
+        self._round = 0
+        self._ranks = (0,) * len(self._weights)
+        self.spent = Spent()
+
+    @property
+    def n_trained(self) -> int:
+        """Values of B that the last round trained."""
+        return n_parameters(self._weights, self._ranks)
+
+    @property
+    def encoder_share(self) -> float:
+        """Part of them that is the encoder's."""
+        pairs = zip(self._weights, self._ranks, strict=True)
+        return sum(rank * w.rows for w, rank in pairs if w.name.startswith("encoder.")) / max(1, self.n_trained)
+
+    @property
+    def n_adapter(self) -> int:
+        """Values of the merged adapter, both factors."""
+        return sum(w.context_b.size + w.context_a.size for w in self._state.weights.values())
+
+    def begin(self) -> None:
+        """The profiling pass and the first basis."""
+        seed = derive_seed(self._recipe.seed, "profile")
+        job = self._job(Task(kind="profile", run_id=_RUN_ID, seed=seed), n_steps=1)
+        run_job(job, self._session)
+        total = fold(None, profile_contribution(decode(Path(job.result_path).read_bytes(), Profile)))
+        self._state = braid.first_basis(self._state, total, max_rank=self._recipe.max_rank, seed=self._recipe.seed)
+
+    def round(self, n_steps: int) -> None:
+        """One round of `n_steps` optimiser steps, and the merge of its one update."""
+        self._round += 1
+        task = Task(
+            kind="train",
+            run_id=_RUN_ID,
+            round=self._round,
+            version=self._state.version,
+            seed=derive_seed(self._recipe.seed, "round", self._round),
+            sketch=self._round % SKETCH_EVERY == 0,
+        )
+        job = self._job(task, n_steps)
+        self._ranks = job.plan.ranks
+        _write_adapter(Path(job.adapter_path), job.run, self._state, self._ranks)
+        self._train(job)
+        total = fold(None, contribution(decode(Path(job.result_path).read_bytes(), Update)))
+        self._state = braid.merge(self._state, total, server_rank=SERVER_RANK, max_rank=self._recipe.max_rank)
+
+    def score(self, judge: TextSession, n_examples: int, *, rouge: bool) -> Mapping[str, float]:
+        """What an evaluate job says of the merged adapter (before `begin`: the bare base) on the judge's text."""
+        task = Task(kind="evaluate", run_id=_RUN_ID, version=self._state.version)
+        job = self._job(task, n_steps=1, rouge=rouge, n_examples=n_examples)
+        if job.adapter_path:
+            _write_adapter(Path(job.adapter_path), job.run, self._state, [0] * len(self._weights))
+        return run_job(job, judge)
+
+    # --- jobs ------------------------------------------------------------------------------------------------------
+
+    def _train(self, job: Job) -> None:
+        job_s, wall_s, before = time.process_time(), time.monotonic(), self.spent
+        values = run_job(job, self._session)
+        self.spent = Spent(
+            n_steps=before.n_steps + job.run.settings.local_steps,
+            n_tokens=before.n_tokens + values["tokens_per_s"] * values["seconds"],
+            step_s=before.step_s + values["seconds"],
+            encode_s=before.encode_s + values["encode_s"],
+            job_s=before.job_s + time.process_time() - job_s,
+            wall_s=before.wall_s + time.monotonic() - wall_s,
+        )
+
+    def _job(self, task: Task, n_steps: int, *, rouge: bool = False, n_examples: int = 0) -> Job:
+        run = self._run_info(n_steps)
+        cached = self._recipe.scope == "decoder" and task.kind != "evaluate"
+        return Job(
+            kind=_job_kind(task),
+            base_folder=str(builtin_base.folder()),
+            data=task.kind,
+            device="board",
+            run=run,
+            task=task,
+            plan=self._plan(run, "bf16" if cached else "none"),
+            adapter_path=str(self._folder / "adapter") if task.version else "",
+            result_path=str(self._folder / "result"),
+            cache_path=str(self._folder / f"cache-{task.kind}") if cached else "",  # training encodes all that it reads
+            cache_limit_bytes=CACHE_LIMIT_BYTES if cached else 0,
+            rouge=rouge,
+            max_eval_examples=n_examples,
+            threads=THREADS,
+        )
+
+    def _plan(self, run: RunInfo, cache: CacheDtype) -> Plan:
+        return Plan(
+            format="bf16",
+            compute="bf16",
+            micro_batch=self._recipe.batch,
+            ranks=ranks_within(run, self._recipe.n_parameters),
+            predicted_peak_bytes=MEMORY_BYTES,
+            budget_bytes=MEMORY_BYTES,
+            cache=cache,
+        )
+
+    def _run_info(self, n_steps: int) -> RunInfo:
+        recipe = self._recipe
+        return RunInfo(
+            protocol=PROTOCOL_VERSION,
+            run_id=_RUN_ID,
+            state="training",
+            base=Base(model="builtin", digest="0" * 64),
+            weights=self._weights,
+            manifest=manifest_digest(self._weights),
+            settings=TrainSettings(
+                scope=recipe.scope,
+                learning_rate=recipe.learning_rate,
+                batch=recipe.batch,
+                micro_batch=recipe.batch,
+                local_steps=n_steps,
+                max_source_tokens=recipe.max_source_tokens,
+                max_target_tokens=recipe.max_target_tokens,
+                sketch_batches=SKETCH_BATCHES,
+                seed=recipe.seed,
+            ),
+            max_rank=recipe.max_rank,
+            server_rank=SERVER_RANK,
+            rounds=max(1, self._round),
+            round=self._round,
+            version=self._state.version,
+            values=strand_values(self._state),
+        )
+
+
+def weights(scope: Scope) -> tuple[Weight, ...]:
+    """The builtin base's weights of a scope."""
+    return t5_weights(json.loads((builtin_base.folder() / "config.json").read_text()), scope)
+
+
+def ranks_within(run: RunInfo, n_parameters: int) -> tuple[int, ...]:
+    """Ranks of as many leading strands as train at most `n_parameters` values of B."""
+    order, n_values, n_strands = strand_order(run), 0, 0
+    for index in order:
+        n_values += run.weights[index].rows
+        if n_values > n_parameters:
+            break
+        n_strands += 1
+    return allot(order, len(run.weights), n_strands)
+
+
+def n_parameters(manifest: Sequence[Weight], ranks: Sequence[int]) -> int:
+    """Values of B at these ranks: Σ r_w·m_w."""
+    return sum(rank * weight.rows for rank, weight in zip(ranks, manifest, strict=True))
+
+
+def _job_kind(task: Task) -> Literal["profile", "train", "evaluate"]:
+    if task.kind == "wait" or task.kind == "finished":
+        raise ValueError(f"{task.kind} is no work")
+    return task.kind
+
+
+def _write_adapter(path: Path, run: RunInfo, state: AdapterState, ranks: Sequence[int]) -> None:
+    parts = braid.cut(state, ranks, "bf16")
+    adapter = Adapter(
+        protocol=PROTOCOL_VERSION, run_id=run.run_id, version=state.version, manifest=run.manifest, parts=parts
+    )
+    path.write_bytes(encode(adapter))

@@ -20,6 +20,10 @@ from wire.projection import projection
 
 CPU = torch.device("cpu")
 
+RANK_STEP = 8
+"""Ranks are computed at multiples of this, with rows of zeros: boards choose strands by value, so that every weight has
+a rank of its own, and a kernel would have to be compiled, kept or made again for each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Factors:
@@ -71,16 +75,18 @@ class Linear:
         self._weight = weight
         self._compute = compute
         self._context = context if context is not None and context.a.shape[0] else None
-        self._basis = torch.empty(0, columns, dtype=compute, device=weight.device) if basis is None else basis
+        if basis is None:
+            basis = torch.empty(0, columns, dtype=compute, device=weight.device)
+        self._basis = torch.nn.functional.pad(basis, (0, 0, 0, -basis.shape[0] % RANK_STEP))
         self._is_stored = isinstance(weight, DenseWeight) and weight.values.dtype == compute
         self._held: Tensor | None = None
         self._scratch = scratch
-        self.b = torch.zeros(rows, self._basis.shape[0], device=weight.device)
+        self.b = torch.zeros(rows, basis.shape[0], device=weight.device)
         self.sketch: Sketch | None = None
 
     @property
     def rank(self) -> int:
-        return self._basis.shape[0]
+        return self.b.shape[1]
 
     @property
     def dense_bytes(self) -> int:
@@ -111,14 +117,14 @@ class Linear:
         return y
 
     def forward(self, x: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """y (T, m) and A·x (T, r) of x (T, n)."""
+        """y (T, m) and A·x (T, r padded) of x (T, n)."""
         dense, context = self._dense(x.shape[0])
         y = x @ dense.t()
         if context is not None:
             y.addmm_(x @ context.a.t(), context.b.t())
         ax = x @ self._basis.t()
         if self.rank:
-            y.addmm_(ax, b.to(x.dtype).t())
+            y.addmm_(ax, self._padded(b, x.dtype).t())
         return y, ax
 
     def backward(self, grad: Tensor, b: Tensor) -> Tensor:
@@ -128,8 +134,11 @@ class Linear:
         if context is not None:
             grad_x.addmm_(grad @ context.b, context.a)
         if self.rank:
-            grad_x.addmm_(grad @ b.to(grad.dtype), self._basis)
+            grad_x.addmm_(grad @ self._padded(b, grad.dtype), self._basis)
         return grad_x
+
+    def _padded(self, b: Tensor, dtype: torch.dtype) -> Tensor:
+        return torch.nn.functional.pad(b.to(dtype), (0, self._basis.shape[0] - b.shape[1]))
 
     def _dense(self, n_tokens: int) -> tuple[Tensor, Factors | None]:
         """The weight, and the context if it is not folded in.
@@ -164,7 +173,7 @@ class _Product(torch.autograd.Function):
         grad = grads[0].flatten(0, -2)
         if linear.sketch is not None and x is not None:
             linear.sketch.add(grad, x)
-        grad_b = (grad.t() @ ax).to(b.dtype) if ctx.needs_input_grad[1] else None
+        grad_b = (grad.t() @ ax)[:, : b.shape[1]].to(b.dtype) if ctx.needs_input_grad[1] else None
         if not ctx.needs_input_grad[0]:
             return None, grad_b, None
         return linear.backward(grad, b).view(*ctx.x_shape), grad_b, None

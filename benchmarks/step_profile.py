@@ -20,7 +20,7 @@ from edge_client.process import prepare_for_training
 prepare_for_training()  # before torch is imported
 
 import torch  # noqa: E402
-from torch.profiler import ProfilerActivity, profile  # noqa: E402
+from torch.profiler import ProfilerActivity, profile, schedule  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from edge_client.engine.adam import Adam  # noqa: E402
@@ -92,9 +92,11 @@ def measure(step: Step) -> tuple[dict[str, float], float]:
     """Milliseconds per step by kind, the head's matrix products apart, and in all."""
     for _ in range(WARM_UP):
         step.run()
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
-        for _ in range(STEPS):
+    timetable = schedule(wait=0, warmup=WARM_UP, active=STEPS, repeat=1)  # its own first steps are slow
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, schedule=timetable) as profiler:
+        for _ in range(WARM_UP + STEPS):
             step.run()
+            profiler.step()
     spent: dict[str, float] = defaultdict(float)
     for event in profiler.key_averages(group_by_input_shape=True):
         of_head = event.key == "aten::mm" and any(VOCABULARY_ROWS in shape for shape in event.input_shapes)

@@ -3,7 +3,8 @@
 Only matrix products are counted, a multiply-add as two operations; norms, softmax, activations, table look-ups and the
 optimiser are not (PaLM, arXiv 2204.02311, appendix B, whose model FLOPs utilisation this feeds). What is counted is
 what the mathematics needs: a block that is computed twice to save memory, or a score matrix that an attention kernel
-computes again in its backward pass, counts once. Attention counts whole score matrices, causal or not, as PaLM does.
+computes again in its backward pass, counts once, and rows of zeros that pad a rank do not count. Attention counts
+whole score matrices, causal or not, as PaLM does.
 
 A weight W (m, n) over N tokens, with strands of rank r and a frozen context of rank s, takes
 

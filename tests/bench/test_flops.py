@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_client.bench.flops import MULTIPLY_ADD, StepFlops, step_flops
+from edge_client.engine.lora import RANK_STEP
 from wire.manifest import t5_weights
 from wire.messages import Scope
 
@@ -19,8 +20,8 @@ Ranks = Mapping[str, int]
 
 
 def some_ranks(config: Mapping[str, Any], scope: Scope) -> dict[str, int]:
-    """Ranks 0 to 4, unlike each other."""
-    return {weight.name: i % 5 for i, weight in enumerate(t5_weights(config, scope))}
+    """Ranks 0 to 4 steps of the engine's, unlike each other."""
+    return {weight.name: RANK_STEP * (i % 5) for i, weight in enumerate(t5_weights(config, scope))}
 
 
 def count(config: Mapping[str, Any], scope: Scope, ranks: Ranks, context_ranks: Ranks | None = None) -> StepFlops:
@@ -37,9 +38,9 @@ def test_the_count_is_torchs_own(
     twice. Strands on all weights, on some, and on the last one only, where nothing below needs a gradient."""
     ranks = some_ranks(config, scope)
     if share == "all":
-        ranks = {name: 1 + rank for name, rank in ranks.items()}
+        ranks = {name: RANK_STEP + rank for name, rank in ranks.items()}
     elif share == "last":
-        ranks = {f"decoder.block.{config['num_decoder_layers'] - 1}.layer.2.DenseReluDense.wo": 4}
+        ranks = {f"decoder.block.{config['num_decoder_layers'] - 1}.layer.2.DenseReluDense.wo": RANK_STEP}
     context_ranks = {name: i % 3 for i, name in enumerate(some_ranks(config, "all"))}
 
     counted = count(config, scope, ranks, context_ranks)

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 MMAP_THRESHOLD_BYTES = 64 << 20
@@ -85,6 +86,12 @@ def prepare_for_training() -> None:
     """All that must be told to malloc and oneDNN before torch is imported."""
     keep_malloc_small()
     bound_kernel_caches()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; torch raises a RuntimeError for it."""
+    text = str(error)
+    return isinstance(error, MemoryError) or any(part in text for part in _OUT_OF_MEMORY_TEXTS)
 
 
 def die_with_parent(parent_pid: int) -> None:

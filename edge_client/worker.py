@@ -18,13 +18,17 @@ import msgspec
 from edge_client.errors import ClientError, ExitCode
 from edge_client.frames import FrameError, read_frame, write_frame
 from edge_client.jobs import Done, Event, Failed, Job
-from edge_client.process import die_with_parent, offer_to_oom_killer, prepare_for_training, return_free_memory
+from edge_client.process import (
+    die_with_parent,
+    is_out_of_memory,
+    offer_to_oom_killer,
+    prepare_for_training,
+    return_free_memory,
+)
 from edge_client.processors import free_processors
 
 if TYPE_CHECKING:
     from edge_client.engine.session import Session
-
-_OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory")  # torch raises RuntimeError
 
 
 def main() -> int:
@@ -96,7 +100,7 @@ def _failed(error: Exception) -> Failed:
     if os.environ.get("BRAID_DEBUG") == "1":
         traceback.print_exc()
     text = str(error)
-    if isinstance(error, MemoryError) or any(part in text for part in _OUT_OF_MEMORY_TEXTS):
+    if is_out_of_memory(error):
         return Failed(
             exit_code=int(ExitCode.MEMORY),
             message="memory ran out while training",

@@ -13,11 +13,10 @@ from edge_client.bench.progress import ProgressLine
 from edge_client.bench.request import Measured, Request
 from edge_client.errors import ClientError, ConfigError, DiskError, NoPlanError
 from edge_client.isolated import run_isolated
-from edge_client.process import die_with_parent, offer_to_oom_killer, prepare_for_training
+from edge_client.process import die_with_parent, is_out_of_memory, offer_to_oom_killer, prepare_for_training
 
 T = TypeVar("T")
 
-_OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory")  # torch raises RuntimeError
 _MEMORY_HINT = "take a smaller --micro-batch, --shape or --format, or stop other programs on this board"
 
 
@@ -60,7 +59,7 @@ def _guarded(call: Callable[[], T]) -> T:
 
 def _in_words(error: Exception) -> ClientError:
     text = str(error)
-    if isinstance(error, MemoryError) or any(part in text for part in _OUT_OF_MEMORY_TEXTS):
+    if is_out_of_memory(error):
         return NoPlanError("memory ran out while measuring", _MEMORY_HINT)
     line = text.splitlines()[0] if text else type(error).__name__
     return ClientError(f"measuring failed: {line}", "this is a bug of ours; run again with --debug and report it")

@@ -29,6 +29,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from edge_client.cache_room import entry_bytes
 from edge_client.state import disk_errors
 from quantize.int8 import Int8Weight, to_int8
 from wire.atomic_file import sweep_temporaries
@@ -61,12 +62,6 @@ class Origin:
 
     def digest(self) -> bytes:
         return hashlib.sha256(json.dumps([CACHE_VERSION, *astuple(self)]).encode()).digest()
-
-
-def entry_bytes(n_tokens: int, d_model: int, stored: str) -> int:
-    """Size on disk of one source's entry. "int8" has one fp32 scale per token."""
-    per_token_bytes = 2 * d_model if stored == "bf16" else d_model + 4
-    return HEADER_BYTES + n_tokens * per_token_bytes
 
 
 class PrefixCache:

@@ -34,6 +34,7 @@ class Board:
     ranks: tuple[int, ...] = ()
     progress: Mapping[str, float] = field(default_factory=dict)
     progress_text: str = ""
+    event: str = ""  # the last one that it told of, such as that memory ran short; lost by a restart
     losses: dict[int, Mapping[str, float]] = field(default_factory=dict)  # version → evaluation
     accepted: int = 0
     refused: int = 0
@@ -52,6 +53,8 @@ class Board:
             self.plan = report.text
         elif report.kind == "evaluation":
             self.losses[report.version] = values
+        elif report.kind == "event":
+            self.event = report.text
         else:
             self.progress_text = report.text
         if report.kind in ("plan", "progress"):

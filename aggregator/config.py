@@ -12,14 +12,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from aggregator.errors import ConfigError
 from aggregator.merge.rules import RULES
 from wire.limits import MAX_NAME_CHARS, MAX_RANK, MAX_ROUNDS
-from wire.messages import TrainSettings
+from wire.messages import Importance, TrainSettings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -93,6 +93,13 @@ KEYS: tuple[Key, ...] = (
     Key("train", "max_target_tokens", 32, "longer targets are cut", 2, 8192),
     Key("train", "sketch_batches", 8, "micro-batches that feed a gradient sketch", 1, 1024),
     Key("train", "upload", "bf16", "number format of uploads", choices=("fp32", "bf16", "int8", "int4")),
+    Key(
+        "train",
+        "importance",
+        "sketch",
+        "what ranks the weights: gradient sketches, or one of two scores that boards take when they profile",
+        choices=get_args(Importance),
+    ),
     Key("rounds", "min_devices", 2, "boards that must have profiled before the first round", 1, MAX_DEVICES),
     Key("rounds", "quorum", 2, "accepted updates without which no round closes", 1, MAX_DEVICES),
     Key("rounds", "deadline_s", 1800.0, "a round with a quorum closes after this at the latest", 1, MAX_WAIT_S),
@@ -106,7 +113,10 @@ KEYS: tuple[Key, ...] = (
     Key("merge", "sketch_every", 2, "a new basis every so many rounds (1: each)", 1, MAX_ROUNDS),
 )
 
-FROZEN = ("model_digest", "train_scope", "targets", "rule", "max_rank", "server_rank", "seed")
+FROZEN = (
+    *("model_digest", "train_scope", "train_importance", "targets"),
+    *("rule", "max_rank", "server_rank", "seed"),
+)
 """What a run may not change once its first board has enrolled: boards' files and bases depend on it."""
 
 
@@ -138,8 +148,8 @@ class RunConfig:
     def frozen_values(self) -> dict[str, Any]:
         """The values that bind a run for its whole life, as JSON has them."""
         values = {
-            "train_scope": self.train.scope,
-            **{key: getattr(self, key) for key in FROZEN if key != "train_scope"},
+            key: getattr(self.train, key.removeprefix("train_")) if key.startswith("train_") else getattr(self, key)
+            for key in FROZEN
         }
         return {**values, "targets": list(self.targets)}
 

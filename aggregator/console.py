@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aggregator import ranking_rows
 from aggregator.units import printable, show_seconds, show_size
 
 
@@ -31,10 +32,14 @@ def status_text(facts: Mapping[str, Any]) -> str:
             [_board(board) for board in facts["boards"]],
         ),
     ]
-    lines += [f"{printable(b['name'])}: last refusal: {printable(b['reason'])}" for b in facts["boards"] if b["reason"]]
+    for what, key in (("last refusal", "reason"), ("last event", "event")):
+        lines += [f"{printable(b['name'])}: {what}: {printable(b[key])}" for b in facts["boards"] if b[key]]
     if facts["evaluations"]:
         newest = facts["evaluations"][-1]
         lines += ["", f"held-out loss of version {newest['version']}: {_spread(newest)}"]
+    if facts["ranking"]["weights"]:
+        ranking = facts["ranking"]
+        lines += ["", ranking_rows.title(ranking), table(ranking_rows.heads(ranking), ranking_rows.rows(ranking))]
     return "\n".join(lines)
 
 

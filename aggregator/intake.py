@@ -41,7 +41,7 @@ def _judge_update(data: bytes, terms: Terms, into: Collection) -> Verdict:
 def _judge_profile(data: bytes, terms: Terms, into: Collection) -> Verdict:
     profile = decode(data, Profile)
     check_protocol(profile.protocol)
-    if reason := screen_profile(profile, terms, cohort=into.cohort):
+    if reason := screen_profile(profile, terms, importance=terms.importance, cohort=into.cohort):
         return Verdict(profile.n_examples, None, reason)
     return Verdict(profile.n_examples, profile_contribution(profile))
 

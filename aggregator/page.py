@@ -9,6 +9,7 @@ from html import escape
 from itertools import zip_longest
 from typing import Any
 
+from aggregator import ranking_rows
 from aggregator.units import show_seconds, show_size
 
 STYLE = """
@@ -47,7 +48,7 @@ BOARD_COLUMNS = (
     *("board", "state", "plan", "strands", "step", "loss", "held-out", "ROUGE-L"),
     *("tokens/s", "peak", "up", "down", "updates"),
 )
-TEXT_COLUMNS = frozenset({"board", "state", "plan", "worst board", "why it closed"})
+TEXT_COLUMNS = frozenset({"board", "state", "plan", "worst board", "why it closed", "weight"})
 """Columns that may wrap; the others hold numbers and are aligned to the right."""
 
 
@@ -75,7 +76,13 @@ def page(facts: Mapping[str, Any]) -> str:
 
 def fragment(facts: Mapping[str, Any]) -> str:
     """The part that changes."""
-    parts = [_head(facts), _boards(facts["boards"]), _evaluations(facts["evaluations"]), _rounds(facts["rounds"])]
+    parts = [
+        _head(facts),
+        _boards(facts["boards"]),
+        _evaluations(facts["evaluations"]),
+        _rounds(facts["rounds"]),
+        _ranking(facts["ranking"]),
+    ]
     events = "".join(f"<li>{escape(event)}</li>" for event in reversed(facts["events"]))
     return "".join(parts) + (f"<h2>Events, newest first</h2><ul>{events}</ul>" if events else "")
 
@@ -101,8 +108,14 @@ def _head(facts: Mapping[str, Any]) -> str:
 def _boards(boards: Sequence[Mapping[str, Any]]) -> str:
     if not boards:
         return '<h2>Boards</h2><p class="quiet">None has joined yet. `aggregator serve` printed the command.</p>'
-    notes = [f"last refusal: {escape(board['reason'])}" if board["reason"] else "" for board in boards]
+    notes = [_note(board) for board in boards]
     return f"<h2>Boards</h2>{_table(BOARD_COLUMNS, [_board(board) for board in boards], notes)}"
+
+
+def _note(board: Mapping[str, Any]) -> str:
+    refusal = f'<span class="bad">last refusal: {escape(board["reason"])}</span>' if board["reason"] else ""
+    event = f"last event: {escape(board['event'])}" if board["event"] else ""
+    return "<br>".join(filter(None, (refusal, event)))
 
 
 def _board(board: Mapping[str, Any]) -> list[str]:
@@ -175,6 +188,14 @@ def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"<h2>Rounds</h2>{_table(heads, list(cells))}"
 
 
+def _ranking(ranking: Mapping[str, Any]) -> str:
+    if not ranking["weights"]:
+        return ""
+    rows = [[escape(cell) for cell in row] for row in ranking_rows.rows(ranking)]
+    title = ranking_rows.title(ranking)
+    return f"<h2>{escape(title[:1].upper() + title[1:])}</h2>{_table(ranking_rows.heads(ranking), rows)}"
+
+
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
     """`rows` and `notes` hold HTML; a note that is not empty gets a line of its own below its row."""
     head = _cells("th", heads, heads)
@@ -184,7 +205,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[
             f'<tr class="noted">{_cells("td", heads, row)}</tr>' if note else f"<tr>{_cells('td', heads, row)}</tr>"
         )
         if note:
-            body.append(f'<tr><td class="note bad" colspan="{len(heads)}"><div>{note}</div></td></tr>')
+            body.append(f'<tr><td class="note" colspan="{len(heads)}"><div>{note}</div></td></tr>')
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     return f'<div class="scroll">{table}</div>'
 

@@ -17,7 +17,7 @@ from aggregator.merge.sums import Contribution
 from wire.checks import Agreed, check_profile, check_update
 from wire.errors import WireError
 from wire.limits import MAX_EXAMPLES
-from wire.messages import Profile, Tensor, Update
+from wire.messages import Importance, Profile, Tensor, Update
 from wire.tensors import unpack
 
 MIN_COHORT = 3
@@ -88,12 +88,13 @@ def screen_profile(
     profile: Profile,
     run: Agreed,
     *,
+    importance: Importance = "sketch",
     cohort: Sequence[Sizes] = (),
     max_examples: int = MAX_EXAMPLES,
 ) -> str | None:
-    """Why a profile may not count, as a sentence; None if it may."""
+    """Why a profile may not count, as a sentence; None if it may. Scores need no bound: only their ratios count."""
     try:
-        check_profile(profile, run)
+        check_profile(profile, run, importance=importance)
         sketches = _arrays((named.name, named.tensor) for named in profile.sketches)
     except WireError as error:
         return str(error)

@@ -97,8 +97,8 @@ def _weights(config: RunConfig) -> tuple[Weight, ...]:
 def _bind(config: RunConfig, store: Store) -> None:
     """Raise StateError where run.toml now says something else about what binds the run."""
     mine = config.frozen_values()
-    # A run that was begun when there was one rule has not stored which.
-    stored = {"rule": "braid", **json.loads(store.settle("settings", json.dumps(mine)))}
+    # A run that was begun when there was one rule, and one importance, has not stored which.
+    stored = {"rule": "braid", "train_importance": "sketch", **json.loads(store.settle("settings", json.dumps(mine)))}
     changed = [name for name in mine if stored.get(name) != mine[name]]
     if changed and store.devices():
         raise StateError(
@@ -119,6 +119,7 @@ def terms_of(config: RunConfig, store: Store) -> Terms:
         manifest=manifest_digest(weights),
         max_rank=config.max_rank,
         server_rank=config.server_rank,
+        importance=config.train.importance,
         rule=RULES[config.rule],
     )
 

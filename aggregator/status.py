@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from aggregator.board import NUMBERS, Board
+from aggregator.ranking import WORTH_SHARE, ranking
 from aggregator.run import Run
 from wire.limits import MAX_EXAMPLES
 from wire.rounds import RunState
@@ -34,6 +36,7 @@ def describe(run: Run) -> dict[str, Any]:
             "complete": _complete(run),
         },
         "base": {"model": run.config.model_id, "digest": run.config.model_digest},
+        "ranking": _ranking(run),
         "boards": boards,
         "evaluations": _evaluations(run),
         "rounds": _rounds(run),
@@ -47,6 +50,16 @@ def _complete(run: Run) -> bool:
         return False
     live = run.boards.live(run.clock())
     return all(run.state.version in run.boards[device].losses for device in live)
+
+
+def _ranking(run: Run) -> dict[str, Any]:
+    """All weights, the most important first; `share` is of all importance. Empty before the first basis."""
+    return {
+        "importance": run.terms.importance,
+        "version": run.state.ranked_at,
+        "worth_share": WORTH_SHARE,
+        "weights": [asdict(weight) for weight in ranking(run.state)],
+    }
 
 
 def _board(run: Run, board: Board) -> dict[str, Any]:
@@ -71,6 +84,7 @@ def _board(run: Run, board: Board) -> dict[str, Any]:
         "accepted": board.accepted,
         "refused": board.refused,
         "reason": board.reason,
+        "event": board.event,
         "evaluated_version": newest,
         "evaluation": dict(board.losses[newest]) if newest is not None else {},
     }

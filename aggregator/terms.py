@@ -8,18 +8,19 @@ from typing import Any
 from aggregator.merge.rules import Rule
 from aggregator.sizes import update_bytes
 from wire.limits import MAX_MESSAGE_BYTES
-from wire.messages import Weight
+from wire.messages import Importance, Weight
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Satisfies `wire.checks.Agreed`. `rule`: how updates become the next version."""
+    """Satisfies `wire.checks.Agreed`. `importance`: what ranks weights; `rule`: how updates become the next version."""
 
     run_id: str
     weights: tuple[Weight, ...]
     manifest: str
     max_rank: int
     server_rank: int
+    importance: Importance
     rule: Rule[Any]
 
     @property

@@ -14,6 +14,11 @@ def show_size(size_bytes: float) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
+def show_share(share: float) -> str:
+    """ "12.3 %", "0.4 %", "90 %" of a share from 0 to 1; "<0.1 %" of one that would round to nothing."""
+    return "<0.1 %" if 0 < share < 0.0005 else f"{round(100 * share, 1):g} %"
+
+
 def show_seconds(seconds: float) -> str:
     """ "42 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"."""
     whole = round(seconds)

@@ -130,6 +130,18 @@ def test_profiles_that_do_not_fit_are_refused(changes: dict[str, Any], named: st
     assert named in reason
 
 
+def test_scores_are_judged_by_the_runs_importance() -> None:
+    """Huge ones pass, for only their ratios count; missing, of the wrong number or all zero: a sentence."""
+    honest, liar = profile(scores=(1.0, 2.0)), profile(scores=(1e300, 0.0))
+
+    for one in (honest, liar):
+        assert screen_profile(one, Run(), importance="adalora") is None
+        assert "scores" in (screen_profile(one, Run()) or "")
+        assert max(profile_contribution(one).shares.values()) <= 1
+    for scores, named in (((), "0 scores for 2"), ((1.0,), "1 scores for 2"), ((0.0, 0.0), "above zero")):
+        assert named in (screen_profile(profile(scores=scores), Run(), importance="adalora") or "")
+
+
 def test_a_sketch_that_nobody_asked_for_is_refused() -> None:
     """Else one board alone would choose the next basis."""
     assert judged(update(), sketch=False) is not None

@@ -13,7 +13,18 @@ from typing import Protocol
 from wire.codec import check_protocol
 from wire.errors import WireError
 from wire.manifest import manifest_digest
-from wire.messages import Adapter, AdapterPart, NamedTensor, Profile, RunInfo, Tensor, Update, UpdatePart, Weight
+from wire.messages import (
+    Adapter,
+    AdapterPart,
+    Importance,
+    NamedTensor,
+    Profile,
+    RunInfo,
+    Tensor,
+    Update,
+    UpdatePart,
+    Weight,
+)
 
 
 class Agreed(Protocol):
@@ -115,12 +126,17 @@ def check_update(
         _check_trained(update, run, ranks)
 
 
-def check_profile(profile: Profile, run: Agreed) -> None:
-    """Raise WireError unless every sketch of `profile` is (R, n) of a weight of the manifest, in its order."""
+def check_profile(profile: Profile, run: Agreed, *, importance: Importance = "sketch") -> None:
+    """Raise WireError unless every sketch of `profile` is (R, n) of a weight of the manifest, in its order.
+
+    `importance` is that of the run's settings. Where it is "sketch" there must be no scores, else one per sketch, not
+    all of them zero.
+    """
     _check_sent(profile, run, "profile")
     weights = _in_manifest_order([part.name for part in profile.sketches], run, "profile")
     for sketch, weight in zip(profile.sketches, weights, strict=True):
         _check_sketch(sketch, weight, basis_rank(weight, run.max_rank))
+    _check_scores(profile, importance)
 
 
 def _check_sent(sent: _Sent, run: Agreed, what: str) -> None:
@@ -158,6 +174,21 @@ def _check_update_part(part: UpdatePart, weight: Weight, most: int, sketch: bool
 
 def _check_sketch(sketch: NamedTensor, weight: Weight, rank: int) -> None:
     _check_shape(sketch.tensor, (rank, weight.columns), f"{weight.name}.sketch")
+
+
+def _check_scores(profile: Profile, importance: Importance) -> None:
+    n_scores, n_sketches = len(profile.scores), len(profile.sketches)
+    if importance == "sketch":
+        if n_scores:
+            raise WireError(f"profile has {n_scores} scores, this run ranks weights by their sketches")
+        return
+    if n_scores != n_sketches:
+        raise WireError(
+            f"profile has {n_scores} scores for {n_sketches} sketches, this run ranks weights by {importance}: "
+            "one score per sketch is needed"
+        )
+    if not any(profile.scores):  # a board says which share each weight has: of zero there is none
+        raise WireError("profile has no score above zero: it says nothing about the weights")
 
 
 def _check_trained(update: Update, run: Agreed, ranks: Sequence[int]) -> None:

@@ -42,6 +42,7 @@ Positive = Annotated[float, Meta(gt=0, le=1e300)]
 NonNegative = Annotated[float, Meta(ge=0, le=1e300)]
 Dtype = Literal["fp32", "bf16", "int8", "int4"]
 Scope = Literal["decoder", "all"]
+Importance = Literal["sketch", "adalora", "magnitude_gradient"]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,6 +110,7 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     max_target_tokens: Annotated[int, Meta(ge=2, le=8192)]
     sketch_batches: Annotated[int, Meta(ge=1, le=1024)]  # micro-batches that feed a gradient sketch
     upload: Dtype = "bf16"  # dtype of B and of sketches
+    importance: Importance = "sketch"  # what a weight is worth: by its gradient sketch, or by a score of the profiles
     seed: Count = 0
 
 
@@ -120,8 +122,8 @@ class Base(Message, frozen=True, kw_only=True):
 
 
 class RunInfo(Message, frozen=True, kw_only=True):
-    """`GET /v1/run`: all that a board must know to plan. `values[w][i]` is σ² of strand i of weight w (manifest order);
-    empty before the first basis exists."""
+    """`GET /v1/run`: all that a board must know to plan. `values[w][i]` is what strand i of weight w is worth, by
+    `settings.importance` (w in manifest order); empty before the first basis exists."""
 
     protocol: int
     run_id: Name
@@ -182,13 +184,17 @@ class BaseFiles(Message, frozen=True, kw_only=True):
 
 
 class Profile(Message, frozen=True, kw_only=True):
-    """`POST /v1/profiles`: sketches Y = Ω·G (R × n) of the weights that the board's backward pass reached."""
+    """`POST /v1/profiles`: sketches Y = Ω·G (R × n) of the weights that the board's backward pass reached.
+
+    `scores`: importance of the same weights in the same order, by the run's `importance`; empty where that is "sketch".
+    """
 
     protocol: int
     run_id: Name
     manifest: Digest
     n_examples: ExampleCount
     sketches: Annotated[tuple[NamedTensor, ...], Meta(min_length=1, max_length=MAX_WEIGHTS)]
+    scores: Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_WEIGHTS)] = ()
 
 
 class Task(Message, frozen=True, kw_only=True):

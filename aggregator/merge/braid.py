@@ -2,6 +2,7 @@
 
     W_g  ← truncate_{R_s}( W_g + η · (Σ p_k · pad(B_k)) · A_t )      p_k = n_k / Σ n over the cohort's accepted updates
     A_{t+1}, σ  ← right singular vectors and values of Σ p_k · Y_k     kept where no board sketched the weight
+    value of strand i ← σ_i²,  or  s · σ_i² / Σ_j σ_j²  with  s = Σ p_k · share_k  of the weight in the profiles' scores
 
 Sources: frozen A with only B sent is FFA-LoRA (arXiv 2403.12313), an orthonormal A refactored by the server FedSVD
 (arXiv 2505.12805), A from a gradient's singular vectors LoRA-GA (arXiv 2407.05000). Sharing one *ordered* basis that
@@ -49,13 +50,13 @@ def merge(state: AdapterState, total: RoundSum, *, server_rank: int, max_rank: i
         )
         for name, weight in state.weights.items()
     }
-    return AdapterState(version=version, weights=weights)
+    return AdapterState(version=version, weights=weights, ranked_at=version if total.sketches else state.ranked_at)
 
 
 def _check_names(state: AdapterState, total: RoundSum) -> None:
     if total.n_examples < 1:
         raise ValueError("a round without examples cannot be merged")
-    unknown = sorted((set(total.b) | set(total.sketches)) - set(state.weights))
+    unknown = sorted((set(total.b) | set(total.sketches) | set(total.shares)) - set(state.weights))
     if unknown:
         raise ValueError(f"{unknown[0]!r} is no weight of this run ({len(unknown)} such)")
 
@@ -77,11 +78,14 @@ def _stepped(weight: WeightState, b_sum: F64 | None, scale: float, server_rank: 
 
 
 def first_basis(state: AdapterState, total: RoundSum, *, max_rank: int, seed: int) -> AdapterState:
-    """Version 1 from the profiles' sketches. A weight that no board reached gets random rows of value 0."""
+    """Version 1 from the profiles: bases and values by their sketches, and the weights' scores where they have any.
+
+    A weight that no board reached gets random rows of value 0, and score 0: as in a round, the mean is over all boards.
+    """
     _check_names(state, total)
     weights = {
         name: _with_basis(
-            weight,
+            _scored(weight, total, name),
             total.sketches.get(name, np.zeros((0, weight.shape[1]))),
             total.n_examples,
             max_rank,
@@ -89,7 +93,8 @@ def first_basis(state: AdapterState, total: RoundSum, *, max_rank: int, seed: in
         )
         for name, weight in state.weights.items()
     }
-    return AdapterState(version=state.version + 1, weights=weights)
+    version = state.version + 1
+    return AdapterState(version=version, weights=weights, ranked_at=version if total.sketches else state.ranked_at)
 
 
 def random_basis(state: AdapterState, *, max_rank: int, seed: int) -> AdapterState:
@@ -101,6 +106,11 @@ def random_basis(state: AdapterState, *, max_rank: int, seed: int) -> AdapterSta
     return first_basis(state, nothing, max_rank=max_rank, seed=seed)
 
 
+def _scored(weight: WeightState, total: RoundSum, name: str) -> WeightState:
+    """The weight with its mean share of the profiles' scores; unchanged where the run has none."""
+    return replace(weight, score=total.shares.get(name, 0.0) / total.n_examples) if total.shares else weight
+
+
 def _with_basis(weight: WeightState, sketch_sum: F64 | None, examples: int, max_rank: int, seed: int) -> WeightState:
     """The weight with the basis and values of Σ n_k·Y_k (R, n) over `examples`; as it was where no sketch came."""
     if sketch_sum is None:
@@ -110,9 +120,19 @@ def _with_basis(weight: WeightState, sketch_sum: F64 | None, examples: int, max_
     count = min(max_rank, *weight.shape)
     rows, values = _leading(sketch_sum / examples, count)
     basis = completed(rows, count, seed)
-    padded = np.zeros(count)
-    padded[: len(values)] = values
-    return replace(weight, basis=basis.astype(np.float32), values=padded)
+    squares = np.zeros(count)
+    squares[: len(values)] = values
+    return replace(weight, basis=basis.astype(np.float32), values=_worth(squares, weight.score))
+
+
+def _worth(squares: F64, score: float | None) -> F64:
+    """What strands of these σ² (R,) are worth. A score whose sketch is zero is shared equally: no row is known to be
+    better than another."""
+    if score is None:
+        return squares
+    total = float(squares.sum())
+    shares = squares / total if total > 0 else np.full(len(squares), 1 / len(squares))
+    return score * shares
 
 
 def _leading(sketch: NDArray[np.float64], count: int) -> tuple[F64, F64]:

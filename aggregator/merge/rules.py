@@ -30,7 +30,8 @@ class Rule(Protocol[T]):
     """
 
     def first_basis(self, state: AdapterState, total: T, *, max_rank: int, seed: int) -> AdapterState:
-        """Version 1, from version 0 and the profiles that were folded."""
+        """Version 1, from version 0 and the profiles that were folded. Where these have scores, every weight keeps its
+        own in `WeightState.score`, and `values` follow it in this version and in each that has new sketches."""
 
     def cut(self, state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
         """What a board that trains at these ranks (manifest order) is sent of a version."""

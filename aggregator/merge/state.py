@@ -6,6 +6,7 @@ Immutable. A version is encoded once, stored as a file named by its digest, and 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -29,13 +30,16 @@ F64: TypeAlias = NDArray[np.float64]
 class WeightState:
     """One weight W (m × n): its global adapter W_g = context_b·context_a, and the basis boards train on next.
 
-    Arrays become read-only. Raises ValueError where shapes or dtypes do not fit each other.
+    `values` is what each strand is worth: σ² of its row, or with a `score` (the weight's share of all importance, by
+    the profiles) that score divided among the strands in proportion to σ². Arrays become read-only. Raises ValueError
+    where shapes or dtypes do not fit each other, or the score is negative or not finite.
     """
 
     context_b: F32  # (m, s)
     context_a: F32  # (s, n)
     basis: F32  # (R, n), orthonormal rows ordered by value
-    values: F64  # (R,), σ² of each row, descending
+    values: F64  # (R,), descending
+    score: float | None = None  # None: the run ranks by sketches alone
 
     def __post_init__(self) -> None:
         for field, dtype, dimensions in _FIELDS:
@@ -47,6 +51,8 @@ class WeightState:
         if self.context_b.shape[1] != rank or self.basis.shape[1] != columns or len(self.values) != len(self.basis):
             shapes = [getattr(self, field).shape for field, _, _ in _FIELDS]
             raise ValueError(f"context_b, context_a, basis and values do not fit each other: shapes {shapes}")
+        if self.score is not None and not 0 <= self.score < math.inf:
+            raise ValueError(f"a score is at least 0 and finite, not {self.score}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -64,10 +70,14 @@ _FIELDS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdapterState:
-    """The adapter at one version. `weights` is read-only and in manifest order."""
+    """The adapter at one version. `weights` is read-only and in manifest order.
+
+    `ranked_at`: the version at which sketches last set strand values; 0 before any did.
+    """
 
     version: int
     weights: Mapping[str, WeightState]
+    ranked_at: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
@@ -84,7 +94,7 @@ def _bare(rows: int, columns: int) -> WeightState:
 
 
 def strand_values(state: AdapterState) -> tuple[tuple[float, ...], ...]:
-    """σ² per weight (manifest order) and strand, as in `RunInfo.values`; () while no weight has a basis."""
+    """Worth per weight (manifest order) and strand, as in `RunInfo.values`; () while no weight has a basis."""
     if not any(len(weight.basis) for weight in state.weights.values()):
         return ()
     return tuple(tuple(weight.values.tolist()) for weight in state.weights.values())
@@ -106,20 +116,24 @@ class _StoredWeight(Message, frozen=True, kw_only=True):
     context_a: Tensor
     basis: Tensor
     values: Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_RANK)]
+    score: NonNegative | None
 
 
 class _StoredState(Message, frozen=True, kw_only=True):
     version: RoundId
+    ranked_at: RoundId
     weights: Annotated[tuple[_StoredWeight, ...], Meta(max_length=MAX_WEIGHTS)]
 
 
-_MAGIC = b"braid-state-1\n"
+_MAGIC = b"braid-state-2\n"
+_OLD_MAGIC = b"braid-state-1\n"  # without scores
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def encode_state(state: AdapterState) -> bytes:
     """The state as bytes: fp32 arrays, fp64 values, exact, preceded by a SHA-256 so that any damage is seen."""
-    stored = _StoredState(version=state.version, weights=tuple(_stored(n, w) for n, w in state.weights.items()))
+    weights = tuple(_stored(name, weight) for name, weight in state.weights.items())
+    stored = _StoredState(version=state.version, ranked_at=state.ranked_at, weights=weights)
     body = encode(stored)
     return _MAGIC + hashlib.sha256(body).digest() + body
 
@@ -127,6 +141,8 @@ def encode_state(state: AdapterState) -> bytes:
 def decode_state(data: bytes) -> AdapterState:
     """What `encode_state` wrote, bit for bit. Raises WireError if the bytes are damaged or of another format."""
     start = len(_MAGIC) + _DIGEST_BYTES
+    if data.startswith(_OLD_MAGIC):
+        raise WireError("the adapter state was written by an older Braid: finish the run with that, or begin a new one")
     if not data.startswith(_MAGIC):
         raise WireError("this is no adapter state of a format that this version of Braid reads")
     body = memoryview(data)[start:]
@@ -134,7 +150,8 @@ def decode_state(data: bytes) -> AdapterState:
         raise WireError("the adapter state is damaged: its SHA-256 differs from the one stored with it")
     stored = decode(body, _StoredState)
     try:
-        return AdapterState(version=stored.version, weights={w.name: _restored(w) for w in stored.weights})
+        weights = {weight.name: _restored(weight) for weight in stored.weights}
+        return AdapterState(version=stored.version, weights=weights, ranked_at=stored.ranked_at)
     except ValueError as error:
         raise WireError(f"the adapter state is damaged: {error}") from error
 
@@ -146,6 +163,7 @@ def _stored(name: str, weight: WeightState) -> _StoredWeight:
         context_a=pack(weight.context_a, "fp32"),
         basis=pack(weight.basis, "fp32"),
         values=tuple(weight.values.tolist()),
+        score=weight.score,
     )
 
 
@@ -155,4 +173,5 @@ def _restored(stored: _StoredWeight) -> WeightState:
         context_a=unpack(stored.context_a),
         basis=unpack(stored.basis),
         values=np.array(stored.values, np.float64),
+        score=stored.score,
     )

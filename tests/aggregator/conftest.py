@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -107,7 +107,7 @@ class FakeBoard:
         ranks = ".".join(str(min(rank, basis_rank(w, self.info.max_rank))) for w in self.info.weights)
         return await self.get(f"/v1/adapters/{version}", Adapter, ranks=ranks)
 
-    def profile(self, n_examples: int = 10) -> bytes:
+    def profile(self, n_examples: int = 10, scores: Sequence[float] = ()) -> bytes:
         rng = np.random.default_rng([7, self.seed])
         sketches = tuple(
             NamedTensor(name=w.name, tensor=_random(rng, basis_rank(w, self.info.max_rank), w.columns))
@@ -115,7 +115,14 @@ class FakeBoard:
         )
         run = self.info
         return encode(
-            Profile(protocol=1, run_id=run.run_id, manifest=run.manifest, n_examples=n_examples, sketches=sketches)
+            Profile(
+                protocol=1,
+                run_id=run.run_id,
+                manifest=run.manifest,
+                n_examples=n_examples,
+                sketches=sketches,
+                scores=tuple(scores),
+            )
         )
 
     def update(

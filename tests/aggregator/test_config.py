@@ -73,6 +73,7 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
         ('[train]\ntargets = ["q", "q"]', ["train.targets", "each once"]),
         ('[merge]\nrule = "fedavg"', ["merge.rule = 'fedavg'", '"braid"']),
         ("[train]\nbatch = 2", ["train.micro_batch = 4", "train.batch = 2"]),
+        ('[train]\nimportance = "fedpipe"', ["train.importance = 'fedpipe'", '"sketch", "adalora"']),
         ('[run]\nname = "a\\u0007"', ["run.name", "control character"]),
         ("[run\n", ["is not TOML"]),
     ],

@@ -19,7 +19,7 @@ from wire.messages import Dtype, Update, UpdatePart, Weight
 from wire.tensors import pack
 
 XL = {"d_model": 2048, "num_heads": 32, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "is_gated_act": True}
-WEIGHTS = (Weight(name="ä" * 100, rows=30, columns=7), Weight(name="w", rows=5, columns=90))
+WEIGHTS = (Weight(name="𝄞" * 200, rows=30, columns=7), Weight(name="w", rows=5, columns=90))
 
 
 def config(**values: object) -> RunConfig:
@@ -55,8 +55,9 @@ def test_no_state_is_larger_than_reckoned(server_rank: int, max_rank: int) -> No
             context_a=np.ones((rank, weight.columns), np.float32),
             basis=np.ones((rows, weight.columns), np.float32),
             values=np.full(rows, 1e300),
+            score=0.1,
         )
-    size = len(encode_state(AdapterState(version=100_000, weights=states)))
+    size = len(encode_state(AdapterState(version=100_000, weights=states, ranked_at=100_000)))
 
     assert size <= state_bytes(WEIGHTS, server_rank, max_rank) < size + 70_000
 

@@ -74,7 +74,7 @@ def test_a_total_counts_boards(rule: Rule[Any], weights: tuple[Weight, ...]) -> 
 def test_boards_accept_what_they_are_sent(rule: Rule[Any], weights: tuple[Weight, ...]) -> None:
     """What a rule cuts passes the check that a board makes of its download, before and after a round."""
     manifest, state = manifest_digest(weights), begun(rule, weights)
-    terms = Terms("run", weights, manifest, MAX_RANK, SERVER_RANK, rule)
+    terms = Terms("run", weights, manifest, MAX_RANK, SERVER_RANK, "sketch", rule)
 
     for one in (state, merged(rule, state, [board(weights, 1)])):
         parts = rule.cut(one, RANKS, "fp32")
@@ -89,6 +89,20 @@ def test_a_restart_gives_the_same_bits(rule: Rule[Any], weights: tuple[Weight, .
     one, again = (merged(rule, begun(rule, weights), boards) for _ in range(2))
 
     assert encode_state(one) == encode_state(again)
+
+
+def test_every_rule_keeps_the_scores_of_the_profiles(rule: Rule[Any], weights: tuple[Weight, ...]) -> None:
+    """Each weight's strands are worth its score together, in version 1 and after a round with new sketches."""
+    shares = {w.name: share for w, share in zip(weights, (0.5, 0.25, 0.25), strict=True)}
+    profile = Contribution(n_examples=1, b={}, sketches=board(weights, 20).sketches, shares=shares)
+    first = rule.first_basis(initial_state(weights), folded(rule, [profile]), max_rank=MAX_RANK, seed=3)
+    second = merged(rule, first, [board(weights, 1)])
+
+    for state in (first, second):
+        assert {name: weight.score for name, weight in state.weights.items()} == shares
+        for name, weight in state.weights.items():
+            assert weight.values.sum() == pytest.approx(shares[name])
+    assert (first.ranked_at, second.ranked_at) == (1, 2)
 
 
 def test_the_order_of_arrival_does_not_matter(rule: Rule[Any], weights: tuple[Weight, ...]) -> None:

@@ -19,9 +19,10 @@ DAMAGED = encode_state(random_basis(initial_state([Weight(name="q", rows=6, colu
 
 def assert_identical(one: AdapterState, other: AdapterState) -> None:
     """The same version, names in the same order, and every bit of every array."""
-    assert one.version == other.version
+    assert (one.version, one.ranked_at) == (other.version, other.ranked_at)
     assert list(one.weights) == list(other.weights)
     for name in one.weights:
+        assert one.weights[name].score == other.weights[name].score
         for field in FIELDS:
             a, b = getattr(one.weights[name], field), getattr(other.weights[name], field)
             assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), (name, field)
@@ -72,6 +73,12 @@ def test_a_cut_file_is_seen(length: int) -> None:
         decode_state(DAMAGED[:length])
     with pytest.raises(WireError):
         decode_state(DAMAGED + b"x")
+
+
+def test_a_state_of_the_format_before_is_told_apart() -> None:
+    """Not damaged, but of an older program: the sentence says what to do."""
+    with pytest.raises(WireError, match="older Braid"):
+        decode_state(DAMAGED.replace(b"braid-state-2", b"braid-state-1", 1))
 
 
 def test_arrays_cannot_be_changed(state: AdapterState) -> None:

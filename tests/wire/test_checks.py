@@ -14,6 +14,7 @@ from wire.messages import (
     Adapter,
     AdapterPart,
     Base,
+    Importance,
     NamedTensor,
     Profile,
     RunInfo,
@@ -113,6 +114,7 @@ def test_what_fits_passes() -> None:
     )
     check_profile(PROFILE, RUN)
     check_profile(profile(PROFILE.sketches[1:]), RUN)
+    check_profile(replace(PROFILE, scores=(0.0, 1e300, 5e-324)), RUN, importance="adalora")
 
 
 def test_basis_has_no_more_rows_than_the_weight() -> None:
@@ -250,3 +252,19 @@ def test_profile_is_consumed_strictly(sketches: Sequence[NamedTensor], said: str
     """Sketches of the manifest's weights, in order, once, with R rows."""
     with pytest.raises(WireError, match=said):
         check_profile(profile(sketches), RUN)
+
+
+@pytest.mark.parametrize(
+    ("importance", "scores", "said"),
+    [
+        ("sketch", (1.0, 0.0, 0.0), "3 scores, this run ranks weights by their sketches"),
+        ("adalora", (), "0 scores for 3 sketches, this run ranks weights by adalora"),
+        ("magnitude_gradient", (1.0, 1.0), "2 scores for 3 sketches"),
+        ("adalora", (1.0, 1.0, 1.0, 1.0), "4 scores for 3 sketches"),
+        ("adalora", (0.0, 0.0, 0.0), "no score above zero"),
+    ],
+)
+def test_scores_are_those_that_the_run_asks_for(importance: Importance, scores: Sequence[float], said: str) -> None:
+    """One per sketch where weights are ranked by a score, none where they are ranked by sketches."""
+    with pytest.raises(WireError, match=said):
+        check_profile(replace(PROFILE, scores=tuple(scores)), RUN, importance=importance)

@@ -40,6 +40,7 @@ SETTINGS = m.TrainSettings(
     max_target_tokens=64,
     sketch_batches=4,
     upload="int8",
+    importance="adalora",
     seed=2**53,
 )
 RUN = m.RunInfo(
@@ -80,6 +81,7 @@ MESSAGES: dict[str, m.Message] = {
         manifest=DIGEST,
         n_examples=17,
         sketches=(m.NamedTensor(name="w", tensor=FP32), m.NamedTensor(name="v", tensor=BF16)),
+        scores=(0.75, 0.0),
     ),
     "Task": m.Task(
         kind="train",

@@ -32,6 +32,10 @@ BF16_GAIN = 1.2
 product in bf16: norms and the loss go to fp32 and back. Where bf16 is emulated it is several times slower, where the
 processor has it several times faster: nothing near 1.2 was seen."""
 
+MIN_GFLOPS = 1.0
+"""The best of many samples is above this on any board with a 64-bit processor, unless other programs have it to
+themselves: two threads that waited for processors were seen to reach 0.4. Such a measurement says nothing."""
+
 _WHILE_MEASURING = (
     "importing torch took more memory than this board has",
     "stop other programs, or give the client more memory",
@@ -66,6 +70,11 @@ class Arithmetic(msgspec.Struct, frozen=True, kw_only=True):
     def compute(self) -> Compute:
         """The faster dtype: bf16 only where it is faster by more than BF16_GAIN."""
         return "bf16" if self.bf16_gflops > BF16_GAIN * self.fp32_gflops else "fp32"
+
+    @property
+    def is_plausible(self) -> bool:
+        """False where the processors were too busy to tell."""
+        return max(self.bf16_gflops, self.fp32_gflops) >= MIN_GFLOPS
 
 
 def arithmetic_key(threads: int, root: Path = Path("/")) -> str | None:
@@ -110,21 +119,27 @@ def read_arithmetic(folder: Path, threads: int | None = None, root: Path = Path(
 
 
 def measure_arithmetic(threads: int = 0) -> Arithmetic | None:
-    """Measure in a child process; None where torch is not installed.
+    """Measure in a child process; None where torch is not installed, or the board too busy for a measurement.
 
     Call it while this process has one thread. Raises ConfigError where torch is installed but cannot be loaded.
     """
     key = arithmetic_key(threads)
-    return None if key is None else run_isolated(lambda: _probe(key, threads), Arithmetic, if_killed=_WHILE_MEASURING)
+    if key is None:
+        return None
+    found = run_isolated(lambda: _probe(key, threads), Arithmetic, if_killed=_WHILE_MEASURING)
+    return found if found.is_plausible else None
 
 
 def settle_arithmetic(folder: StateFolder, threads: int, tell: Callable[[str], None]) -> Arithmetic | None:
-    """What is kept in `folder`, which is locked, or a new measurement that is kept there. None without torch."""
+    """What is kept in `folder`, which is locked, or a new measurement that is kept there. None where there is neither:
+    the processor's flags then decide, until the next start."""
     found = read_arithmetic(folder.path, threads)
     if found is None and arithmetic_key(threads) is not None:
         tell("measuring this board's arithmetic (a few seconds, once)…")
         found = measure_arithmetic(threads)
-        if found is not None:
+        if found is None:
+            tell("the board is too busy to measure its arithmetic: the processor's flags decide until the next start")
+        else:
             folder.write(FILE, msgspec.json.encode(found))
     return found
 

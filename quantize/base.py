@@ -13,14 +13,12 @@ from torch import Tensor
 from quantize.checkpoint import Checkpoint, open_checkpoint
 from quantize.errors import BaseFormatError
 from quantize.formats import FORMATS
-from quantize.int8 import Int8Weight, to_int8
+from quantize.int8 import Int8Weight, int8_of_chunks
 from quantize.layout import is_matrix
-from quantize.nf4 import to_nf4
-from quantize.weight import DenseWeight, FrozenWeight
+from quantize.nf4 import Nf4Weight, nf4_of_chunks
+from quantize.weight import CPU, Chunks, DenseWeight, FrozenWeight, Scratch, dense_of_chunks, matrix_chunks, row_chunks
 
 __all__ = ["FORMATS", "BaseFormatError", "FrozenBase", "FrozenWeight", "load_base"]
-
-CPU = torch.device("cpu")
 
 EMBEDDINGS = ("shared", "lm_head")
 """Kept in int8 rows when the format is nf4: they decide the logits, and rows are looked up one by one."""
@@ -60,8 +58,8 @@ def load_base(
     """Load a base folder (config.json and safetensors, single or sharded) in `format`, tensor by tensor to `device`.
 
     `wanted` is asked with the name under which a tensor would appear in `weights` or `plain`; what it refuses is not
-    read, but must be in the files all the same. Peak memory is the result plus the largest stored tensor plus a few
-    chunks of `weight.CHUNK_VALUES` values.
+    read, but must be in the files all the same. Peak memory is the result plus a few chunks of `weight.CHUNK_VALUES`
+    values, and, where codes are put into another format, the codes of one tensor.
 
     Raises BaseFormatError for an unknown format; for files that are missing, truncated or damaged; for tensors that
     are missing, extra, misshapen or not finite; for a config.json that is not a gated T5's.
@@ -69,43 +67,61 @@ def load_base(
     if format not in FORMATS:
         raise BaseFormatError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
     checkpoint = open_checkpoint(folder)
+    scratch = Scratch()  # temporaries that come and go between tensors that stay would leave holes in the heap
     weights: dict[str, FrozenWeight] = {}
     plain: dict[str, Tensor] = {}
-    for name in checkpoint.names():
+    for name in checkpoint.shapes:
         key = name.removesuffix(".weight")
         if not is_matrix(name):
             if wanted(name):
-                plain[name] = _plain(checkpoint, name).to(device)
+                plain[name] = checkpoint.floats(name, torch.float32).to(device)
         elif wanted(key):
-            weights[key] = _weight(checkpoint, name, format).to(device)
+            weights[key] = read_weight(checkpoint, name, format, scratch).to(device)
     if checkpoint.is_tied and wanted("lm_head"):
-        weights["lm_head"] = weights.get("shared") or _weight(checkpoint, "shared.weight", format).to(device)
+        weights["lm_head"] = weights.get("shared") or read_weight(checkpoint, "shared.weight", format, scratch).to(
+            device
+        )
     return FrozenBase(checkpoint.config, format, weights, plain)
 
 
 def pack(values: Tensor, key: str, format: str) -> FrozenWeight:
     """Put one matrix of any float dtype, named `key` as in FrozenBase.weights, into `format`. Shares no memory."""
+    rows, columns = values.shape
+    return _pack_chunks((rows, columns), matrix_chunks(values), key, format, Scratch())
+
+
+def read_weight(checkpoint: Checkpoint, name: str, format: str, scratch: Scratch) -> FrozenWeight:
+    """One matrix of a checkpoint, by full parameter name, in `format`.
+
+    Memory beside the result: a few chunks, and where codes are put into another format those codes. Codes that are
+    stored in `format` come without a change.
+    """
+    key, packed = name.removesuffix(".weight"), checkpoint.packed(name)
+    if packed is None:
+        rows, columns = checkpoint.shapes[name]
+        return _pack_chunks((rows, columns), checkpoint.chunks(name, scratch), key, format, scratch)
+    if isinstance(packed, matrix_type(key, format)):
+        return packed
+    chunks = (packed.dense_rows(rows, torch.float32, scratch) for rows in row_chunks(*packed.shape))
+    return _pack_chunks(packed.shape, chunks, key, format, scratch)
+
+
+def matrix_type(key: str, format: str) -> type[DenseWeight] | type[Int8Weight] | type[Nf4Weight]:
+    """How `format` holds the matrix `key`: nf4 holds the embeddings as int8 rows, and all else as its name says.
+
+    So `wo`, the feed-forward's second matrix, may be in 8 or 4 bits. The formats are weight-only: what is multiplied is
+    the unpacked matrix and the activations in fp32 or bf16. Activations are never rounded to 8 bits, and those that go
+    into `wo` above all must not be: they are T5's largest, and overflow fp16.
+    """
     if format == "int8" or (format == "nf4" and key in EMBEDDINGS):
-        return to_int8(values)
-    if format == "nf4":
-        return to_nf4(values)
-    dtype = torch.float32 if format == "fp32" else torch.bfloat16
-    return DenseWeight(values.to(dtype, copy=True))
+        return Int8Weight
+    return Nf4Weight if format == "nf4" else DenseWeight
 
 
-def _weight(checkpoint: Checkpoint, name: str, format: str) -> FrozenWeight:
-    key = name.removesuffix(".weight")
-    with checkpoint.tensor(name) as stored:
-        if not isinstance(stored, Int8Weight):
-            return pack(stored, key, format)
-        if format == "int8" or (format == "nf4" and key in EMBEDDINGS):
-            return Int8Weight(stored.codes.clone(), stored.scales)  # lossless
-        dense = stored.dense(torch.float32)
-        return DenseWeight(dense) if format == "fp32" else pack(dense, key, format)
-
-
-def _plain(checkpoint: Checkpoint, name: str) -> Tensor:
-    with checkpoint.tensor(name) as stored:
-        if isinstance(stored, Int8Weight):
-            return stored.dense(torch.float32)
-        return stored.to(torch.float32, copy=True)
+def _pack_chunks(shape: tuple[int, int], chunks: Chunks, key: str, format: str, scratch: Scratch) -> FrozenWeight:
+    kind = matrix_type(key, format)
+    if kind is Int8Weight:
+        return int8_of_chunks(shape, chunks)
+    if kind is Nf4Weight:
+        return nf4_of_chunks(shape, chunks, scratch)
+    return dense_of_chunks(shape, chunks, torch.float32 if format == "fp32" else torch.bfloat16)

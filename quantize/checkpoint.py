@@ -1,98 +1,120 @@
-"""A base's safetensors on disk, read one tensor at a time and checked against the layout before anything is read."""
+"""A base's safetensors on disk, checked against the layout before a tensor is read, then read a few rows at a time."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from quantize.entry import DTYPES, Entry, read_entries
 from quantize.errors import BaseFormatError
 from quantize.int8 import Int8Weight
-from quantize.layout import HEAD, may_tie, read_config, tensor_shapes
+from quantize.layout import HEAD, is_matrix, may_tie, read_config, tensor_shapes
+from quantize.nf4 import Nf4Weight, packed_sizes
+from quantize.weight import CPU, Scratch, dense_of_chunks, row_chunks
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 STORAGE_KEY = "braid_storage"
-"""Key in config.json that names how the tensors are stored: absent (plain floats) or ROWS_STORAGE."""
+"""Key in config.json that names how the matrices are stored: absent (plain floats), ROWS_STORAGE or BLOCKS_STORAGE."""
 ROWS_STORAGE = "int8-rows"
 """int8 matrices `NAME` with float32 `NAME.row_scale` of shape (rows,): value = int8 · row_scale[row]."""
+BLOCKS_STORAGE = "nf4-blocks"
+"""Matrices are uint8 `NAME` of shape (⌈rows·columns/2⌉,) with float32 `NAME.absmax` of shape (⌈rows·columns/64⌉,), as
+Nf4Weight holds them; the embeddings are int8 rows as above."""
 SCALE_SUFFIX = ".row_scale"
+ABSMAX_SUFFIX = ".absmax"
+STORED_FORMATS: Mapping[str | None, str] = {ROWS_STORAGE: "int8", BLOCKS_STORAGE: "nf4"}
 MAX_INDEX_BYTES = 16 << 20
 """The index of FLAN-T5-xxl has 60 kB."""
 MAX_NAMED = 3
 """Tensors that one error names; a wrong model would list hundreds."""
 
-_FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
+_FLOATS = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 _DUPLICATES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # of `shared`, in some checkpoints
 # Held by old T5 checkpoints and ignored by every T5 since transformers 2.
 _IGNORED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where a tensor lies. `dtype` is safetensors' name for it."""
-
-    path: Path
-    dtype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Checkpoint:
-    """Every tensor of the model, by full parameter name, its shape checked."""
+    """Every tensor of the model, by full parameter name, its shape checked.
+
+    Attributes:
+        config: the parsed config.json.
+        shapes: of the model's parameters in the layout's order, each once; scales and duplicates are left out.
+        entries: everything in the files, by its name there, shaped as it is stored.
+    """
 
     config: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
     entries: Mapping[str, Entry]
 
     @property
     def is_tied(self) -> bool:
         """Whether the output layer is the embedding itself."""
-        return HEAD not in self.entries
+        return HEAD not in self.shapes
 
-    def names(self) -> list[str]:
-        """Parameters of the model in the layout's order, each once; scales and duplicates are left out."""
-        return [name for name in tensor_shapes(self.config) if name in self.entries]
+    @property
+    def stored_format(self) -> str:
+        """In what the matrices are stored, one of FORMATS, "fp64" or "fp16"; of mixed floats the embedding's."""
+        packed = STORED_FORMATS.get(self.config.get(STORAGE_KEY))
+        return packed or _FLOATS[self.entries["shared.weight"].dtype]
 
-    @contextmanager
-    def tensor(self, name: str) -> Iterator[Tensor | Int8Weight]:
-        """One tensor as it is stored, valid inside the `with` only; copy what is kept.
+    def packed(self, name: str) -> Int8Weight | Nf4Weight | None:
+        """A tensor that is stored in codes, as it is stored; None where it is stored in floats.
 
-        The file is mapped anew for each tensor: while one mapping lives, every page ever touched counts as resident,
-        and reading through one would end with the whole checkpoint in memory (measured).
-        Raises BaseFormatError where the bytes cannot be read or hold NaN or infinity.
+        Raises BaseFormatError where the bytes cannot be read or a scale is NaN or infinite.
         """
-        stored = self._read(name)
-        if self.entries[name].dtype == "I8":
-            scales = self._read(name + SCALE_SUFFIX).to(torch.float32, copy=True)
-            _check_finite(name + SCALE_SUFFIX, self.entries[name].path, scales)
-            yield Int8Weight(stored, scales)
-        else:
-            _check_finite(name, self.entries[name].path, stored)
-            yield stored
+        entry = self.entries[name]
+        if entry.dtype == "I8":
+            return Int8Weight(entry.read(), self._scales(name + SCALE_SUFFIX))
+        if entry.dtype == "U8":
+            rows, columns = self.shapes[name]
+            return Nf4Weight((rows, columns), entry.read(), self._scales(name + ABSMAX_SUFFIX))
+        return None
 
-    def _read(self, name: str) -> Tensor:
-        path = self.entries[name].path
-        with _readable(path), safe_open(path, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-            return tensor
+    def chunks(self, name: str, scratch: Scratch) -> Iterator[Tensor]:
+        """The rows of a matrix that is stored in floats, in fp32, as `weight.Chunks`; a vector comes as one column.
+
+        Raises BaseFormatError where the bytes cannot be read, or hold NaN or infinity.
+        """
+        entry = self.entries[name]
+        columns = prod(entry.shape[1:])
+        for rows in row_chunks(entry.shape[0], columns):
+            shape = rows.stop - rows.start, columns
+            stored = scratch.take(shape, DTYPES[entry.dtype], CPU)
+            entry.fill(stored, rows.start * columns)
+            yield stored if stored.dtype == torch.float32 else scratch.take(shape, torch.float32, CPU).copy_(stored)
+
+    def floats(self, name: str, dtype: torch.dtype) -> Tensor:
+        """A whole tensor in `dtype` (fp32 or bf16), dequantised if need be. Raises as `packed` and `chunks` do."""
+        packed = self.packed(name)
+        if packed is not None:
+            return packed.dense(dtype)
+        shape = self.shapes[name]
+        return dense_of_chunks((shape[0], prod(shape[1:])), self.chunks(name, Scratch()), dtype).values.view(shape)
+
+    def _scales(self, name: str) -> Tensor:
+        return self.entries[name].read().float()
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read the headers of a base folder. Raises BaseFormatError that names missing, extra or misshapen tensors."""
     config = read_config(folder)
     storage = config.get(STORAGE_KEY)
-    if storage not in (None, ROWS_STORAGE):
+    if not (storage is None or (isinstance(storage, str) and storage in STORED_FORMATS)):
         raise BaseFormatError(f"{folder} is stored as {storage!r}, which this version does not know; update braid")
     entries = _named_once(folder, _shard_paths(folder))
     _check_entries(folder, config, entries)
-    return Checkpoint(config, entries)
+    shapes = {name: shape for name, shape in tensor_shapes(config).items() if name in entries}
+    return Checkpoint(config, shapes, entries)
 
 
 def _shard_paths(folder: Path) -> list[Path]:
@@ -117,10 +139,11 @@ def _shard_paths(folder: Path) -> list[Path]:
 def _named_once(folder: Path, paths: list[Path]) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for path in paths:
-        for name, entry in _headers(path):
-            if name in entries:
-                raise BaseFormatError(f"{folder} holds {name} twice, in {entries[name].path.name} and {path.name}")
-            entries[name] = entry
+        for entry in read_entries(path):
+            if entry.name in entries:
+                first = entries[entry.name].path.name
+                raise BaseFormatError(f"{folder} holds {entry.name} twice, in {first} and {path.name}")
+            entries[entry.name] = entry
     if "shared.weight" not in entries and _DUPLICATES[0] in entries:
         raise BaseFormatError(
             f"{folder} holds {_DUPLICATES[0]} but not shared.weight; save it again with transformers' save_pretrained"
@@ -128,32 +151,43 @@ def _named_once(folder: Path, paths: list[Path]) -> dict[str, Entry]:
     return entries
 
 
-def _headers(path: Path) -> Iterator[tuple[str, Entry]]:
-    with _readable(path), safe_open(path, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 (no mapping: it cannot be iterated itself)
-            part = file.get_slice(name)
-            yield name, Entry(path, part.get_dtype(), tuple(part.get_shape()))
-
-
 def _check_entries(folder: Path, config: Mapping[str, Any], entries: Mapping[str, Entry]) -> None:
     shapes = tensor_shapes(config)
     optional = dict.fromkeys(_DUPLICATES, shapes["shared.weight"])
     optional[_IGNORED] = shapes["decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
-    allowed = shapes | optional
     if may_tie(config):
-        del shapes[HEAD]
-    if config.get(STORAGE_KEY) == ROWS_STORAGE:
-        int8 = [name for name, entry in entries.items() if entry.dtype == "I8" and name in allowed]
-        scales = {name + SCALE_SUFFIX: allowed[name][:1] for name in int8}
-        shapes, allowed = shapes | scales, allowed | scales
-    _name(folder, "lacks", sorted(shapes.keys() - entries.keys()))
+        optional[HEAD] = shapes.pop(HEAD)
+    storage = config.get(STORAGE_KEY)
+    needed = _as_stored(shapes, entries, storage)
+    allowed = needed | _as_stored(optional, entries, storage)
+    _name(folder, "lacks", sorted(needed.keys() - entries.keys()))
     _name(folder, "has unknown", sorted(entries.keys() - allowed.keys()))
     for name, entry in entries.items():
-        if entry.shape != allowed[name]:
-            expected = list(allowed[name])
-            raise BaseFormatError(f"{folder}: {name} has shape {list(entry.shape)}, config.json says {expected}")
-        if entry.dtype not in _FLOATS and name + SCALE_SUFFIX not in allowed:
-            raise BaseFormatError(f"{folder}: {name} is stored as {entry.dtype}, a float type is needed")
+        shape, dtypes = allowed[name]
+        if entry.dtype not in dtypes:
+            needed_dtypes = "a float type" if len(dtypes) > 1 else dtypes[0]
+            raise BaseFormatError(f"{folder}: {name} is stored as {entry.dtype}, {needed_dtypes} is needed")
+        if entry.shape != shape:
+            raise BaseFormatError(f"{folder}: {name} has shape {list(entry.shape)}, config.json says {list(shape)}")
+
+
+_Stored = dict[str, tuple[tuple[int, ...], tuple[str, ...]]]
+"""Shape in the file and possible dtypes, by name."""
+
+
+def _as_stored(shapes: Mapping[str, tuple[int, ...]], entries: Mapping[str, Entry], storage: str | None) -> _Stored:
+    """What the files must hold for parameters of these shapes, of those in codes as the entries' dtypes have it."""
+    stored: _Stored = {}
+    for name, shape in shapes.items():
+        dtype = entries[name].dtype if name in entries else ""
+        if dtype == "I8" and storage is not None and len(shape) == 2:
+            stored |= {name: (shape, ("I8",)), name + SCALE_SUFFIX: (shape[:1], ("F32",))}
+        elif dtype == "U8" and storage == BLOCKS_STORAGE and is_matrix(name):
+            n_codes, n_blocks = packed_sizes(prod(shape))
+            stored |= {name: ((n_codes,), ("U8",)), name + ABSMAX_SUFFIX: ((n_blocks,), ("F32",))}
+        else:
+            stored[name] = shape, tuple(_FLOATS)
+    return stored
 
 
 def _name(folder: Path, verb: str, names: list[str]) -> None:
@@ -163,20 +197,3 @@ def _name(folder: Path, verb: str, names: list[str]) -> None:
             f"{folder} {verb} tensor {', '.join(names[:MAX_NAMED])}{more}; its files and config.json do not belong "
             "together, or it is no T5 with a gated feed-forward"
         )
-
-
-def _check_finite(name: str, path: Path, values: Tensor) -> None:
-    low, high = torch.aminmax(values)  # NaN wins both; no temporary as isfinite would need
-    if not (torch.isfinite(low) and torch.isfinite(high)):
-        raise BaseFormatError(f"{path}: {name} holds NaN or infinity; copy or download the base again")
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Map what safetensors and the file system raise for a bad file."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise BaseFormatError(f"{path} is missing; copy or download the base again") from error
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise BaseFormatError(f"{path} is damaged or truncated ({error}); copy or download the base again") from error

@@ -6,7 +6,9 @@ torch is imported by the commands themselves, so that `--help` answers at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +16,12 @@ from pathlib import Path
 import click
 
 from quantize.errors import BaseFormatError
-from quantize.formats import WRITABLE
+from quantize.formats import FORMATS
 
 BUILTIN = "builtin"
+LINE_EVERY_S = 10.0
+"""Between two lines about progress where there is no terminal."""
+
 _folder = click.Path(path_type=Path, file_okay=False)
 
 
@@ -39,37 +44,80 @@ def main() -> None:
 
 @main.command()
 @_model
+@click.option(
+    "--text", type=click.Path(path_type=Path, dir_okay=False), help="JSONL of source and target for the loss."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print facts for programs.")
-def report(model: Path, as_json: bool) -> None:
-    """Size, memory and relative weight error of MODEL, a base folder or `builtin`, in every format."""
+def report(model: Path, text: Path | None, as_json: bool) -> None:
+    """What each format of MODEL, a base folder or `builtin`, costs and loses.
+
+    Size of the file that `convert` writes, memory of the loaded base, relative error of the weights, and loss in nats
+    per target token on --text, else on a small sample: `change` is against the weights as MODEL stores them.
+    """
     with _sentences():
         from quantize.report import report as measure
 
-        rows = measure(model)
+        with _progress("measuring") as tell:
+            found = measure(model, text, tell=tell)
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        click.echo(json.dumps(asdict(found), indent=2))
         return
-    click.echo(f"{'format':<7} {'matrices':>11} {'in memory':>11} {'bits/value':>10} {'error':>9}  worst matrix")
-    for row in rows:
+    columns = ("format", "on disk", "in memory", "bits/value", "error", "loss", "change")
+    click.echo("{:<7}{:>12}{:>12}{:>11}{:>9}{:>8}{:>9}  worst matrix".format(*columns))
+    for row in found.formats:
         worst = f"{row.worst_error:.2%} {row.worst_weight}" if row.worst_error else "exact"
-        click.echo(
-            f"{row.format:<7} {_mib(row.matrix_bytes):>11} {_mib(row.resident_bytes):>11} {row.bits_per_value:>10.2f} "
-            f"{row.relative_error:>9.3%}  {worst}"
+        losses = ("–", "–") if row.loss is None else (f"{row.loss:.4f}", f"{row.loss_change:+.4f}")
+        cells = (
+            _mib(row.disk_bytes),
+            _mib(row.resident_bytes),
+            f"{row.bits_per_value:.2f}",
+            f"{row.relative_error:.3%}",
         )
+        click.echo("{:<7}{:>12}{:>12}{:>11}{:>9}{:>8}{:>9}  {}".format(row.format, *cells, *losses, worst))
+    if found.n_loss_tokens:
+        click.echo(f"loss in nats per token, of {found.n_loss_tokens} target tokens; change against {found.stored}")
+    for note in found.notes:
+        click.echo(f"note: {note}")
 
 
 @main.command()
 @_model
-@click.option("--format", "format_name", type=click.Choice(WRITABLE), required=True)
+@click.option("--format", "format_name", type=click.Choice(FORMATS), required=True)
 @click.option("--out", type=_folder, required=True, help="New folder to write.")
 def convert(model: Path, format_name: str, out: Path) -> None:
-    """Store MODEL, a base folder or `builtin`, as fp32 or bf16 (Hugging Face folders) or int8 (a scale per row)."""
+    """Store MODEL, a base folder or `builtin`, in another format.
+
+    fp32 and bf16 folders are Hugging Face ones; int8 (a scale per row) and nf4 (4 bits) are for Braid.
+    """
     with _sentences():
+        from quantize.checkpoint import open_checkpoint
         from quantize.writer import convert as write
 
-        write(model, format_name, out)
+        stored = open_checkpoint(model).stored_format
+        with _progress(f"writing {out}") as tell:
+            write(model, format_name, out, tell=tell)
     size_bytes = sum(path.stat().st_size for path in out.iterdir())
     click.echo(f"wrote {out} ({_mib(size_bytes)})")
+    if stored in ("int8", "nf4") and format_name != stored:
+        click.echo(f"note: {model} is stored in {stored}; what that lost of the original stays lost")
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, elsewhere a line now and then; both on stderr."""
+    if sys.stderr.isatty():
+        with click.progressbar(length=1000, label=label, file=sys.stderr) as bar:
+            yield lambda done, total: bar.update(1000 * done // total - bar.pos)
+        return
+    told_s = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told_s
+        if time.monotonic() - told_s >= LINE_EVERY_S:
+            told_s = time.monotonic()
+            click.echo(f"{label}: {done / total:.0%}", err=True)
+
+    yield tell
 
 
 @contextmanager

@@ -4,6 +4,3 @@ from __future__ import annotations
 
 FORMATS = ("fp32", "bf16", "int8", "nf4")
 """From the most precise to the smallest: 32, 16, 8 and 4.5 bits per value."""
-
-WRITABLE = ("fp32", "bf16", "int8")
-"""Formats that a folder can be stored in; nf4 is made when loading."""

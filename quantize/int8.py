@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quantize.weight import Scratch, row_chunks, taken
+from quantize.weight import Chunks, Scratch, largest_magnitudes, matrix_chunks, row_chunks, taken
 
 LEVELS = 127
 """Largest code; −128 is left out so that the grid is symmetric."""
@@ -55,12 +55,20 @@ def to_int8(values: Tensor) -> Int8Weight:
 
     The error of a value is at most scale/2, scale = max|row|/127; a row of zeros stays zero. No full-precision copy.
     """
-    codes = torch.empty(values.shape, dtype=torch.int8)
-    scales = torch.empty(values.shape[0], dtype=torch.float32)
-    for rows in row_chunks(*values.shape):
-        chunk = values[rows].float()
-        scale = chunk.abs().amax(dim=1) / LEVELS
+    rows, columns = values.shape
+    return int8_of_chunks((rows, columns), matrix_chunks(values))
+
+
+def int8_of_chunks(shape: tuple[int, int], chunks: Chunks) -> Int8Weight:
+    """`to_int8` of a matrix that comes a few rows at a time."""
+    codes = torch.empty(shape, dtype=torch.int8)
+    scales = torch.empty(shape[0], dtype=torch.float32)
+    first = 0
+    for chunk in chunks:
+        rows = slice(first, first + len(chunk))
+        first = rows.stop
+        scale = largest_magnitudes(chunk) / LEVELS
         scales[rows] = scale
-        steps = chunk / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-        codes[rows] = steps.round_().clamp_(-LEVELS, LEVELS).to(torch.int8)
+        steps = chunk.div_(scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None])
+        codes[rows] = steps.round_().clamp_(-LEVELS, LEVELS)
     return Int8Weight(codes, scales)

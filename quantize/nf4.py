@@ -1,8 +1,7 @@
 """4-bit NormalFloat (QLoRA, arXiv 2305.14314 §3) in plain torch: blocks of 64 values share one fp32 absmax.
 
 Codes and numbers are those of bitsandbytes 0.50 (`quantize_4bit(…, 64, quant_type="nf4")`, no double quantisation);
-tests hold them equal. bitsandbytes itself is not imported: that costs 120 MiB of RSS (measured, x86-64, 0.50.2 next to
-torch 2.13 CPU), more than 4 bits save on FLAN-T5-small, and its aarch64 wheel has no kernel for Orin's GPU.
+tests hold them equal. bitsandbytes itself is imported only where quantize/kernels.py says that it serves.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from quantize.weight import CHUNK_VALUES, Scratch, taken
-
-BLOCK_VALUES = 64
-"""Consecutive values (row-major) under one absmax; 4.5 bits per value in all."""
+from quantize.kernels import BITSANDBYTES, nf4_kernel
+from quantize.weight import BLOCK_VALUES, CHUNK_VALUES, CPU, Chunks, Scratch, largest_magnitudes, matrix_chunks, taken
 
 # fmt: off
 LEVELS = (
@@ -64,14 +61,11 @@ class Nf4Weight:
 
     def _unpack(self, first: int, out: Tensor) -> None:
         """Fill the caller's `out` (n,) with values first, first + 1, …; `first` is the start of a block."""
-        pairs = _pair_table(self.device)
-        for start in range(0, len(out), CHUNK_VALUES):
-            part = out[start : start + CHUNK_VALUES]
-            place = first + start
-            codes = self.codes[place // 2 : (place + len(part) + 1) // 2]
-            values = pairs.index_select(0, codes.int()).view(torch.float32)  # (2·codes,)
-            _scale_blocks(values, self.absmax[place // BLOCK_VALUES : -(-(place + len(values)) // BLOCK_VALUES)])
-            part.copy_(values[: len(part)])
+        codes, absmax = self.codes[first // 2 :], self.absmax[first // BLOCK_VALUES :]
+        if nf4_kernel(self.device.type).name == BITSANDBYTES:
+            unpack_with_bitsandbytes(codes, absmax, out)
+        else:
+            unpack_with_torch(codes, absmax, out)
 
     def rows_of(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.shape[0]:
@@ -82,32 +76,66 @@ class Nf4Weight:
         return (torch.tensor(LEVELS, device=codes.device)[codes.int()] * self.absmax[places // BLOCK_VALUES]).to(dtype)
 
 
+def unpack_with_torch(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
+    """Fill the caller's `out` (n,), fp32 or bf16, with the first n values of blocks."""
+    pairs = _pair_table(codes.device)
+    for start in range(0, len(out), CHUNK_VALUES):
+        part = out[start : start + CHUNK_VALUES]
+        pair_codes = codes[start // 2 : (start + len(part) + 1) // 2]
+        values = pairs.index_select(0, pair_codes.int()).view(torch.float32)  # (2·codes,)
+        _scale_blocks(values, absmax[start // BLOCK_VALUES : -(-(start + len(values)) // BLOCK_VALUES)])
+        part.copy_(values[: len(part)])
+
+
+def unpack_with_bitsandbytes(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
+    """The same by bitsandbytes. Raises ImportError, OSError or RuntimeError where it cannot; on a GPU that it has no
+    kernel for it may end the process."""
+    import bitsandbytes.functional as functional
+
+    n_codes, n_blocks = packed_sizes(len(out))
+    packed = codes[:n_codes].view(-1, 1)
+    functional.dequantize_4bit(packed, absmax=absmax[:n_blocks], out=out, blocksize=BLOCK_VALUES, quant_type="nf4")
+
+
+def packed_sizes(n_values: int) -> tuple[int, int]:
+    """How many bytes of codes and how many blocks `n_values` take."""
+    return -(-n_values // 2), -(-n_values // BLOCK_VALUES)
+
+
 def to_nf4(values: Tensor) -> Nf4Weight:
     """Round a matrix (rows, columns) of any float dtype to nf4.
 
     The error of a value is at most 0.152 · absmax of its block (half the widest gap between levels).
     """
-    flat = values.reshape(-1)
-    codes, absmax = [], []
-    for start in range(0, len(flat), CHUNK_VALUES):
-        chunk_codes, chunk_absmax = _encode(flat[start : start + CHUNK_VALUES].float())
-        codes.append(chunk_codes)
-        absmax.append(chunk_absmax)
     rows, columns = values.shape
-    return Nf4Weight((rows, columns), torch.cat(codes), torch.cat(absmax))
+    return nf4_of_chunks((rows, columns), matrix_chunks(values), Scratch())
 
 
-def _encode(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes and absmax of a flat fp32 tensor that starts at a block's edge."""
-    padding = -len(values) % BLOCK_VALUES
-    blocks = torch.nn.functional.pad(values, (0, padding)).view(-1, BLOCK_VALUES)
-    absmax = blocks.abs().amax(dim=1)
+def nf4_of_chunks(shape: tuple[int, int], chunks: Chunks, scratch: Scratch) -> Nf4Weight:
+    """`to_nf4` of a matrix that comes a few rows at a time."""
+    n_codes, n_blocks = packed_sizes(shape[0] * shape[1])
+    codes, absmax = torch.empty(n_codes, dtype=torch.uint8), torch.empty(n_blocks, dtype=torch.float32)
+    first = 0
+    for chunk in chunks:  # all but the last in whole blocks
+        block = first // BLOCK_VALUES
+        first += chunk.numel()
+        _encode(chunk, codes[block * BLOCK_VALUES // 2 :], absmax[block:], scratch)
+    return Nf4Weight(shape, codes, absmax)
+
+
+def _encode(chunk: Tensor, codes: Tensor, absmax: Tensor, scratch: Scratch) -> None:
+    """Fill the start of the caller's `codes` and `absmax` with a chunk's, which is overwritten."""
+    n_codes, n_blocks = packed_sizes(chunk.numel())
+    padding = n_blocks * BLOCK_VALUES - chunk.numel()
+    flat = torch.nn.functional.pad(chunk.view(-1), (0, padding)) if padding else chunk.view(-1)
+    blocks = flat.view(n_blocks, BLOCK_VALUES)
+    largest = absmax[:n_blocks].copy_(largest_magnitudes(blocks))
     # Multiplied by the reciprocal as bitsandbytes does: a division can fall on the other side of a boundary.
-    scaled = (blocks * (1.0 / absmax.clamp_min(1e-38))[:, None]).clamp_(-1, 1).view(-1)
+    blocks.mul_((1.0 / largest.clamp_min(1e-38))[:, None]).clamp_(-1, 1)
     levels = torch.tensor(LEVELS)
-    codes = torch.bucketize(scaled, (levels[1:] + levels[:-1]) / 2, out_int32=True).to(torch.uint8)
-    packed = (codes[::2] << 4) | codes[1::2]
-    return packed[: (len(values) + 1) // 2].clone(), absmax
+    one_by_one = scratch.take((len(flat) // 2, 2), torch.int32, CPU)
+    torch.bucketize(flat.view(-1, 2), (levels[1:] + levels[:-1]) / 2, out_int32=True, out=one_by_one)
+    codes[:n_codes] = one_by_one[:n_codes, 0].mul_(16).add_(one_by_one[:n_codes, 1])
 
 
 @cache

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantize.checkpoint import ROWS_STORAGE, SCALE_SUFFIX, SINGLE_FILE, STORAGE_KEY
+from quantize.checkpoint import ROWS_STORAGE, SINGLE_FILE, STORAGE_KEY
 from quantize.errors import BaseFormatError
 from quantize.int8 import LEVELS
 from quantize.layout import is_matrix, tensor_shapes
 from quantize.weight import row_chunks
-from quantize.writer import Part, write_tensors
+from quantize.writer import Part, Place, int8_places, write_tensors
 
 VOCABULARY = 32128
 SPECIAL_PIECES = ("<pad>", "</s>", "<unk>")
@@ -100,10 +100,9 @@ def _parts(config: Mapping[str, Any], seed: int) -> Iterator[Part]:
     for name, shape in tensor_shapes(config).items():
         values = _Values(name, shape, _deviation(name, shape, config), seed)
         if is_matrix(name):
-            yield Part(name, torch.int8, shape, values.codes)
-            yield Part(name + SCALE_SUFFIX, torch.float32, shape[:1], values.scales)
+            yield Part(int8_places(name, shape), values.rows)
         else:
-            yield Part(name, torch.float32, shape, values.floats)
+            yield Part((Place(name, "F32", shape),), values.floats)
 
 
 def _deviation(name: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> float:
@@ -127,21 +126,19 @@ class _Values:
     deviation: float
     seed: int
 
-    def codes(self) -> Tensor:
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """int8 codes and the scale of each row."""
         generator = self._generator()
         codes = torch.empty(self.shape, dtype=torch.int8)
         for rows in row_chunks(*self.shape):
             drawn = torch.randn(codes[rows].shape, generator=generator)
             codes[rows] = drawn.mul_(LEVELS / SPREAD).round_().clamp_(-LEVELS, LEVELS).to(torch.int8)
-        return codes
+        return codes, torch.full(self.shape[:1], self.deviation * SPREAD / LEVELS)
 
-    def scales(self) -> Tensor:
-        return torch.full(self.shape[:1], self.deviation * SPREAD / LEVELS)
-
-    def floats(self) -> Tensor:
+    def floats(self) -> tuple[Tensor]:
         if self.deviation == 0.0:
-            return torch.ones(self.shape)
-        return torch.randn(self.shape, generator=self._generator()) * self.deviation
+            return (torch.ones(self.shape),)
+        return (torch.randn(self.shape, generator=self._generator()) * self.deviation,)
 
     def _generator(self) -> torch.Generator:
         """Seeded by seed and name, so that no tensor's values depend on how many were drawn before it."""

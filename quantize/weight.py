@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+CPU = torch.device("cpu")
+
 CHUNK_VALUES = 1 << 18
 """Values that one step of packing or unpacking holds in full precision: 1 MiB, which stays in a processor's cache, and
 enough that the loop costs nothing."""
+
+
+BLOCK_VALUES = 64
+"""Consecutive values (row-major) that share one absmax in nf4."""
 
 
 class Scratch:
@@ -105,7 +113,34 @@ class DenseWeight:
         return self.values[ids].to(dtype)
 
 
+Chunks = Iterator[Tensor]
+"""A matrix as consecutive rows in fp32, divided by `row_chunks`. Whoever takes a chunk may write to it, and is done
+before it asks for the next."""
+
+
+def largest_magnitudes(chunk: Tensor) -> Tensor:
+    """max|row| of each row, without a copy of the chunk. torch.aminmax takes twenty times as long (341 × 768)."""
+    return torch.maximum(chunk.amax(1).abs(), chunk.amin(1).abs())
+
+
+def dense_of_chunks(shape: tuple[int, int], chunks: Chunks, dtype: torch.dtype) -> DenseWeight:
+    """A matrix in `dtype`."""
+    values = torch.empty(shape, dtype=dtype)
+    first = 0
+    for chunk in chunks:
+        values[first : first + len(chunk)] = chunk
+        first += len(chunk)
+    return DenseWeight(values)
+
+
 def row_chunks(rows: int, columns: int) -> list[slice]:
-    """Slices over `rows` that hold at most CHUNK_VALUES values each, and at least one row."""
-    step = max(1, CHUNK_VALUES // max(1, columns))
+    """Slices over `rows` that hold about CHUNK_VALUES values each, at least one row, and all but the last whole blocks
+    of BLOCK_VALUES, so that a matrix may be packed chunk by chunk in any format."""
+    whole = BLOCK_VALUES // math.gcd(BLOCK_VALUES, columns) if columns else 1
+    step = max(1, CHUNK_VALUES // max(1, columns) // whole) * whole
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def matrix_chunks(values: Tensor) -> Chunks:
+    """The rows of a matrix of any float dtype."""
+    return (values[rows].to(torch.float32, copy=True) for rows in row_chunks(*values.shape))

@@ -7,13 +7,18 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
+from quantize.base import matrix_type, read_weight
 from quantize.checkpoint import (
+    ABSMAX_SUFFIX,
+    BLOCKS_STORAGE,
     INDEX_FILE,
     ROWS_STORAGE,
     SCALE_SUFFIX,
@@ -22,62 +27,87 @@ from quantize.checkpoint import (
     Checkpoint,
     open_checkpoint,
 )
+from quantize.entry import DTYPES, LENGTH_BYTES
 from quantize.errors import BaseFormatError
-from quantize.formats import WRITABLE
-from quantize.int8 import Int8Weight, to_int8
+from quantize.formats import FORMATS
+from quantize.int8 import Int8Weight
 from quantize.layout import is_matrix
+from quantize.nf4 import Nf4Weight, packed_sizes
+from quantize.weight import Scratch
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int8: "I8"}
+_STORAGES = {"int8": ROWS_STORAGE, "nf4": BLOCKS_STORAGE}
+_FLOAT_CODES = {"fp32": "F32", "bf16": "BF16"}
 _COPIED_SUFFIXES = frozenset((".json", ".model", ".txt", ".md"))  # tokenizer, generation settings, model card
 
 
 @dataclass(frozen=True)
-class Part:
-    """A tensor to be written: its place in the header, and how to get it when its turn comes."""
+class Place:
+    """A tensor in the header. `dtype` is safetensors' name for it."""
 
     name: str
-    dtype: torch.dtype
+    dtype: str
     shape: tuple[int, ...]
-    read: Callable[[], Tensor]
 
     @property
     def size_bytes(self) -> int:
-        return int(torch.Size(self.shape).numel()) * self.dtype.itemsize
+        return prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
-def convert(source: Path, format: str, out: Path) -> None:
-    """Write the base in `source` to the new folder `out`, stored as fp32, bf16 or int8 rows.
+@dataclass(frozen=True)
+class Part:
+    """Tensors that are made together, such as codes and their scales, and how to get them when their turn comes."""
 
-    fp32 and bf16 folders are plain Hugging Face ones. Tokenizer and other small files are copied. `out` appears whole
-    or not at all. Raises BaseFormatError where `source` is no base, `out` exists, or the disk is full.
+    places: tuple[Place, ...]
+    read: Callable[[], tuple[Tensor, ...]]
+
+
+Tell = Callable[[int, int], object]
+"""Told after each tensor: bytes written, bytes in all."""
+
+
+def silent(written_bytes: int, total_bytes: int) -> None:
+    """Nobody is told."""
+
+
+def convert(source: Path, format: str, out: Path, *, tell: Tell = silent) -> None:
+    """Write the base in `source` to the new folder `out`, stored in one of FORMATS.
+
+    fp32 and bf16 folders are plain Hugging Face ones; int8 and nf4 are read by `load_base` alone, which gives the very
+    weights that it makes of `source`. Tokenizer and other small files are copied. `out` appears whole or not at all.
+    Raises BaseFormatError where `source` is no base, `out` exists, or the disk is full.
     """
-    if format not in WRITABLE:
-        raise BaseFormatError(f"a base cannot be stored as {format!r}; choose one of {', '.join(WRITABLE)}")
+    if format not in FORMATS:
+        raise BaseFormatError(f"a base cannot be stored as {format!r}; choose one of {', '.join(FORMATS)}")
     if out.exists():
         raise BaseFormatError(f"{out} exists already; name a new folder")
     checkpoint = open_checkpoint(source)
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    partial_out = out.with_name(f"{out.name}.partial-{os.getpid()}")
     try:
-        partial.mkdir(parents=True)
-        _copy_others(source, partial)
-        (partial / "config.json").write_text(json.dumps(_config(checkpoint.config, format), indent=2) + "\n")
-        with (partial / SINGLE_FILE).open("wb") as file:
-            write_tensors(file, list(_parts(checkpoint, format)))
-        partial.rename(out)
+        partial_out.mkdir(parents=True)
+        _copy_others(source, partial_out)
+        (partial_out / "config.json").write_text(json.dumps(_config(checkpoint.config, format), indent=2) + "\n")
+        with (partial_out / SINGLE_FILE).open("wb") as file:
+            write_tensors(file, list(_parts(checkpoint, format)), tell)
+        partial_out.rename(out)
     except OSError as error:
         raise BaseFormatError(
             f"cannot write {out} ({error.strerror}); free some space or name another place"
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial_out, ignore_errors=True)
+
+
+def written_bytes(checkpoint: Checkpoint, format: str) -> int:
+    """Size of the safetensors file that `convert` would write. Nothing is read."""
+    places = [place for part in _parts(checkpoint, format) for place in part.places]
+    return len(_header(places)) + sum(place.size_bytes for place in places)
 
 
 def _config(config: Mapping[str, Any], format: str) -> dict[str, Any]:
     kept = {key: value for key, value in config.items() if key not in (STORAGE_KEY, "torch_dtype", "dtype")}
-    if format == "int8":
-        return kept | {STORAGE_KEY: ROWS_STORAGE}
-    return kept | {"torch_dtype": str(_DTYPES[format]).removeprefix("torch.")}
+    if format in _STORAGES:
+        return kept | {STORAGE_KEY: _STORAGES[format]}
+    return kept | {"torch_dtype": {"fp32": "float32", "bf16": "bfloat16"}[format]}
 
 
 def _copy_others(source: Path, target: Path) -> None:
@@ -87,60 +117,60 @@ def _copy_others(source: Path, target: Path) -> None:
 
 
 def _parts(checkpoint: Checkpoint, format: str) -> Iterator[Part]:
-    for name in checkpoint.names():
-        shape = checkpoint.entries[name].shape
-        if format == "int8" and is_matrix(name):
-            rows = _Rows(checkpoint, name)
-            yield Part(name, torch.int8, shape, rows.codes)
-            yield Part(name + SCALE_SUFFIX, torch.float32, shape[:1], rows.scales)
+    for name, shape in checkpoint.shapes.items():
+        kind = matrix_type(name.removesuffix(".weight"), format) if is_matrix(name) else None
+        if kind is Int8Weight:
+            places = int8_places(name, shape)
+        elif kind is Nf4Weight:
+            n_codes, n_blocks = packed_sizes(prod(shape))
+            places = Place(name, "U8", (n_codes,)), Place(name + ABSMAX_SUFFIX, "F32", (n_blocks,))
         else:
-            dtype = _DTYPES.get(format, torch.float32)
-            yield Part(name, dtype, shape, _Floats(checkpoint, name, dtype).values)
+            dtype = _FLOAT_CODES.get(format, "F32")
+            yield Part((Place(name, dtype, shape),), partial(_floats, checkpoint, name, DTYPES[dtype]))
+            continue
+        yield Part(places, partial(_codes, checkpoint, name, format))
 
 
-@dataclass(frozen=True)
-class _Floats:
-    checkpoint: Checkpoint
-    name: str
-    dtype: torch.dtype
-
-    def values(self) -> Tensor:
-        with self.checkpoint.tensor(self.name) as stored:
-            if isinstance(stored, Int8Weight):
-                return stored.dense(self.dtype)
-            return stored.to(self.dtype, copy=True)
+def int8_places(name: str, shape: tuple[int, ...]) -> tuple[Place, Place]:
+    """Where the codes and the scales of int8 rows go."""
+    return Place(name, "I8", shape), Place(name + SCALE_SUFFIX, "F32", shape[:1])
 
 
-@dataclass(frozen=True)
-class _Rows:
-    checkpoint: Checkpoint
-    name: str
-
-    def _packed(self) -> Int8Weight:
-        with self.checkpoint.tensor(self.name) as stored:
-            if isinstance(stored, Int8Weight):
-                return Int8Weight(stored.codes.clone(), stored.scales)
-            return to_int8(stored)
-
-    def codes(self) -> Tensor:
-        return self._packed().codes
-
-    def scales(self) -> Tensor:
-        return self._packed().scales  # read a second time: cheaper than keeping every scale until its turn
+def _floats(checkpoint: Checkpoint, name: str, dtype: torch.dtype) -> tuple[Tensor]:
+    return (checkpoint.floats(name, dtype),)
 
 
-def write_tensors(file: BinaryIO, parts: list[Part]) -> None:
+def _codes(checkpoint: Checkpoint, name: str, format: str) -> tuple[Tensor, Tensor]:
+    weight = read_weight(checkpoint, name, format, Scratch())
+    if isinstance(weight, Nf4Weight):
+        return weight.codes, weight.absmax
+    assert isinstance(weight, Int8Weight)
+    return weight.codes, weight.scales
+
+
+def write_tensors(file: BinaryIO, parts: list[Part], tell: Tell = silent) -> None:
     """The safetensors layout: 8 bytes length of the JSON header, the header, then the data in the header's order."""
+    places = [place for part in parts for place in part.places]
+    total_bytes = sum(place.size_bytes for place in places)
+    file.write(_header(places))
+    done_bytes = 0
+    for part in parts:
+        for tensor in part.read():
+            file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+            done_bytes += tensor.nbytes
+        tell(done_bytes, total_bytes)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _header(places: list[Place]) -> bytes:
+    """The file up to the first tensor, its length included."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for part in parts:
-        end = offset + part.size_bytes
-        header[part.name] = {"dtype": _CODES[part.dtype], "shape": list(part.shape), "data_offsets": [offset, end]}
+    for place in places:
+        end = offset + place.size_bytes
+        header[place.name] = {"dtype": place.dtype, "shape": list(place.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the format asks for aligned data
-    file.write(len(text).to_bytes(8, "little") + text)
-    for part in parts:
-        file.write(part.read().contiguous().flatten().view(torch.uint8).numpy().data)
-    file.flush()
-    os.fsync(file.fileno())
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text

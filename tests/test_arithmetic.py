@@ -166,3 +166,13 @@ def test_whoever_only_looks_gets_no_error(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("edge_client.arithmetic.measure_arithmetic", fail)
 
     assert known_arithmetic(tmp_path) is None
+
+
+def test_a_busy_board_is_not_judged(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement that other programs starved is neither believed nor kept."""
+    starved = arithmetic(bf16=0.4, fp32=0.1)
+    monkeypatch.setattr("edge_client.arithmetic.run_isolated", lambda *_, **__: starved)
+    told: list[str] = []
+    assert settle_arithmetic(folder, 0, told.append) is None
+    assert "too busy" in told[-1]
+    assert not (folder.path / FILE).exists()

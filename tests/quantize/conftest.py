@@ -53,6 +53,12 @@ def tensors(config: dict[str, Any]) -> dict[str, Tensor]:
 
 
 @pytest.fixture
+def random_base() -> Callable[..., dict[str, Tensor]]:
+    """Makes the tensors of any config."""
+    return random_tensors
+
+
+@pytest.fixture
 def make_base(tmp_path: Path) -> MakeBase:
     """Writes a base folder from a config and tensors and returns its path."""
 

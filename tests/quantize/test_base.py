@@ -280,7 +280,7 @@ print(status("VmHWM") - before, base.resident_bytes)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("format", FORMATS)
 def test_loading_never_holds_a_full_precision_copy(format: str, config: Any, tensors: Any, make_base: Any) -> None:
-    """Peak while loading 60 MB stays below the result, the largest tensor, 10 % and 20 MiB of chunks."""
+    """Peak while loading 60 MB stays within the result plus the largest tensor, plus 10 %."""
     big = config | {"vocab_size": 10_000, "d_model": 320, "d_ff": 1000, "num_layers": 4, "num_decoder_layers": 4}
     from quantize.layout import tensor_shapes
 
@@ -299,4 +299,4 @@ def test_loading_never_holds_a_full_precision_copy(format: str, config: Any, ten
     total, largest = (f(tensor.nbytes for tensor in stored.values()) for f in (sum, max))
     assert total > 58e6
     print(f"{format}: grew {grown / 2**20:.1f} MiB, base {resident / 2**20:.1f} MiB")
-    assert grown < 1.1 * (resident + largest) + (20 << 20)
+    assert grown <= 1.1 * (resident + largest)

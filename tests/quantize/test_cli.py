@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import subprocess
@@ -23,26 +22,12 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(main, list(arguments))
 
 
-def test_report_gives_every_format_with_its_error(config: Any, tensors: Any, make_base: Any) -> None:
-    """--json holds size, memory and relative error; fewer bits mean more error."""
-    folder = make_base(config, tensors)
-
-    result = run("report", str(folder), "--json")
-
-    rows = json.loads(result.output)
-    assert [row["format"] for row in rows] == list(FORMATS)
-    errors = [row["relative_error"] for row in rows]
-    assert errors[0] == 0
-    assert errors == sorted(errors)
-    assert [row["resident_bytes"] for row in rows] == [load_base(folder, format).resident_bytes for format in FORMATS]
-
-
 def test_report_prints_a_table(config: Any, tensors: Any, make_base: Any) -> None:
-    """One line per format under a header."""
+    """One line per format under a header, then what must be known about the numbers."""
     result = run("report", str(make_base(config, tensors)))
 
     assert result.exit_code == 0
-    assert [line.split()[0] for line in result.output.splitlines()] == ["format", *FORMATS]
+    assert [line.split()[0] for line in result.output.splitlines()] == ["format", *FORMATS, "note:"]
 
 
 def test_a_folder_that_is_no_base_is_one_sentence(tmp_path: Path) -> None:
@@ -82,6 +67,38 @@ def test_an_existing_folder_is_never_overwritten(config: Any, tensors: Any, make
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+def test_leaving_nf4_is_told(config: Any, tensors: Any, make_base: Any, tmp_path: Path) -> None:
+    """nf4 → fp32 brings nothing back, and convert says so; fp32 → nf4 needs no such word."""
+    there = run("convert", str(make_base(config, tensors)), "--format", "nf4", "--out", str(tmp_path / "nf4"))
+    back = run("convert", str(tmp_path / "nf4"), "--format", "fp32", "--out", str(tmp_path / "fp32"))
+
+    assert "stays lost" not in there.output
+    assert "stored in nf4; what that lost of the original stays lost" in back.output
+
+
+def test_long_work_tells_how_far_it_is(
+    config: Any, tensors: Any, make_base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal: plain lines on stderr, up to 100 %, and none of them in what is printed."""
+    monkeypatch.setattr("quantize.cli.LINE_EVERY_S", 0.0)
+
+    result = run("convert", str(make_base(config, tensors)), "--format", "nf4", "--out", str(tmp_path / "out"))
+
+    lines = result.stderr.splitlines()
+    assert len(lines) > 3
+    assert lines[-1] == f"writing {tmp_path / 'out'}: 100%"
+    assert result.stdout.startswith("wrote ")
+
+
+def test_an_unknown_format_is_a_usage_error(config: Any, tensors: Any, make_base: Any, tmp_path: Path) -> None:
+    """The formats are listed, and nothing is written."""
+    result = run("convert", str(make_base(config, tensors)), "--format", "int3", "--out", str(tmp_path / "out"))
+
+    assert result.exit_code == 2
+    assert "'nf4'" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_damage_in_mid_conversion_leaves_no_folder(config: Any, tensors: Any, make_base: Any, tmp_path: Path) -> None:
     """A NaN in the last tensor: the error is a sentence, and `out` does not appear."""
     tensors["decoder.final_layer_norm.weight"].fill_(float("nan"))
@@ -119,11 +136,11 @@ def test_transformers_loads_a_converted_folder(config: Any, tensors: Any, make_b
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.5, 0.9999])
-@pytest.mark.parametrize("format", ["fp32", "int8"])
+@pytest.mark.parametrize("format", ["fp32", "int8", "nf4"])
 def test_a_truncated_base_is_one_sentence(
     config: Any, tensors: Any, make_base: Any, tmp_path: Path, format: str, share: float
 ) -> None:
-    """Full precision and int8 rows, cut anywhere: both commands say so, and no new folder appears."""
+    """Full precision, int8 rows and nf4 blocks, cut anywhere: both commands say so, and no new folder appears."""
     convert(make_base(config, tensors), format, tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     os.truncate(weights, int(share * weights.stat().st_size))

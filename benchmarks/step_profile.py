@@ -3,15 +3,19 @@
     python -m benchmarks.step_profile                       # FLAN-T5-small's shape, decoder scope, bf16, one thread
     python -m benchmarks.step_profile --shape base --format nf4
     python -m benchmarks.step_profile --scope all --sketch  # with a gradient sketch of every weight
+    python -m benchmarks.step_profile --sketch-cost         # steps with and without sketches in turn, and their ratio
 
-Random weights and tokens, batch 4 × 512/64, rank 8 on every weight. One thread, so that waiting for others does not
-count; shares of the time inside torch's operators, over a few steps after warm-up.
+Random weights and tokens, batch 4 × 512/64, rank 8 on every weight, sketches of 16 rows (the server's default). One
+thread, so that waiting for others does not count; shares of the time inside torch's operators, over a few steps after
+warm-up. With --sketch-cost seconds of processor time, medians over pairs of steps, and no profiler.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -27,15 +31,18 @@ from edge_client.engine.adam import Adam  # noqa: E402
 from edge_client.engine.adapter_tensors import AdapterTensors  # noqa: E402
 from edge_client.engine.batches import Batch, collate  # noqa: E402
 from edge_client.engine.head_loss import VOCABULARY_ROWS  # noqa: E402
-from edge_client.engine.lora import Sketch  # noqa: E402
 from edge_client.engine.model import DTYPES, Model, strands  # noqa: E402
+from edge_client.engine.sketches import input_sketches  # noqa: E402
 from edge_client.engine.tokeniser import Pair  # noqa: E402
 from quantize.base import FORMATS, load_base  # noqa: E402
 from quantize.random_base import SHAPES, write_random_base  # noqa: E402
 from wire.manifest import t5_weights  # noqa: E402
 
-BATCH, SOURCE, TARGET, RANK, SKETCH_RANK = 4, 512, 64, 8, 32
+BATCH, SOURCE, TARGET, RANK, SKETCH_RANK = 4, 512, 64, 8, 16
 WARM_UP, STEPS = 3, 4
+
+PAIRS = 20
+"""Steps with and without sketches: single ones differ by a third where others use the machine too."""
 
 KINDS = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::addmm_"),
@@ -62,19 +69,29 @@ class Step:
         self._model = Model(base, AdapterTensors(basis=basis), options.compute, trains_encoder=not decoder_only)
         trained = strands(self._model.linears)
         for weight in weights:
-            linear = self._model.linears[weight.name]
-            linear.train()
-            if options.sketch:
-                linear.start_sketch(Sketch(0, weight, min(SKETCH_RANK, weight.rows, weight.columns)))
+            self._model.linears[weight.name].train()
+        self._sketches = input_sketches(weights, SKETCH_RANK, 0, torch.device("cpu"))
+        self.sketch(options.sketch)
         self._adam = Adam(trained, 1e-4)
         self._batch = _batch(generator)
         shape = (BATCH, SOURCE, base.config["d_model"])
         self._encoded = torch.randn(shape, generator=generator).to(DTYPES[options.compute]) if decoder_only else None
 
-    def run(self) -> None:
+    def sketch(self, wanted: bool) -> None:
+        """Take sketches in the following steps, or none."""
+        for inputs in self._sketches:
+            for name, observer in inputs.observers.items():
+                self._model.linears[name].sketch = observer if wanted else None
+
+    def run(self) -> dict[str, float]:
+        """Seconds of processor time of the backward pass, and of the step."""
+        start_s = time.process_time()
         loss = self._model.loss_sum(self._batch, self._encoded)
+        backward_s = time.process_time()
         loss.backward()  # type: ignore[no-untyped-call]
+        end_s = time.process_time()
         self._adam.step(self._batch.n_target_tokens)
+        return {"backward": end_s - backward_s, "step": time.process_time() - start_s}
 
 
 def _batch(generator: torch.Generator) -> Batch:
@@ -104,6 +121,36 @@ def measure(step: Step) -> tuple[dict[str, float], float]:
     return dict(spent), sum(spent.values())
 
 
+def sketch_cost(step: Step) -> list[tuple[str, float, float, float]]:
+    """Of the backward pass and of the step: seconds without and with sketches, and the share that they add.
+
+    The seconds are medians; the share is the median over pairs of neighbouring steps, for the machine's speed drifts.
+    """
+    found: dict[bool, list[dict[str, float]]] = {False: [], True: []}
+    for _ in range(WARM_UP + PAIRS):
+        for wanted, times in found.items():
+            step.sketch(wanted)
+            times.append(step.run())
+    costs = []
+    for part in found[False][0]:
+        plain, sketched = ([times[part] for times in found[wanted][WARM_UP:]] for wanted in (False, True))
+        share = statistics.median(b / a - 1 for a, b in zip(plain, sketched, strict=True))
+        costs.append((part, statistics.median(plain), statistics.median(sketched), share))
+    return costs
+
+
+def _print_kinds(spent: dict[str, float], total: float) -> None:
+    print(f"| work | ms a step | share |\n| --- | --- | --- |\n| all | {total:.0f} | 100 % |")
+    for kind, ms in sorted(spent.items(), key=lambda item: -item[1]):
+        print(f"| {kind} | {ms:.1f} | {ms / total:.0%} |")
+
+
+def _print_cost(costs: list[tuple[str, float, float, float]]) -> None:
+    print("| | ms without | ms with sketches | sketches add |\n| --- | --- | --- | --- |")
+    for part, plain_s, sketched_s, share in costs:
+        print(f"| {part} | {1e3 * plain_s:.0f} | {1e3 * sketched_s:.0f} | {share:+.1%} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="small")
@@ -111,17 +158,19 @@ def main() -> None:
     parser.add_argument("--compute", choices=DTYPES, default="bf16")
     parser.add_argument("--scope", choices=["decoder", "all"], default="decoder")
     parser.add_argument("--sketch", action="store_true", help="take a gradient sketch of every weight as well")
+    parser.add_argument("--sketch-cost", action="store_true", help="compare steps with and without sketches")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    with_sketch = ", with sketches" if options.sketch else ""
+    print(f"{describe_machine('torch')}\n")
+    print(f"{options.shape}, {options.scope} scope, {options.format} base, {options.compute} arithmetic{with_sketch}\n")
     with tempfile.TemporaryDirectory() as folder:
         write_random_base(Path(folder) / "base", options.shape, seed=0)
-        spent, total = measure(Step(options, Path(folder) / "base"))
-    print(f"{describe_machine('torch')}\n")
-    with_sketch = ", with sketches" if options.sketch else ""
-    print(f"{options.shape}, {options.scope} scope, {options.format} base, {options.compute} arithmetic{with_sketch}\n")
-    print(f"| work | ms a step | share |\n| --- | --- | --- |\n| all | {total:.0f} | 100 % |")
-    for kind, ms in sorted(spent.items(), key=lambda item: -item[1]):
-        print(f"| {kind} | {ms:.1f} | {ms / total:.0%} |")
+        step = Step(options, Path(folder) / "base")
+        if options.sketch_cost:
+            _print_cost(sketch_cost(step))
+        else:
+            _print_kinds(*measure(step))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One linear map of the model: frozen weight, frozen context, trainable strands, and the gradient sketch of their sum.
+"""One linear map of the model: frozen weight, frozen context, trainable strands, and who observes its gradient.
 
     y = x·Wᵀ + (x·C_aᵀ)·C_bᵀ + (x·Aᵀ)·Bᵀ          W (m, n), C_b (m, s), C_a (s, n), B (m, r), A (r, n)
 
@@ -9,16 +9,12 @@ per token, in place of x; only while a sketch is taken does it keep x (without a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from quantize.weight import DenseWeight, FrozenWeight, Scratch
-from wire.messages import Weight
-from wire.projection import projection
-
-CPU = torch.device("cpu")
 
 RANK_STEP = 8
 """Ranks are computed at multiples of this, with rows of zeros: boards choose strands by value, so that every weight has
@@ -33,23 +29,11 @@ class Factors:
     a: Tensor
 
 
-class Sketch:
-    """Running sum Y = Ω·G (R, n) fp32 of one weight, where G = Σ g xᵀ (m, n) is never formed.
-
-    Per backward pass: (T, m) gradients are projected to (T, R), then multiplied with the (T, n) inputs.
-    """
-
-    def __init__(self, seed: int, weight: Weight, rank: int, device: torch.device = CPU) -> None:
-        self.sum = torch.zeros(rank, weight.columns, device=device)
-        self._omega = (seed, weight.name, rank, weight.rows)
+class Observer(Protocol):
+    """Sees every backward pass of one linear map, such as its gradient sketch does."""
 
     def add(self, grad: Tensor, x: Tensor) -> None:
-        """Count one backward pass: grad (T, m) by the output, x (T, n) the input, same dtype."""
-        # Drawn again each time: it takes microseconds, and all Ω of a model would be as large as its sketches.
-        omega = torch.from_numpy(projection(*self._omega))
-        scale = float(omega[0, 0].abs())
-        projected = grad @ omega.sign_().to(grad).t()  # ±1 is exact in bf16, ±1/√R is not
-        self.sum.add_((projected.t() @ x).float(), alpha=scale)
+        """Count one backward pass: grad (T, m) by the output, x (T, n) the input, same dtype. Neither is changed."""
 
 
 class Linear:
@@ -74,7 +58,7 @@ class Linear:
         rows, columns = weight.shape
         self._weight = weight
         self._compute = compute
-        self._context = context if context is not None and context.a.shape[0] else None
+        self.set_context(context)
         if basis is None:
             basis = torch.empty(0, columns, dtype=compute, device=weight.device)
         self._basis = torch.nn.functional.pad(basis, (0, 0, 0, -basis.shape[0] % RANK_STEP))
@@ -82,7 +66,7 @@ class Linear:
         self._held: Tensor | None = None
         self._scratch = scratch
         self.b = torch.zeros(rows, basis.shape[0], device=weight.device)
-        self.sketch: Sketch | None = None
+        self.sketch: Observer | None = None
 
     @property
     def rank(self) -> int:
@@ -94,11 +78,15 @@ class Linear:
         rows, columns = self._weight.shape
         return 0 if self._is_stored else rows * columns * self._compute.itemsize
 
+    def set_context(self, context: Factors | None) -> None:
+        """Put another frozen low-rank matrix on top of the weight, from the next forward pass on."""
+        self._context = context if context is not None and context.a.shape[0] else None
+
     def train(self) -> None:
         """Let gradients reach B."""
         self.b.requires_grad_(True)
 
-    def start_sketch(self, sketch: Sketch) -> None:
+    def start_sketch(self, sketch: Observer) -> None:
         """Add every following backward pass to `sketch`. Gradients must get here even where there are no strands."""
         self.b.requires_grad_(True)
         self.sketch = sketch

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edge_client.engine.adapter_tensors import AdapterTensors, read_adapter, read_any_adapter
 from edge_client.engine.batches import Batch, collate
-from edge_client.engine.lora import Factors, Linear, Sketch
+from edge_client.engine.lora import Factors, Linear
 from edge_client.engine.model import Model
 from edge_client.engine.sketches import Sketches
 from edge_client.engine.tokeniser import Pair
@@ -19,7 +19,6 @@ from edge_client.jobs import Job
 from quantize.base import load_base
 from quantize.int8 import to_int8
 from quantize.weight import DenseWeight, FrozenWeight
-from wire.messages import Weight
 from wire.projection import projection
 
 pytestmark = [
@@ -201,20 +200,6 @@ def test_untrained_weights_keep_nothing() -> None:
         linear(x)
 
     assert sum(kept) == 0
-
-
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
-def test_sketch_of_one_product(dtype: torch.dtype, error: float) -> None:
-    """Given the same g and x, the sketch is Ω·(Σ g xᵀ) to the rounding of its dtype."""
-    generator = torch.Generator().manual_seed(0)
-    grad = torch.randn(64, 20, generator=generator).to(dtype)
-    x = torch.randn(64, 30, generator=generator).to(dtype)
-    sketch = Sketch(3, Weight(name="w", rows=20, columns=30), 12)
-
-    sketch.add(grad, x)
-
-    expected = torch.from_numpy(projection(3, "w", 12, 20)) @ (grad.float().t() @ x.float())
-    assert (sketch.sum - expected).norm() < error * expected.norm()
 
 
 def test_exported_folder_equals_peft(

@@ -1,241 +1,106 @@
 """Predicted over measured peak memory of the training worker, each setting in a fresh process.
 
-    python -m benchmarks.memory_prediction                # some minutes on two cores
+    python -m benchmarks.memory_prediction                # every setting of benchmarks/memory_settings.py
+    python -m benchmarks.memory_prediction --quick        # a fifth of them
     python -m benchmarks.memory_prediction --base small   # only the settings of one base
 
 `builtin` is the base that Braid brings, on this machine's networkx docstrings, whose lengths differ; the others have
-FLAN-T5's true shapes with random values, on texts as long as the settings allow. Each setting is a round of few steps
-with a sketch, the encoding pass included where there is a cache. Measured is the worker's VmHWM.
+FLAN-T5's true shapes with random values, on texts as long as the settings allow. A setting is a round of few steps with
+a sketch, its checkpoint and its message, the encoding pass included where there is a cache; or that pass alone. The
+adapter's context has the server's full rank. Exit status 1 where a ratio is outside RANGE.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import random
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 import builtin_base
-from aggregator.merge.braid import cut, random_basis
-from aggregator.merge.state import initial_state
 from benchmarks.machine import MIB, describe_machine
-from edge_client.allot import allot, basis_rows, strand_order
-from edge_client.frames import read_frame, write_frame
-from edge_client.jobs import CacheDtype, Compute, Done, Event, Failed, Format, Job, Plan
-from edge_client.memory import Breakdown, predict_peak
-from quantize.random_base import SPECIAL_PIECES, VOCABULARY, write_random_base
-from wire.codec import encode
-from wire.limits import PROTOCOL_VERSION
-from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Adapter, Base, RunInfo, Scope, Task, TrainSettings
-from wire.seeds import derive_seed
+from benchmarks.memory_jobs import Comparison, compare
+from benchmarks.memory_settings import BUILTIN, MAX_RANK, SEED, SETTINGS, Setting
+from quantize.random_base import write_random_base
 
-BUILTIN = "builtin"
-BUILTIN_DATA = "builtin:docstrings/networkx"
-CACHE_LIMIT_BYTES = 1 << 30
-MAX_RANK = 32
-SEED = 7
+RANGE = (0.90, 1.15)
+"""What predicted/measured must stay within: below it a board may be killed, above it strands are lost."""
+
+COLUMNS = "base | format | trains | | micro-batch | lengths | strands | predicted MiB | measured MiB | ratio"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """`share` of all strands is trained; lengths in tokens. `compute` bf16 unless the base is fp32."""
-
-    base: str
-    format: Format
-    scope: Scope
-    micro_batch: int
-    source: int
-    target: int
-    share: float
-    steps: int = 4
-    cache: CacheDtype = "none"
-    checkpointing: bool = False
-
-    @property
-    def compute(self) -> Compute:
-        return "fp32" if self.format == "fp32" else "bf16"
-
-    @property
-    def extras(self) -> str:
-        return ", ".join([f"{self.cache} cache"] * (self.cache != "none") + ["checkpointing"] * self.checkpointing)
-
-
-SETTINGS = (
-    Setting(BUILTIN, "bf16", "all", 16, 192, 32, 1.0, steps=24),
-    Setting(BUILTIN, "fp32", "all", 32, 192, 32, 1.0, steps=12),
-    Setting(BUILTIN, "nf4", "all", 32, 192, 32, 0.25, steps=12),
-    Setting(BUILTIN, "int8", "all", 32, 192, 32, 1.0, steps=12, checkpointing=True),
-    Setting(BUILTIN, "bf16", "decoder", 16, 192, 32, 0.5, steps=24),
-    Setting(BUILTIN, "bf16", "decoder", 32, 192, 32, 1.0, steps=12, cache="bf16"),
-    Setting(BUILTIN, "fp32", "decoder", 32, 192, 32, 1.0, steps=12, cache="int8"),
-    Setting("small", "bf16", "all", 4, 512, 64, 0.5),
-    Setting("small", "nf4", "all", 4, 512, 64, 0.5, checkpointing=True),
-    Setting("small", "fp32", "all", 2, 512, 64, 0.25),
-    Setting("small", "bf16", "decoder", 4, 512, 64, 0.5),
-    Setting("small", "nf4", "decoder", 4, 512, 64, 0.5, cache="bf16"),
-    Setting("small", "int8", "decoder", 4, 512, 64, 0.5, cache="int8", checkpointing=True),
-    Setting("small", "fp32", "decoder", 4, 512, 64, 0.25, cache="bf16"),
-    Setting("base", "int8", "all", 2, 512, 64, 0.25, steps=3),
-    Setting("base", "nf4", "all", 4, 512, 64, 0.25, steps=3, checkpointing=True),
-    Setting("base", "bf16", "decoder", 4, 512, 64, 0.5, steps=3, cache="bf16"),
-    Setting("base", "nf4", "decoder", 4, 512, 64, 0.25, steps=3, cache="int8", checkpointing=True),
-    Setting("base", "nf4", "decoder", 4, 512, 64, 0.25, steps=3),
-)
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = list(dict.fromkeys(setting.base for setting in SETTINGS))
     parser.add_argument("--base", choices=names, help="only this base's settings")
-    chosen = parser.parse_args().base
-    print(f"{describe_machine('torch')}\n")
-    columns = "base, format, scope, , micro-batch, lengths, strands, predicted MiB, measured MiB, ratio, tokens/s"
-    print(f"| {columns.replace(', ', ' | ')} |")
-    print("| --- " * (columns.count(",") + 1) + "|")
-    ratios = []
+    parser.add_argument("--quick", action="store_true", help="only the settings that show a mistake soonest")
+    parser.add_argument("--threads", type=int, default=1, help="of each worker (default: 1)")
+    parser.add_argument("--bases", type=Path, help="folder that keeps the random bases (default: none are kept)")
+    asked = parser.parse_args()
+    chosen = [s for s in SETTINGS if asked.base in (None, s.base) and (s.quick or not asked.quick)]
     with tempfile.TemporaryDirectory() as folder:
-        bases = {name: _base(name, Path(folder) / name) for name in names if chosen in (None, name)}
-        for setting in SETTINGS:
-            if setting.base in bases:
-                ratios.append(_compare(setting, bases[setting.base]))
-    print(f"\npredicted/measured {min(ratios):.2f} to {max(ratios):.2f}")
+        return _print_table(chosen, asked.bases or Path(folder), asked.threads)
+
+
+def _print_table(settings: Sequence[Setting], bases: Path, threads: int) -> int:
+    print(f"{describe_machine('torch')}, {threads} {'thread' if threads == 1 else 'threads'}\n")
+    print(f"| {COLUMNS} |\n{'| --- ' * (COLUMNS.count('|') + 1)}|", flush=True)
+    rows: list[tuple[float, str]] = []
+    start_s = time.monotonic()
+    for setting in settings:
+        comparison = compare(setting, _base(setting.base, bases), threads)
+        rows.append((comparison.ratio, _row(setting, comparison)))
+        print(rows[-1][1], flush=True)
+        _tell_time_left(len(rows), len(settings), time.monotonic() - start_s)
+    out_of_range = [row for ratio, row in rows if not RANGE[0] <= ratio <= RANGE[1]]
+    ratios = [ratio for ratio, _ in rows]
+    print(f"\npredicted/measured {min(ratios):.2f} to {max(ratios):.2f} in {len(rows)} settings")
+    print(
+        "\n".join([f"outside {RANGE[0]:.2f} to {RANGE[1]:.2f}:", *out_of_range] if out_of_range else ["none outside"])
+    )
+    return 1 if out_of_range else 0
 
 
 def _base(name: str, folder: Path) -> Path:
     if name == BUILTIN:
         return builtin_base.folder()
-    write_random_base(folder, name, seed=SEED)
-    return folder
+    if not (folder / name).exists():
+        write_random_base(folder / name, name, seed=SEED)
+    return folder / name
 
 
-def _compare(setting: Setting, base_folder: Path) -> float:
-    """Print a setting's row; predicted over measured."""
-    run = run_info(setting, json.loads((base_folder / "config.json").read_text()))
-    with tempfile.TemporaryDirectory() as folder:
-        job, predicted = make_job(setting, run, base_folder, Path(folder))
-        values = work(job)
-    ratio = predicted.total_bytes / values["peak_bytes"]
-    print(
-        f"| {setting.base} | {setting.format} | {setting.scope} | {setting.extras} | {setting.micro_batch} "
-        f"| {setting.source}/{setting.target} | {sum(job.plan.ranks)} | {predicted.total_bytes / MIB:.0f} "
-        f"| {values['peak_bytes'] / MIB:.0f} | {ratio:.2f} | {values['tokens_per_s']:,.0f} |",
-        flush=True,
-    )
-    return ratio
+def _row(setting: Setting, comparison: Comparison) -> str:
+    cells = [
+        setting.base,
+        setting.format,
+        setting.way,
+        _extras(setting),
+        str(setting.micro_batch),
+        f"{setting.source}/{setting.target}",
+        "" if setting.way == "encoding" else f"{comparison.n_strands}{', uneven' if setting.uneven else ''}",
+        f"{comparison.predicted.total_bytes / MIB:.0f}",
+        f"{comparison.measured_bytes / MIB:.0f}",
+        f"{comparison.ratio:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
-# --- the job ---------------------------------------------------------------------------------------------------------
+def _extras(setting: Setting) -> str:
+    found = {
+        f"{setting.cache} cache": setting.cache != "none",
+        "checkpointing": setting.checkpointing,
+        f"{setting.compute} products": bool(setting.compute),
+        f"rank at most {setting.max_rank}": setting.max_rank != MAX_RANK,
+    }
+    return ", ".join(name for name, is_so in found.items() if is_so)
 
 
-def run_info(setting: Setting, config: Mapping[str, Any]) -> RunInfo:
-    weights = t5_weights(dict(config), setting.scope)
-    return RunInfo(
-        protocol=PROTOCOL_VERSION,
-        run_id="benchmark",
-        state="training",
-        base=Base(model=setting.base, digest="0" * 64),
-        weights=weights,
-        manifest=manifest_digest(weights),
-        settings=TrainSettings(
-            scope=setting.scope,
-            learning_rate=0.002,
-            batch=setting.micro_batch,
-            micro_batch=setting.micro_batch,
-            local_steps=setting.steps,
-            max_source_tokens=setting.source,
-            max_target_tokens=setting.target,
-            sketch_batches=2,
-            seed=SEED,
-        ),
-        max_rank=MAX_RANK,
-        server_rank=MAX_RANK,
-        rounds=1,
-        round=1,
-        version=1,
-    )
-
-
-def make_job(setting: Setting, run: RunInfo, base_folder: Path, folder: Path) -> tuple[Job, Breakdown]:
-    """A training job on a random basis and what is predicted for it; its files go into `folder`."""
-    ranks = allot(strand_order(run), len(run.weights), int(setting.share * sum(basis_rows(run))))
-    config = json.loads((base_folder / "config.json").read_text())
-    chosen: dict[str, Any] = {"checkpointing": setting.checkpointing, "cache": setting.cache}
-    predicted = predict_peak(config, run, setting.format, setting.compute, setting.micro_batch, ranks, **chosen)
-    _write_adapter(folder / "adapter", run, ranks)
-    plan = Plan(
-        format=setting.format,
-        compute=setting.compute,
-        micro_batch=setting.micro_batch,
-        ranks=ranks,
-        predicted_peak_bytes=predicted.total_bytes,
-        budget_bytes=predicted.total_bytes,
-        **chosen,
-    )
-    job = Job(
-        kind="train",
-        base_folder=str(base_folder),
-        data=BUILTIN_DATA if setting.base == BUILTIN else _write_text(folder / "text.jsonl", setting),
-        device="benchmark",
-        run=run,
-        task=Task(kind="train", run_id=run.run_id, round=1, version=1, seed=SEED, sketch=True),
-        plan=plan,
-        adapter_path=str(folder / "adapter"),
-        result_path=str(folder / "update"),
-        cache_path=str(folder / "cache"),
-        cache_limit_bytes=CACHE_LIMIT_BYTES,
-        max_eval_examples=48 if setting.base == BUILTIN else setting.micro_batch,
-        threads=1,
-    )
-    return job, predicted
-
-
-def _write_adapter(path: Path, run: RunInfo, ranks: Sequence[int]) -> None:
-    state = random_basis(initial_state(run.weights), max_rank=run.max_rank, seed=SEED)
-    adapter = Adapter(
-        protocol=PROTOCOL_VERSION, run_id=run.run_id, version=1, manifest=run.manifest, parts=cut(state, ranks, "bf16")
-    )
-    path.write_bytes(encode(adapter))
-
-
-def _write_text(path: Path, setting: Setting) -> str:
-    """Random words of the random base, more of them than the settings allow tokens; a tenth is held out."""
-    words = random.Random(derive_seed(SEED, "text"))
-
-    def text(count: int) -> str:
-        return " ".join(f"w{words.randrange(VOCABULARY - len(SPECIAL_PIECES))}" for _ in range(count))
-
-    rows = [{"source": text(setting.source), "target": text(setting.target)} for _ in range(80)]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return str(path)
-
-
-def work(job: Job) -> dict[str, float]:
-    """Run `job` in a fresh worker and return its numbers."""
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "edge_client.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    write_frame(worker.stdin, msgspec.msgpack.encode(job))
-    while (frame := read_frame(worker.stdout)) is not None:
-        event = msgspec.msgpack.decode(frame, type=Event)
-        if isinstance(event, Failed):
-            raise SystemExit(event.message)
-        if isinstance(event, Done):
-            worker.stdin.close()
-            worker.wait()
-            return event.values
-    raise SystemExit("the worker ended without an answer")
+def _tell_time_left(n_done: int, n_all: int, elapsed_s: float) -> None:
+    left_min = elapsed_s / n_done * (n_all - n_done) / 60
+    print(f"{n_done} of {n_all}, about {left_min:.0f} min left", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,6 +6,7 @@ that no formula gives were measured on the engine and name the measurement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -22,6 +23,10 @@ Measured: 239 to 244 MiB (x86-64, Python 3.11, torch 2.13 CPU)."""
 KERNELS_BYTES = {"fp32": 28 << 20, "bf16": 52 << 20}
 """Code and scratch that training brings in and keeps. bf16 products on x86 are compiled by oneDNN as they come.
 Measured as what a round leaves behind, of bases from 15 to 290 MiB: fp32 25 to 29, bf16 48 to 55 MiB."""
+
+FORWARD_KERNELS_BYTES = {"fp32": 14 << 20, "bf16": 30 << 20}
+"""Of these, what the encoding pass brings in, which goes forward only. Measured as what its tensors leave unexplained:
+bf16 26 to 42 MiB (builtin to large shape), fp32 7 to 28."""
 
 CUDA_CONTEXT_BYTES = 400 << 20
 """Driver, kernels and cuBLAS workspace of a process that uses CUDA. Not measured here: "around 400MB" where modules are
@@ -46,7 +51,8 @@ class Breakdown:
         strands_bytes: basis rows, and of B the values, gradients and Adam moments.
         sketch_bytes: gradient sketches, R × n fp32 of each weight.
         activations_bytes: what the backward pass needs of one micro-batch, kept layer inputs of a sketch included.
-        working_bytes: the largest of the short-lived sets: unpacked weight with gradients, scores or logits.
+        working_bytes: the largest of the short-lived sets: unpacked weight with gradients, scores or logits; or what
+            the adapter takes while it is read, or the round's message while it is written, above the activations.
         slack_bytes: allocator overhead.
         encoding_bytes: what the encoding pass, which comes before training, needs more than all of the above.
     """
@@ -83,40 +89,86 @@ def predict_peak(
     checkpointing: bool = False,
     cache: CacheDtype = "none",
     device: Device = "cpu",
+    frozen_encoder: bool = False,
 ) -> Breakdown:
-    """Predict the peak of a training round that also sketches; profiling and evaluation stay below it.
+    """Predict the peak of a training round that also sketches, and of the profile before it; evaluations stay below.
 
     With a cache there are two phases, encoding and then training without the encoder; the larger counts.
 
-    Args: config, the base's config.json; ranks, strands per weight in manifest order; the rest as in a Plan.
+    Args: config, the base's config.json; ranks, strands per weight in manifest order, 0 for the encoder's where it is
+    frozen; the rest as in a Plan.
     """
-    sizes = TensorSizes(config, run, format, compute, micro_batch, checkpointing=checkpointing)
+    sizes = TensorSizes(
+        config, run, format, compute, micro_batch, checkpointing=checkpointing, frozen_encoder=frozen_encoder
+    )
     reads_cache = cache != "none"
-    fixed = {
-        "imports_bytes": imports_bytes,
-        "kernels_bytes": KERNELS_BYTES[compute] + (CUDA_CONTEXT_BYTES if device == "cuda" else 0),
-    }
+    activations = sizes.activations(ranks)
+    without_activations = max(sizes.start(ranks), sizes.end(ranks))
     training = _with_slack(
-        **fixed,
+        imports_bytes=imports_bytes,
+        kernels_bytes=KERNELS_BYTES[compute] + _cuda_bytes(device),
         base_bytes=sizes.base(encoder=not reads_cache),
         context_bytes=sizes.context(),
         strands_bytes=sizes.strands(ranks),
         sketch_bytes=sizes.sketches(),
-        activations_bytes=sizes.activations(ranks),
-        working_bytes=sizes.working(encodes=not reads_cache),
+        activations_bytes=activations,
+        working_bytes=max(
+            sizes.working(encodes=not reads_cache) + max(0, sizes.profile(ranks)), without_activations - activations
+        ),
     )
     if not reads_cache:
         return training
-    encoding = _with_slack(
-        **fixed,
-        base_bytes=sizes.encoder_part(),
+    encoding = predict_encoding(config, run, format, compute, imports_bytes, device=device)
+    return replace(training, encoding_bytes=max(0, encoding.total_bytes - training.total_bytes))
+
+
+def strand_marginal_bytes(
+    config: Mapping[str, Any],
+    run: RunInfo,
+    format: Format,
+    compute: Compute,
+    micro_batch: int,
+    *,
+    checkpointing: bool = False,
+    frozen_encoder: bool = False,
+) -> tuple[int, ...]:
+    """The most that one more strand of each weight (manifest order) adds to `predict_peak`, at any ranks.
+
+    The peak is the largest of a few sums, each of them linear in the ranks (with checkpointing there is one for each
+    block), and so convex in them: peak(ranks) ≤ peak(zeros) + Σ rank · marginal. Where one moment is the worst at both
+    ends and each strand adds most to that moment, the two sides are equal to rounding.
+    """
+    sizes = TensorSizes(
+        config, run, format, compute, micro_batch, checkpointing=checkpointing, frozen_encoder=frozen_encoder
+    )
+    return tuple(math.ceil((1 + SLACK_SHARE) * sizes.strand(weight)) for weight in run.weights)
+
+
+def predict_encoding(
+    config: Mapping[str, Any],
+    run: RunInfo,
+    format: Format,
+    compute: Compute,
+    imports_bytes: int = IMPORTS_BYTES,
+    *,
+    device: Device = "cpu",
+) -> Breakdown:
+    """Predict the peak of the pass of the frozen encoder that fills a cache, before anything else is loaded."""
+    sizes = TensorSizes(config, run, format, compute, 1)
+    return _with_slack(
+        imports_bytes=imports_bytes,
+        kernels_bytes=FORWARD_KERNELS_BYTES[compute] + _cuda_bytes(device),
+        base_bytes=sizes.encoder_block(),
         context_bytes=0,
         strands_bytes=0,
         sketch_bytes=0,
         activations_bytes=sizes.hidden_states(),
         working_bytes=sizes.encoding(),
     )
-    return replace(training, encoding_bytes=max(0, encoding.total_bytes - training.total_bytes))
+
+
+def _cuda_bytes(device: Device) -> int:
+    return CUDA_CONTEXT_BYTES if device == "cuda" else 0
 
 
 def _with_slack(**parts: int) -> Breakdown:

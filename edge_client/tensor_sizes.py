@@ -7,6 +7,7 @@ is kept for the backward pass follows edge_client/engine/t5.py, attention.py, lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,8 @@ from edge_client.jobs import Compute, Format
 from wire.messages import RunInfo, Weight
 
 LOGITS_BYTES = 4 << 20
-"""fp32 logits alive at once (head_loss.LOGITS_BYTES; tests hold this and the next four equal to the engine's, whose
-modules import torch)."""
+"""fp32 logits alive at once (head_loss.LOGITS_BYTES; tests hold the limits, steps and ranks below equal to the
+engine's, whose modules import torch)."""
 
 VOCABULARY_ROWS = 4096
 """Rows of the head that are unpacked at once (head_loss.VOCABULARY_ROWS)."""
@@ -26,6 +27,9 @@ SCORES_BYTES = 8 << 20
 TOKENS_PER_BATCH = 1024
 """Tokens that the encoding pass runs through a block together, of one text at least (encoder_pass.TOKENS_PER_BATCH)."""
 
+LENGTH_STEP = 32
+"""Sources are padded to a multiple of this, targets to a quarter of it (batches.LENGTH_STEP)."""
+
 LEAST_HIDDEN_BYTES = 8 << 20
 """Hidden states that the encoding pass takes through a block before it loads the next. Where the plan has memory to
 spare it takes more (prefix.LEAST_HIDDEN_BYTES)."""
@@ -33,10 +37,22 @@ spare it takes more (prefix.LEAST_HIDDEN_BYTES)."""
 BACKWARD_COPIES = 4
 """Feed-forward gradients alive at once: of gate, value and product, and gelu(gate)."""
 
+ADALORA_RANK = 4
+"""Triplets of every weight while a profile scores the weights as AdaLoRA does (adalora.RANK)."""
+
+RANK_STEP = 8
+"""A weight's strands are computed with up to RANK_STEP − 1 rows of zeros (lora.RANK_STEP). They are counted for every
+weight, so that a strand costs the same wherever it is."""
+
+MESSAGE_COPIES = 3
+"""Of the packed tensors while the round's message is encoded: the tensors, msgpack's buffer and the message. Measured:
+3.02 to 3.04 times 13 to 41 MiB."""
+
 SCORE_COPIES = 4
 """Tensors of scores alive at once in the backward pass of bf16 attention: shares, their gradient, the scores' gradient
 and its transpose."""
 
+_UPLOAD_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0 + 4 / 64, "int4": 0.5 + 4 / 64}
 _VALUE_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}
 _COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
 
@@ -45,6 +61,8 @@ class TensorSizes:
     """The formulas for one base (`config`: its config.json), run, format, compute dtype and micro-batch.
 
     `checkpointing`: of every block only the input is kept, and one block's tensors while it is computed again.
+    `frozen_encoder`: in scope "all" the encoder only runs forward, the run's context on it, and nothing of it is
+    sketched; in scope "decoder" that is so anyway.
     """
 
     def __init__(
@@ -56,6 +74,7 @@ class TensorSizes:
         micro_batch: int,
         *,
         checkpointing: bool = False,
+        frozen_encoder: bool = False,
     ) -> None:
         self._config, self._run, self._format, self._checkpointing = config, run, format, checkpointing
         self._c = _COMPUTE_BYTES[compute]
@@ -65,10 +84,12 @@ class TensorSizes:
         self._inner = int(config["d_kv"]) * self._heads
         self._encoder_blocks = int(config["num_layers"])
         self._decoder_blocks = int(config.get("num_decoder_layers") or config["num_layers"])
-        self._trains_encoder = run.settings.scope == "all"
+        self._trains_encoder = run.settings.scope == "all" and not frozen_encoder
         self._micro_batch = micro_batch
-        self._source = micro_batch * run.settings.max_source_tokens  # S
-        self._target = micro_batch * run.settings.max_target_tokens  # T
+        self._source_length = _rounded(run.settings.max_source_tokens, LENGTH_STEP)
+        self._target_length = _rounded(run.settings.max_target_tokens, LENGTH_STEP // 4)
+        self._source = micro_batch * self._source_length  # S
+        self._target = micro_batch * self._target_length  # T
 
     # --- what stays ------------------------------------------------------------------------------------------------
 
@@ -89,16 +110,38 @@ class TensorSizes:
     def strands(self, ranks: Sequence[int]) -> int:
         """r·n in the compute dtype for the basis, r·m·16 for B with gradient and moments."""
         pairs = zip(self._run.weights, ranks, strict=True)
-        return sum(rank * (weight.columns * self._c + weight.rows * 16) for weight, rank in pairs)
+        return sum(_padded(rank) * weight.columns * self._c + rank * weight.rows * 16 for weight, rank in pairs)
 
     def sketches(self) -> int:
-        """R·n fp32 per weight, and the largest Ω while it is applied (R·m fp32 twice: drawn, and in compute dtype)."""
-        total = largest = 0
-        for weight in self._run.weights:
-            rank = min(self._run.max_rank, weight.rows, weight.columns)
-            total += 4 * rank * weight.columns
-            largest = max(largest, 8 * rank * weight.rows)
-        return total + largest
+        """Of every weight that is sketched the sums, R·n fp32, and Ω, R·m in the compute dtype; and the largest Ω while
+        it is drawn, fp32 twice."""
+        sizes = [self._sketch_rank(weight) * weight.rows for weight in self._sketched()]
+        return self._sketch_sums() + self._c * sum(sizes) + 8 * max(sizes, default=0)
+
+    # --- before the first step and after the last, when there are no activations -----------------------------------
+
+    def start(self, ranks: Sequence[int]) -> int:
+        """What the adapter takes beyond what stays while the model is made of it: its fp32 values, of which fp32
+        arithmetic uses the context as it is; B has no gradient yet."""
+        context = self.context() * 4 // self._c if self._c < 4 else 0
+        basis = sum(4 * rank * weight.columns for weight, rank in zip(self._run.weights, ranks, strict=True))
+        return context + basis - 4 * self._trained(ranks)
+
+    def end(self, ranks: Sequence[int]) -> int:
+        """What the message takes beyond what stays; gradients are gone. It has B as the run uploads it and the means of
+        the sketches in bf16. (A checkpoint is written and read one matrix at a time.)"""
+        trained, sketches = self._trained(ranks), self._sketch_sums()
+        packed = int(_UPLOAD_BYTES[self._run.settings.upload] * trained) + sketches // 2
+        return sketches + MESSAGE_COPIES * packed - 4 * trained
+
+    def profile(self, ranks: Sequence[int]) -> int:
+        """What a profile with AdaLoRA's scores takes beyond what stays in a round, beside a step's activations: fp32
+        factors of every weight, their gradients, two moments and two sensitivities, and both in the compute dtype. It
+        has no strands, and no context of the run."""
+        if self._run.settings.importance != "adalora":
+            return 0
+        sides = sum(weight.rows + weight.columns for weight in self._sketched())
+        return ADALORA_RANK * (6 * 4 + self._c) * sides - self.context() - self.strands(ranks)
 
     # --- one training step -----------------------------------------------------------------------------------------
 
@@ -112,7 +155,8 @@ class TensorSizes:
         return kept + ends + self._biases() + self._projections(ranks)
 
     def working(self, *, encodes: bool) -> int:
-        """What the worst moment of a step takes beyond `activations`. `encodes`: the frozen encoder runs in the step.
+        """What the worst moment of a step takes beyond `activations`, with the matrix that weights are unpacked into.
+        `encodes`: the frozen encoder runs in the step.
 
         The moments: the loss; the last decoder block on its way back; the last encoder block's, when the decoder's
         activations are gone; a frozen encoder block's forward pass, before there are any.
@@ -126,28 +170,53 @@ class TensorSizes:
             backward = self._again(self._encoder_block()) + self._backward(source, source)
             moments.append(backward - self._kept_of_decoder())
         elif encodes:
-            step = self._forward(self._micro_batch, self._run.settings.max_source_tokens)
-            moments.append(self._unpacked * self._f * self._d + step - self._kept_of_decoder())
-        return max(moments)
+            step = self._forward(self._source)
+            moments.append(step - self._kept_of_decoder())
+        return self._unpacked * max(self._head_rows(), self._f) * self._d + max(moments)
+
+    def strand(self, weight: Weight) -> int:
+        """The most that one more strand of `weight` adds to all of the above together, whatever the ranks are: what
+        stays of it, and what it adds to the moment that grows fastest with it."""
+        m, n = weight.rows, weight.columns
+        end = math.ceil(MESSAGE_COPIES * _UPLOAD_BYTES[self._run.settings.upload]) * m
+        return n * self._c + m * 16 + max(self._c * self._tokens(weight), 4 * n - 4 * m, end - 4 * m)
 
     # --- the encoding pass -----------------------------------------------------------------------------------------
 
-    def encoder_part(self) -> int:
-        """What the encoding pass holds of the base: the embedding and later, one at a time, a block as it was read and
-        unpacked."""
+    def encoder_block(self) -> int:
+        """What the encoding pass holds of the base: a block as it was read, and unpacked."""
         values = 4 * self._inner * self._d + 3 * self._f * self._d
-        return max(self._table(), self._packed(attentions=1) + self._unpacked * values)
+        return self._packed(attentions=1) + self._unpacked * values
 
     def hidden_states(self) -> int:
         """Of one chunk of texts: LEAST_HIDDEN_BYTES, or the longest text where that is more."""
-        return max(LEAST_HIDDEN_BYTES, self._c * self._run.settings.max_source_tokens * self._d)
+        return max(LEAST_HIDDEN_BYTES, self._c * self._source_length * self._d)
 
     def encoding(self) -> int:
-        """A block's forward pass on TOKENS_PER_BATCH tokens."""
-        length = self._run.settings.max_source_tokens
-        return self._forward(max(1, TOKENS_PER_BATCH // length), length)
+        """What the worst moment of the pass takes beyond a block and the hidden states. A block's forward pass on
+        TOKENS_PER_BATCH tokens, of shorter texts too where a longer one runs alone; or before the first block, in its
+        place, the embedding."""
+        forward = self._forward(max(TOKENS_PER_BATCH, self._source_length))
+        return max(forward, self._table() - self.encoder_block())
 
     # --- parts -----------------------------------------------------------------------------------------------------
+
+    def _sketched(self) -> list[Weight]:
+        """An encoder that is not trained is not sketched."""
+        return [w for w in self._run.weights if self._trains_encoder or not w.name.startswith("encoder.")]
+
+    def _sketch_rank(self, weight: Weight) -> int:
+        return min(self._run.max_rank, weight.rows, weight.columns)
+
+    def _sketch_sums(self) -> int:
+        return sum(4 * self._sketch_rank(weight) * weight.columns for weight in self._sketched())
+
+    def _trained(self, ranks: Sequence[int]) -> int:
+        """Values of all B."""
+        return sum(rank * weight.rows for weight, rank in zip(self._run.weights, ranks, strict=True))
+
+    def _head_rows(self) -> int:
+        return min(VOCABULARY_ROWS, self._vocabulary)
 
     def _packed(self, attentions: int) -> int:
         """A block with 1 (encoder) or 2 attentions of q, k, v, o, and the feed-forward's three matrices."""
@@ -162,35 +231,34 @@ class TensorSizes:
         return int(self._vocabulary * self._d * _VALUE_BYTES[self._format])
 
     def _loss(self) -> int:
-        """One chunk of head rows, unpacked; of a chunk of tokens the logits, in fp32, as the product gives them and as
-        it takes them; per token the label's row, its product with the hidden state, and the gradient, in fp32 too."""
-        rows = min(VOCABULARY_ROWS, self._vocabulary)
+        """Of a chunk of tokens and head rows the logits, in fp32, as the product gives them and as it takes them; per
+        token the label's row, its product with the hidden state, and the gradient, in fp32 too."""
+        rows = self._head_rows()
         tokens = min(self._target, LOGITS_BYTES // (4 * VOCABULARY_ROWS))
         copies = 4 + (2 * self._c if self._c < 4 else 0)
-        return self._unpacked * rows * self._d + copies * tokens * rows + self._target * self._d * (3 * 4 + 2 * self._c)
+        return copies * tokens * rows + self._target * self._d * (3 * 4 + 2 * self._c)
 
     def _backward(self, tokens: int, read: int) -> int:
         """The worst of a block's way back: the feed-forward's gradients of width f and its norm's three fp32 tensors
         of width d, or attention's scores of `tokens` on `read` tokens with the gradients of q, k and v."""
         feed_forward = tokens * (BACKWARD_COPIES * self._c * self._f + 3 * 4 * self._d)
-        scores = self._scores(self._micro_batch, tokens // self._micro_batch, read // self._micro_batch)
+        scores = self._scores(tokens, tokens // self._micro_batch, read // self._micro_batch)
         attention = SCORE_COPIES * scores + self._c * self._inner * (2 * tokens + 2 * read)
-        return self._unpacked * self._f * self._d + max(feed_forward, attention)
+        return max(feed_forward, attention)
 
-    def _forward(self, texts: int, length: int) -> int:
+    def _forward(self, tokens: int) -> int:
         """The worst of an encoder block without gradients: x and normed, with the feed-forward's three tensors, or
         with q, k, v, mixed and the scores, or with the norm's two in fp32; and the position bias."""
-        tokens = texts * length
-        attention = self._c * 4 * self._inner * tokens + 2 * self._scores(texts, length, length)
+        scores = self._scores(tokens, self._source_length, self._source_length)
+        attention = self._c * 4 * self._inner * tokens + 2 * scores
         wide = max(3 * self._c * self._f * tokens, attention, 2 * 4 * self._d * tokens)
-        return wide + 2 * self._c * self._d * tokens + self._bias(texts, length)
+        return wide + 2 * self._c * self._d * tokens + self._bias(tokens)
 
-    def _scores(self, texts: int, length: int, read: int) -> int:
-        """Scores alive at once in bf16; fp32 attention goes through torch's kernel, which keeps a few rows."""
-        if self._c == 4:
-            return 0
-        per_text = self._c * self._heads * length * read
-        return per_text * max(1, min(texts, SCORES_BYTES // max(per_text, 1)))
+    def _scores(self, tokens: int, length: int, read: int) -> int:
+        """Scores of `tokens`, each on `read` others, that are alive at once in bf16: SCORES_BYTES of shorter texts, or
+        one text of `length`; fp32 attention goes through torch's kernel, which keeps a few rows."""
+        per_token = self._c * self._heads * read
+        return 0 if self._c == 4 else max(length * per_token, min(tokens * per_token, SCORES_BYTES))
 
     def _kept_of_decoder(self) -> int:
         return self._decoder_blocks * self._kept_of(self._target, self._decoder_block())
@@ -218,20 +286,19 @@ class TensorSizes:
 
     def _biases(self) -> int:
         """The decoder's position bias, and the encoder's if its blocks are kept."""
-        own = self._c * self._heads * self._run.settings.max_target_tokens**2
-        length = self._run.settings.max_source_tokens
-        return own + (self._bias(self._micro_batch, length) if self._trains_encoder else 0)
+        own = self._c * self._heads * self._target_length**2
+        return own + (self._bias(self._source) if self._trains_encoder else 0)
 
-    def _bias(self, texts: int, length: int) -> int:
-        """Position bias (H, length, length) of the encoder, and its sum with the padding, one per text."""
-        return self._c * self._heads * (texts + 1) * length**2
+    def _bias(self, tokens: int) -> int:
+        """Position bias (H, length, length) of the encoder, and its sum with the padding of each text."""
+        return self._c * self._heads * self._source_length * (tokens + self._source_length)
 
     def _projections(self, ranks: Sequence[int]) -> int:
         """A·x, r numbers per token of every trained weight; with checkpointing of one block's weights at a time."""
         blocks: dict[str, int] = {}
         for weight, rank in zip(self._run.weights, ranks, strict=True):
             block = ".".join(weight.name.split(".")[:3])
-            blocks[block] = blocks.get(block, 0) + self._c * rank * self._tokens(weight)
+            blocks[block] = blocks.get(block, 0) + self._c * _padded(rank) * self._tokens(weight)
         return (max if self._checkpointing else sum)(blocks.values())
 
     def _tokens(self, weight: Weight) -> int:
@@ -239,3 +306,11 @@ class TensorSizes:
             (".EncDecAttention.k", ".EncDecAttention.v")
         )
         return self._source if reads_source else self._target
+
+
+def _padded(rank: int) -> int:
+    return rank + RANK_STEP - 1
+
+
+def _rounded(length: int, step: int) -> int:
+    return -(-length // step) * step

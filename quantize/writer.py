@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -37,6 +37,7 @@ from quantize.weight import Scratch
 
 _STORAGES = {"int8": ROWS_STORAGE, "nf4": BLOCKS_STORAGE}
 _FLOAT_CODES = {"fp32": "F32", "bf16": "BF16"}
+_METADATA = {"format": "pt"}  # what transformers looks for
 _COPIED_SUFFIXES = frozenset((".json", ".model", ".txt", ".md"))  # tokenizer, generation settings, model card
 
 
@@ -100,7 +101,7 @@ def convert(source: Path, format: str, out: Path, *, tell: Tell = silent) -> Non
 def written_bytes(checkpoint: Checkpoint, format: str) -> int:
     """Size of the safetensors file that `convert` would write. Nothing is read."""
     places = [place for part in _parts(checkpoint, format) for place in part.places]
-    return len(_header(places)) + sum(place.size_bytes for place in places)
+    return len(header(places, _METADATA)) + sum(place.size_bytes for place in places)
 
 
 def _config(config: Mapping[str, Any], format: str) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def write_tensors(file: BinaryIO, parts: list[Part], tell: Tell = silent) -> Non
     """The safetensors layout: 8 bytes length of the JSON header, the header, then the data in the header's order."""
     places = [place for part in parts for place in part.places]
     total_bytes = sum(place.size_bytes for place in places)
-    file.write(_header(places))
+    file.write(header(places, _METADATA))
     done_bytes = 0
     for part in parts:
         for tensor in part.read():
@@ -163,14 +164,14 @@ def write_tensors(file: BinaryIO, parts: list[Part], tell: Tell = silent) -> Non
     os.fsync(file.fileno())
 
 
-def _header(places: list[Place]) -> bytes:
-    """The file up to the first tensor, its length included."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def header(places: Sequence[Place], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file up to the first tensor, the header's length included; the tensors follow without gaps."""
+    fields: dict[str, Any] = {"__metadata__": dict(metadata)}
     offset = 0
     for place in places:
         end = offset + place.size_bytes
-        header[place.name] = {"dtype": place.dtype, "shape": list(place.shape), "data_offsets": [offset, end]}
+        fields[place.name] = {"dtype": place.dtype, "shape": list(place.shape), "data_offsets": [offset, end]}
         offset = end
-    text = json.dumps(header).encode()
+    text = json.dumps(fields).encode()
     text += b" " * (-len(text) % 8)  # the format asks for aligned data
     return len(text).to_bytes(LENGTH_BYTES, "little") + text

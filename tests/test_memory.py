@@ -8,16 +8,17 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
 from edge_client.jobs import Compute, Done, Event, Format, Job, Plan
 from edge_client.memory import LOGITS_BYTES, predict_peak
-from edge_client.plan import FORMATS
 from tests.runs import SMALL_T5, run_of
 from wire.messages import Adapter, AdapterPart, RunInfo, Scope, Task, Tensor, tensor_bytes
+
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def make_run(scope: Scope = "all", source: int = 256, target: int = 48, max_rank: int = 32) -> RunInfo:

@@ -6,17 +6,19 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from edge_client.examples import Example
 from edge_client.jobs import Job
 from edge_client.state import disk_errors
+from quantize.writer import Place as StoredTensor
+from quantize.writer import header
 from wire.atomic_file import write_atomically
 
 MIN_INTERVAL_S = 5.0
@@ -27,41 +29,61 @@ MAX_BYTES_PER_S = 500_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What a job needs to go on: fp32 tensors by name, and numbers."""
+class SavedPlace:
+    """A checkpoint on disk: its numbers, and the shapes of its fp32 matrices by name."""
 
-    tensors: Mapping[str, Tensor]
+    path: Path
     numbers: Mapping[str, float]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def read(self, name: str) -> Tensor:
+        """One matrix, a view of the file. All at once would be a second copy of everything that is trained."""
+        with safe_open(self.path, framework="pt") as file:
+            values: Tensor = file.get_tensor(name)
+            return values
 
 
 def checkpoint_key(job: Job, examples: Sequence[Example]) -> str:
-    """Digest of all that decides the course of a round: run, task, plan, and the text itself."""
+    """Digest of what a round's values belong to: run, task, device, and the text itself.
+
+    The plan is no part of it: when memory runs short, a round goes on in a leaner way from where it was, if need be
+    with fewer strands (`restore`).
+    """
     run = msgspec.structs.replace(job.run, state="training", round=0, version=0, values=())  # these change meanwhile
     task = msgspec.structs.replace(job.task, time_left_s=None, retry_after_s=0.0)
-    digest = hashlib.sha256(msgspec.msgpack.encode((run, task, job.plan, job.device)))
+    digest = hashlib.sha256(msgspec.msgpack.encode((run, task, job.device)))
     for example in examples:
         digest.update(f"{len(example.source)} {len(example.target)} {example.source}{example.target}".encode())
     return digest.hexdigest()
 
 
-def save_place(path: Path, key: str, place: Place) -> int:
-    """Write a checkpoint atomically; its size in bytes. Raises DiskError where the disk is full or not ours."""
-    tensors = {name: tensor.detach().contiguous() for name, tensor in place.tensors.items()}
-    data = save(tensors, metadata={"key": key, "numbers": json.dumps(dict(place.numbers))})
+def save_place(path: Path, key: str, tensors: Mapping[str, Tensor], numbers: Mapping[str, float]) -> int:
+    """Write a checkpoint of fp32 matrices and numbers atomically, one matrix at a time; its size in bytes.
+
+    safetensors' own `save` holds two copies of all of them, which made it the peak of a round with short texts. Raises
+    DiskError where the disk is full or not ours.
+    """
+    metadata = {"key": key, "numbers": json.dumps(dict(numbers))}
+    places = [StoredTensor(name, "F32", tuple(tensor.shape)) for name, tensor in tensors.items()]
+    start = header(places, metadata)
     with disk_errors(path):
-        write_atomically(path, data)
-    return len(data)
+        write_atomically(path, chain([start], map(_bytes, tensors.values())))
+    return len(start) + sum(place.size_bytes for place in places)
 
 
-def load_place(path: Path, key: str) -> Place | None:
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().numpy().tobytes()
+
+
+def load_place(path: Path, key: str) -> SavedPlace | None:
     """The checkpoint at `path`, or None where there is none, or it is damaged or belongs to other work."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("key") != key:
                 return None
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
-            return Place(tensors, json.loads(metadata["numbers"]))
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            return SavedPlace(path, json.loads(metadata["numbers"]), shapes)
     except (OSError, SafetensorError, ValueError, KeyError):
         return None
 
@@ -71,9 +93,17 @@ def interval_s(size_bytes: int) -> float:
     return max(MIN_INTERVAL_S, size_bytes / MAX_BYTES_PER_S)
 
 
-def copy_into(target: Tensor, saved: Tensor) -> None:
-    """Put a saved value where training expects it. Raises ValueError where the shapes differ."""
-    if target.shape != saved.shape:
-        raise ValueError(f"checkpoint holds {list(saved.shape)}, {list(target.shape)} is needed")
+def restore(place: SavedPlace, targets: Mapping[str, Tensor]) -> bool:
+    """Put a place's values into `targets`, which are changed; False, with none changed, where the place lacks one.
+
+    Of a saved matrix (m, r) with more columns than its target (m, r'), the leading r' are taken: a weight's strands
+    nest, so that those are the place of a round with fewer.
+    """
+    for name, target in targets.items():
+        rows, columns = place.shapes.get(name, (0, 0))
+        if rows != target.shape[0] or columns < target.shape[1]:
+            return False
     with torch.no_grad():
-        target.copy_(saved)
+        for name, target in targets.items():
+            target.copy_(place.read(name)[:, : target.shape[1]])
+    return True

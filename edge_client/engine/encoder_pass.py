@@ -69,6 +69,7 @@ def encode_sources(
         stream = encoder.run(chunk, check_stop, work.count)
         for ids, hidden in zip(chunk, torch.split(stream, [len(ids) for ids in chunk]), strict=True):
             store(ids, hidden)
+        del stream, hidden  # views of the chunk: the next one would be a second beside it
 
 
 @dataclass(slots=True)

@@ -45,7 +45,7 @@ def cache_dtype(run: RunInfo, config: Mapping[str, Any], room: CacheRoom) -> Cac
     fit, else in int8, "none" where not even that fits, or where the encoder is trained. `config`: the base's."""
     if run.settings.scope != "decoder" or not room.limit_bytes:
         return "none"
-    n_examples = _distinct_examples(run, room)
+    n_examples = distinct_examples(run, room)
     dtypes: tuple[CacheDtype, ...] = ("bf16", "int8")
     for dtype in dtypes:
         size_bytes = entry_bytes(run.settings.max_source_tokens, int(config["d_model"]), dtype)
@@ -79,7 +79,7 @@ def default_limit(folder: Path, cache: Path) -> int:
         return min(DEFAULT_LIMIT_BYTES, int(FREE_SHARE * (disk.f_bavail * disk.f_frsize + _size_bytes(cache))))
 
 
-def _distinct_examples(run: RunInfo, room: CacheRoom) -> int:
+def distinct_examples(run: RunInfo, room: CacheRoom) -> int:
     """Examples that a round looks at."""
     n_places = run.settings.local_steps * run.settings.batch
     return room.n_evaluated + (n_places if room.n_train is None else min(n_places, room.n_train))

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 
 from edge_client.arithmetic import known_arithmetic, with_arithmetic
-from edge_client.base_model import BUILTIN, require_whole, resolve
+from edge_client.base_model import BUILTIN
 from edge_client.board import parse_size, probe_board
 from edge_client.cache_room import CacheRoom, default_limit, parse_cache
-from edge_client.cli_options import cache_option, debug_option, state_option
+from edge_client.cli_options import cache_option, debug_option, round_time_option, round_traffic_option, state_option
 from edge_client.config import normalise_server
-from edge_client.errors import BaseModelError, ConfigError
-from edge_client.plan import choose, explain, facts, runners_up
+from edge_client.errors import ConfigError
+from edge_client.plan import Choice, choose, explain, facts, runners_up
+from edge_client.round_cost import parse_limits
+from edge_client.select import ranking as ranking_of
+from edge_client.shapes import base_config
 from edge_client.state import Identity, StateFolder
-from wire.base_files import base_digest, read_base_config
-from wire.errors import WireError
 from wire.limits import MAX_NAME_CHARS, MAX_RANK, PROTOCOL_VERSION
 from wire.manifest import manifest_digest, t5_weights
 from wire.messages import Base, RunInfo, TrainSettings
@@ -38,13 +42,17 @@ DEFAULT_SETTINGS = TrainSettings(
 
 DEFAULT_RANK, DEFAULT_SERVER_RANK = 16, 32
 
+SHOWN_WEIGHTS = 10
+"""Of the ranking, for people; --json has all."""
+
 
 @click.command()
 @click.option(
     "--model",
     envvar="BRAID_MODEL",
     default="",
-    help="Base: hub id, folder or builtin.  [default: the run's, or builtin]",
+    help="Base: a folder (config.json is enough), builtin, flan-t5-small|base|large|xl, or a hub id.  [default: the "
+    "run's, or builtin]",
 )
 @click.option(
     "--memory", envvar="BRAID_MEMORY", default="", help="Memory to use, such as 800MiB.  [default: what is free]"
@@ -54,43 +62,77 @@ DEFAULT_RANK, DEFAULT_SERVER_RANK = 16, 32
 )
 @click.option("--server", default="", help="Plan for the run of this server, which the board must have joined.")
 @cache_option
+@round_time_option
+@round_traffic_option
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @debug_option
 def plan(
-    model: str, memory: str, rank: int | None, server: str, cache: str, state: Path, as_json: bool, debug: bool
+    model: str,
+    memory: str,
+    rank: int | None,
+    server: str,
+    cache: str,
+    round_time: str,
+    round_traffic: str,
+    state: Path,
+    as_json: bool,
+    debug: bool,
 ) -> None:
-    """Show the plan for this board, its memory part by part, and why the alternatives lost.
+    """Show the plan for this board, what it costs, and why the alternatives lost.
 
-    Without --server the run is assumed to have the settings that `aggregator init` writes. How fast this board
-    multiplies is measured, unless `join` has done it.
+    Without --server the run is assumed to have the settings that `aggregator init` writes, and every strand to be worth
+    the same. How fast this board multiplies is measured, unless `join` has done it.
     """
     del debug
-    from edge_client.base_fetch import read_config  # it brings aiohttp
-
     board = probe_board(parse_size(memory) if memory else None)
+    limits = parse_limits(round_time, round_traffic)
     state_folder = StateFolder(state.expanduser())
     room = _room(cache, state_folder)
     run = _run_of(server, state_folder) if server else None
-    folder = resolve(model or (run.base.model if run else BUILTIN))
-    require_whole(folder)
-    run = run or _assumed_run(model or BUILTIN, folder)
-    config = read_config(folder, run)
+    name = model or (run.base.model if run else BUILTIN)
+    config = base_config(name)
+    run = run or _assumed_run(name, config)
     if rank is not None:
         run = _with_rank(run, rank)
-    board = with_arithmetic(board, known_arithmetic(state_folder.path))
-    choice = choose(board, run, config, room=room)
-    others = runners_up(choice, board, run, config, room)
+    arithmetic = known_arithmetic(state_folder.path)
+    board = with_arithmetic(board, arithmetic)
+    if arithmetic is not None:
+        limits = replace(limits, gflops={"bf16": arithmetic.bf16_gflops, "fp32": arithmetic.fp32_gflops})
+    choice = choose(board, run, config, room=room, limits=limits)
+    others = runners_up(choice, board, run, config, room, limits=limits)
     if as_json:
-        click.echo(json.dumps(facts(choice, board, others)))
+        click.echo(json.dumps(facts(choice, board, others) | {"ranking": _ranking_facts(run, choice)}))
     else:
-        click.echo("\n".join([*explain(choice, board, others), *_legend(run, is_assumed=not server)]))
+        click.echo("\n".join([*explain(choice, board, others), *_ranking(run, choice), *_legend(run, bool(server))]))
 
 
-def _legend(run: RunInfo, *, is_assumed: bool) -> list[str]:
+def _ranking(run: RunInfo, choice: Choice) -> list[str]:
+    """The most important weights; nothing before the run has a ranking."""
+    ranked = ranking_of(run)
+    if not ranked:
+        return []
+    ranks = {weight.name: rank for weight, rank in zip(run.weights, choice.plan.ranks, strict=True)}
+    lines = [
+        f"  {weight.name:<56}{100 * weight.share:5.1f} %  {ranks[weight.name]:>3} of {weight.n_strands} strands here"
+        for weight in ranked[:SHOWN_WEIGHTS]
+    ]
+    return [f"most important of {len(ranked)} weights, by their share of the run's importance:", *lines]
+
+
+def _ranking_facts(run: RunInfo, choice: Choice) -> list[dict[str, Any]]:
+    """All weights, the most important first; empty before the run has a ranking."""
+    ranks = {weight.name: rank for weight, rank in zip(run.weights, choice.plan.ranks, strict=True)}
+    return [
+        {"weight": weight.name, "share": weight.share, "strands": weight.n_strands, "planned": ranks[weight.name]}
+        for weight in ranking_of(run)
+    ]
+
+
+def _legend(run: RunInfo, is_servers: bool) -> list[str]:
     """What a person needs to read the lines above."""
     settings = run.settings
-    source = "`aggregator init` writes" if is_assumed else f"run {run.run_id} has"
+    source = f"run {run.run_id} has" if is_servers else "`aggregator init` writes"
     return [
         "A strand is one rank of one weight's adapter: the more of them, the more this board can teach.",
         f"Reckoned with the settings that {source}: texts of up to {settings.max_source_tokens} tokens, "
@@ -104,17 +146,14 @@ def _room(cache: str, folder: StateFolder) -> CacheRoom:
     return CacheRoom(default_limit(folder.path, folder.cache) if limit_bytes is None else limit_bytes)
 
 
-def _assumed_run(model: str, folder: Path) -> RunInfo:
-    """A run of default settings for this base. Raises BaseModelError where the folder is no base model."""
-    try:
-        weights, digest = t5_weights(read_base_config(folder), DEFAULT_SETTINGS.scope), base_digest(folder)
-    except WireError as error:
-        raise BaseModelError(str(error), "name another folder with --model") from error
+def _assumed_run(model: str, config: Mapping[str, Any]) -> RunInfo:
+    """A run of default settings for a base with this config.json; the base's files are not read."""
+    weights = t5_weights(config, DEFAULT_SETTINGS.scope)
     return RunInfo(
         protocol=PROTOCOL_VERSION,
         run_id="plan",
         state="profiling",
-        base=Base(model=model[:MAX_NAME_CHARS], digest=digest),
+        base=Base(model=model[:MAX_NAME_CHARS], digest="0" * 64),
         weights=weights,
         manifest=manifest_digest(weights),
         settings=DEFAULT_SETTINGS,

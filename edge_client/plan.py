@@ -1,83 +1,46 @@
-"""What a board does in a round: format, compute type, micro-batch, checkpointing, cache and strands, the most that its
-memory holds.
+"""What a board does in a round: base format, arithmetic, micro-batch, checkpointing, cache and strands.
 
-The rule: with the run's micro-batch, most strands first. For as many strands, the first of these that fits:
+The rule: of all ways of training (edge_client/ways.py), each with the strands that its memory and the round's limits
+pay for (edge_client/select.py), take the one whose round is worth most:
 
-1. a base of 8 bits or more, the highest precision first. Where bf16 products are the faster ones, fp32 is left out: it
-   costs most of the board's speed, and bf16 moved the builtin base's held-out loss by 0.0003 nats per token at most.
-2. the same with checkpointing, which changes no result and costs about a third more arithmetic.
-3. a base of 4 bits, without checkpointing and with it: its unpacking costs time, and it costs quality (the same loss
-   rose by 0.008 and 0.016 on two data sets).
-4. all of this without the encoder's output on disk, so that the encoder runs in every step: only where the encoding
-   pass is what does not fit.
+    worth = importance of its strands, as a share of the run's
+            × what its base format leaves of the learning
+            × (its operations / those of the quickest way)^-1/4
 
-Where not even a quarter of the strands fits, the micro-batch is halved, again and again, with that quarter; at a
-micro-batch of one, fewer will do. So a board with more memory never trains fewer strands.
+and of equal ones the simplest: the larger micro-batch, without checkpointing, with the encoder's output on disk, with
+an encoder that is trained. A smaller micro-batch changes no gradient, for gradients add up, so it costs nothing but
+unpacking the base more often. Nothing here depends on the board's memory but which strands fit, so more memory never
+makes a round worth less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge_client.allot import allot, strand_order
-from edge_client.board import Board, show_size
-from edge_client.cache_room import NO_ROOM, CacheRoom, cache_dtype
-from edge_client.errors import NoPlanError
-from edge_client.jobs import CacheDtype, Compute, Format, Plan
-from edge_client.memory import IMPORTS_BYTES, Breakdown, predict_peak
+from edge_client.board import Board
+from edge_client.cache_room import NO_ROOM, CacheRoom
+from edge_client.candidates import CLIENT_BYTES as CLIENT_BYTES
+from edge_client.candidates import Candidates
+from edge_client.choice import Choice as Choice
+from edge_client.choice import RunnerUp as RunnerUp
+from edge_client.corrections import NO_CORRECTIONS, Corrections
+from edge_client.errors import BaseModelError, ConfigError, RefusedError
+from edge_client.jobs import Plan
+from edge_client.memory import IMPORTS_BYTES
+from edge_client.plan_text import explain as explain
+from edge_client.plan_text import facts as facts
+from edge_client.plan_text import why_not
+from edge_client.round_cost import NO_LIMITS, RoundLimits
+from edge_client.shortage import find_shortage
+from edge_client.ways import FORMATS as FORMATS
+from edge_client.ways import Way, is_slow_arithmetic
+from edge_client.ways import compute_for as compute_for
+from wire.checks import basis_rank, check_ranks
+from wire.errors import WireError
+from wire.manifest import t5_weights
 from wire.messages import RunInfo
-
-STEPS = 16
-"""Strand counts that are tried: sixteenths of all strands. Finer steps would gain a board less than 6 %."""
-
-FEWEST_STEPS = STEPS // 4
-"""Below this share of the strands a smaller micro-batch, which costs only time, is the better bargain."""
-
-CLIENT_BYTES = 45 << 20
-"""Kept for the network side, which lives beside the worker: what an idle client may take."""
-
-PART_NAMES = {
-    "imports_bytes": "Python and torch",
-    "kernels_bytes": "torch's compute kernels",
-    "base_bytes": "frozen base",
-    "context_bytes": "global adapter, frozen",
-    "strands_bytes": "strands with optimiser state",
-    "sketch_bytes": "gradient sketches",
-    "activations_bytes": "activations",
-    "working_bytes": "largest short-lived buffers",
-    "slack_bytes": "reserve of the allocator",
-    "encoding_bytes": "more while the encoder runs",
-}
-"""The parts of a Breakdown in people's words."""
-
-PLACES = {"cpu": "the processor", "cuda": "the GPU"}
-
-FORMATS: tuple[Format, ...] = ("fp32", "bf16", "int8", "nf4")
-"""Highest precision first (quantize.formats.FORMATS)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A candidate that was looked at: a plan, and where its memory goes."""
-
-    plan: Plan
-    memory: Breakdown
-    n_strands: int
-    n_strands_in_all: int
-
-    @property
-    def fits(self) -> bool:
-        return self.plan.predicted_peak_bytes <= self.plan.budget_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerUp:
-    """A candidate that lost, and the sentence that says why."""
-
-    choice: Choice
-    reason: str
 
 
 def choose_plan(
@@ -87,7 +50,7 @@ def choose_plan(
     imports_bytes: int = IMPORTS_BYTES,
     room: CacheRoom = NO_ROOM,
 ) -> Plan:
-    """Choose for `board` the plan of a run whose base has `config` (config.json).
+    """Choose for `board` the plan of a run whose base has `config` (config.json), without limits on a round.
 
     `room`: disk for the encoder's output. Raises NoPlanError that says what the smallest plan needs where none fits.
     """
@@ -100,171 +63,117 @@ def choose(
     config: Mapping[str, Any],
     imports_bytes: int = IMPORTS_BYTES,
     room: CacheRoom = NO_ROOM,
+    *,
+    limits: RoundLimits = NO_LIMITS,
+    corrections: Corrections = NO_CORRECTIONS,
+    kept_ranks: Sequence[int] | None = None,
 ) -> Choice:
-    """As `choose_plan`, with the memory behind it."""
-    smallest: Choice | None = None
-    for choice in _Candidates(board, run, config, imports_bytes, room).by_preference():
-        if choice.fits:
-            return choice
-        if smallest is None or choice.plan.predicted_peak_bytes < smallest.plan.predicted_peak_bytes:
-            smallest = choice
-    assert smallest is not None, "a run has at least one weight, and so one candidate"
-    needed_bytes = smallest.plan.predicted_peak_bytes + CLIENT_BYTES
-    raise NoPlanError(
-        f"no plan fits: the smallest needs {show_size(needed_bytes)} ({needed_bytes} bytes), "
-        f"the board has {show_size(board.memory_bytes)} ({board.memory_bytes} bytes, {board.memory_source})",
-        "free or give more memory (--memory), or ask for a run with shorter texts or a smaller base",
-    )
+    """Choose the plan, with all that it costs.
+
+    Args: imports_bytes, the worker's before it loads anything; limits, what a round may cost; corrections, what this
+    board's own measurements make of predictions; kept_ranks, strands per weight of a round that was begun, which goes
+    on in whatever way is best now, without limits on the round.
+
+    Raises NoPlanError that says what is short where nothing fits; RefusedError for a ranking that is not the run's;
+    BaseModelError where the run trains what this base has not; ConfigError for kept ranks that are not the run's, or a
+    limit on time where the board's speed is not known.
+    """
+    check_run_fits(run, config)
+    _check_limits(limits)
+    if kept_ranks is not None:
+        _check_kept(kept_ranks, run)
+    candidates = Candidates(board, run, config, imports_bytes, room, limits, corrections, kept_ranks)
+    among = _usable(candidates.ways, board)
+    best = candidates.best(among)
+    if best is None:
+        raise find_shortage(candidates, among, limits).refusal(board, limits)
+    return best
 
 
 def runners_up(
-    choice: Choice, board: Board, run: RunInfo, config: Mapping[str, Any], room: CacheRoom = NO_ROOM
+    choice: Choice,
+    board: Board,
+    run: RunInfo,
+    config: Mapping[str, Any],
+    room: CacheRoom = NO_ROOM,
+    *,
+    limits: RoundLimits = NO_LIMITS,
+    corrections: Corrections = NO_CORRECTIONS,
 ) -> list[RunnerUp]:
-    """The best candidate of every other format at the chosen plan's micro-batch, and why it lost."""
-    candidates = _Candidates(board, run, config, choice.memory.imports_bytes, room)
-    others = [candidates.best_of(format, choice.plan.micro_batch) for format in FORMATS if format != choice.plan.format]
-    return [RunnerUp(other, _why_not(other, choice)) for other in others]
+    """The best candidate of every other kind, each once, and why it lost: other formats, with or without checkpointing
+    and cache, another micro-batch, the encoder frozen or not."""
+    candidates = Candidates(board, run, config, choice.memory.imports_bytes, room, limits, corrections)
+    found: dict[Plan, RunnerUp] = {}
+    for kind, among in _other_kinds(choice.plan, candidates.ways).items():
+        usable = _usable(among, board)
+        best = candidates.best(usable)
+        if best is not None:
+            reason = why_not(best, choice)
+        elif usable:
+            shortage = find_shortage(candidates, usable, limits)
+            best, reason = shortage.nearest, shortage.reason(limits)
+        else:
+            best = candidates.choice(among[0], choice.plan.ranks)
+            reason = f"{choice.plan.compute} products are faster on this board"
+        found.setdefault(best.plan, RunnerUp(kind, best, reason))
+    return list(found.values())
 
 
-def explain(choice: Choice, board: Board, others: list[RunnerUp]) -> list[str]:
-    """Lines for people: the plan, its memory part by part, and why the others lost."""
-    plan = choice.plan
-    lines = [
-        f"plan: {plan.format} base, {plan.compute} arithmetic on {PLACES[plan.device]}, "
-        f"{plan.micro_batch} examples at a time, {choice.n_strands} of {choice.n_strands_in_all} strands "
-        f"on {sum(rank > 0 for rank in plan.ranks)} of {len(plan.ranks)} weights",
-        f"memory: {show_size(plan.predicted_peak_bytes)} predicted peak of {show_size(plan.budget_bytes)} to train in "
-        f"({show_size(board.memory_bytes)} {board.memory_source}, less {show_size(CLIENT_BYTES)} for the client)",
-    ]
-    if plan.cache != "none":
-        lines.append(f"encoder: runs once per text; its output is kept on disk in {plan.cache}")
-    if plan.checkpointing:
-        lines.append("checkpointing: every block is computed again on the way back, which saves memory and costs time")
-    lines += [
-        f"  {PART_NAMES.get(name, name.removesuffix('_bytes')):<32}{show_size(size):>10}"
-        for name, size in choice.memory.parts().items()
-    ]
-    lines += [f"not {other.choice.plan.format}: {other.reason}" for other in others]
-    return lines
+def check_run_fits(run: RunInfo, config: Mapping[str, Any]) -> None:
+    """Raise RefusedError for a ranking that is not of this run's weights or no ranking at all, BaseModelError for
+    weights that a base with this config.json does not have."""
+    try:
+        known = set(t5_weights(config, "all"))
+    except WireError as error:
+        raise BaseModelError(str(error), "give a folder with a FLAN-T5 with --model") from error
+    for weight in run.weights:
+        if weight not in known:
+            raise BaseModelError(
+                f"the run ranks {weight.name} ({weight.rows}×{weight.columns}), which this base does not have",
+                "give the run's own base with --model, or update the older of client and server",
+            )
+    hint = "update the older of client and server"
+    if run.values and len(run.values) != len(run.weights):
+        raise RefusedError(f"the ranking has {len(run.values)} weights, the run {len(run.weights)}", hint)
+    for weight, values in zip(run.weights, run.values, strict=False):  # no values at all before the first ranking
+        n_strands = basis_rank(weight, run.max_rank)
+        if len(values) != n_strands:
+            raise RefusedError(f"the ranking has {len(values)} strands of {weight.name}, the run {n_strands}", hint)
+        if not all(math.isfinite(value) and value >= 0 for value in values):
+            raise RefusedError(f"the ranking has a value of {weight.name} that is not zero or more", hint)
 
 
-def facts(choice: Choice, board: Board, others: list[RunnerUp]) -> dict[str, Any]:
-    """The same for programs: plain values only."""
-    plan = choice.plan
-    return {
-        "format": plan.format,
-        "compute": plan.compute,
-        "device": plan.device,
-        "checkpointing": plan.checkpointing,
-        "cache": plan.cache,
-        "micro_batch": plan.micro_batch,
-        "ranks": list(plan.ranks),
-        "n_strands": choice.n_strands,
-        "n_strands_in_all": choice.n_strands_in_all,
-        "predicted_peak_bytes": plan.predicted_peak_bytes,
-        "budget_bytes": plan.budget_bytes,
-        "board_memory_bytes": board.memory_bytes,
-        "board_memory_source": board.memory_source,
-        "memory": choice.memory.parts(),
-        "runners_up": [
-            {
-                "format": other.choice.plan.format,
-                "n_strands": other.choice.n_strands,
-                "predicted_peak_bytes": other.choice.plan.predicted_peak_bytes,
-                "reason": other.reason,
-            }
-            for other in others
-        ],
-    }
-
-
-def compute_for(format: Format, board: Board) -> Compute:
-    """fp32 bases compute in fp32; the others in bf16 where the processor has it, for emulated bf16 is slow."""
-    return "bf16" if format != "fp32" and board.bf16_fast else "fp32"
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """How a number of strands may be trained."""
-
-    format: Format
-    checkpointing: bool
-    cache: CacheDtype
-
-
-def _ways(cache: CacheDtype) -> list[_Way]:
-    """The most wanted first (this module's text)."""
-    large = [_Way(format, checkpointing, cache) for checkpointing in (False, True) for format in FORMATS[:-1]]
-    ways = [*large, _Way("nf4", False, cache), _Way("nf4", True, cache)]
-    return ways if cache == "none" else [*ways, *_ways("none")]
-
-
-class _Candidates:
-    """Every plan that the rule looks at, for one board and run."""
-
-    def __init__(
-        self, board: Board, run: RunInfo, config: Mapping[str, Any], imports_bytes: int, room: CacheRoom
-    ) -> None:
-        self._board, self._run, self._config, self._imports_bytes = board, run, config, imports_bytes
-        self._order = strand_order(run)
-        self._all_ways = _ways(cache_dtype(run, config, room))
-
-    def by_preference(self) -> Iterator[Choice]:
-        """The most wanted first."""
-        ways = [way for way in self._all_ways if not (way.format == "fp32" and self._board.bf16_fast)]
-        micro_batch, most_steps = self._run.settings.micro_batch, STEPS
-        while micro_batch:
-            fewest_steps = FEWEST_STEPS if micro_batch > 1 else 1
-            for step in range(most_steps, fewest_steps - 1, -1):
-                for way in ways:
-                    yield self._candidate(way, micro_batch, step)
-            micro_batch, most_steps = micro_batch // 2, FEWEST_STEPS
-
-    def best_of(self, format: Format, micro_batch: int) -> Choice:
-        """The fitting candidate of a format with most strands, or the smallest one where none fits."""
-        ways = [way for way in self._all_ways if way.format == format]
-        choices = [self._candidate(way, micro_batch, step) for step in range(STEPS, 0, -1) for way in ways]
-        smallest = min(choices, key=lambda choice: choice.plan.predicted_peak_bytes)
-        return next((choice for choice in choices if choice.fits), smallest)
-
-    def _candidate(self, way: _Way, micro_batch: int, step: int) -> Choice:
-        n_strands = -(-len(self._order) * step // STEPS)
-        ranks = allot(self._order, len(self._run.weights), n_strands)
-        compute = compute_for(way.format, self._board)
-        memory = predict_peak(
-            self._config,
-            self._run,
-            way.format,
-            compute,
-            micro_batch,
-            ranks,
-            self._imports_bytes,
-            checkpointing=way.checkpointing,
-            cache=way.cache,
-            device=self._board.device,
+def _check_limits(limits: RoundLimits) -> None:
+    for value, option in ((limits.round_s, "--round-time"), (limits.round_bytes, "--round-traffic")):
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{option} {value} is no limit that a round could keep", "give more, or leave it out")
+    if limits.round_s is not None and not any(limits.gflops.values()):
+        raise ConfigError(
+            "how fast this board multiplies is not known, so no time of a round can be promised",
+            "install torch here (pip install 'braid[client]'), with which it is measured, or leave --round-time out",
         )
-        plan = Plan(
-            format=way.format,
-            compute=compute,
-            micro_batch=micro_batch,
-            ranks=ranks,
-            predicted_peak_bytes=memory.total_bytes,
-            budget_bytes=max(0, self._board.memory_bytes - CLIENT_BYTES),
-            device=self._board.device,
-            checkpointing=way.checkpointing,
-            cache=way.cache,
-        )
-        return Choice(plan, memory, n_strands, len(self._order))
 
 
-def _why_not(other: Choice, chosen: Choice) -> str:
-    missing_bytes = other.plan.predicted_peak_bytes - other.plan.budget_bytes
-    if missing_bytes > 0:
-        return f"with its fewest strands ({other.n_strands}) it lacks {show_size(missing_bytes)}"
-    if other.n_strands < chosen.n_strands:
-        return f"only {other.n_strands} strands fit, {chosen.n_strands - other.n_strands} fewer"
-    if other.plan.compute != chosen.plan.compute:
-        return f"{chosen.plan.compute} products are faster on this board"
-    if other.plan.checkpointing and not chosen.plan.checkpointing:
-        return "as many strands fit, but only with checkpointing, which costs time"
-    return f"as many strands fit, at lower precision than {chosen.plan.format}"
+def _check_kept(ranks: Sequence[int], run: RunInfo) -> None:
+    try:
+        check_ranks(ranks, run)
+    except WireError as error:
+        raise ConfigError(f"the plan that was begun is not of this run: {error}", "begin the round anew") from error
+
+
+def _usable(among: Sequence[Way], board: Board) -> list[Way]:
+    return [way for way in among if not is_slow_arithmetic(way, board)]
+
+
+def _other_kinds(plan: Plan, among: Sequence[Way]) -> dict[str, list[Way]]:
+    """Ways that differ from the plan, by what they differ in; nothing where no way does."""
+    kinds = {f"{format} base": [way for way in among if way.format == format] for format in FORMATS}
+    del kinds[f"{plan.format} base"]
+    without = "without " if plan.checkpointing else ""
+    kinds[f"{without}checkpointing"] = [way for way in among if way.checkpointing != plan.checkpointing]
+    kinds["another micro-batch"] = [way for way in among if way.micro_batch != plan.micro_batch]
+    cached = plan.cache != "none"
+    kinds["without the cache" if cached else "with a cache"] = [way for way in among if (way.cache != "none") != cached]
+    encoder = "trained" if plan.frozen_encoder else "frozen"
+    kinds[f"{encoder} encoder"] = [way for way in among if way.frozen_encoder != plan.frozen_encoder]
+    return {kind: found for kind, found in kinds.items() if found}

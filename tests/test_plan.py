@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_client.allot import allot, basis_rows, strand_bytes, strand_order
 from edge_client.board import Board
 from edge_client.errors import NoPlanError
 from edge_client.jobs import Plan
-from edge_client.plan import CLIENT_BYTES, choose, choose_plan, explain, facts, runners_up
+from edge_client.plan import CLIENT_BYTES, Choice, choose, choose_plan, explain, facts, runners_up
+from edge_client.select import basis_rows
 from tests.runs import SMALL_T5, run_of
 from wire.messages import RunInfo
 
@@ -38,6 +38,13 @@ def make_board(memory_bytes: int, bf16_fast: bool = True) -> Board:
     )
 
 
+def choice_or_none(memory_bytes: int, run: RunInfo, bf16_fast: bool = True) -> Choice | None:
+    try:
+        return choose(make_board(memory_bytes, bf16_fast), run, CONFIG)
+    except NoPlanError:
+        return None
+
+
 def plan_or_none(memory_bytes: int, run: RunInfo, bf16_fast: bool = True) -> Plan | None:
     try:
         return choose_plan(make_board(memory_bytes, bf16_fast), run, CONFIG)
@@ -56,62 +63,20 @@ def ranking(seed: int) -> tuple[tuple[float, ...], ...]:
 RANKINGS = st.integers(0, 2**32).map(ranking)
 
 
-# --- allotting strands ---------------------------------------------------------------------------------------------
-
-
-@given(RANKINGS, st.data())
-@settings(max_examples=30, deadline=None)
-def test_choices_of_boards_nest(values: tuple[tuple[float, ...], ...], data: st.DataObject) -> None:
-    """Fewer strands are always the leading ones of more, on every weight."""
-    run = make_run(values=values)
-    order = strand_order(run)
-    few, many = sorted(data.draw(st.tuples(*[st.integers(0, len(order))] * 2)))
-
-    small, large = (allot(order, len(run.weights), n) for n in (few, many))
-
-    assert sum(small) == few
-    assert all(a <= b <= most for a, b, most in zip(small, large, basis_rows(run), strict=True))
-
-
-@given(RANKINGS, st.data())
-@settings(max_examples=30, deadline=None)
-def test_the_most_valuable_strands_per_byte_are_taken(values: Any, data: st.DataObject) -> None:
-    """No strand left out is worth more per byte than one that was taken."""
-    run = make_run(values=values)
-    order = strand_order(run)
-    ranks = allot(order, len(run.weights), data.draw(st.integers(1, len(order) - 1)))
-
-    worth = [[value / strand_bytes(weight) for value in row] for row, weight in zip(values, run.weights, strict=True)]
-    taken = min(row[i] for row, rank in zip(worth, ranks, strict=True) for i in range(rank))
-    left = max((row[rank] for row, rank in zip(worth, ranks, strict=True) if rank < len(row)), default=0.0)
-    assert taken >= left
-
-
-def test_without_a_ranking_every_weight_gets_the_same() -> None:
-    """Before the first profile nothing is known, so ranks differ by one at most."""
-    run = make_run()
-
-    ranks = allot(strand_order(run), len(run.weights), 100)
-
-    assert sum(ranks) == 100
-    assert max(ranks) - min(ranks) <= 1
-
-
 # --- choosing a plan -----------------------------------------------------------------------------------------------
 
 
-@given(st.tuples(MEMORY, MEMORY), st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_more_memory_never_gives_fewer_strands(memory: tuple[int, int], bf16_fast: bool) -> None:
-    """And where the smaller board has a plan, so has the larger, with at least its strand of each weight."""
-    run = make_run()
+@given(st.tuples(MEMORY, MEMORY), st.booleans(), st.none() | RANKINGS)
+@settings(max_examples=20, deadline=None)
+def test_more_memory_never_gives_a_round_of_less_worth(memory: tuple[int, int], bf16_fast: bool, values: Any) -> None:
+    """And where the smaller board has a plan, so has the larger."""
+    run = make_run(values=values or ())
 
-    small, large = (plan_or_none(size, run, bf16_fast) for size in sorted(memory))
+    small, large = (choice_or_none(size, run, bf16_fast) for size in sorted(memory))
 
     if small is not None:
         assert large is not None
-        assert all(a <= b for a, b in zip(small.ranks, large.ranks, strict=True))
-        assert small.micro_batch <= large.micro_batch
+        assert small.worth <= large.worth
 
 
 @given(MEMORY, RANKINGS, st.booleans())
@@ -137,15 +102,15 @@ def test_a_large_board_takes_everything_at_full_precision() -> None:
     assert plan.ranks == basis_rows(run)
 
 
-def test_memory_between_the_extremes_gives_other_formats() -> None:
-    """As memory falls the precision falls before the strands do, and both before the micro-batch."""
+def test_memory_between_the_extremes_gives_smaller_micro_batches_and_other_formats() -> None:
+    """A smaller micro-batch loses nothing but time, so importance is kept for as long as it helps."""
     run = make_run()
-    sizes = range(300 * MIB, 1200 * MIB, 4 * MIB)
-    plans = [plan for size in sizes if (plan := plan_or_none(size, run, bf16_fast=False)) is not None]
+    sizes = range(300 * MIB, 1200 * MIB, 20 * MIB)
+    found = [choice for size in sizes if (choice := choice_or_none(size, run, bf16_fast=False)) is not None]
 
-    assert {"fp32", "bf16"} <= {plan.format for plan in plans}
-    assert {plan.micro_batch for plan in plans} >= {1, 8}
-    assert len({sum(plan.ranks) for plan in plans if 1 < plan.micro_batch < 8}) == 1
+    assert {"fp32", "bf16"} <= {choice.plan.format for choice in found}
+    assert {choice.plan.micro_batch for choice in found} >= {1, 8}
+    assert any(choice.share == 1.0 and choice.plan.micro_batch == 1 for choice in found)
 
 
 def test_a_refusal_says_what_the_smallest_plan_needs() -> None:
@@ -180,7 +145,9 @@ def test_the_explanation_names_the_plan_and_every_loser(memory_bytes: int) -> No
     others = runners_up(choice, board, run, CONFIG)
 
     lines, told = explain(choice, board, others), facts(choice, board, others)
-    assert {other.choice.plan.format for other in others} | {choice.plan.format} == {"fp32", "bf16", "int8", "nf4"}
+    kinds = {other.kind for other in others}
+    assert {f"{format} base" for format in ("fp32", "bf16", "int8", "nf4")} <= kinds | {f"{choice.plan.format} base"}
+    assert len({other.choice.plan for other in others} | {choice.plan}) == len(others) + 1
     assert all(other.reason and any(other.reason in line for line in lines) for other in others)
     assert sum(told["memory"].values()) == told["predicted_peak_bytes"]
     assert json.loads(json.dumps(told)) == told

@@ -1,4 +1,4 @@
-"""Which format is measured, and whether it fits: the planner's order and prediction at a given micro-batch and rank."""
+"""Which format is measured, and whether it fits, by the planner's prediction, at a given micro-batch and rank."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Way:
 
 
 def choose_way(setting: Setting, board: Board, config: Mapping[str, Any], model: str) -> Way:
-    """The first of the planner's ways (edge_client/plan.py) that fits the board: 8 bits or more, the highest precision
-    first; the same with checkpointing; 4 bits.
+    """The first that fits the board: 8 bits or more, the highest precision first; the same with checkpointing; 4 bits.
+    With strands and micro-batch given, that is also the planner's order (edge_client/plan.py), but for close calls.
 
     Args: config, the base's config.json; model, its name for people. Raises NoPlanError where none fits, BaseModelError
     where the config is no gated T5's.

@@ -199,7 +199,7 @@ def test_less_memory_means_less_precision_then_checkpointing_then_a_refusal(conf
             break
         assert way.predicted_peak_bytes <= needed
         ways.append((way.format, way.checkpointing))
-        needed = int(0.97 * needed)
+        needed = int(0.99 * needed)
 
     assert ways[0] == ("fp32", False)
     assert ways[-1] == ("nf4", True)

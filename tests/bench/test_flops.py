@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.bench.flops import MULTIPLY_ADD, StepFlops, step_flops
 from edge_client.engine.lora import RANK_STEP
+from edge_client.flops import MULTIPLY_ADD, StepFlops, step_flops
 from wire.manifest import t5_weights
 from wire.messages import Scope
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,16 +17,16 @@ import builtin_base
 from aggregator.merge import braid
 from aggregator.merge.state import AdapterState, initial_state, strand_values
 from aggregator.merge.sums import contribution, fold, profile_contribution
-from edge_client.allot import allot, strand_order
 from edge_client.data import Data
 from edge_client.engine.session import Session
 from edge_client.examples import Example
 from edge_client.jobs import CacheDtype, Job, Plan
+from edge_client.select import allot, strand_order
 from edge_client.worker import run_job
 from wire.codec import decode, encode
 from wire.limits import PROTOCOL_VERSION
 from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Adapter, Base, Profile, RunInfo, Scope, Task, TrainSettings, Update, Weight
+from wire.messages import Adapter, Base, Importance, Profile, RunInfo, Scope, Task, TrainSettings, Update, Weight
 from wire.seeds import derive_seed
 
 MAX_RANK = 32
@@ -97,10 +98,18 @@ class TextSession(Session):
 
 
 class Solo:
-    """One run. Args: recipe; train, the board's text; folder, an empty one, for its files and its prefix cache."""
+    """One run. Args: recipe; train, the board's text; folder, an empty one, for its files and its prefix cache; choose:
+    the strands of each weight that a round trains, by value within the recipe's `n_parameters` unless given."""
 
-    def __init__(self, recipe: Recipe, train: Sequence[Example], folder: Path) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: Sequence[Example],
+        folder: Path,
+        choose: Callable[[RunInfo], tuple[int, ...]] | None = None,
+    ) -> None:
         self._recipe = recipe
+        self._choose = choose or partial(ranks_within, n_parameters=recipe.n_parameters)
         self._folder = folder
         self._session = TextSession(train=train)
         self._weights = weights(recipe.scope)
@@ -121,16 +130,25 @@ class Solo:
         return sum(rank * w.rows for w, rank in pairs if w.name.startswith("encoder.")) / max(1, self.n_trained)
 
     @property
+    def n_weights(self) -> int:
+        """Weights that the last round trained."""
+        return sum(rank > 0 for rank in self._ranks)
+
+    @property
     def n_adapter(self) -> int:
         """Values of the merged adapter, both factors."""
         return sum(w.context_b.size + w.context_a.size for w in self._state.weights.values())
 
-    def begin(self) -> None:
-        """The profiling pass and the first basis."""
+    def profile(self, importance: Importance = "sketch") -> Profile:
+        """What the board says of its text and the bare base."""
         seed = derive_seed(self._recipe.seed, "profile")
-        job = self._job(Task(kind="profile", run_id=_RUN_ID, seed=seed), n_steps=1)
+        job = self._job(Task(kind="profile", run_id=_RUN_ID, seed=seed), n_steps=1, importance=importance)
         run_job(job, self._session)
-        total = fold(None, profile_contribution(decode(Path(job.result_path).read_bytes(), Profile)))
+        return decode(Path(job.result_path).read_bytes(), Profile)
+
+    def begin(self, profile: Profile | None = None) -> None:
+        """The first basis, of `profile` or of a profiling pass."""
+        total = fold(None, profile_contribution(profile or self.profile()))
         self._state = braid.first_basis(self._state, total, max_rank=self._recipe.max_rank, seed=self._recipe.seed)
 
     def round(self, n_steps: int) -> None:
@@ -173,8 +191,16 @@ class Solo:
             wall_s=before.wall_s + time.monotonic() - wall_s,
         )
 
-    def _job(self, task: Task, n_steps: int, *, rouge: bool = False, n_examples: int = 0) -> Job:
-        run = self._run_info(n_steps)
+    def _job(
+        self,
+        task: Task,
+        n_steps: int,
+        *,
+        rouge: bool = False,
+        n_examples: int = 0,
+        importance: Importance = "sketch",
+    ) -> Job:
+        run = self._run_info(n_steps, importance)
         cached = self._recipe.scope == "decoder" and task.kind != "evaluate"
         return Job(
             kind=_job_kind(task),
@@ -198,13 +224,13 @@ class Solo:
             format="bf16",
             compute="bf16",
             micro_batch=self._recipe.batch,
-            ranks=ranks_within(run, self._recipe.n_parameters),
+            ranks=self._choose(run),
             predicted_peak_bytes=MEMORY_BYTES,
             budget_bytes=MEMORY_BYTES,
             cache=cache,
         )
 
-    def _run_info(self, n_steps: int) -> RunInfo:
+    def _run_info(self, n_steps: int, importance: Importance) -> RunInfo:
         recipe = self._recipe
         return RunInfo(
             protocol=PROTOCOL_VERSION,
@@ -222,6 +248,7 @@ class Solo:
                 max_source_tokens=recipe.max_source_tokens,
                 max_target_tokens=recipe.max_target_tokens,
                 sketch_batches=SKETCH_BATCHES,
+                importance=importance,
                 seed=recipe.seed,
             ),
             max_rank=recipe.max_rank,

@@ -1,16 +1,17 @@
-"""The profiling pass: sketches of every weight's gradient on the bare base, from which the first basis is made."""
+"""The profiling pass on the bare base: sketches of every weight's gradient, from which the first basis is made, and the
+scores by which the run ranks its weights (edge_client/engine/importance.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from edge_client.engine.adapter_tensors import AdapterTensors
-from edge_client.engine.batches import Batch, Order, collate
+from edge_client.engine.batches import Order, micro_batches
+from edge_client.engine.importance import observe_scores
 from edge_client.engine.model import Model
 from edge_client.engine.prefix import Prefix
 from edge_client.engine.results import profile_message, write_result
-from edge_client.engine.session import Meter, Session
+from edge_client.engine.session import Meter, Session, run_as_reached, trains_encoder
 from edge_client.engine.sketches import Sketches
 from edge_client.engine.tokeniser import Pair
 from edge_client.errors import ConfigError, DataError
@@ -20,65 +21,82 @@ from wire.seeds import derive_seed
 
 
 def profile(job: Job, session: Session) -> dict[str, float]:
-    """Run a "profile" job and write its `Profile`: one backward pass over each of `sketch_batches` micro-batches.
+    """Run a "profile" job and write its `Profile`: backward passes over `sketch_batches` of the run's micro-batches,
+    in the smaller ones of the plan where the board needs them, so that every board profiles on as many examples.
 
-    Returns loss (mean of the base per target token), n_examples (distinct ones seen), tokens_per_s, seconds and
-    peak_bytes. Nothing is saved on the way: a pass that is interrupted starts again. Raises DataError without training
-    examples, ConfigError where the loss is not finite.
+    A board that leaves the encoder frozen profiles the decoder's weights alone. Returns loss (mean per target token of
+    the base; with importance "adalora" of one that learns a little on the way), n_examples (distinct ones seen),
+    tokens_per_s, seconds and peak_bytes. Nothing is saved on the way: a pass that is interrupted starts again. Raises
+    DataError without training examples, ConfigError where the loss is not finite.
     """
-    settings, train = job.run.settings, session.data(job.data).train
-    if not train:
-        raise DataError(f"{job.data} leaves no example to train on", "give at least two examples with --data")
-    seed = derive_seed(job.task.seed, "order", job.task.round, job.device)
-    order = Order([len(example.source) for example in train], job.plan.micro_batch, settings.sketch_batches, seed)
-    prefix = Prefix(job, session)
-    prefix.prepare(pair.source for step in range(settings.sketch_batches) for pair in _pairs(job, session, order, step))
-    model = Model(
-        session.base(job),
-        AdapterTensors(),
-        job.plan.compute,
-        trains_encoder=settings.scope == "all",
-        checkpointing=job.plan.checkpointing,
-    )
-    sketches = Sketches(job.run, job.task.seed, model.device)
-    sketches.attach(model.linears)
-    meter = Meter(session, "profile", settings.sketch_batches)
-    loss = _pass(model, prefix, _batches(job, session, model, order), sketches, meter, session)
-    if not abs(loss) < float("inf"):
-        raise ConfigError(f"the base's loss is {loss}", "fetch the base model again, or plan fp32 compute")
-    write_result(Path(job.result_path), profile_message(job, order.n_distinct, sketches.mean()))
-    return {
-        "loss": loss,
-        "n_examples": float(order.n_distinct),
-        "tokens_per_s": meter.tokens_per_s,
-        "seconds": meter.seconds,
-        "peak_bytes": float(peak_bytes()),
-    }
+    return _Window(job, session).run()
 
 
-def _batches(job: Job, session: Session, model: Model, order: Order) -> Iterator[Batch]:
-    for step in range(job.run.settings.sketch_batches):
-        yield collate(_pairs(job, session, order, step), model.shape.pad_id, model.shape.start_id)
+class _Window:
+    """The examples that a board profiles on, in steps of the run's micro-batch, and what is gathered over them."""
 
+    def __init__(self, job: Job, session: Session) -> None:
+        self._job = job
+        self._session = session
+        self._settings = job.run.settings
+        self._train = session.data(job.data).train
+        if not self._train:
+            raise DataError(f"{job.data} leaves no example to train on", "give at least two examples with --data")
+        self._tokeniser = session.tokeniser(job)
+        lengths = [len(example.source) for example in self._train]
+        seed = derive_seed(job.task.seed, "order", job.task.round, job.device)
+        self._order = Order(lengths, self._settings.micro_batch, self._settings.sketch_batches, seed)
+        self._prefix = Prefix(job, session)
+        self._prefix.prepare(pair.source for step in range(self._settings.sketch_batches) for pair in self._pairs(step))
+        base = session.base(job)
+        self._model = Model(
+            base,
+            AdapterTensors(),
+            job.plan.compute,
+            trains_encoder=trains_encoder(job),
+            checkpointing=job.plan.checkpointing,
+        )
+        reached = run_as_reached(job)
+        self._sketches = Sketches(reached, job.task.seed, self._model.device)
+        self._sketches.attach(self._model.linears)
+        self._scores = observe_scores(job, reached.weights, self._model, base)
 
-def _pairs(job: Job, session: Session, order: Order, step: int) -> list[Pair]:
-    settings, train, tokeniser = job.run.settings, session.data(job.data).train, session.tokeniser(job)
-    return [
-        tokeniser.pair(train[i], settings.max_source_tokens, settings.max_target_tokens) for i in order.examples(step)
-    ]
+    def run(self) -> dict[str, float]:
+        meter = Meter(self._session, "profile", self._settings.sketch_batches)
+        total = sum(self._backward(step, meter) for step in range(self._settings.sketch_batches))
+        loss = total / self._sketches.n_tokens
+        if not abs(loss) < float("inf"):
+            raise ConfigError(f"the base's loss is {loss}", "fetch the base model again, or plan fp32 compute")
+        scores = self._scores.scores() if self._scores is not None else {}
+        message = profile_message(self._job, self._order.n_distinct, self._sketches.mean(), scores)
+        write_result(Path(self._job.result_path), message)
+        return {
+            "loss": loss,
+            "n_examples": float(self._order.n_distinct),
+            "tokens_per_s": meter.tokens_per_s,
+            "seconds": meter.seconds,
+            "peak_bytes": float(peak_bytes()),
+        }
 
+    def _backward(self, step: int, meter: Meter) -> float:
+        """Gather one step; its summed loss in nats."""
+        shape, summed, n_targets, n_tokens = self._model.shape, 0.0, 0, 0
+        for batch in micro_batches(self._pairs(step), self._job.plan.micro_batch, shape.pad_id, shape.start_id):
+            self._session.check_stop()
+            loss = self._model.loss_sum(batch, self._prefix.encoded(batch))
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._sketches.count(batch.n_target_tokens)
+            summed += float(loss.detach())
+            n_targets += batch.n_target_tokens
+            n_tokens += batch.n_target_tokens + batch.n_source_tokens
+        if self._scores is not None:
+            self._scores.count(n_targets)
+        meter.count(step + 1, summed / n_targets, n_tokens)
+        return summed
 
-def _pass(
-    model: Model, prefix: Prefix, batches: Iterator[Batch], sketches: Sketches, meter: Meter, session: Session
-) -> float:
-    """Run the backward passes; the mean loss in nats per target token."""
-    total = 0.0
-    for step, batch in enumerate(batches):
-        session.check_stop()
-        loss = model.loss_sum(batch, prefix.encoded(batch))
-        loss.backward()  # type: ignore[no-untyped-call]
-        sketches.count(batch.n_target_tokens)
-        total += float(loss.detach())
-        n_tokens = batch.n_source_tokens + batch.n_target_tokens
-        meter.count(step + 1, float(loss.detach()) / batch.n_target_tokens, n_tokens)
-    return total / sketches.n_tokens
+    def _pairs(self, step: int) -> list[Pair]:
+        settings = self._settings
+        return [
+            self._tokeniser.pair(self._train[i], settings.max_source_tokens, settings.max_target_tokens)
+            for i in self._order.examples(step)
+        ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,17 +45,19 @@ def update_message(job: Job, n_examples: int, b: Mapping[str, Tensor], sketches:
     )
 
 
-def profile_message(job: Job, n_examples: int, sketches: Mapping[str, Tensor]) -> Profile:
-    """The board's Profile in manifest order, sketches (R, n) in bf16."""
+def profile_message(job: Job, n_examples: int, sketches: Mapping[str, Tensor], scores: Mapping[str, float]) -> Profile:
+    """The board's Profile in manifest order, of the weights that it sketched: sketches (R, n) in bf16, and the scores
+    of just these, or none at all. Raises ConfigError where a value is not finite."""
+    weights = [weight for weight in job.run.weights if weight.name in sketches]
     return Profile(
         protocol=PROTOCOL_VERSION,
         run_id=job.run.run_id,
         manifest=job.run.manifest,
         n_examples=min(n_examples, MAX_EXAMPLES),
         sketches=tuple(
-            NamedTensor(name=weight.name, tensor=_packed(sketches[weight.name], SKETCH_DTYPE))
-            for weight in job.run.weights
+            NamedTensor(name=weight.name, tensor=_packed(sketches[weight.name], SKETCH_DTYPE)) for weight in weights
         ),
+        scores=tuple(_finite(scores[weight.name], weight.name) for weight in weights) if scores else (),
     )
 
 
@@ -72,6 +75,12 @@ def _packed(tensor: Tensor, dtype: Dtype) -> WireTensor:
         raise ConfigError(
             f"training gave values that cannot be sent ({error})", "lower train.learning_rate in the server's run.toml"
         ) from error
+
+
+def _finite(score: float, name: str) -> float:
+    if not math.isfinite(score):
+        raise ConfigError(f"the score of {name} is {score}", "fetch the base model again, or plan fp32 compute")
+    return score
 
 
 def _no_strands(rows: int) -> WireTensor:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import torch
 
 from edge_client.data import Data, load_data
@@ -18,6 +19,7 @@ from edge_client.jobs import Job, Progress
 from edge_client.process import peak_bytes, return_free_memory
 from quantize.base import BaseFormatError, FrozenBase, load_base
 from quantize.layout import read_config
+from wire.messages import RunInfo
 
 Phase = Literal["load", "encode", "profile", "train", "evaluate"]
 
@@ -111,6 +113,19 @@ class Session:
             raise Stopped
 
 
+def trains_encoder(job: Job) -> bool:
+    """In scope "all", unless the plan leaves the encoder as it was received."""
+    return job.run.settings.scope == "all" and not job.plan.frozen_encoder
+
+
+def run_as_reached(job: Job) -> RunInfo:
+    """The run with those of its weights alone that the job's backward passes reach, and so can sketch."""
+    weights = job.run.weights
+    if not trains_encoder(job):
+        weights = tuple(weight for weight in weights if not weight.name.startswith("encoder."))
+    return msgspec.structs.replace(job.run, weights=weights)
+
+
 @contextmanager
 def _base_errors() -> Iterator[None]:
     try:
@@ -128,16 +143,16 @@ def peaks(device: torch.device) -> dict[str, float]:
 
 
 class Meter:
-    """Counts tokens of one phase and tells the session about once a second."""
+    """Counts tokens of one phase and tells the session about once a second. `done`: steps that were done before."""
 
-    def __init__(self, session: Session, phase: Phase, steps: int) -> None:
+    def __init__(self, session: Session, phase: Phase, steps: int, done: int = 0) -> None:
         self._session = session
         self._phase: Phase = phase
         self._steps = steps
         self._start_s = session.clock()
         self._told_s = self._start_s
         self._n_tokens = 0
-        session.emit(Progress(phase=phase, step=0, steps=steps, loss=0.0, tokens_per_s=0.0, peak_bytes=peak_bytes()))
+        session.emit(Progress(phase=phase, step=done, steps=steps, loss=0.0, tokens_per_s=0.0, peak_bytes=peak_bytes()))
 
     @property
     def seconds(self) -> float:

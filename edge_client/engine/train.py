@@ -10,13 +10,13 @@ from torch import Tensor
 from edge_client.engine.adam import Adam
 from edge_client.engine.adapter_tensors import read_adapter
 from edge_client.engine.batches import Batch, Order, micro_batches
-from edge_client.engine.checkpoint import Place, checkpoint_key, copy_into, interval_s, load_place, save_place
+from edge_client.engine.checkpoint import checkpoint_key, interval_s, load_place, restore, save_place
 from edge_client.engine.evaluate import held_out_examples, held_out_loss
 from edge_client.engine.model import Model, strands
 from edge_client.engine.prefix import Prefix
 from edge_client.engine.prefix_cache import Source
 from edge_client.engine.results import update_message, write_result
-from edge_client.engine.session import Meter, Session, Stopped, peaks
+from edge_client.engine.session import Meter, Session, Stopped, peaks, run_as_reached, trains_encoder
 from edge_client.engine.sketches import Sketches
 from edge_client.engine.tokeniser import Pair
 from edge_client.errors import ConfigError, DataError, NoPlanError
@@ -34,7 +34,8 @@ def train(job: Job, session: Session) -> dict[str, float]:
     steps, encode_s and encoded_tokens of the encoder's pass over what the cache lacked, peak_bytes.
 
     Resumes from `checkpoint_path` if that belongs to this very work; B is then the same to the last bit as without the
-    interruption, on the same machine with the same number of threads. Raises ConfigError where the loss is not finite.
+    interruption, on the same machine with the same number of threads and the same plan. With another plan it goes on
+    from the same step in that plan's way. Raises ConfigError where the loss is not finite.
     """
     return _Round(job, session).run()
 
@@ -56,7 +57,7 @@ class _Round:
             session.base(job),
             adapter,
             job.plan.compute,
-            trains_encoder=self._settings.scope == "all",
+            trains_encoder=trains_encoder(job),
             checkpointing=job.plan.checkpointing,
         )
         self._strands = strands(self._model.linears)
@@ -65,18 +66,18 @@ class _Round:
         for name in self._strands:
             self._model.linears[name].train()
         self._adam = Adam(self._strands, self._settings.learning_rate)
-        self._sketches = Sketches(job.run, job.task.seed, self._model.device) if job.task.sketch else None
+        self._sketches = Sketches(run_as_reached(job), job.task.seed, self._model.device) if job.task.sketch else None
         self._key = checkpoint_key(job, self._data.train)
         self._numbers: dict[str, float] = {"step": 0.0, "sketch_tokens": 0.0}
         self._due_s = 0.0
         self._ahead: list[Batch] = []
 
     def run(self) -> dict[str, float]:
-        plan, meter = self._job.plan, Meter(self._session, "train", self._settings.local_steps)
         if not self._resume():
             self._evaluate_received()
-            meter = Meter(self._session, "train", self._settings.local_steps)
-        for step in range(int(self._numbers["step"]), self._settings.local_steps):
+        plan, first_step = self._job.plan, int(self._numbers["step"])
+        meter = Meter(self._session, "train", self._settings.local_steps, done=first_step)
+        for step in range(first_step, self._settings.local_steps):
             loss, n_tokens = self._step(step)
             self._numbers |= {"step": step + 1, "loss": loss}
             return_memory_near(plan.predicted_peak_bytes, plan.budget_bytes)
@@ -107,8 +108,8 @@ class _Round:
         self._ahead = self._batches(step + 1) if step + 1 < self._settings.local_steps else []
         self._prefix.read_ahead(self._ahead)
         n_labels = sum(batch.n_target_tokens for batch in batches)
-        first_place = step * len(batches)
-        loss = sum(self._backward(batch, first_place + i) for i, batch in enumerate(batches)) / n_labels
+        firsts = range(step * self._settings.batch, (step + 1) * self._settings.batch, self._job.plan.micro_batch)
+        loss = sum(map(self._backward, batches, firsts)) / n_labels
         norm = self._adam.step(n_labels) if self._strands else 0.0
         if not (abs(loss) < float("inf") and norm < float("inf")):
             raise ConfigError(
@@ -117,9 +118,10 @@ class _Round:
             )
         return loss, n_labels + sum(batch.n_source_tokens for batch in batches)
 
-    def _backward(self, batch: Batch, place: int) -> float:
-        """Add the gradients of a micro-batch's summed loss, and to the sketch if it is among the round's last ones."""
-        sketches = self._sketches if place >= self._first_sketched else None
+    def _backward(self, batch: Batch, first: int) -> float:
+        """Add the gradients of a micro-batch's summed loss, and to the sketch if it is among the round's last ones.
+        `first`: how many examples the round has seen before."""
+        sketches = self._sketches if first + batch.source.shape[0] > self._first_sketched else None
         if sketches is not None:
             sketches.attach(self._model.linears)
         loss = self._model.loss_sum(batch, self._prefix.encoded(batch))
@@ -130,9 +132,10 @@ class _Round:
 
     @property
     def _first_sketched(self) -> int:
-        """Place of the first micro-batch that feeds the sketch: the last ones show what is left to learn."""
-        per_step = -(-self._settings.batch // self._job.plan.micro_batch)
-        return self._settings.local_steps * per_step - self._settings.sketch_batches
+        """Place of the first example that feeds the sketch: the last ones show what is left to learn. They are as many
+        on every board, whatever its micro-batch, and stay so where that changes in the middle of a round."""
+        settings = self._settings
+        return settings.local_steps * settings.batch - settings.sketch_batches * settings.micro_batch
 
     def _batches(self, step: int) -> list[Batch]:
         pairs = [self._pair(i) for i in self._order.examples(step)]
@@ -189,7 +192,7 @@ class _Round:
             return
         if self._sketches is not None:
             self._numbers["sketch_tokens"] = self._sketches.n_tokens
-        size_bytes = save_place(Path(self._job.checkpoint_path), self._key, Place(self._tensors(), self._numbers))
+        size_bytes = save_place(Path(self._job.checkpoint_path), self._key, self._tensors(), self._numbers)
         self._due_s = self._session.clock() + interval_s(size_bytes)
 
     def _resume(self) -> bool:
@@ -197,10 +200,12 @@ class _Round:
         place = load_place(Path(self._job.checkpoint_path), self._key) if self._job.checkpoint_path else None
         if place is None:
             return False
+        if self._sketches is not None:
+            self._sketches.n_tokens = int(place.numbers["sketch_tokens"])  # decides whether sums are looked for
+        if not restore(place, self._tensors()):
+            if self._sketches is not None:
+                self._sketches.n_tokens = 0
+            return False
         self._numbers = dict(place.numbers)
         self._adam.n_steps = int(self._numbers["step"])
-        if self._sketches is not None:
-            self._sketches.n_tokens = int(self._numbers["sketch_tokens"])
-        for name, tensor in self._tensors().items():
-            copy_into(tensor, place.tensors[name])
         return True

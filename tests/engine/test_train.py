@@ -4,14 +4,16 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 
 from edge_client.data import load_data
 from edge_client.engine.adam import Adam
-from edge_client.engine.checkpoint import MIN_INTERVAL_S, checkpoint_key, interval_s, load_place
+from edge_client.engine.checkpoint import MIN_INTERVAL_S, checkpoint_key, interval_s, load_place, restore, save_place
 from edge_client.engine.session import Session, Stopped
 from edge_client.engine.train import train
 from edge_client.errors import BaseModelError, ConfigError, RefusedError
@@ -99,9 +101,78 @@ def test_resuming_gives_the_same_bits(make_job: Jobs, tmp_path: Path, n_steps: i
     values = train(job, Session(seen.append, Clock(10.0)))
 
     assert Path(job.result_path).read_bytes() == whole
-    assert [p.step for p in seen if p.phase == "train"][1:] == list(range(n_steps + 1, 5))
+    assert [p.step for p in seen if p.phase == "train"] == list(range(n_steps, 5))
     assert "held_out_loss" in values
     assert not any(p.phase == "evaluate" for p in seen)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3])
+@pytest.mark.parametrize("leaner", [{"micro_batch": 2}, {"micro_batch": 1, "checkpointing": True}])
+def test_a_round_goes_on_in_a_leaner_way(make_job: Jobs, tmp_path: Path, n_steps: int, leaner: dict[str, Any]) -> None:
+    """A plan that takes less memory, after any step, changes neither B nor the sketches by more than rounding, before
+    and inside the window that is sketched."""
+    job = make_job(checkpoint_path=str(tmp_path / "place"))
+    train(msgspec.structs.replace(job, checkpoint_path=""), Session())
+    whole = read_update(job)
+    session, _ = stop_after(n_steps)
+    with pytest.raises(Stopped):
+        train(job, session)
+    seen: list[Progress] = []
+
+    train(
+        msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, **leaner)),
+        Session(seen.append, Clock(10.0)),
+    )
+
+    assert [p.step for p in seen if p.phase == "train"] == list(range(n_steps, 5))
+    for ours, theirs in zip(read_update(job).parts, whole.parts, strict=True):
+        assert abs(unpack(ours.b) - unpack(theirs.b)).mean() < 1e-4 if ours.b.shape[1] else True
+        assert ours.sketch is not None
+        assert theirs.sketch is not None
+        sketch, expected = unpack(ours.sketch), unpack(theirs.sketch)
+        assert np.linalg.norm(sketch - expected) < 1e-2 * np.linalg.norm(expected)
+
+
+def test_a_round_goes_on_with_fewer_strands(make_job: Jobs, tmp_path: Path) -> None:
+    """After a stop the leading columns of each B are trained on from the same step; weights may lose all of theirs."""
+    job = make_job(ranks=(3, 0, 2), checkpoint_path=str(tmp_path / "place"))
+    session, _ = stop_after(3)
+    with pytest.raises(Stopped):
+        train(job, session)
+    place = load_place(tmp_path / "place", checkpoint_key(job, load_data(job.data).train))
+    assert place is not None
+    befores = {name: place.read(name).clone() for name in place.shapes}
+    fewer = make_job(ranks=(2, 0, 0), checkpoint_path=job.checkpoint_path)
+    seen: list[Progress] = []
+
+    train(fewer, Session(seen.append, Clock(10.0)))
+
+    assert [p.step for p in seen if p.phase == "train"] == [3, 4]
+    update = read_update(fewer)
+    check_update(update, fewer.run, round_id=1, version=1, sketch=True, ranks=fewer.plan.ranks)
+    for part in update.parts:
+        if part.b.shape[1]:
+            before = befores[f"b.{part.name}"][:, :2].numpy()
+            moved = np.abs(unpack(part.b) - before).max()
+            assert 0 < moved < 3 * job.run.settings.learning_rate, "one step of Adam, from where the other had come"
+
+
+def test_a_place_with_less_than_is_needed_is_left_alone(tmp_path: Path) -> None:
+    """Where a value is missing or too small nothing is changed; what is larger gives its leading columns."""
+    saved = {"b.x": torch.arange(12.0).reshape(3, 4), "mean.x": torch.ones(3, 4)}
+    assert save_place(tmp_path / "place", "key", saved, {"step": 1.0}) == (tmp_path / "place").stat().st_size
+    place = load_place(tmp_path / "place", "key")
+    assert place is not None
+    assert place.numbers == {"step": 1.0}
+    for name, shape in (("b.y", (3, 4)), ("b.x", (3, 5)), ("b.x", (2, 4))):
+        wanted = {"mean.x": torch.zeros(3, 2), name: torch.zeros(shape)}
+        assert not restore(place, wanted)
+        assert all(not tensor.any() for tensor in wanted.values())
+
+    wanted = {"b.x": torch.zeros(3, 2)}
+
+    assert restore(place, wanted)
+    assert wanted["b.x"].tolist() == [[0.0, 1.0], [4.0, 5.0], [8.0, 9.0]]
 
 
 def test_a_finished_job_is_not_trained_again(make_job: Jobs, tmp_path: Path) -> None:
@@ -115,11 +186,11 @@ def test_a_finished_job_is_not_trained_again(make_job: Jobs, tmp_path: Path) -> 
     train(job, Session(seen.append, Clock(10.0)))
 
     assert Path(job.result_path).read_bytes() == whole
-    assert [p.step for p in seen] == [0]
+    assert [p.step for p in seen] == [4]
 
 
 def test_foreign_and_damaged_checkpoints_are_ignored(make_job: Jobs, tmp_path: Path) -> None:
-    """A place of another round, plan, data or half a file is no place to go on from."""
+    """A place of another round, board, data or half a file is no place to go on from; one of another plan is."""
     job = make_job(checkpoint_path=str(tmp_path / "place"))
     train(job, Session())
     path, examples = Path(job.checkpoint_path), load_data(job.data).train
@@ -127,12 +198,13 @@ def test_foreign_and_damaged_checkpoints_are_ignored(make_job: Jobs, tmp_path: P
     others = [
         msgspec.structs.replace(job, task=msgspec.structs.replace(job.task, round=2)),
         msgspec.structs.replace(job, task=msgspec.structs.replace(job.task, version=2)),
-        msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, micro_batch=2)),
         msgspec.structs.replace(job, device="another"),
     ]
+    leaner = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, micro_batch=2, format="nf4"))
 
     assert load_place(path, key) is not None
-    assert len({key, checkpoint_key(job, examples[1:]), *(checkpoint_key(other, examples) for other in others)}) == 6
+    assert len({key, checkpoint_key(job, examples[1:]), *(checkpoint_key(other, examples) for other in others)}) == 5
+    assert checkpoint_key(leaner, examples) == key
     assert load_place(path, "another") is None
     path.write_bytes(path.read_bytes()[:200])
     assert load_place(path, key) is None

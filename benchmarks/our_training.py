@@ -51,7 +51,7 @@ def run_ours(contestant: Contestant, workload: Workload, base_folder: Path) -> M
         try:
             first, second = asyncio.run(_rounds(job))
         except ClientError as error:
-            lacked = error.exit_code == ExitCode.MEMORY or (isinstance(error, WorkerLost) and error.killed)
+            lacked = error.exit_code == ExitCode.MEMORY or (isinstance(error, WorkerLost) and error.ran_short)
             raise ContestantFailed(f"{error.message} ({error.hint})", lacked_memory=lacked) from error
     return Measurement(
         tokens_per_s=second["tokens_per_s"],

@@ -22,6 +22,9 @@ SYSTEM_RESERVE_BYTES = 32 << 20
 UNLIMITED_BYTES = 1 << 60
 """cgroup v1 writes "no limit" as a number near 2^63, a page short of it."""
 
+SHOWN_OTHERS_BYTES = 1 << 20
+"""Less than this is told to nobody: the shell that started the client."""
+
 MIN_MEMORY_BYTES = 64 << 20
 """Less than this, typed as `--memory`, is a forgotten unit: the interpreter with torch alone needs twice as much."""
 
@@ -114,27 +117,45 @@ def _memory(override_bytes: int | None, root: Path) -> tuple[int, str]:
 
 def _ram(root: Path) -> list[tuple[int, str]]:
     """MemAvailable less a reserve, or half of MemTotal on kernels (before 3.14) that do not estimate it."""
-    fields = {}
-    for line in read_text(root / "proc/meminfo").splitlines():
-        name, _, value = line.partition(":")
-        if value.split()[:1] and value.split()[0].isdigit():
-            fields[name] = int(value.split()[0]) << 10
-    if "MemAvailable" in fields:
-        return [(max(0, fields["MemAvailable"] - SYSTEM_RESERVE_BYTES), "memory available now (/proc/meminfo)")]
-    if "MemTotal" in fields:
-        return [(fields["MemTotal"] // 2, "half of the memory installed (/proc/meminfo)")]
+    fields_kib = _numbers(read_text(root / "proc/meminfo"))
+    if "MemAvailable" in fields_kib:
+        available_bytes = (fields_kib["MemAvailable"] << 10) - SYSTEM_RESERVE_BYTES
+        return [(max(0, available_bytes), "memory available now (/proc/meminfo)")]
+    if "MemTotal" in fields_kib:
+        return [((fields_kib["MemTotal"] << 10) // 2, "half of the memory installed (/proc/meminfo)")]
     return []
 
 
 def _cgroup_limits(root: Path) -> list[tuple[int, str]]:
-    """Every memory limit above this process, v1 and v2, with where it was found."""
+    """What every memory limit above this process, v1 and v2, leaves it, with where the limit was found."""
     found = []
     for folder, v2 in cgroup_folders(root, "memory"):
         name = "memory.max" if v2 else "memory.limit_in_bytes"
         text = read_text(folder / name).strip()
         if text.isdigit() and int(text) < UNLIMITED_BYTES:
-            found.append((int(text), f"control group limit (/{(folder / name).relative_to(root)})"))
+            others_bytes = _others_bytes(folder, v2, root)
+            source = f"control group limit (/{(folder / name).relative_to(root)})"
+            if others_bytes >= SHOWN_OTHERS_BYTES:
+                source += f" less {show_size(others_bytes)} that others in the group hold"
+            found.append((max(0, int(text) - others_bytes), source))
     return found
+
+
+def _others_bytes(group: Path, v2: bool, root: Path) -> int:
+    """What other processes in a control group and below it hold, and the kernel cannot take back without a swap.
+
+    Call while no worker runs: it would count as another.
+    """
+    held = _numbers(read_text(group / "memory.stat"))
+    names = ("anon", "shmem") if v2 else ("total_rss", "total_shmem")
+    own_bytes = _numbers(read_text(root / "proc/self/status")).get("RssAnon", 0) << 10
+    return max(0, sum(held.get(name, 0) for name in names) - own_bytes)
+
+
+def _numbers(text: str) -> dict[str, int]:
+    """The first number of every line, by the line's first word: files such as meminfo and memory.stat."""
+    words = (line.replace(":", " ").split() for line in text.splitlines())
+    return {line[0]: int(line[1]) for line in words if len(line) > 1 and line[1].isdigit()}
 
 
 def _cpu_flags(root: Path) -> frozenset[str]:

@@ -2,6 +2,9 @@
 
 What is on disk decides where to go on: a result that was written is only sent, a checkpoint is gone on from, a part of
 a download is completed. Nothing else is remembered.
+
+Memory that runs short costs no finished work. A way of training that is new to the board is probed first, when nothing
+is at stake; a worker that is killed all the same is started again in a leaner way, at the optimiser step that it saved.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from edge_client.api import Api
 from edge_client.errors import NoPlanError, RevokedError
 from edge_client.jobs import Job, Plan
@@ -19,7 +24,7 @@ from edge_client.journal import Journal
 from edge_client.planner import Planner
 from edge_client.task_files import TaskFiles
 from edge_client.transport_errors import ConflictError, GoneError, RequestError
-from edge_client.worker_process import WorkerLost, WorkerProcess
+from edge_client.worker_process import WorkerError, WorkerLost, WorkerProcess
 from wire.messages import Receipt, RunInfo, Task
 from wire.rounds import BoardEvent, BoardState, advance
 
@@ -28,8 +33,12 @@ T = TypeVar("T")
 WATCH_EVERY_S = 15.0
 """While the worker works, how often to ask whether the round is still open: at most this much work is wasted."""
 
-MAX_WORKER_LOSSES = 3
-"""Times that one task may lose its worker. After that the board, not chance, is the cause."""
+MAX_WORKER_LOSSES = 5
+"""Times that one task may lose its worker. After that the board, not chance, is the cause: four leaner plans later it
+trains in half of the memory above the libraries that it began with."""
+
+MAX_PROBES = 6
+"""Of one plan's making. Each shows a way that does not fit, or is killed and lowers the memory to plan with."""
 
 
 class TaskOver(Exception):
@@ -105,20 +114,22 @@ class BoardWork:
     async def _with_fresh_workers(
         self, carry_out: Callable[[Task, TaskFiles], Awaitable[None]], task: Task, files: TaskFiles
     ) -> None:
-        """Repeat a task whose worker died; with a smaller plan, where memory was the reason."""
+        """Repeat a task whose worker died, from where it was; with a leaner plan, where memory was the reason."""
         losses = 0
         while True:
             try:
                 return await carry_out(task, files)
-            except WorkerLost as error:
+            except (WorkerLost, WorkerError) as error:
                 losses += 1
-                if losses == MAX_WORKER_LOSSES:
-                    raise NoPlanError(error.message, error.hint) if error.killed else error from error
+                if error.ran_short and losses == MAX_WORKER_LOSSES:
+                    raise NoPlanError(error.message, error.hint) from error
+                if losses == MAX_WORKER_LOSSES or not (error.ran_short or isinstance(error, WorkerLost)):
+                    raise
                 self._advance(BoardEvent.INTERRUPTED)
                 self._journal.console.notice(f"{error.message}; it is started again", error.hint)
-                if error.killed:
-                    self._planner.shrink()
-                    files.remove()
+                plan = files.read_plan()
+                if error.ran_short and plan is not None:
+                    self._planner.ran_short(plan)
 
     # --- the three kinds -------------------------------------------------------------------------------------------
 
@@ -174,14 +185,48 @@ class BoardWork:
         self._state = advance(self._state, event)
 
     async def _plan(self, run: RunInfo, task: Task, files: TaskFiles) -> Plan:
-        """The plan that this task was begun with, if it still fits, so that its checkpoint serves; else a new one."""
-        plan = files.read_plan()
-        if plan is None or len(plan.ranks) != len(run.weights) or not self._planner.fits(plan):
-            plan = self._planner.choose(run)
+        """The plan that this task goes by, if it still fits; else a leaner one that keeps what was done; else a new
+        one."""
+        begun = files.read_plan()
+        if begun is not None and len(begun.ranks) != len(run.weights):
+            begun = None
+        if begun is None:
             files.remove()
+        plan = begun
+        if plan is None or not self._planner.fits(plan):
+            plan = await self._probed_plan(run, task, files, begun)
             files.write_plan(plan)
-        await self._journal.plan(task.round, plan, self._planner.why(run))
+        await self._journal.plan(task.round, plan, self._planner.why(run, plan))
+        if begun is not None and plan != begun:
+            await self._journal.backed_off(task, plan)
         return plan
+
+    async def _probed_plan(self, run: RunInfo, task: Task, files: TaskFiles, begun: Plan | None) -> Plan:
+        """A plan of a kind that was measured on this board, as far as MAX_PROBES go. Raises NoPlanError."""
+        for n_probes in range(MAX_PROBES + 1):
+            plan = self._planner.choose(run) if begun is None else self._planner.leaner(run, begun)
+            if self._planner.is_measured(plan) or n_probes == MAX_PROBES:
+                break
+            await self._probe(run, task, plan, files)
+        return plan
+
+    async def _probe(self, run: RunInfo, task: Task, plan: Plan, files: TaskFiles) -> None:
+        """Try a plan on dummy text and correct the planner by what that took."""
+        self._journal.phase("probe", task)
+        await self._worker.close()  # a fresh one's peak is the probe's
+        job = msgspec.structs.replace(
+            self._job(run, task, plan, files), kind="probe", adapter_path="", result_path="", checkpoint_path=""
+        )
+        try:
+            done = await self._while_wanted(task, self._worker.run_job(job, lambda progress: None))
+        except (WorkerLost, WorkerError) as error:
+            if not error.ran_short:
+                raise
+            self._journal.console.notice(f"{error.message}, while a plan was tried; a smaller one is made", error.hint)
+            self._planner.ran_short(plan)
+            return
+        self._planner.correct(plan, int(done.values["peak_bytes"]))
+        self._journal.probed(task, plan, done.values)
 
     async def _work(self, job: Job, files: TaskFiles) -> Mapping[str, float]:
         """The worker's numbers, kept on disk for a client that is killed before they are told."""

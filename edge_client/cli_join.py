@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edge_client.cli_options import cache_option, debug_option, state_option
+from edge_client.cli_options import cache_option, debug_option, round_time_option, round_traffic_option, state_option
 from edge_client.config import JoinSettings, normalise_server, read_config
 
 
@@ -39,6 +39,8 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
     "--memory", envvar="BRAID_MEMORY", default="", help="Memory to use, such as 800MiB.  [default: what is free]"
 )
 @cache_option
+@round_time_option
+@round_traffic_option
 @state_option
 @click.option(
     "--name", envvar="BRAID_NAME", default=socket.gethostname, help="Name on the server's page.  [default: host]"
@@ -78,6 +80,8 @@ def join(
     model: str,
     memory: str,
     cache: str,
+    round_time: str,
+    round_traffic: str,
     state: Path,
     name: str,
     wait: bool,
@@ -104,6 +108,8 @@ def join(
         threads=threads,
         eval_examples=eval_examples,
         cache=cache,
+        round_time=round_time,
+        round_traffic=round_traffic,
     )
     from edge_client.console import Console  # aiohttp and what comes with it are loaded only here
     from edge_client.join import join as run

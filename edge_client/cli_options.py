@@ -35,6 +35,28 @@ def cache_option(command: click.decorators.FC) -> click.decorators.FC:
     return option(command)
 
 
+def round_time_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--round-time DURATION."""
+    option = click.option(
+        "--round-time",
+        envvar="BRAID_ROUND_TIME",
+        default="",
+        help="Most that a round may take, such as 10min.  [default: no limit]",
+    )
+    return option(command)
+
+
+def round_traffic_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--round-traffic SIZE."""
+    option = click.option(
+        "--round-traffic",
+        envvar="BRAID_ROUND_TRAFFIC",
+        default="",
+        help="Most that a round may download and upload together, such as 5MB.  [default: no limit]",
+    )
+    return option(command)
+
+
 def state_option(command: click.decorators.FC) -> click.decorators.FC:
     option = click.option(
         "--state",

@@ -23,6 +23,8 @@ _TYPES: dict[str, type] = {
     "model": str,
     "memory": str,
     "cache": str,
+    "round_time": str,
+    "round_traffic": str,
     "state": str,
     "name": str,
     "wait": bool,
@@ -49,6 +51,8 @@ class JoinSettings:
     threads: int
     eval_examples: int = 200
     cache: str = ""
+    round_time: str = ""
+    round_traffic: str = ""
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -23,7 +23,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `checkpointing`: every block is computed again in the backward pass, so that only its input is kept. `cache`: how
     the frozen encoder's output is kept on disk ("none": it is computed for every batch); other than "none" only in
-    decoder scope.
+    decoder scope. `frozen_encoder`: in a run of scope "all" this board leaves the encoder as it received it, and trains
+    and sketches the decoder alone.
     """
 
     format: Format
@@ -35,18 +36,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     device: Device = "cpu"
     checkpointing: bool = False
     cache: CacheDtype = "none"
+    frozen_encoder: bool = False
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One piece of work.
 
     `adapter_path` holds a `wire.messages.Adapter` ("" for a profile, which runs on the bare base); the result, a
-    `Profile` or an `Update`, is written to `result_path` atomically. `checkpoint_path` is where a training job saves
-    its place and resumes from. `threads` 0 takes the processors that are free when the job begins. `cache_path` is the
-    folder of the prefix cache, which may take `cache_limit_bytes`; both are read only where the plan has a cache.
+    `Profile` or an `Update`, is written to `result_path` atomically. A probe tries the plan on dummy text, reads no
+    adapter and writes nothing. `checkpoint_path` is where a training job saves its place and resumes from. `threads` 0
+    takes the processors that are free when the job begins. `cache_path` is the folder of the prefix cache, which may
+    take `cache_limit_bytes`; both are read only where the plan has a cache.
     """
 
-    kind: Literal["profile", "train", "evaluate"]
+    kind: Literal["probe", "profile", "train", "evaluate"]
     base_folder: str
     data: str
     device: str

@@ -11,20 +11,21 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from edge_client.api import Api
-from edge_client.arithmetic import settle_arithmetic, with_arithmetic
+from edge_client.arithmetic import arithmetic_key, settle_arithmetic, with_arithmetic
 from edge_client.base_fetch import find_base, read_config
 from edge_client.board import Board, parse_size, probe_board
 from edge_client.board_work import WATCH_EVERY_S, BoardSetup, BoardWork
 from edge_client.cache_room import CacheRoom, default_limit, parse_cache
 from edge_client.config import JoinSettings
 from edge_client.console import Console
+from edge_client.corrections import corrections_key, read_corrections, write_corrections
 from edge_client.data import load_data
-from edge_client.enrolment import enrol, prepare_identity
+from edge_client.enrolment import client_version, enrol, prepare_identity
 from edge_client.isolated import run_isolated
 from edge_client.journal import Journal
 from edge_client.link import Link
@@ -32,6 +33,7 @@ from edge_client.packages import require_packages
 from edge_client.planner import Planner
 from edge_client.reports import Reports
 from edge_client.retry import MAX_DELAY_S, MAX_RETRY_AFTER_S, Backoff
+from edge_client.round_cost import NO_LIMITS, RoundLimits, parse_limits
 from edge_client.state import Identity, StateFolder
 from edge_client.status import StatusFile
 from edge_client.transport import Transport, parse_fingerprint
@@ -53,13 +55,15 @@ class DataSummary(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What was found before the first request. `cache_bytes`: disk for the encoder's output, 0 for none."""
+    """What was found before the first request. `cache_bytes`: disk for the encoder's output, 0 for none. `limits`: what
+    a round may cost."""
 
     board: Board
     data: DataSummary
     folder: StateFolder
     identity: Identity
     cache_bytes: int = 0
+    limits: RoundLimits = NO_LIMITS
 
 
 def join(settings: JoinSettings, console: Console, worker: WorkerProcess | None = None) -> None:
@@ -83,6 +87,7 @@ def preflight(settings: JoinSettings, console: Console) -> Preflight:
         parse_fingerprint(settings.fingerprint)
     board = probe_board(parse_size(settings.memory) if settings.memory else None)
     cache_bytes = parse_cache(settings.cache)
+    limits = parse_limits(settings.round_time, settings.round_traffic, {})
     require_packages()
     data = run_isolated(lambda: _summarise(settings.data), DataSummary)
     if data.n_skipped:
@@ -92,12 +97,15 @@ def preflight(settings: JoinSettings, console: Console) -> Preflight:
     folder = StateFolder(settings.state)
     folder.lock()
     identity = prepare_identity(folder, settings)
-    board = with_arithmetic(board, settle_arithmetic(folder, settings.threads, console.notice))
+    arithmetic = settle_arithmetic(folder, settings.threads, console.notice)
+    board = with_arithmetic(board, arithmetic)
+    if arithmetic is not None:
+        limits = replace(limits, gflops={"bf16": arithmetic.bf16_gflops, "fp32": arithmetic.fp32_gflops})
     if cache_bytes is None:
         cache_bytes = default_limit(folder.path, folder.cache)
     if not cache_bytes:
         folder.empty_cache()
-    return Preflight(board, data, folder, identity, cache_bytes)
+    return Preflight(board, data, folder, identity, cache_bytes, limits)
 
 
 def _summarise(spec: str) -> DataSummary:
@@ -126,7 +134,7 @@ async def _until_stopped(settings: JoinSettings, found: Preflight, console: Cons
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a client works with; `sleep` and `watch_every_s` are other ones in tests."""
+    """What a client works with; `sleep`, `watch_every_s` and `measure` are other ones in tests."""
 
     api: Api
     link: Link
@@ -135,6 +143,7 @@ class _Parts:
     worker: WorkerProcess
     sleep: Callable[[float], Awaitable[None]]
     watch_every_s: float
+    measure: Callable[[], Board]
 
 
 class Client:
@@ -182,8 +191,18 @@ class Client:
         base_folder = await find_base(self._settings.model, run, self._api, found.folder.path / "base", console)
         n_evaluated = min(self._settings.eval_examples, found.data.n_held_out)
         room = CacheRoom(found.cache_bytes, found.data.n_train, n_evaluated)
-        planner = Planner(found.board, read_config(base_folder, run), room)
-        await self._journal.plan(run.round, planner.choose(run), planner.why(run))
+        key = corrections_key(run.base.digest, client_version(), arithmetic_key(self._settings.threads) or "no torch")
+        planner = Planner(
+            found.board,
+            read_config(base_folder, run),
+            room,
+            found.limits,
+            read_corrections(found.folder, key),
+            keep=lambda corrections: write_corrections(found.folder, corrections),
+            measure=self._parts.measure,
+        )
+        plan = planner.choose(run)
+        await self._journal.plan(run.round, plan, planner.why(run, plan))
         setup = BoardSetup(
             device=device,
             base_folder=base_folder,
@@ -215,6 +234,7 @@ async def open_client(
     new_backoff: Callable[..., Backoff] = Backoff,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     watch_every_s: float = WATCH_EVERY_S,
+    measure: Callable[[], Board] = probe_board,
 ) -> AsyncIterator[Client]:
     """A client with all that it needs, closed again in the opposite order."""
     identity = found.identity
@@ -228,5 +248,5 @@ async def open_client(
         api = Api(transport, link, new_backoff)
         reports = await stack.enter_async_context(Reports(api))
         journal = Journal(console, status, reports, transport.traffic)
-        parts = _Parts(api, link, journal, status, worker, sleep, watch_every_s)
+        parts = _Parts(api, link, journal, status, worker, sleep, watch_every_s, measure)
         yield Client(settings, found, parts)

@@ -60,17 +60,37 @@ class Journal:
         )
 
     async def plan(self, round_id: int, plan: Plan, why: Sequence[str]) -> None:
-        """The plan of a round: `why` in full the first time, its first line when the plan changes."""
+        """The plan of a round: `why` in full the first time, one line when the plan changes."""
         first, self._plan, before = self._plan is None, plan, self._plan
         if plan == before:
             return
         numbers = plan_numbers(plan)
         shown: dict[str, Any] = {name: numbers[name] for name in ("ranks_total", "max_rank", "predicted_peak_bytes")}
         self._status.update(format=plan.format, **shown)
-        text = "\n".join(why if first else why[:1])
-        choices = {name: getattr(plan, name) for name in ("format", "compute", "device", "checkpointing", "cache")}
-        self.console.event("plan", text, round=round_id, **choices, **numbers)
+        text = "\n".join(why if first else why[:1]) or f"plan: {plan_words(plan)}"
+        self.console.event("plan", text, round=round_id, **_choices(plan), **numbers)
         await self._reports.plan(round_id, plan.format, plan.compute, numbers)
+
+    def probed(self, task: Task, plan: Plan, values: Mapping[str, float]) -> None:
+        """What a step of a plan took on this board."""
+        peak_bytes, step_s = int(values["peak_bytes"]), values["step_s"]
+        self.console.event(
+            "probe",
+            f"probe: {plan_words(plan)}: {show_size(peak_bytes)} measured, "
+            f"{show_size(plan.predicted_peak_bytes)} predicted, {step_s:.2f} s a step",
+            round=task.round,
+            **_choices(plan),
+            micro_batch=plan.micro_batch,
+            predicted_peak_bytes=plan.predicted_peak_bytes,
+            peak_bytes=peak_bytes,
+            step_s=step_s,
+        )
+
+    async def backed_off(self, task: Task, plan: Plan) -> None:
+        """A task that was begun goes on in a leaner way; the server is told as well."""
+        text = f"memory ran short: goes on with {plan_words(plan)}"
+        self.console.event("backed_off", text, round=task.round, message=text, **_choices(plan), **plan_numbers(plan))
+        await self._reports.event(task.round, text, plan_numbers(plan))
 
     def progress(self, task: Task, progress: Progress) -> None:
         """How far the worker is."""
@@ -126,6 +146,19 @@ class Journal:
 
 def _sums(traffic: Mapping[str, int]) -> str:
     return f"{show_size(traffic['bytes_up'])} up and {show_size(traffic['bytes_down'])} down so far"
+
+
+def plan_words(plan: Plan) -> str:
+    """A plan in one line for people."""
+    parts = [f"{plan.format} base", f"{plan.compute} arithmetic", f"{plan.micro_batch} examples at a time"]
+    parts += [f"{sum(plan.ranks)} strands", *["checkpointing"] * plan.checkpointing]
+    parts += [f"{plan.cache} cache"] * (plan.cache != "none") + ["the encoder left as it is"] * plan.frozen_encoder
+    return ", ".join(parts)
+
+
+def _choices(plan: Plan) -> dict[str, Any]:
+    names = ("format", "compute", "device", "checkpointing", "cache", "frozen_encoder")
+    return {name: getattr(plan, name) for name in names}
 
 
 def plan_numbers(plan: Plan) -> dict[str, int]:

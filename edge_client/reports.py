@@ -54,6 +54,10 @@ class Reports:
         """Send the plan that this board trains by."""
         await self._send(_report("plan", round_id, 0, numbers, text=f"{format} base, {compute} arithmetic"))
 
+    async def event(self, round_id: int, text: str, numbers: Mapping[str, float]) -> None:
+        """Tell the server's log one sentence."""
+        await self._send(_report("event", round_id, 0, numbers, text=text))
+
     async def evaluation(self, round_id: int, version: int, values: Mapping[str, float]) -> None:
         """Send an evaluation, waiting for the server if need be."""
         await self._send(_report("evaluation", round_id, version, values))

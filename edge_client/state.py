@@ -6,6 +6,7 @@
     work/KEY.adapter  what a round starts from; KEY names run, round, version and plan
     work/KEY.checkpoint, work/KEY.result
     arithmetic.json   how fast this board multiplies, measured once
+    corrections.json  what probes took beside what was predicted
     cache/            the frozen encoder's output per text: can be made again, so never swept with a task
 
 Files appear under their names only when whole (`wire/atomic_file.py`), so what is found can be used.

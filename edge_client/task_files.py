@@ -1,6 +1,6 @@
 """The files of one task, by which a client that was killed knows where it was.
 
-KEY.plan        the plan that the task was begun with
+KEY.plan        the plan that the task goes by; a leaner one replaces it when memory runs short
 KEY.adapter     the version to train on, or to evaluate
 KEY.checkpoint  the worker's place
 KEY.values      the numbers of the finished work
@@ -40,6 +40,12 @@ class TaskFiles:
             return None
 
     def write_plan(self, plan: Plan) -> None:
+        """Go by `plan` from now on. An adapter that was fetched for other ranks goes; the worker's place stays, for it
+        holds the place of fewer strands too."""
+        before = self.read_plan()
+        if before is None or before.ranks != plan.ranks:
+            with disk_errors(self.adapter):
+                self.adapter.unlink(missing_ok=True)
         self._write("plan", msgspec.json.encode(plan))
 
     def read_values(self) -> dict[str, float]:

@@ -89,11 +89,12 @@ def run_job(job: Job, session: Session) -> dict[str, float]:
     import torch
 
     from edge_client.engine.evaluate import evaluate
+    from edge_client.engine.probe import probe
     from edge_client.engine.profile import profile
     from edge_client.engine.train import train
 
     torch.set_num_threads(job.threads or free_processors())
-    return {"profile": profile, "train": train, "evaluate": evaluate}[job.kind](job, session)
+    return {"probe": probe, "profile": profile, "train": train, "evaluate": evaluate}[job.kind](job, session)
 
 
 def _failed(error: Exception) -> Failed:
@@ -104,7 +105,7 @@ def _failed(error: Exception) -> Failed:
         return Failed(
             exit_code=int(ExitCode.MEMORY),
             message="memory ran out while training",
-            hint="give a smaller --memory so that a smaller plan is made, or stop other programs on this board",
+            hint="give a smaller --memory, or stop other programs on this board",
         )
     first_line = text.splitlines()[0] if text else "no message"
     return Failed(

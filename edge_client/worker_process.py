@@ -31,19 +31,20 @@ _EVENTS: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 
 
 class WorkerLost(ClientError):
-    """The worker ended without an answer. `killed`: by SIGKILL, which on a board means that memory ran out."""
+    """The worker ended without an answer. `ran_short`: by SIGKILL, which on a board means that memory ran out."""
 
-    def __init__(self, message: str, hint: str, *, killed: bool) -> None:
+    def __init__(self, message: str, hint: str, *, ran_short: bool) -> None:
         super().__init__(message, hint)
-        self.killed = killed
+        self.ran_short = ran_short
 
 
 class WorkerError(ClientError):
-    """A Failed event, as the error that the worker had."""
+    """A Failed event, as the error that the worker had. `ran_short`: an allocation failed, on a GPU most often."""
 
     def __init__(self, failed: Failed) -> None:
         super().__init__(failed.message, failed.hint)
         self.exit_code = _exit_code(failed.exit_code)
+        self.ran_short = self.exit_code is ExitCode.MEMORY
 
 
 def _exit_code(number: int) -> ExitCode:
@@ -114,7 +115,9 @@ class WorkerProcess:
             raise self._stray(str(error)) from error
 
     def _stray(self, what: str) -> WorkerLost:
-        return WorkerLost(f"the training worker wrote something that is no answer: {what}", self._said(), killed=False)
+        return WorkerLost(
+            f"the training worker wrote something that is no answer: {what}", self._said(), ran_short=False
+        )
 
     async def _lost(self, process: asyncio.subprocess.Process) -> WorkerLost:
         status = await process.wait()
@@ -124,10 +127,10 @@ class WorkerProcess:
             return WorkerLost(
                 "the training worker was killed, most likely by the kernel because memory ran out",
                 "give a smaller --memory, or stop other programs on this board",
-                killed=True,
+                ran_short=True,
             )
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        return WorkerLost(f"the training worker ended with {how}", self._said(), killed=False)
+        return WorkerLost(f"the training worker ended with {how}", self._said(), ran_short=False)
 
     def _said(self) -> str:
         lines = self._stderr_tail.decode(errors="replace").strip().splitlines()

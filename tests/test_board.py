@@ -57,6 +57,34 @@ def test_cgroup_v1_limits_bind_and_its_no_limit_is_ignored(tmp_path: Path) -> No
     assert board.memory_bytes == 400 * MIB
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_others_in_the_group_hold_is_not_ours(tmp_path: Path, version: int) -> None:
+    """A group's limit is shared: their memory is taken off, our own is not, and the sentence says so."""
+    if version == 1:
+        files = {"proc/self/cgroup": "4:memory:/braid\n"}
+        folder, limit = "sys/fs/cgroup/memory/braid", "memory.limit_in_bytes"
+        held = f"cache 99999999999\nrss 1\ntotal_rss {130 * MIB}\ntotal_shmem {20 * MIB}\n"
+    else:
+        files = {"proc/self/cgroup": "0::/braid\n"}
+        folder, limit = "sys/fs/cgroup/braid", "memory.max"
+        held = f"anon {130 * MIB}\nfile 99999999999\nshmem {20 * MIB}\n"
+    files |= {f"{folder}/{limit}": f"{500 * MIB}\n", f"{folder}/memory.stat": held}
+    files["proc/self/status"] = f"Name:\tedge-client\nVmRSS:\t 90000 kB\nRssAnon:\t {30 << 10} kB\n"
+
+    board = probe_board(root=lay_out(tmp_path, RAM | files))
+
+    assert board.memory_bytes == (500 - 130 - 20 + 30) * MIB
+    assert "less 120 MiB that others in the group hold" in board.memory_source
+
+
+def test_a_group_that_others_fill_leaves_nothing(tmp_path: Path) -> None:
+    """Never a negative size."""
+    files = {"proc/self/cgroup": "0::/braid\n", "sys/fs/cgroup/braid/memory.max": f"{100 * MIB}\n"}
+    files["sys/fs/cgroup/braid/memory.stat"] = f"anon {130 * MIB}\n"
+
+    assert probe_board(root=lay_out(tmp_path, RAM | files)).memory_bytes == 0
+
+
 def test_in_a_container_the_mounts_root_is_read(tmp_path: Path) -> None:
     """/proc/self/cgroup may name a folder of the host that is not mounted in the container."""
     files = {"proc/self/cgroup": "0::/../../docker/abc\n", "sys/fs/cgroup/memory.max": f"{256 * MIB}\n"}

@@ -27,6 +27,7 @@ from edge_client.retry import Backoff
 from edge_client.state import StateFolder
 from edge_client.worker_process import WorkerProcess
 from wire.base_files import base_digest, base_file_names
+from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.manifest import manifest_digest, t5_weights
 from wire.messages import (
@@ -62,6 +63,9 @@ CONFIG = {
 }
 TOKEN = "token-for-tests"
 RANK = 4
+
+SETTINGS = {"scope": "decoder", "learning_rate": 0.1, "batch": 2, "micro_batch": 1, "local_steps": 2}
+SETTINGS |= {"max_source_tokens": 16, "max_target_tokens": 8, "sketch_batches": 1}
 
 Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
@@ -120,13 +124,16 @@ class FakeServer:
     faults: dict[str, list[Fault]] = field(default_factory=dict)  # "METHOD /path/" → faults, each used once
     fired: list[str] = field(default_factory=list)
     refuse_updates: str = ""
+    max_rank: int = RANK
+    settings: dict[str, Any] = field(default_factory=dict)  # of the run, where they differ
     idle_until: asyncio.Event | None = None  # long polls wait for it
 
     # --- the run -----------------------------------------------------------------------------------------------
 
     def run(self) -> RunInfo:
         weights = t5_weights(CONFIG, "decoder")
-        values = tuple((0.4, 0.3, 0.2, 0.1) for _ in weights) if self.version else ()
+        ranks = [basis_rank(weight, self.max_rank) for weight in weights]
+        values = tuple(tuple((rank - i) / 10 for i in range(rank)) for rank in ranks) if self.version else ()
         return RunInfo(
             protocol=1,
             run_id="run-1",
@@ -134,17 +141,8 @@ class FakeServer:
             base=Base(model=str(self.base), digest=base_digest(self.base)),
             weights=weights,
             manifest=manifest_digest(weights),
-            settings=TrainSettings(
-                scope="decoder",
-                learning_rate=0.1,
-                batch=2,
-                micro_batch=1,
-                local_steps=2,
-                max_source_tokens=16,
-                max_target_tokens=8,
-                sketch_batches=1,
-            ),
-            max_rank=RANK,
+            settings=TrainSettings(**{**SETTINGS, **self.settings}),
+            max_rank=self.max_rank,
             server_rank=8,
             rounds=self.rounds,
             round=self.round,
@@ -326,6 +324,8 @@ class FakeBoard:
     watch_every_s: float = 15.0
     summary: DataSummary = field(default_factory=lambda: DataSummary(10, 2, 0, ""))
     cache_bytes: int = 1 << 20
+    memory_bytes: int = 2 << 30  # at the start
+    memory_left_bytes: int = 2 << 30  # when it ran short
 
     def settings(self, **changes: Any) -> JoinSettings:
         values: dict[str, Any] = {
@@ -359,7 +359,7 @@ class FakeBoard:
         state = StateFolder(self.folder)
         state.lock()
         try:
-            board = Board(2 << 30, "as the test says", 2, "x86_64", False)
+            board = Board(self.memory_bytes, "as the test says", 2, "x86_64", False)
             found = Preflight(board, self.summary, state, prepare_identity(state, settings), self.cache_bytes)
             console = Console(as_json=True, stream=self.output)
             async with open_client(
@@ -370,6 +370,7 @@ class FakeBoard:
                 new_backoff=self.backoff,
                 sleep=self._short_sleep,
                 watch_every_s=self.watch_every_s,
+                measure=lambda: Board(self.memory_left_bytes, "as is left", 2, "x86_64", False),
             ) as client:
                 yield client
         finally:

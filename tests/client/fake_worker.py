@@ -1,8 +1,15 @@
 """A training worker without torch: speaks the real frames, writes real messages full of zeros.
 
-Started by tests in place of edge_client.worker. Flags: --kill-once FILE (SIGKILL itself at its first training job, FILE
-remembers), --fail CODE (answer every job with a Failed), --steps N, --hang (never finish training), --log FILE (one
-line per job: kind, round, version, strands, cache and its limit).
+Started by tests in place of edge_client.worker. A training job has as many steps as the run says; where its place is
+saved after every step, as the real one does, and resumed from, is a text file. Flags, faults first:
+
+--fail CODE           answer every job with a Failed
+--hang                never finish training
+--kill KIND[:STEP]    SIGKILL itself at a job of this kind, a training job after so many steps; once per --kill
+--fail-once KIND      answer one job of this kind with a Failed that says that memory ran out
+--took KIND=BYTES     what a probe says that it took, by the plan's format; without it, what was predicted
+--memory FILE         remembers which of the faults have happened
+--log FILE            one line per job: kind, round, version, strands, format, micro-batch, first step, cache and limit
 """
 
 import argparse
@@ -52,42 +59,87 @@ def update(job: Job) -> Update:
     )
 
 
+class Faults:
+    """The faults of the flags that have not happened yet; a file remembers those that have, from worker to worker."""
+
+    def __init__(self, flags: argparse.Namespace) -> None:
+        self._memory: Path | None = flags.memory
+        self._kills = [f"kill {text}" for text in flags.kill]
+        self._failures = [f"fail {text}" for text in flags.fail_once]
+
+    def kill(self, point: str) -> None:
+        """End as the kernel ends a process when memory runs out, if that is due at `point`."""
+        if self._is_due(f"kill {point}", self._kills):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def fails(self, point: str) -> bool:
+        return self._is_due(f"fail {point}", self._failures)
+
+    def _is_due(self, fault: str, wanted: list[str]) -> bool:
+        assert self._memory is not None or not wanted, "--memory is needed"
+        if self._memory is None or wanted.count(fault) <= self._happened().count(fault):
+            return False
+        with self._memory.open("a") as file:
+            file.write(f"{fault}\n")
+        return True
+
+    def _happened(self) -> list[str]:
+        assert self._memory is not None
+        return self._memory.read_text().splitlines() if self._memory.exists() else []
+
+
+def say(event: object) -> None:
+    write_frame(sys.stdout.buffer, msgspec.msgpack.encode(event))
+
+
+def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed:
+    """Do a job, unless a fault comes before."""
+    place = Path(job.checkpoint_path) if job.checkpoint_path else None
+    first = int(place.read_text()) if place is not None and place.exists() else 0
+    if flags.log:
+        with flags.log.open("a") as log:
+            log.write(f"{job.kind} {job.task.round} {job.task.version} {sum(job.plan.ranks)} ")
+            log.write(f"{job.plan.format} {job.plan.micro_batch} {first} ")
+            log.write(f"{job.plan.cache} {job.cache_path or '-'} {job.cache_limit_bytes}\n")
+    faults.kill(job.kind)
+    if flags.fail:
+        return Failed(exit_code=flags.fail, message="the fake worker fails", hint="as it was told")
+    if faults.fails(job.kind):
+        return Failed(exit_code=6, message="memory ran out while training", hint="as it was told")
+    if job.kind == "probe":
+        took = dict(text.split("=") for text in flags.took)
+        return Done(
+            values={"peak_bytes": float(took.get(job.plan.format, job.plan.predicted_peak_bytes)), "step_s": 0.1}
+        )
+    if job.plan.cache != "none":
+        say(Progress(phase="encode", step=3, steps=3, loss=0.0, tokens_per_s=9.0, peak_bytes=1 << 20))
+    steps = job.run.settings.local_steps
+    for step in range(first, steps + 1):
+        if place is not None:
+            place.write_text(str(step))
+        say(Progress(phase=job.kind, step=step, steps=steps, loss=2.0, tokens_per_s=9.0, peak_bytes=1 << 20))
+        faults.kill(f"{job.kind}:{step}")
+    while flags.hang and job.kind == "train":
+        time.sleep(60)
+    if job.kind == "evaluate":
+        return Done(values={"loss": 1.5, "n_examples": 2.0, "rouge1": 0.3, "rouge2": 0.2, "rougeL": 0.25})
+    write_atomically(Path(job.result_path), encode(profile(job) if job.kind == "profile" else update(job)))
+    return Done(values={"loss": 2.0, "held_out_loss": 1.9, "n_examples": 3.0, "tokens_per_s": 9.0})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kill-once", type=Path)
     parser.add_argument("--fail", type=int)
-    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--hang", action="store_true")
+    parser.add_argument("--kill", action="append", default=[])
+    parser.add_argument("--fail-once", action="append", default=[])
+    parser.add_argument("--took", action="append", default=[])
+    parser.add_argument("--memory", type=Path)
     parser.add_argument("--log", type=Path)
     flags = parser.parse_args()
-
-    def say(event: object) -> None:
-        write_frame(sys.stdout.buffer, msgspec.msgpack.encode(event))
-
+    faults = Faults(flags)
     while (frame := read_frame(sys.stdin.buffer)) is not None:
-        job = msgspec.msgpack.decode(frame, type=Job)
-        if flags.log:
-            with flags.log.open("a") as log:
-                log.write(f"{job.kind} {job.task.round} {job.task.version} {sum(job.plan.ranks)} ")
-                log.write(f"{job.plan.cache} {job.cache_path or '-'} {job.cache_limit_bytes}\n")
-        if flags.fail:
-            say(Failed(exit_code=flags.fail, message="the fake worker fails", hint="as it was told"))
-            continue
-        if job.plan.cache != "none":
-            say(Progress(phase="encode", step=3, steps=3, loss=0.0, tokens_per_s=9.0, peak_bytes=1 << 20))
-        for step in range(1, flags.steps + 1):
-            say(Progress(phase=job.kind, step=step, steps=flags.steps, loss=2.0, tokens_per_s=9.0, peak_bytes=1 << 20))
-        if flags.kill_once and job.kind == "train" and not flags.kill_once.exists():
-            flags.kill_once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        while flags.hang and job.kind == "train":
-            time.sleep(60)
-        if job.kind == "evaluate":
-            say(Done(values={"loss": 1.5, "n_examples": 2.0, "rouge1": 0.3, "rouge2": 0.2, "rougeL": 0.25}))
-            continue
-        message = profile(job) if job.kind == "profile" else update(job)
-        write_atomically(Path(job.result_path), encode(message))
-        say(Done(values={"loss": 2.0, "held_out_loss": 1.9, "n_examples": 3.0, "tokens_per_s": 9.0}))
+        say(answer(msgspec.msgpack.decode(frame, type=Job), flags, faults))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ async def test_every_job_of_a_plan_with_a_cache_is_told_where_it_is(board: Any) 
     await board.join()
 
     rows = [line.split() for line in log.read_text().splitlines()]
-    assert {row[0] for row in rows} == {"profile", "train", "evaluate"}
-    assert {tuple(row[4:]) for row in rows} == {("bf16", str(board.folder / "cache"), str(board.cache_bytes))}
+    assert {row[0] for row in rows} == {"probe", "profile", "train", "evaluate"}
+    assert {tuple(row[7:]) for row in rows} == {("bf16", str(board.folder / "cache"), str(board.cache_bytes))}
 
 
 async def test_without_room_no_job_hears_of_a_cache(board: Any) -> None:
@@ -32,7 +32,7 @@ async def test_without_room_no_job_hears_of_a_cache(board: Any) -> None:
     await board.join()
 
     rows = [line.split() for line in log.read_text().splitlines()]
-    assert {tuple(row[4:]) for row in rows} == {("none", "-", "0")}
+    assert {tuple(row[7:]) for row in rows} == {("none", "-", "0")}
 
 
 async def test_encoding_is_visible(board: Any, server: Any) -> None:

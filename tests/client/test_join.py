@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from edge_client.console import Console
 from edge_client.errors import (
     BaseModelError,
     ClientError,
@@ -21,6 +22,8 @@ from edge_client.errors import (
     RevokedError,
     UnreachableError,
 )
+from edge_client.join import preflight
+from edge_client.round_cost import RoundLimits
 from wire.codec import CONTENT_TYPE, encode
 from wire.messages import BaseFile, BaseFiles
 
@@ -229,18 +232,16 @@ async def test_training_stops_when_the_server_has_gone_on(board: Any, server: An
     assert server.state == "finished"
 
 
-async def test_a_worker_killed_for_memory_is_started_again_with_a_smaller_budget(
-    board: Any, server: Any, tmp_path: Path
-) -> None:
-    """SIGKILL of the worker costs the step, not the round."""
-    board.worker_flags = ("--kill-once", str(tmp_path / "killed"))
+async def test_a_worker_killed_at_the_smallest_plan_is_started_again(board: Any, server: Any, tmp_path: Path) -> None:
+    """SIGKILL costs the step, not the round: where there is no smaller plan and the board says that there is memory,
+    the same plan goes on."""
+    board.worker_flags = ("--kill", "train:1", "--memory", str(tmp_path / "faults"))
 
     await board.join()
 
     assert [round_id for round_id, _ in server.commits] == [1, 2]
     assert any("memory ran out" in event["message"] for event in board.events("notice"))
-    budgets = [event["budget_bytes"] for event in board.events("plan")]
-    assert budgets[-1] < budgets[0]
+    assert not board.events("backed_off")
 
 
 async def test_too_little_memory_says_how_much_is_needed(board: Any) -> None:
@@ -291,3 +292,28 @@ async def test_status_file_tells_what_happened(board: Any) -> None:
     assert status["phase"] == "finished"
     assert status["rounds_done"] == 2
     assert status["ranks_total"] > 0
+
+
+def test_limits_on_a_round_are_read_before_anything_else(board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--round-time and --round-traffic reach the planner with this board's measured speed; nonsense is named."""
+    monkeypatch.setattr("edge_client.join.run_isolated", lambda call, kind: board.summary)
+    monkeypatch.setattr("edge_client.join.require_packages", lambda: None)
+
+    found = preflight(board.settings(round_time="10min", round_traffic="5MB"), Console())
+    found.folder.unlock()
+
+    assert (found.limits.round_s, found.limits.round_bytes) == (600.0, 5_000_000)
+    assert found.limits.gflops == {"bf16": 5.0, "fp32": 20.0}
+    for wrong in ({"round_time": "soon"}, {"round_traffic": "-3"}):
+        with pytest.raises(ConfigError, match=r"soon|-3"):
+            preflight(board.settings(**wrong), Console())
+
+
+async def test_a_limit_that_no_round_keeps_is_refused_before_any_task(board: Any, server: Any) -> None:
+    """A byte of traffic is not enough for the first strand: exit code MEMORY, as for every board that no plan fits."""
+    async with board.client() as client:
+        object.__setattr__(client._found, "limits", RoundLimits(round_bytes=1))
+        with pytest.raises(NoPlanError, match="moves"):
+            await client.run_to_end()
+
+    assert server.profiles == 0

@@ -15,6 +15,7 @@ from aggregator.errors import ExitCode as ServerExitCode
 from edge_client.cli import group
 from edge_client.config import normalise_server, read_config
 from edge_client.errors import ExitCode
+from edge_client.round_cost import parse_limits
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 UNITS = ("edge-client.service", "aggregator.service")
@@ -60,15 +61,18 @@ def test_the_unit_restarts_only_what_restarting_can_mend() -> None:
     assert {int(number) for number in found[1].split()} == {int(code) for code in set(ExitCode) - HEALABLE}
 
 
-def test_the_example_settings_are_accepted() -> None:
+def test_the_example_settings_are_accepted(tmp_path: Path) -> None:
     """Every key of edge-client.toml exists and has the right type, those behind a # included."""
     text = (DEPLOY / "edge-client.toml").read_text()
+    uncommented = tmp_path / "edge-client.toml"
+    uncommented.write_text(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
 
-    settings = read_config(DEPLOY / "edge-client.toml")
+    settings = read_config(uncommented)
 
     assert normalise_server(settings["server"]) == settings["server"]
-    commented = set(re.findall(r"^#(\w+) = ", text, re.MULTILINE))
-    assert commented <= {"model", "memory", "name"}
+    assert {"memory", "round_time", "round_traffic"} <= settings.keys()
+    limits = parse_limits(settings["round_time"], settings["round_traffic"])
+    assert (limits.round_s, limits.round_bytes) == (1200, 10_000_000)
 
 
 @pytest.mark.parametrize("unit", UNITS[:1])

@@ -278,7 +278,6 @@ def test_a_config_that_is_no_t5s_is_refused() -> None:
     ("memory_mib", "limits"),
     [
         (390, NO_LIMITS),
-        (400, NO_LIMITS),
         (410, limited(round_bytes=2_500_000)),
         (500, limited(round_s=1.35, round_bytes=2_500_000)),
     ],

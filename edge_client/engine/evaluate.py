@@ -46,8 +46,10 @@ def evaluate(job: Job, session: Session) -> dict[str, float]:
     values = {"loss": loss, "n_examples": float(len(examples)), "tokens_per_s": tokens_per_s}
     if job.rouge:
         texts = [tokeniser.decode(ids) for ids in _written(model, prefix, pairs, job, session)]
+        del model, prefix, adapter
+        session.release_base()  # what scores the texts takes as much as a base, and comes at the end of a run
         values |= rouge([example.target for example in examples], texts)
-    return values | {"seconds": session.clock() - start_s} | peaks(model.device)
+    return values | {"seconds": session.clock() - start_s} | peaks(session.device(job))
 
 
 def held_out_examples(job: Job, session: Session) -> list[Example]:
@@ -79,7 +81,7 @@ def held_out_loss(
 
 def rouge(references: Sequence[str], written: Sequence[str]) -> dict[str, float]:
     """Mean F1 of ROUGE-1, -2 and -L (Lin 2004; Google's rouge_score with Porter's stemmer, as in the T5 papers)."""
-    from rouge_score.rouge_scorer import RougeScorer  # 20 MB and more, needed at the end of a run only
+    from rouge_score.rouge_scorer import RougeScorer  # some 50 MB with nltk, needed at the end of a run only
 
     scorer = RougeScorer(list(ROUGE_KINDS), use_stemmer=True)
     scores = [scorer.score(reference, text) for reference, text in zip(references, written, strict=True)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edge_client.engine.adapter_tensors import AdapterTensors
 from edge_client.engine.batches import Batch
-from edge_client.engine.head_loss import head_loss
+from edge_client.engine.head_loss import VOCABULARY_ROWS, head_loss
 from edge_client.engine.lora import Factors, Linear
 from edge_client.engine.t5 import T5, Cache, T5Shape
 from edge_client.errors import ConfigError
@@ -71,8 +71,14 @@ class Model:
     def next_logits(self, ids: Tensor, encoded: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """Logits (b, vocabulary) in the compute dtype of the token after `ids` (b, t), which are new to the cache."""
         hidden = self._t5.decode(ids, encoded, mask, cache)[:, -1]
-        head = self._head.dense(self._compute) if self._held_head is None else self._held_head
-        return hidden @ head.t()
+        if self._held_head is not None:
+            return hidden @ self._held_head.t()
+        starts = range(0, self._head.shape[0], VOCABULARY_ROWS)  # a whole unpacked head is more than small boards have
+        return torch.cat([hidden @ self._head_rows(start).t() for start in starts], 1)
+
+    def _head_rows(self, start: int) -> Tensor:
+        stop = min(start + VOCABULARY_ROWS, self._head.shape[0])
+        return self._head.dense_rows(slice(start, stop), self._compute, self._scratch)
 
     @contextmanager
     def unpacked_decoder(self, spare_bytes: int) -> Iterator[None]:

@@ -96,8 +96,8 @@ KEYS: tuple[Key, ...] = (
     Key(
         "train",
         "importance",
-        "sketch",
-        "what ranks the weights: gradient sketches, or one of two scores that boards take when they profile",
+        "magnitude_gradient",
+        "what ranks the weights: a score that boards take when they profile, or their gradient sketches alone",
         choices=get_args(Importance),
     ),
     Key("rounds", "min_devices", 2, "boards that must have profiled before the first round", 1, MAX_DEVICES),

@@ -37,6 +37,7 @@ DEFAULT_SETTINGS = TrainSettings(
     max_source_tokens=192,
     max_target_tokens=32,
     sketch_batches=8,
+    importance="magnitude_gradient",
 )
 """Those that `aggregator init` writes; what a plan needs when no server is asked."""
 

@@ -107,7 +107,10 @@ class FakeBoard:
         ranks = ".".join(str(min(rank, basis_rank(w, self.info.max_rank))) for w in self.info.weights)
         return await self.get(f"/v1/adapters/{version}", Adapter, ranks=ranks)
 
-    def profile(self, n_examples: int = 10, scores: Sequence[float] = ()) -> bytes:
+    def profile(self, n_examples: int = 10, scores: Sequence[float] | None = None) -> bytes:
+        """Random sketches, and where the run wants scores `scores` or the same for all weights."""
+        if scores is None:
+            scores = () if self.info.settings.importance == "sketch" else (1.0,) * len(self.info.weights)
         rng = np.random.default_rng([7, self.seed])
         sketches = tuple(
             NamedTensor(name=w.name, tensor=_random(rng, basis_rank(w, self.info.max_rank), w.columns))

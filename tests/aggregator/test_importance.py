@@ -98,11 +98,11 @@ async def test_a_run_keeps_its_importance(make_folder: Any, start: Any, stop: An
         folder.config.write_text(text.replace(f'importance = "{old}"', f'importance = "{new}"'))
 
     await stop(await start(folder))
-    change("sketch", "adalora")
+    change("magnitude_gradient", "adalora")
     server = await start(folder)
     await server.board("ada")
     await stop(server)
-    change("adalora", "magnitude_gradient")
+    change("adalora", "sketch")
 
     with pytest.raises(StateError, match="train_importance was 'adalora'"):
         await start(folder)
@@ -148,7 +148,7 @@ async def test_the_ranking_says_when_it_was_refreshed(make_folder: Any, start: A
         seen.append((facts["run"]["version"], facts["ranking"]["version"]))
 
     assert seen == [(2, 2), (3, 2)]
-    assert "by gradient sketches, as of version 2" in status_text(facts)
+    assert "by magnitude·gradient, as of version 2" in status_text(facts)
 
 
 async def test_a_boards_last_event_is_shown(make_folder: Any, start: Any) -> None:

@@ -39,7 +39,8 @@ def profile(job: Job) -> Profile:
         NamedTensor(name=weight.name, tensor=tensor(min(run.max_rank, weight.rows, weight.columns), weight.columns))
         for weight in run.weights
     )
-    return Profile(protocol=1, run_id=run.run_id, manifest=run.manifest, n_examples=3, sketches=sketches)
+    scores = () if run.settings.importance == "sketch" else (1.0,) * len(sketches)
+    return Profile(protocol=1, run_id=run.run_id, manifest=run.manifest, n_examples=3, sketches=sketches, scores=scores)
 
 
 def update(job: Job) -> Update:

@@ -49,7 +49,12 @@ def profile_of(opened: Opened) -> bytes:
         NamedTensor(name=w.name, tensor=Tensor(dtype="bf16", shape=(2, w.columns), data=b"\x80\x3f" * 2 * w.columns))
         for w in terms.weights
     )
-    return encode(Profile(protocol=1, run_id=terms.run_id, manifest=terms.manifest, n_examples=1, sketches=sketches))
+    scores = (1.0,) * len(sketches)
+    return encode(
+        Profile(
+            protocol=1, run_id=terms.run_id, manifest=terms.manifest, n_examples=1, sketches=sketches, scores=scores
+        )
+    )
 
 
 async def post_profile(opened: Opened) -> tuple[int, dict[str, str], bytes]:

@@ -89,7 +89,14 @@ async def _profile(opened: Opened) -> None:
             NamedTensor(name=w.name, tensor=_random(rng, basis_rank(w, 2), w.columns)) for w in run.terms.weights
         )
         terms = run.terms
-        message = Profile(protocol=1, run_id=terms.run_id, manifest=terms.manifest, n_examples=10, sketches=sketches)
+        message = Profile(
+            protocol=1,
+            run_id=terms.run_id,
+            manifest=terms.manifest,
+            n_examples=10,
+            sketches=sketches,
+            scores=(1.0,) * len(sketches),
+        )
         part = opened.uploads.fresh(device)
         part.append(encode(message))
         assert (await run.submit(device, 0, None, part)).accepted

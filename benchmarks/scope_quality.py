@@ -16,15 +16,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from benchmarks import scope_sets
 from benchmarks.machine import describe_machine
 from benchmarks.scope_results import Settings, Store, Study
-from benchmarks.scope_sets import TextSet
 from benchmarks.scope_tables import print_study
-from edge_client.errors import DataError
 from edge_client.process import prepare_for_training
 
 SETTINGS = Settings(
@@ -66,20 +63,9 @@ def main() -> None:
 
     study = Study(machine=describe_machine("torch"), settings=QUICK if options.quick else SETTINGS)
     store = Store(options.json, study)
-    sets = _sets(options.data_folder, options.sets)
+    sets = scope_sets.load_those_there(options.data_folder, options.sets)
     run_study(store, sets)
     print_study(store.study, [text_set.name for text_set in sets])
-
-
-def _sets(folder: Path, names: list[str]) -> list[TextSet]:
-    """Those that are there; the others are named on stderr."""
-    sets = []
-    for name in names:
-        try:
-            sets.append(scope_sets.load(name, folder))
-        except DataError as error:
-            print(f"{name} is left out: {error.message}", file=sys.stderr)
-    return sets
 
 
 def _options() -> argparse.Namespace:

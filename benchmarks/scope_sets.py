@@ -1,8 +1,9 @@
-"""The sets of benchmarks.scope_quality: real pairs of texts, divided into training, validation and test parts."""
+"""Sets for scope_quality and selection: real pairs of texts, divided into training, validation and test parts."""
 
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,17 @@ class TextSet:
 
 def names() -> tuple[str, ...]:
     return (f"docstrings/{LIBRARY}", *FILES)
+
+
+def load_those_there(folder: Path, names: Sequence[str]) -> list[TextSet]:
+    """Of these sets the ones that are there; the others are named on stderr."""
+    sets = []
+    for name in names:
+        try:
+            sets.append(load(name, folder))
+        except DataError as error:
+            print(f"{name} is left out: {error.message}", file=sys.stderr)
+    return sets
 
 
 def load(name: str, folder: Path) -> TextSet:

@@ -25,7 +25,6 @@ import msgspec
 from benchmarks import scope_sets
 from benchmarks.machine import describe_machine
 from benchmarks.selection_results import Settings, Store, Study
-from edge_client.errors import DataError
 from edge_client.process import prepare_for_training
 
 SETTINGS = Settings(
@@ -65,7 +64,7 @@ def main() -> None:
     from benchmarks.selection_tables import print_study
 
     store = Store(options.json, Study(machine=describe_machine("torch"), settings=_settings(options)))
-    names = _names(options.data_folder, options.sets)
+    names = [found.name for found in scope_sets.load_those_there(options.data_folder, options.sets)]
     run_study(store, names, options.data_folder, options.processes)
     command = shlex.join(["python", "-m", "benchmarks.selection", *sys.argv[1:]])
     print_study(store.study, names, command)
@@ -81,18 +80,6 @@ def _settings(options: argparse.Namespace) -> Settings:
         "qv_ranks": options.qv_ranks and tuple(options.qv_ranks),
     }
     return msgspec.structs.replace(settings, **{key: value for key, value in changes.items() if value})
-
-
-def _names(folder: Path, names: list[str]) -> list[str]:
-    """The sets that are there; the others are named on stderr."""
-    found = []
-    for name in names:
-        try:
-            scope_sets.load(name, folder)
-            found.append(name)
-        except DataError as error:
-            print(f"{name} is left out: {error.message}", file=sys.stderr)
-    return found
 
 
 def _options() -> argparse.Namespace:

@@ -30,7 +30,7 @@ SETTINGS: Mapping[str, str] = {
     "run.rounds": "4",
     "train.scope": "all",
     "train.learning_rate": "0.005",
-    # Sized so that memory is short on a base this small: 40 texts at a time are what 500 MiB cannot hold at full rank.
+    # Sized so that memory is short on a base this small: 500 MiB hold neither 40 texts at a time nor every strand.
     "train.batch": "40",
     "train.micro_batch": "40",
     "train.local_steps": "4",
@@ -40,7 +40,7 @@ SETTINGS: Mapping[str, str] = {
     "rounds.quorum": "2",
     "rounds.deadline_s": "120.0",
     "rounds.grace_s": "60.0",
-    "merge.max_rank": "32",
+    "merge.max_rank": "64",
     "merge.server_rank": "32",
 }
 PER_LIBRARY = 50

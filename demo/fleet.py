@@ -25,11 +25,13 @@ class DemoError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BoardSpec:
-    """A board to play: its name, the data that it holds, and the memory it is given."""
+    """A board to play: its name, the data that it holds, the memory it is given, and what a round may move over its
+    network ("" for any number of bytes)."""
 
     name: str
     data: str
     memory: str
+    round_traffic: str = ""
 
 
 @dataclass(slots=True)
@@ -78,6 +80,7 @@ class Board:
                 "48",
                 "--json",
             ),
+            *(("--round-traffic", self.spec.round_traffic) if self.spec.round_traffic else ()),
         ]
         log = (self.folder.parent / f"{self.folder.name}.log").open("ab")
         self._process = await asyncio.create_subprocess_exec(

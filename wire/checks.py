@@ -15,12 +15,16 @@ from wire.errors import WireError
 from wire.manifest import manifest_digest
 from wire.messages import (
     Adapter,
+    AdapterDifference,
     AdapterPart,
+    FactorChange,
     Importance,
     NamedTensor,
+    PartDifference,
     Profile,
     RunInfo,
     Tensor,
+    Trains,
     Update,
     UpdatePart,
     Weight,
@@ -58,6 +62,16 @@ def basis_rank(weight: Weight, max_rank: int) -> int:
     return min(max_rank, weight.rows, weight.columns)
 
 
+def equal_ranks(run: Agreed, rank: int) -> tuple[int, ...]:
+    """Ranks (manifest order) of every board of a run whose `settings.rank` is `rank`, above 0."""
+    return tuple(min(rank, basis_rank(weight, run.max_rank)) for weight in run.weights)
+
+
+def part_rank(part: UpdatePart) -> int:
+    """How many strands of its weight a part has trained."""
+    return part.b.shape[1] if part.a is None else part.a.shape[0]
+
+
 def check_run(run: RunInfo) -> None:
     """Raise WireError unless the run is consistent: version, unique names, manifest digest, and the lists of σ²."""
     check_protocol(run.protocol)
@@ -86,11 +100,14 @@ def check_ranks(ranks: Sequence[int], run: Agreed) -> None:
             raise WireError(f"{weight.name}: rank {rank}, allowed are 0 to {most}")
 
 
-def check_adapter(adapter: Adapter, run: Agreed, ranks: Sequence[int], *, version: int) -> None:
+def check_adapter(
+    adapter: Adapter, run: Agreed, ranks: Sequence[int], *, version: int, own_basis: bool = False
+) -> None:
     """Raise WireError unless `adapter` is the answer to a request for `version` with `ranks` (manifest order).
 
     Every weight of the manifest must be there, in order: context_b (m, s), context_a (s, n), s ≤ server_rank, and
-    basis (r, n) with the r asked for. A weight without context has s = 0.
+    basis (r, n) with the r asked for, or (0, n) in a run whose boards draw their own, who begin at B = 0; start_b
+    (m, r) or nil. A weight without context has s = 0.
     """
     _check_sent(adapter, run, "adapter")
     if adapter.version != version:
@@ -101,17 +118,47 @@ def check_adapter(adapter: Adapter, run: Agreed, ranks: Sequence[int], *, versio
         raise WireError(f"adapter lacks weight {missing}")
     weights = _in_manifest_order(names, run, "adapter")
     for part, weight, rank in zip(adapter.parts, weights, ranks, strict=True):
-        _check_adapter_part(part, weight, rank, run.server_rank)
+        _check_context(part, weight, run.server_rank)
+        _check_strands(part, weight, rank, own_basis)
+
+
+def check_difference(difference: AdapterDifference, held: Adapter, run: Agreed, *, version: int) -> None:
+    """Raise WireError unless `difference` leads from `held`, an adapter of this run, to one of `version`.
+
+    Parts are some of the manifest's weights, in its order. A factor with a mix has at most server_rank new columns (B)
+    or rows (A), and a mix that fits them and the held factor. Every context comes out as (m, s)·(s, n), s at most
+    server_rank. What basis and start_b must be, `check_adapter` says of the result.
+    """
+    _check_sent(difference, run, "difference")
+    _check_sent(held, run, "held adapter")
+    if (difference.version, difference.since) != (version, held.version):
+        raise WireError(
+            f"difference leads from version {difference.since} to {difference.version}, "
+            f"it should from {held.version} to {version}"
+        )
+    weights = _in_manifest_order([part.name for part in difference.parts], run, "difference")
+    parts = {part.name: part for part in held.parts}
+    for change, weight in zip(difference.parts, weights, strict=True):
+        if weight.name not in parts:
+            raise WireError(f"held adapter lacks weight {weight.name}")
+        _check_part_difference(change, parts[weight.name], weight, run.server_rank)
 
 
 def check_update(
-    update: Update, run: Agreed, *, round_id: int, version: int, sketch: bool, ranks: Sequence[int] | None = None
+    update: Update,
+    run: Agreed,
+    *,
+    round_id: int,
+    version: int,
+    sketch: bool,
+    trains: Trains = "b",
+    ranks: Sequence[int] | None = None,
 ) -> None:
     """Raise WireError unless `update` belongs to this round of the run and its tensors fit the manifest.
 
-    Parts are some of the manifest's weights, in its order: b (m, r) with r ≤ R, and a sketch (R, n) only if the round
-    asked for sketches. `ranks` (one per weight, as planned) makes it strict: every weight with r > 0 must be there with
-    just that r.
+    Parts are some of the manifest's weights, in its order, with r ≤ R: b (m, r), or (m, 0) where A alone is trained;
+    a (r, n) just where the round `trains` it; and a sketch (R, n) only if the round asked for sketches. `ranks` (one
+    per weight, as planned) makes it strict: every weight with r > 0 must be there with just that r.
     """
     _check_sent(update, run, "update")
     if (update.round, update.version) != (round_id, version):
@@ -120,7 +167,7 @@ def check_update(
         )
     weights = _in_manifest_order([part.name for part in update.parts], run, "update")
     for part, weight in zip(update.parts, weights, strict=True):
-        _check_update_part(part, weight, basis_rank(weight, run.max_rank), sketch)
+        _check_update_part(part, weight, basis_rank(weight, run.max_rank), sketch, trains)
     if ranks is not None:
         check_ranks(ranks, run)
         _check_trained(update, run, ranks)
@@ -149,20 +196,63 @@ def _check_sent(sent: _Sent, run: Agreed, what: str) -> None:
         )
 
 
-def _check_adapter_part(part: AdapterPart, weight: Weight, rank: int, server_rank: int) -> None:
+def _check_part_difference(part: PartDifference, held: AdapterPart, weight: Weight, server_rank: int) -> None:
+    before = held.context_b.shape[1]
+    rank_b = before if part.context_b is None else (part.context_b.mix or part.context_b.new).shape[1]
+    rank_a = before if part.context_a is None else (part.context_a.mix or part.context_a.new).shape[0]
+    if rank_b != rank_a or rank_b > server_rank:
+        raise WireError(
+            f"{weight.name}: context factors of ranks {rank_b} and {rank_a}, one is needed, at most {server_rank}"
+        )
+    if part.context_b is not None:
+        _check_factor_change(part.context_b, "b", weight, (before, rank_b), server_rank)
+    if part.context_a is not None:
+        _check_factor_change(part.context_a, "a", weight, (before + held.basis.shape[0], rank_a), server_rank)
+
+
+def _check_factor_change(
+    change: FactorChange, side: str, weight: Weight, ranks: tuple[int, int], server_rank: int
+) -> None:
+    """`ranks`: how many held columns (B) or rows (A) are mixed, and how many the change makes of them."""
+    before, after = ranks
+    n_new = after if change.mix is None else change.new.shape[1 if side == "b" else 0]
+    if n_new > server_rank:
+        raise WireError(f"{weight.name}.context_{side}: {n_new} new strands, at most {server_rank} are sent")
+    new = (weight.rows, n_new) if side == "b" else (n_new, weight.columns)
+    _check_shape(change.new, new, f"{weight.name}.context_{side}")
+    if change.mix is not None:
+        mix = (before + n_new, after) if side == "b" else (after, before + n_new)
+        _check_shape(change.mix, mix, f"{weight.name}.context_{side}.mix")
+
+
+def _check_context(part: AdapterPart, weight: Weight, server_rank: int) -> None:
     context_rank = part.context_b.shape[1]
     if context_rank > server_rank:
         raise WireError(f"{weight.name}: context of rank {context_rank}, the run's server_rank is {server_rank}")
     _check_shape(part.context_b, (weight.rows, context_rank), f"{weight.name}.context_b")
     _check_shape(part.context_a, (context_rank, weight.columns), f"{weight.name}.context_a")
-    _check_shape(part.basis, (rank, weight.columns), f"{weight.name}.basis")
 
 
-def _check_update_part(part: UpdatePart, weight: Weight, most: int, sketch: bool) -> None:
-    rank = part.b.shape[1]
+def _check_strands(part: AdapterPart, weight: Weight, rank: int, own_basis: bool) -> None:
+    _check_shape(part.basis, (0 if own_basis else rank, weight.columns), f"{weight.name}.basis")
+    if part.start_b is None:
+        return
+    if own_basis:
+        raise WireError(f"{weight.name}.start_b: boards of this run draw their own A, on which it would mean nothing")
+    _check_shape(part.start_b, (weight.rows, rank), f"{weight.name}.start_b")
+
+
+def _check_update_part(part: UpdatePart, weight: Weight, most: int, sketch: bool, trains: Trains) -> None:
+    if part.a is not None and trains == "b":
+        raise WireError(f"{weight.name}.a: this round trains B alone")
+    if part.a is None and trains == "both" and part.b.shape[1]:
+        raise WireError(f"{weight.name}.a is missing: this round trains A")
+    rank = part_rank(part)
     if rank > most:
-        raise WireError(f"{weight.name}.b: rank {rank}, its basis has {most} rows")
-    _check_shape(part.b, (weight.rows, rank), f"{weight.name}.b")
+        raise WireError(f"{weight.name}: rank {rank}, at most {most} may be trained")
+    _check_shape(part.b, (weight.rows, 0 if trains == "a" else rank), f"{weight.name}.b")
+    if part.a is not None:
+        _check_shape(part.a, (rank, weight.columns), f"{weight.name}.a")
     if part.sketch is None:
         if rank == 0:
             raise WireError(f"{weight.name}: neither strands nor a sketch")
@@ -192,10 +282,10 @@ def _check_scores(profile: Profile, importance: Importance) -> None:
 
 
 def _check_trained(update: Update, run: Agreed, ranks: Sequence[int]) -> None:
-    sent = {part.name: part.b.shape[1] for part in update.parts}
+    sent = {part.name: part_rank(part) for part in update.parts}
     for weight, rank in zip(run.weights, ranks, strict=True):
         if sent.get(weight.name, 0) != rank:
-            raise WireError(f"{weight.name}.b: rank {sent.get(weight.name, 0)}, the plan says {rank}")
+            raise WireError(f"{weight.name}: rank {sent.get(weight.name, 0)}, the plan says {rank}")
 
 
 def _check_shape(tensor: Tensor, shape: tuple[int, int], what: str) -> None:

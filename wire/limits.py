@@ -45,13 +45,13 @@ MAX_ROUNDS = 100_000
 """Rounds of one run."""
 
 MAX_DEPTH = 8
-"""Nesting of arrays and maps in one message. The deepest legal one, an update, has 5."""
+"""Nesting of arrays and maps in one message. The deepest legal one, an adapter's difference, has 6."""
 
 MAX_ARRAY_ITEMS = MAX_WEIGHTS
 """Items of one array. The longest lists are those with an entry per weight."""
 
 MAX_MAP_ENTRIES = MAX_METRICS
-"""Entries of one map. The largest is a report's; the largest struct has 13 fields."""
+"""Entries of one map. The largest is a report's; the largest struct has 15 fields."""
 
 MAX_ITEMS = 1 << 20
 """Scalars, strings, arrays and maps in one message: twice what σ² of MAX_RANK strands of MAX_WEIGHTS weights takes."""

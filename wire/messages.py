@@ -43,6 +43,7 @@ NonNegative = Annotated[float, Meta(ge=0, le=1e300)]
 Dtype = Literal["fp32", "bf16", "int8", "int4"]
 Scope = Literal["decoder", "all"]
 Importance = Literal["sketch", "adalora", "magnitude_gradient"]
+Trains = Literal["b", "a", "both"]  # which factors of B·A a board trains; the others stay as it received them
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,6 +112,10 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     sketch_batches: Annotated[int, Meta(ge=1, le=1024)]  # micro-batches that feed a gradient sketch
     upload: Dtype = "bf16"  # dtype of B and of sketches
     importance: Importance = "sketch"  # what a weight is worth: by its gradient sketch, or by a score of the profiles
+    rank: Rank = 0  # of every weight on every board, where the merge rule needs equal ranks; 0: what memory allows
+    trains_a: bool = False  # some round trains A as well, whose gradient needs memory
+    own_basis: bool = False  # each board draws its own A, and is sent none
+    pruning: bool = False  # boards give up trailing strands that training shrinks (HetLoRA)
     seed: Count = 0
 
 
@@ -206,21 +211,27 @@ class Task(Message, frozen=True, kw_only=True):
     version: RoundId = 0
     seed: Count = 0
     sketch: bool = False  # whether the update is to carry gradient sketches
+    trains: Trains = "b"
+    staleness_limit: RoundId = 0  # versions that may be published until the update counts no more; 0: its round's end
     time_left_s: NonNegative | None = None  # until the deadline; nil if none is set
     retry_after_s: NonNegative = 0.0  # least pause before asking again
 
 
 class AdapterPart(Message, frozen=True, kw_only=True):
-    """One weight's context W_g = context_b·context_a ((m, s)·(s, n)) and the leading rows of its basis (r, n)."""
+    """What a board begins a round with, of one weight: the frozen context context_b·context_a ((m, s)·(s, n)), and the
+    strands B·A it trains: `basis` is A (r, n), or (0, n) where boards draw their own; `start_b` B (m, r), nil for zero.
+    """
 
     name: Name
     context_b: Tensor
     context_a: Tensor
     basis: Tensor
+    start_b: Tensor | None = None
 
 
 class Adapter(Message, frozen=True, kw_only=True):
-    """`GET /v1/adapters/{version}?ranks=8.4.0…`: ranks in manifest order, 0 sends the context alone."""
+    """`GET /v1/adapters/{version}?ranks=8.4.0…`: ranks in manifest order; all 0 sends the whole global adapter as
+    context, to evaluate."""
 
     protocol: int
     run_id: Name
@@ -229,17 +240,51 @@ class Adapter(Message, frozen=True, kw_only=True):
     parts: Annotated[tuple[AdapterPart, ...], Meta(max_length=MAX_WEIGHTS)]
 
 
+class FactorChange(Message, frozen=True, kw_only=True):
+    """A factor of a context that changed. Without `mix`, `new` takes the place of the one held. With it, the factor is
+    made of what is held and of `new`: B = [held B | new]·mix, (m, s0 + k)·(s0 + k, s), or A = mix·[held A over held
+    basis over new], (s, s0 + r0 + k)·(s0 + r0 + k, n)."""
+
+    new: Tensor
+    mix: Tensor | None = None
+
+
+class PartDifference(Message, frozen=True, kw_only=True):
+    """What changed of one weight; nil is as the board holds it."""
+
+    name: Name
+    context_b: FactorChange | None = None
+    context_a: FactorChange | None = None
+    basis: Tensor | None = None  # the whole of it
+    start_b: Tensor | None = None  # the whole of it
+
+
+class AdapterDifference(Message, frozen=True, kw_only=True):
+    """The other answer to `GET /v1/adapters/{version}?ranks=…&have={since}&had=…`: what makes that adapter of the one
+    of version `since`, cut to the ranks `had`. Its first key, `since`, tells it from an Adapter. Weights of which
+    nothing changed are left out."""
+
+    since: RoundId
+    protocol: int
+    run_id: Name
+    version: RoundId
+    manifest: Digest
+    parts: Annotated[tuple[PartDifference, ...], Meta(max_length=MAX_WEIGHTS)]
+
+
 class UpdatePart(Message, frozen=True, kw_only=True):
-    """What a board trained of one weight: B (m, r) on the first r rows of its basis, and its sketch (R, n) if asked.
-    A weight that was only sketched has a B of shape (m, 0)."""
+    """What a board trained of one weight: B (m, r) on the first r rows of its basis, A (r, n) where the round trains
+    it, and its sketch (R, n) if asked. B has shape (m, 0) where A alone is trained, or the weight was only sketched.
+    """
 
     name: Name
     b: Tensor
+    a: Tensor | None = None
     sketch: Tensor | None = None
 
 
 class Update(Message, frozen=True, kw_only=True):
-    """The body of an upload. Linear: the server sums `n_examples`-weighted B and sketches."""
+    """The body of an upload. Where only B is trained it is linear: the server sums `n_examples`-weighted B."""
 
     protocol: int
     run_id: Name

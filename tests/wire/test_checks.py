@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import pytest
 from msgspec.structs import replace
 
-from wire.checks import basis_rank, check_adapter, check_profile, check_ranks, check_run, check_update
+from wire.checks import (
+    basis_rank,
+    check_adapter,
+    check_profile,
+    check_ranks,
+    check_run,
+    check_update,
+    equal_ranks,
+    part_rank,
+)
 from wire.errors import ProtocolVersionError, WireError
 from wire.manifest import manifest_digest
 from wire.messages import (
@@ -19,6 +29,7 @@ from wire.messages import (
     Profile,
     RunInfo,
     Tensor,
+    Trains,
     TrainSettings,
     Update,
     UpdatePart,
@@ -96,8 +107,18 @@ UPDATE = update([Q, WO])
 PROFILE = profile([NamedTensor(name=w.name, tensor=sketched(w)) for w in WEIGHTS])
 
 
-def judge_update(sent: Update, *, sketch: bool = True, ranks: Sequence[int] | None = None) -> None:
-    check_update(sent, RUN, round_id=2, version=1, sketch=sketch, ranks=ranks)
+TRAINED: dict[Trains, UpdatePart] = {
+    "b": Q,
+    "a": UpdatePart(name="q", b=tensor(6, 0), a=tensor(5, 9)),
+    "both": UpdatePart(name="q", b=tensor(6, 5), a=tensor(5, 9)),
+}
+"""What a board sends of weight q, by the factors that the round trains."""
+
+
+def judge_update(
+    sent: Update, *, sketch: bool = True, trains: Trains = "b", ranks: Sequence[int] | None = None
+) -> None:
+    check_update(sent, RUN, round_id=2, version=1, sketch=sketch, trains=trains, ranks=ranks)
 
 
 def test_what_fits_passes() -> None:
@@ -201,6 +222,71 @@ def test_adapter_is_consumed_strictly(parts: Sequence[AdapterPart], said: str) -
         check_adapter(adapter(parts), RUN, RANKS, version=1)
 
 
+def test_adapter_with_a_start() -> None:
+    """Boards may begin at a B of the rank that they asked for, or at zero; another shape is refused."""
+    start = replace(ADAPTER.parts[0], start_b=tensor(6, 5))
+
+    check_adapter(adapter((start, *ADAPTER.parts[1:])), RUN, RANKS, version=1)
+    for wrong in (tensor(6, 4), tensor(9, 5), tensor(6, 0)):
+        with pytest.raises(WireError, match=r"q.start_b has shape .*, \[6, 5\] is needed"):
+            check_adapter(adapter((replace(start, start_b=wrong), *ADAPTER.parts[1:])), RUN, RANKS, version=1)
+
+
+def test_adapter_for_boards_that_draw_their_own_basis() -> None:
+    """It carries no row of a basis, whatever was asked for, and no B that would belong to one."""
+    parts = tuple(replace(part, basis=tensor(0, part.basis.shape[1])) for part in ADAPTER.parts)
+
+    check_adapter(adapter(parts), RUN, RANKS, version=1, own_basis=True)
+    with pytest.raises(WireError, match=r"q.basis has shape \[5, 9\], \[0, 9\] is needed"):
+        check_adapter(ADAPTER, RUN, RANKS, version=1, own_basis=True)
+    with pytest.raises(WireError, match=r"q.basis has shape \[0, 9\], \[5, 9\] is needed"):
+        check_adapter(adapter(parts), RUN, RANKS, version=1)
+    with pytest.raises(WireError, match=r"q\.start_b: boards of this run draw their own A"):
+        start = replace(parts[0], start_b=tensor(6, 5))
+        check_adapter(adapter((start, *parts[1:])), RUN, RANKS, version=1, own_basis=True)
+
+
+@pytest.mark.parametrize(("sent", "asked"), tuple(product(TRAINED, TRAINED)))
+def test_update_has_the_factors_that_the_round_trains(sent: Trains, asked: Trains) -> None:
+    """Those and no others; what a weight's rank is can be read from either."""
+    part = TRAINED[sent]
+
+    assert part_rank(part) == 5
+    if sent == asked:
+        judge_update(update([part]), trains=asked, ranks=(5, 0, 0))
+    else:
+        with pytest.raises(WireError, match=r"^q[.]"):
+            judge_update(update([part]), trains=asked)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (replace(TRAINED["both"], a=tensor(4, 9)), r"q.b has shape \[6, 5\], \[6, 4\] is needed"),
+        (replace(TRAINED["both"], a=tensor(5, 6)), r"q.a has shape \[5, 6\], \[5, 9\] is needed"),
+        (replace(TRAINED["both"], b=tensor(6, 6), a=tensor(6, 9)), "q: rank 6, at most 5 may be trained"),
+        (replace(TRAINED["both"], b=tensor(6, 0), a=tensor(0, 9)), "q: neither strands nor a sketch"),
+        (replace(TRAINED["both"], b=tensor(6, 0), a=None), "q: neither strands nor a sketch"),
+    ],
+)
+def test_a_and_b_fit_each_other_and_the_weight(part: UpdatePart, said: str) -> None:
+    """Where a round trains both."""
+    with pytest.raises(WireError, match=said):
+        judge_update(update([part]), trains="both")
+
+
+@pytest.mark.parametrize("trains", TRAINED)
+def test_a_weight_may_be_sketched_alone_whatever_is_trained(trains: Trains) -> None:
+    """It has no strand of either factor."""
+    judge_update(update([replace(WI, sketch=sketched(WEIGHTS[1]))]), trains=trains, ranks=(0, 0, 0))
+
+
+def test_equal_ranks_are_those_that_each_weight_can_have() -> None:
+    """min(rank, R), of every weight: what all boards train where a rule needs it."""
+    assert [equal_ranks(RUN, rank) for rank in (1, 4, 256)] == [(1, 1, 1), (4, 3, 4), (5, 3, 4)]
+    check_ranks(equal_ranks(RUN, 4), RUN)
+
+
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
@@ -208,7 +294,7 @@ def test_adapter_is_consumed_strictly(parts: Sequence[AdapterPart], said: str) -
         ((Q, Q), "update has weight q twice"),
         ((WO, Q), "not in the manifest's order"),
         ((replace(Q, b=tensor(9, 5)), WO), r"q.b has shape \[9, 5\], \[6, 5\] is needed"),
-        ((replace(Q, b=tensor(6, 6)), WO), "q.b: rank 6, its basis has 5 rows"),
+        ((replace(Q, b=tensor(6, 6)), WO), "q: rank 6, at most 5 may be trained"),
         ((Q, WI), "wi: neither strands nor a sketch"),
         ((replace(Q, sketch=tensor(5, 6)), WO), r"q.sketch has shape \[5, 6\], \[5, 9\] is needed"),
     ],

@@ -1,6 +1,7 @@
 """Protocol version 1, frozen: bytes, seeds and signs that no change of code may change.
 
-`python tests/wire/test_golden.py` wrote the files once. It never overwrites one: a new version gets a new folder.
+`python tests/wire/test_golden.py` writes the files that are not there and never overwrites one: a new version gets a
+new folder. Only while no release speaks version 1 may a file be deleted and written anew, when its message changes.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ SETTINGS = m.TrainSettings(
     sketch_batches=4,
     upload="int8",
     importance="adalora",
+    rank=256,
+    trains_a=True,
+    own_basis=True,
+    pruning=True,
     seed=2**53,
 )
 RUN = m.RunInfo(
@@ -59,7 +64,11 @@ RUN = m.RunInfo(
     values=((4.0, 2.5, 0.0), (1.0, 0.5, 0.25)),
 )
 PART = m.AdapterPart(name="w", context_b=EMPTY, context_a=EMPTY, basis=FP32)
+START = m.AdapterPart(name="v", context_b=EMPTY, context_a=EMPTY, basis=FP32, start_b=BF16)
 UPDATE_PART = m.UpdatePart(name="w", b=BF16, sketch=INT4)
+A_PART = m.UpdatePart(name="v", b=EMPTY, a=INT8)
+MIXED = m.FactorChange(new=BF16, mix=FP32)
+CHANGED = m.PartDifference(name="w", context_b=MIXED, context_a=m.FactorChange(new=FP32), basis=FP32, start_b=BF16)
 MESSAGES: dict[str, m.Message] = {
     "Tensor-fp32": FP32,
     "Tensor-bf16": BF16,
@@ -90,13 +99,23 @@ MESSAGES: dict[str, m.Message] = {
         version=2,
         seed=8_675_309,
         sketch=True,
+        trains="both",
+        staleness_limit=10,
         time_left_s=59.5,
         retry_after_s=0.25,
     ),
     "Task-wait": m.Task(kind="wait", run_id="run-1"),
     "AdapterPart": PART,
-    "Adapter": m.Adapter(protocol=1, run_id="run-1", version=2, manifest=DIGEST, parts=(PART,)),
+    "AdapterPart-start": START,
+    "Adapter": m.Adapter(protocol=1, run_id="run-1", version=2, manifest=DIGEST, parts=(PART, START)),
+    "FactorChange": MIXED,
+    "PartDifference": CHANGED,
+    "PartDifference-nothing": m.PartDifference(name="w"),
+    "AdapterDifference": m.AdapterDifference(
+        since=1, protocol=1, run_id="run-1", version=2, manifest=DIGEST, parts=(CHANGED,)
+    ),
     "UpdatePart": UPDATE_PART,
+    "UpdatePart-a": A_PART,
     "Update": m.Update(
         protocol=1,
         run_id="run-1",
@@ -104,7 +123,7 @@ MESSAGES: dict[str, m.Message] = {
         version=2,
         manifest=DIGEST,
         n_examples=1_000_000,
-        parts=(UPDATE_PART, m.UpdatePart(name="v", b=INT8)),
+        parts=(UPDATE_PART, A_PART, m.UpdatePart(name="u", b=INT8)),
     ),
     "Receipt": m.Receipt(accepted=False, reason="norm is 40 times the cohort's median"),
     "Report": m.Report(

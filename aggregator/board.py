@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from aggregator.records import Device, StoredReport
+from aggregator.records import Answer, Device, StoredReport
 from wire.messages import Report
 
 NUMBERS = ("step", "steps", "loss", "tokens_per_s", "peak_bytes", "budget_bytes", "predicted_peak_bytes")
@@ -39,6 +39,7 @@ class Board:
     accepted: int = 0
     refused: int = 0
     reason: str = ""  # of the last refusal
+    staleness: int | None = None  # versions that its last accepted update was behind; lost by a restart
 
     @property
     def format(self) -> str:
@@ -60,11 +61,14 @@ class Board:
         if report.kind in ("plan", "progress"):
             self.progress = {**self.progress, **{name: values[name] for name in NUMBERS if name in values}}
 
-    def note(self, accepted: bool, reason: str) -> None:
+    def note(self, answer: Answer) -> None:
         """Count an answer."""
-        self.accepted += accepted
-        self.refused += not accepted
-        self.reason = reason if not accepted else self.reason
+        self.accepted += answer.accepted
+        self.refused += not answer.accepted
+        if answer.accepted:
+            self.staleness = answer.staleness
+        else:
+            self.reason = answer.reason
 
 
 class Boards:

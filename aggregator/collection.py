@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from aggregator.asked import Asked, asked_of
 from aggregator.config import RunConfig
 from aggregator.merge.rules import Rule, Total
 from aggregator.merge.sums import Contribution
@@ -23,22 +24,33 @@ class Collection:
     """Immutable; each step returns the next.
 
     `quorum`: accepted answers that are enough. `since_s`: when it began, None while a profiling server waits for boards
-    to enrol. `until_s`: deadline after an extension. `quorum_s`: when the quorum was reached.
+    to enrol. `staleness_power`: how fast late updates of earlier rounds lose weight. `until_s`: deadline after an
+    extension. `quorum_s`: when the quorum was reached. `answers`: what came while it is open, one per board, whichever
+    round it was trained for; `stale`: how many of the accepted ones are of an older version. `cohort`: sizes of the
+    accepted ones; `before`: of the round before, so that the first to answer are compared with something.
     """
 
-    round: int
-    version: int
-    seed: int
-    sketch: bool
+    asked: Asked
     rule: Rule[Any]
     quorum: int
     since_s: float | None
+    staleness_power: float = 0.0
     until_s: float | None = None
     quorum_s: float | None = None
     state: RoundState = RoundState.OPEN
     answers: dict[str, Answer] = field(default_factory=dict)
     total: Total | None = None
     cohort: tuple[Sizes, ...] = ()
+    before: tuple[Sizes, ...] = ()
+    stale: int = 0
+
+    @property
+    def round(self) -> int:
+        return self.asked.round
+
+    @property
+    def version(self) -> int:
+        return self.asked.version
 
     @property
     def accepted(self) -> int:
@@ -61,6 +73,7 @@ class Collection:
             answers={**self.answers, answer.device: answer},
             total=total,
             cohort=(*self.cohort, sizes(contribution)),
+            stale=self.stale + bool(answer.staleness),
             quorum_s=now if reached else self.quorum_s,
         )
 
@@ -75,24 +88,22 @@ class Collection:
 def begin_profiling(config: RunConfig, terms: Terms) -> Collection:
     """The collection of profiles, whose deadline does not run yet."""
     return Collection(
-        round=PROFILING,
-        version=0,
-        seed=derive_seed(config.seed, "profile"),
-        sketch=True,
+        asked=Asked(PROFILING, 0, derive_seed(config.seed, "profile"), sketch=True),
         rule=terms.rule,
         quorum=config.min_devices,
         since_s=None,
     )
 
 
-def begin_round(config: RunConfig, terms: Terms, round_id: int, version: int, now: float) -> Collection:
-    """A new round. It asks for sketches every `sketch_every` rounds, and never in the last, which needs no basis."""
+def begin_round(
+    config: RunConfig, terms: Terms, round_id: int, version: int, now: float, before: tuple[Sizes, ...] = ()
+) -> Collection:
+    """A new round. `before`: sizes of the last one, which say nothing where rounds train B and A in turn."""
     return Collection(
-        round=round_id,
-        version=version,
-        seed=derive_seed(config.seed, "round", round_id),
-        sketch=round_id % config.sketch_every == 0 and round_id < config.rounds,
+        asked=asked_of(config, round_id, version),
         rule=terms.rule,
         quorum=config.quorum,
         since_s=now,
+        staleness_power=config.staleness_power,
+        before=before if len(terms.rule.FACTS.cycle) == 1 else (),
     )

@@ -23,9 +23,10 @@ def status_text(facts: Mapping[str, Any]) -> str:
     run = facts["run"]
     left = "" if run["time_left_s"] is None else f", {show_seconds(run['time_left_s'])} left"
     what = "updates" if run["version"] else "profiles"
+    stale = f", {run['stale']} of older versions" if run["stale"] else ""
     lines = [
-        f"{printable(run['name'])} ({run['id']}): {run['state']}, round {run['round']} of {run['rounds']}{left}, "
-        f"version {run['version']}, {run['accepted']} {what} ({run['quorum']} needed)",
+        f"{printable(run['name'])} ({run['id']}): {run['state']}, {run['mode']}, round {run['round']} of "
+        f"{run['rounds']}{left}, version {run['version']}, {run['accepted']} {what} ({run['quorum']} needed{stale})",
         "",
         table(
             ["board", "state", "plan", "strands", "step", "loss", "held-out", "tokens/s", "peak", "up", "down", "sent"],
@@ -51,7 +52,9 @@ def rounds_text(facts: Mapping[str, Any]) -> str:
             str(row["round"]),
             row["state"],
             str(row["version"]),
-            f"{row['accepted']}" + (f" (−{row['refused']})" if row["refused"] else ""),
+            f"{row['accepted']}"
+            + (f", {row['stale']} stale" if row["stale"] else "")
+            + (f" (−{row['refused']})" if row["refused"] else ""),
             show_seconds(row["closed_at"] - row["opened_at"]) if row["closed_at"] else "",
             _spread(losses[row["version"]]) if row["version"] in losses else "",
             row["reason"],
@@ -82,5 +85,7 @@ def _board(board: Mapping[str, Any]) -> list[str]:
         "" if board["peak_bytes"] is None else show_size(board["peak_bytes"]),
         show_size(board["bytes_up"]),
         show_size(board["bytes_down"]),
-        f"{board['accepted']}" + (f" (−{board['refused']})" if board["refused"] else ""),
+        f"{board['accepted']}"
+        + (f" (−{board['refused']})" if board["refused"] else "")
+        + (f", last {board['staleness']} behind" if board["staleness"] else ""),
     ]

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from wire.atomic_file import write_atomically
 
@@ -19,29 +20,41 @@ MAX_CUTS_BYTES = 4 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """The adapter that a board says it holds: a version, cut to ranks."""
+
+    version: int
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     path: Path
     digest: str
     size_bytes: int
 
 
+_Key: TypeAlias = tuple[int, tuple[int, ...], "Held | None"]  # version, ranks, and what a difference is to
+
+
 class Cuts:
-    """The files, by version and ranks; the least recently used goes first. Starts empty: all can be made again."""
+    """The files, by version, ranks, and what a difference is to; the least recently used goes first. Starts empty: all
+    can be made again."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
             path.unlink()
         self._folder = folder
-        self._cuts: OrderedDict[tuple[int, tuple[int, ...]], Cut] = OrderedDict()
+        self._cuts: OrderedDict[_Key, Cut] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, version: int, ranks: Sequence[int], make: Callable[[], bytes]) -> Cut:
+    def get(self, version: int, ranks: Sequence[int], make: Callable[[], bytes], held: Held | None = None) -> Cut:
         """The cut, made by `make` where it is not there. Blocks; one at a time."""
         with self._lock:
-            return self._get((version, tuple(ranks)), make)
+            return self._get((version, tuple(ranks), held), make)
 
-    def _get(self, key: tuple[int, tuple[int, ...]], make: Callable[[], bytes]) -> Cut:
+    def _get(self, key: _Key, make: Callable[[], bytes]) -> Cut:
         cut = self._cuts.get(key)
         if cut is None:
             data = make()
@@ -63,7 +76,7 @@ class Cuts:
             for key in [key for key in self._cuts if key[0] < below]:
                 self._drop(key)
 
-    def _drop(self, key: tuple[int, tuple[int, ...]]) -> None:
+    def _drop(self, key: _Key) -> None:
         gone = self._cuts.pop(key)
         if all(cut.path != gone.path for cut in self._cuts.values()):
             gone.path.unlink(missing_ok=True)  # a reader that has it open reads on

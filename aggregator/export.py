@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.numpy import save_file
 
 from aggregator.base import BUILTIN
@@ -92,9 +93,9 @@ def _factors(state: AdapterState, rank: int | None) -> dict[str, tuple[F32, F32]
 def _write(folder: Path, factors: Mapping[str, tuple[F32, F32]], base_model: str, version: int) -> None:
     folder.mkdir()
     tensors = {}
-    for name, (b, a) in factors.items():
-        tensors[f"base_model.model.{name}.lora_A.weight"] = a
-        tensors[f"base_model.model.{name}.lora_B.weight"] = b
+    for name, (b, a) in factors.items():  # in C order: safetensors writes an array's memory as it lies there
+        tensors[f"base_model.model.{name}.lora_A.weight"] = np.ascontiguousarray(a)
+        tensors[f"base_model.model.{name}.lora_B.weight"] = np.ascontiguousarray(b)
     ranks = {name: len(a) for name, (_, a) in factors.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "adapter_config.json", lora_config(ranks, base_model))

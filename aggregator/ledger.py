@@ -5,25 +5,32 @@ Everything here blocks, and is called by one thread at a time, under the orchest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from aggregator.asked import Asked
 from aggregator.collection import PROFILING, Collection
-from aggregator.config import RunConfig
+from aggregator.config import RunConfig, merge_settings
 from aggregator.disk import Disk
-from aggregator.errors import CallError
+from aggregator.errors import CallError, StateError
 from aggregator.intake import judge
 from aggregator.merge.rules import Total
 from aggregator.merge.state import AdapterState, encode_state
 from aggregator.records import Answer
 from aggregator.terms import Terms
 from aggregator.uploads import Part
+from aggregator.versions import Versions
 from wire.errors import WireError
 from wire.limits import MAX_TEXT_CHARS
 
 KEPT_VERSIONS = 3
-"""Versions whose blobs stay: the current one, the one boards may still fetch, and one to look back to."""
+"""Versions whose blobs stay: the current one, the one boards may still fetch, and one to look back to. A run that
+counts late updates keeps all that these may have been trained on."""
+
+
+log = logging.getLogger("aggregator")
 
 
 class MergeFailedError(Exception):
@@ -35,12 +42,16 @@ class Ledger:
 
     def __init__(self, config: RunConfig, terms: Terms, disk: Disk, clock: Callable[[], float]) -> None:
         self._config, self._terms, self._disk, self._clock = config, terms, disk, clock
+        self._versions = Versions(disk.store, disk.blobs)
 
-    def take_in(self, device: str, digest: str | None, part: Part, work: Collection) -> tuple[Answer, Collection]:
+    def take_in(
+        self, device: str, digest: str | None, part: Part, asked: Asked, work: Collection, newest: AdapterState
+    ) -> tuple[Answer, Collection]:
         """Judge an upload and store it; what is returned counts, for the row is there.
 
-        `digest` is what the sender announced, None for a profile. Raises CallError for another digest, WireError for
-        bytes that are no message; both discard the upload.
+        `digest` is what the sender announced, None for a profile; `asked` of the round it was trained for, `work` the
+        one that is open. Raises CallError for another digest or a version that cannot be read any more, WireError for
+        bytes that are no message; all discard the upload.
         """
         path, found = part.finish()
         try:
@@ -49,13 +60,21 @@ class Ledger:
                     "bad_request", "what arrived has another SHA-256 than announced", "Send it again from 0."
                 )
             data = path.read_bytes()
-            verdict = judge(data, self._terms, work)
+            verdict = judge(data, self._terms, asked, self._sent(asked, newest), work)
         except (CallError, WireError):
             part.discard()
             raise
-        accepted = verdict.contribution is not None
-        reason = verdict.reason[:MAX_TEXT_CHARS]
-        answer = Answer(work.round, device, found, len(data), verdict.n_examples, accepted, reason)
+        answer = Answer(
+            round=asked.round,
+            counted_in=work.round,
+            device=device,
+            digest=found,
+            size_bytes=len(data),
+            n_examples=verdict.n_examples,
+            accepted=verdict.contribution is not None,
+            reason=verdict.reason[:MAX_TEXT_CHARS],
+            staleness=work.version - asked.version,
+        )
         if verdict.contribution is None:
             part.discard()
             after = work.refused(answer)
@@ -64,6 +83,13 @@ class Ledger:
             self._disk.blobs.adopt(path, found)
         store = self._disk.store
         return (store.add_profile if work.round == PROFILING else store.add_update)(answer), after
+
+    def _sent(self, asked: Asked, newest: AdapterState) -> AdapterState:
+        try:
+            return self._versions.get(asked.version, newest)
+        except StateError as error:  # a board would send again for ever if it were told that we failed
+            log.error("an update of round %d is refused: %s", asked.round, error)
+            raise CallError("gone", f"version {asked.version} cannot be read here any more") from error
 
     def publish_first(self, bare: AdapterState, profiles: Total) -> AdapterState:
         """Make version 1 of the profiles' sketches, and store it."""
@@ -76,9 +102,7 @@ class Ledger:
         """The next version, and its bytes. Raises MergeFailedError."""
         terms = self._terms
         try:
-            made = terms.rule.merge(
-                state, total, server_rank=terms.server_rank, max_rank=terms.max_rank, eta=self._config.eta
-            )
+            made = terms.rule.merge(state, total, merge_settings(self._config))
             return made, encode_state(made)
         except (ValueError, np.linalg.LinAlgError, WireError) as error:  # WireError: a value is not finite
             raise MergeFailedError(f"merging failed: {error}") from error
@@ -90,10 +114,11 @@ class Ledger:
         digest = self._disk.blobs.put(data)
         self._disk.store.merge_round(round_id, reason, version, digest, traffic)
 
-    def tidy(self, version: int) -> None:
-        """Drop what no board can ask for any more, now that `version` is the newest."""
-        oldest = version - KEPT_VERSIONS + 1
+    def tidy(self, version: int, rounds: Iterable[int]) -> None:
+        """Drop what no board can ask for any more, now that `version` is the newest and only uploads of `rounds` may
+        still count."""
+        oldest = version - max(KEPT_VERSIONS, self._config.staleness_limit + 1) + 1
         self._disk.store.forget_versions(oldest)
         self._disk.blobs.sweep(self._disk.store.live_digests())
         self._disk.cuts.forget(oldest)
-        self._disk.uploads.sweep(None)
+        self._disk.uploads.sweep(frozenset(rounds))

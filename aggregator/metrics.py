@@ -23,6 +23,7 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         ("rounds", "gauge", "Rounds of the run."),
         ("version", "gauge", "Newest version of the adapter."),
         ("accepted", "gauge", "Updates accepted in the open round."),
+        ("stale", "gauge", "Of these, trained on an older version."),
     ):
         yield from _metric(f"braid_{name}", kind, text)
         yield f"braid_{name} {run[name]}"

@@ -90,10 +90,12 @@ def fragment(facts: Mapping[str, Any]) -> str:
 def _head(facts: Mapping[str, Any]) -> str:
     run, base = facts["run"], facts["base"]
     left = "" if run["time_left_s"] is None else f" · {show_seconds(run['time_left_s'])} left"
+    stale = f", {run['stale']} of older versions" if run["stale"] else ""
     pairs = [
         ("state", run["state"]),
+        ("mode", run["mode"]),
         ("round", f"{run['round']} of {run['rounds']}{left}"),
-        ("updates" if run["version"] else "profiles", f"{run['accepted']} of {run['quorum']} needed"),
+        ("updates" if run["version"] else "profiles", f"{run['accepted']} of {run['quorum']} needed{stale}"),
         ("version", run["version"]),
         ("base", f"{base['model']} ({base['digest'][:12]}…)"),
     ]
@@ -134,7 +136,9 @@ def _board(board: Mapping[str, Any]) -> list[str]:
         "" if board["peak_bytes"] is None else show_size(board["peak_bytes"]),
         show_size(board["bytes_up"]),
         show_size(board["bytes_down"]),
-        f"{board['accepted']}" + (f' <span class="bad">−{board["refused"]}</span>' if board["refused"] else ""),
+        f"{board['accepted']}"
+        + (f' <span class="bad">−{board["refused"]}</span>' if board["refused"] else "")
+        + _quiet(f"last {board['staleness']} behind" if board["staleness"] else ""),
     ]
 
 
@@ -172,13 +176,14 @@ def _evaluations(rows: Sequence[Mapping[str, Any]]) -> str:
 def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
-    heads = ("round", "state", "on version", "accepted", "refused", "took", "why it closed")
+    heads = ("round", "state", "on version", "accepted", "of these stale", "refused", "took", "why it closed")
     cells = (
         [
             str(int(row["round"])),
             escape(row["state"]),
             str(int(row["version"])),
             str(int(row["accepted"])),
+            str(int(row["stale"])),
             str(int(row["refused"])),
             show_seconds(max(0.0, row["closed_at"] - row["opened_at"])) if row["closed_at"] else "",
             escape(row["reason"]),

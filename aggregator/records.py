@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +42,29 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a board sent for a round, or as its profile (round 0), and what became of it."""
+    """What a board sent for a round, or as its profile (round 0), and what became of it.
+
+    `counted_in`: the round that was open when it came, into whose sums it went if it was accepted; `round` itself
+    unless it came late. `staleness`: versions that had been published since the one that it was trained on.
+    """
 
     round: int
+    counted_in: int
     device: str
     digest: str
     size_bytes: int
     n_examples: int
     accepted: bool
     reason: str = ""
+    staleness: int = 0
+
+
+class Counts(NamedTuple):
+    """Updates accepted, refused, and how many of the accepted ones were trained on an older version."""
+
+    accepted: int = 0
+    refused: int = 0
+    stale: int = 0
 
 
 @dataclass(frozen=True, slots=True)

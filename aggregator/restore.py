@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from aggregator.asked import asked_of
 from aggregator.blobs import Blobs
 from aggregator.board import Boards
-from aggregator.collection import PROFILING, Collection, begin_profiling, begin_round
+from aggregator.collection import Collection, begin_profiling, begin_round
 from aggregator.config import RunConfig
 from aggregator.errors import StateError
-from aggregator.intake import contribution_of
-from aggregator.merge.state import AdapterState, decode_state, initial_state
+from aggregator.intake import accepted_before
+from aggregator.lateness import Closed
+from aggregator.merge.state import AdapterState, initial_state
 from aggregator.merge.sums import Contribution
-from aggregator.records import Answer
+from aggregator.records import Answer, Round
 from aggregator.store import OPEN_STATES, Store
 from aggregator.terms import Terms
+from aggregator.versions import Versions, read_version
 from wire.errors import WireError
 from wire.rounds import RoundState
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """`collecting` is None between rounds and after the last; `closed` is the last round that is over."""
+    """`collecting` is None between rounds and after the last; `closed` is the last round that is over, `late` those
+    whose updates still count."""
 
     state: AdapterState
     collecting: Collection | None
     closed: int
+    late: Closed
 
 
 def rebuild(config: RunConfig, terms: Terms, store: Store, blobs: Blobs, now: float) -> Memory:
@@ -38,25 +44,30 @@ def rebuild(config: RunConfig, terms: Terms, store: Store, blobs: Blobs, now: fl
     if not versions:
         profiling = begin_profiling(config, terms)
         state = initial_state(terms.weights)
-        return Memory(state, _refold(profiling, store.profiles(), blobs, now), 0)
+        collecting = _Refolding(terms, blobs, Versions(store, blobs), state, now).all(profiling, store.profiles())
+        return Memory(state, collecting, 0, Closed(config.staleness_limit))
     state = read_version(blobs, versions, max(versions))
     rounds = store.rounds()
-    closed = max((row.round for row in rounds if row.state not in OPEN_STATES), default=0)
+    over = [row for row in rounds if row.state not in OPEN_STATES]
+    closed = max((row.round for row in over), default=0)
+    late = _late(config, over, versions, state.version)
     row = next((row for row in rounds if row.state in OPEN_STATES), None)
     if row is None:
-        return Memory(state, None, closed)
+        return Memory(state, None, closed, late)
     fresh = begin_round(config, terms, row.round, row.version, now)
     if row.state == RoundState.EXTENDED.value:
         fresh = fresh.extended(now + config.deadline_s)
-    return Memory(state, _refold(fresh, store.updates(row.round), blobs, now), closed)
+    again = _Refolding(terms, blobs, Versions(store, blobs), state, now)
+    return Memory(state, again.all(fresh, store.updates(row.round)), closed, late)
 
 
-def read_version(blobs: Blobs, versions: dict[int, str], version: int) -> AdapterState:
-    """A stored version. Raises StateError where it is missing or damaged, KeyError where it was never stored."""
-    try:
-        return decode_state(blobs.get(versions[version]))
-    except WireError as error:
-        raise StateError(f"Version {version} cannot be read: {error}", "Restore the folder from a backup.") from error
+def _late(config: RunConfig, over: Iterable[Round], versions: Mapping[int, str], newest: int) -> Closed:
+    """The closed rounds whose updates still count: the version that they were trained on is there."""
+    late = Closed(config.staleness_limit)
+    for row in over:
+        if row.version in versions:
+            late = late.adding(asked_of(config, row.round, row.version), newest)
+    return late
 
 
 def rebuild_boards(store: Store, liveness_s: float, now: float) -> Boards:
@@ -66,26 +77,38 @@ def rebuild_boards(store: Store, liveness_s: float, now: float) -> Boards:
     for device in store.devices():
         boards.add(device).seen_s = now
     boards.restore(store.reports())
-    for known, (accepted, refused) in store.counts("device").items():
-        boards[str(known)].accepted, boards[str(known)].refused = accepted, refused
+    for known, counts in store.counts("device").items():
+        boards[str(known)].accepted, boards[str(known)].refused = counts.accepted, counts.refused
+    for known, reason in store.refusals().items():
+        boards[known].reason = reason
     return boards
 
 
-def _refold(collection: Collection, answers: tuple[Answer, ...], blobs: Blobs, now: float) -> Collection:
-    for answer in answers:
-        if not answer.accepted:
-            collection = collection.refused(answer)
-            continue
-        collection = collection.accepting(answer, _again(blobs, answer, collection), now)
-    return collection
+@dataclass(frozen=True, slots=True)
+class _Refolding:
+    """Folds answers that were accepted or refused before the restart, each as it was then."""
 
+    terms: Terms
+    blobs: Blobs
+    versions: Versions
+    newest: AdapterState
+    now: float
 
-def _again(blobs: Blobs, answer: Answer, into: Collection) -> Contribution:
-    """The contribution of an answer that was accepted before the restart: it was screened then, and counts now."""
-    try:
-        return contribution_of(blobs.get(answer.digest), into.round == PROFILING)
-    except WireError as error:
-        raise StateError(
-            f"The update of {answer.device} for round {into.round} cannot be read: {error}",
-            "Restore the folder from a backup.",
-        ) from error
+    def all(self, collection: Collection, answers: Iterable[Answer]) -> Collection:
+        for answer in answers:
+            if answer.accepted:
+                collection = collection.accepting(answer, self._again(answer, collection), self.now)
+            else:
+                collection = collection.refused(answer)
+        return collection
+
+    def _again(self, answer: Answer, into: Collection) -> Contribution:
+        """It was screened then, and counts now; against the version that the board was sent."""
+        sent = self.versions.get(into.version - answer.staleness, self.newest)
+        try:
+            return accepted_before(self.blobs.get(answer.digest), self.terms, sent, into)
+        except WireError as error:
+            raise StateError(
+                f"The update of {answer.device} for round {answer.round} cannot be read: {error}",
+                "Restore the folder from a backup.",
+            ) from error

@@ -11,22 +11,26 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from aggregator.adapters import Adapters
+from aggregator.asked import Asked
 from aggregator.bell import Bell, happened
 from aggregator.collection import PROFILING, Collection, begin_round
 from aggregator.config import RunConfig
-from aggregator.cuts import Cut
+from aggregator.cuts import Cut, Held
 from aggregator.disk import Disk
+from aggregator.doubts import doubted
 from aggregator.errors import CallError
 from aggregator.ledger import Ledger, MergeFailedError
+from aggregator.merge.rules import Total
 from aggregator.merge.state import AdapterState, strand_values
 from aggregator.polls import Polls
-from aggregator.records import Answer, Device, Round, StoredReport
+from aggregator.records import Answer, Counts, Device, Round, StoredReport
 from aggregator.restore import rebuild, rebuild_boards
 from aggregator.schedule import Action, BeginTraining, CloseRound, Extend, OpenRound, Phase, Rules, View, decide
+from aggregator.screen import Sizes
 from aggregator.terms import Terms
 from aggregator.units import printable
 from aggregator.uploads import Part
@@ -66,7 +70,7 @@ class Run:
         self._writing = asyncio.Lock()
         self._changed = Bell()  # something happened that the schedule should look at
         self.polls = Polls(self.task, config.liveness_s / 2)
-        self._adapters = Adapters(terms, disk, config.train.upload)
+        self._adapters = Adapters(terms, disk)
         self._ledger = Ledger(config, terms, disk, clock)
         self._restore()
 
@@ -76,11 +80,13 @@ class Run:
         memory = rebuild(self.config, self.terms, store, self._disk.blobs, now)
         self._take(memory.state)
         self.collecting: Collection | None = memory.collecting
+        self._sizes: tuple[Sizes, ...] = ()  # of the last round, whose updates are not kept: lost by a restart
         self.closed = memory.closed
+        self._late = memory.late
         self.run_state = RunState.PROFILING if memory.state.version == 0 else RunState.TRAINING
         self.boards = rebuild_boards(store, self.config.liveness_s, now)
         self._begin_profiling_deadline()
-        self._disk.uploads.sweep(self.collecting.round if self.collecting else None)
+        self._disk.uploads.sweep({*self._late.rounds, *([self.collecting.round] if self.collecting else [])})
         if len(self.boards):
             self.note(f"server restarted at version {self.state.version}, {len(self.boards)} boards known")
 
@@ -120,14 +126,17 @@ class Run:
             return Task(kind=kind, run_id=run_id, round=self.closed, version=self.state.version)
         if work is None or device in work.answers or (work.round != PROFILING and work.round <= after):
             return Task(kind="wait", run_id=run_id, round=self.closed, version=self.state.version)
+        is_profile = work.round == PROFILING
         return Task(
-            kind="profile" if work.round == PROFILING else "train",
+            kind="profile" if is_profile else "train",
             run_id=run_id,
             round=work.round,
             version=work.version,
-            seed=work.seed,
-            sketch=work.sketch,
-            time_left_s=self.time_left_s(),
+            seed=work.asked.seed,
+            sketch=work.asked.sketch,
+            trains=self.terms.rule.FACTS.trains(work.version),
+            staleness_limit=0 if is_profile else self.config.staleness_limit,
+            time_left_s=self.time_left_s() if is_profile or not self.config.is_asynchronous else None,
         )
 
     def time_left_s(self) -> float | None:
@@ -139,9 +148,15 @@ class Run:
         until_s = work.since_s + whole_s if work.until_s is None else work.until_s
         return max(0.0, until_s - self.clock())
 
-    async def adapter(self, version: int, ranks: Sequence[int]) -> Cut:
-        """The file of an adapter cut to `ranks`. Raises CallError where there is no such version or rank."""
-        return await self._adapters.get(self.state, version, ranks)
+    async def adapter(self, version: int, ranks: Sequence[int], held: Held | None = None) -> Cut:
+        """The file of an adapter cut to `ranks`, or its difference to the one held. Raises CallError where there is no
+        such version or rank."""
+        if any(ranks) and self.terms.ranks not in (None, tuple(ranks)):
+            message = (
+                f"every board of this run trains each weight at rank {self.terms.rank}, or its largest if that is less"
+            )
+            raise CallError("bad_request", message, "Ask for these ranks, or for rank 0 of every weight to evaluate.")
+        return await self._adapters.get(self.state, version, ranks, held)
 
     # --- what boards send ---
 
@@ -179,37 +194,54 @@ class Run:
         store = self._disk.store
         return store.profile_of(device) if round_id == PROFILING else store.update_of(round_id, device)
 
-    def check_open(self, round_id: int) -> None:
-        """Raise CallError "gone" unless this round collects updates, or profiles for round 0."""
-        if self.collecting is None or self.collecting.round != round_id:
+    def asked(self, device: str, round_id: int) -> Asked:
+        """What the round asked, if the board's answer to it may count now: it is the open one, or closed and not too
+        far behind; profiling is round 0. Raises CallError "gone" for any other, "conflict" where the board counts in
+        the open round already: a quorum is of as many boards, and nobody can fill it with updates that were held back.
+        """
+        work = self.collecting
+        asked = work.asked if work is not None and work.round == round_id else self._late.rounds.get(round_id)
+        if asked is None or self.run_state is RunState.FINISHED:
             what = "profiling" if round_id == PROFILING else f"round {round_id}"
-            raise CallError("gone", f"{what} is over", "Ask GET /v1/work what to do now.")
+            message = f"{what} is over, the newest version is {self.state.version}"
+            raise CallError("gone", message, "Ask GET /v1/work what to do now.")
+        if work is not None and device in work.answers:
+            message = f"this device has already sent an update while round {work.round} is open"
+            raise CallError("conflict", message, "Drop this one; in each round one counts.")
+        return asked
 
     async def submit(self, device: str, round_id: int, digest: str | None, part: Part) -> Receipt:
         """Take in a whole upload: checked, screened, stored, added to the sums, and only then answered.
 
         `digest` is what the sender says the bytes have; None for a profile. Raises CallError "bad_request" for another
-        digest (the upload is discarded), "gone" where the round is over, "conflict" after another answer; WireError for
-        bytes that are no message.
+        digest (the upload is discarded), "gone" where it counts no more, "conflict" after another answer, "busy" where
+        no round is open yet; WireError for bytes that are no message.
         """
         async with self._writing:
             if receipt := self.answered(device, round_id, digest):
                 part.discard()
                 return receipt
-            self.check_open(round_id)
-            assert self.collecting is not None
+            asked, work = self.asked(device, round_id), self.collecting
+            if work is None:  # a server that was started just now opens the next round first
+                raise CallError("busy", "no round is open yet", "Send it again.", headers={"Retry-After": "1"})
             answer, self.collecting = await asyncio.to_thread(
-                self._ledger.take_in, device, digest, part, self.collecting
+                self._ledger.take_in, device, digest, part, asked, work, self.state
             )
         if round_id != PROFILING or not answer.accepted:
-            self.boards[device].note(answer.accepted, answer.reason)
-        name, what = self.boards[device].name, "profile" if round_id == PROFILING else f"update of round {round_id}"
-        if answer.accepted:
-            self.note(f"{what} of {name} accepted, {answer.n_examples} examples")
-        else:
-            self.note(f"{what} of {name} REFUSED: {answer.reason}", level=logging.WARNING)
+            self.boards[device].note(answer)
+        self._tell(answer)
         self._notify()
         return Receipt(accepted=answer.accepted, reason=answer.reason)
+
+    def _tell(self, answer: Answer) -> None:
+        """What became of an update or a profile."""
+        what = "profile" if answer.round == PROFILING else f"update of round {answer.round}"
+        what += f" of {self.boards[answer.device].name}"
+        if not answer.accepted:
+            self.note(f"{what} REFUSED: {answer.reason}", level=logging.WARNING)
+            return
+        late = f", late: it counts in round {answer.counted_in}, {answer.staleness} versions behind"
+        self.note(f"{what} accepted, {answer.n_examples} examples" + late * (answer.counted_in != answer.round))
 
     async def report(self, device: str, report: Report) -> None:
         """Take in a board's numbers; plans and evaluations outlive a restart.
@@ -245,17 +277,18 @@ class Run:
 
     async def step(self) -> float:
         """Do all that is due now; the time at which to look again though nothing happens."""
-        while True:
-            now = self.clock()
-            decision = decide(self._view(now), self._rules(), now)
-            if decision.action is None:
-                times = (decision.wake_s, self.boards.next_expiry_s(now), now + MAX_SLEEP_S)
-                return min(at for at in times if at is not None)
-            await self._obey(decision.action)
-            self.polls.look_again()
+        async with self._writing:  # a late update comes before all of it or after: when a round is open again
+            while True:
+                now = self.clock()
+                decision = decide(self._view(now), self._rules(), now)
+                if decision.action is None:
+                    times = (decision.wake_s, self.boards.next_expiry_s(now), now + MAX_SLEEP_S)
+                    return min(at for at in times if at is not None)
+                await self._obey(decision.action)
+                self.polls.look_again()
 
     def _rules(self) -> Rules:
-        names = ("rounds", "min_devices", "quorum", "deadline_s", "grace_s", "profile_deadline_s")
+        names = ("rounds", "min_devices", "quorum", "deadline_s", "grace_s", "profile_deadline_s", "is_asynchronous")
         return Rules(**{name: getattr(self.config, name) for name in names})
 
     def _view(self, now: float) -> View:
@@ -267,24 +300,23 @@ class Run:
         return View(phase, work.round, live, work.answered, work.accepted, work.since_s, work.quorum_s, work.until_s)
 
     async def _obey(self, action: Action) -> None:
-        async with self._writing:
-            if isinstance(action, OpenRound):
-                await self._open_round(action.round)
-            elif isinstance(action, Extend):
-                await self._extend(action)
-            elif isinstance(action, BeginTraining):
-                await self._begin_training(action)
-            elif isinstance(action, CloseRound):
-                await self._close_round(action)
-            else:
-                self.run_state = advance(self.run_state, RunEvent.ROUNDS_DONE)
-                self.note(f"all {self.closed} rounds are done; boards evaluate version {self.state.version}")
+        if isinstance(action, OpenRound):
+            await self._open_round(action.round)
+        elif isinstance(action, Extend):
+            await self._extend(action)
+        elif isinstance(action, BeginTraining):
+            await self._begin_training(action)
+        elif isinstance(action, CloseRound):
+            await self._close_round(action)
+        else:
+            self.run_state = advance(self.run_state, RunEvent.ROUNDS_DONE)
+            self.note(f"all {self.closed} rounds are done; boards evaluate version {self.state.version}")
 
     async def _open_round(self, round_id: int) -> None:
         version = self.state.version
         await asyncio.to_thread(self._disk.store.open_round, round_id, version)
         self.run_state = RunState.TRAINING  # also when a finished run was given more rounds
-        self.collecting = begin_round(self.config, self.terms, round_id, version, self.clock())
+        self.collecting = begin_round(self.config, self.terms, round_id, version, self.clock(), self._sizes)
         self.note(f"round {round_id} of {self.config.rounds} opened on version {version}")
 
     async def _extend(self, action: Extend) -> None:
@@ -302,7 +334,7 @@ class Run:
         self.collecting = None
         self.run_state = advance(self.run_state, RunEvent.BASIS_MADE)
         self.note(f"training begins: {action.reason}; {work.accepted} profiles made the first basis")
-        await asyncio.to_thread(self._ledger.tidy, self.state.version)
+        await asyncio.to_thread(self._ledger.tidy, self.state.version, ())
 
     async def _close_round(self, action: CloseRound) -> None:
         """Merge and publish; a sum that cannot be merged abandons the round, and the version stays."""
@@ -324,8 +356,17 @@ class Run:
             self.note(
                 f"round {work.round} merged {work.accepted} updates into version {state.version} ({action.reason})"
             )
-        self.closed, self.collecting = work.round, None
-        await asyncio.to_thread(self._ledger.tidy, self.state.version)
+            await self._note_doubts(work.round, work.total, work.answers.values())
+        self.closed, self.collecting, self._sizes = work.round, None, work.cohort
+        self._late = self._late.adding(work.asked, self.state.version)
+        await asyncio.to_thread(self._ledger.tidy, self.state.version, self._late.rounds)
+
+    async def _note_doubts(self, round_id: int, total: Total, answers: Iterable[Answer]) -> None:
+        found = await asyncio.to_thread(doubted, self.terms.rule, total, list(answers))
+        for device, left in found.items():
+            what = f"left {left:.0%} of its influence" if left else "left it out"
+            name = self.boards[device].name
+            self.note(f"{self.config.defence} doubts {name} in round {round_id}: {what}", level=logging.WARNING)
 
     async def save_traffic(self) -> None:
         """Store the byte counts; called when the server stops."""
@@ -340,10 +381,10 @@ class Run:
             self.note(f"{device.name} ({device.device}) is revoked")
             self._notify()
 
-    def rounds(self) -> tuple[tuple[Round, int, int], ...]:
-        """Every round so far, with how many updates were accepted and refused."""
-        counts = self._disk.store.counts("round")
-        return tuple((row, *counts.get(row.round, (0, 0))) for row in self._disk.store.rounds())
+    def rounds(self) -> tuple[tuple[Round, Counts], ...]:
+        """Every round so far, with what became of the updates that came while it was open."""
+        counts = self._disk.store.counts("counted_in")
+        return tuple((row, counts.get(row.round, Counts())) for row in self._disk.store.rounds())
 
     def note(self, text: str, level: int = logging.INFO) -> None:
         """Tell people: in the log and on the status page."""

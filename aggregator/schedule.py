@@ -14,7 +14,8 @@ Phase = Literal["profiling", "between", "round", "finished"]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How rounds close. `quorum` counts accepted updates."""
+    """How rounds close. `quorum` counts accepted updates. `is_asynchronous`: with them nobody is waited for; a round is
+    a buffer of that many updates (FedBuff, arXiv 2106.06639)."""
 
     rounds: int
     min_devices: int
@@ -22,6 +23,7 @@ class Rules:
     deadline_s: float
     grace_s: float
     profile_deadline_s: float
+    is_asynchronous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,10 @@ class View:
     """What is known now.
 
     `between`: no round is open, `round` is the last one closed (0: none). `live`: boards heard of lately; `answered`:
-    boards whose update (or, while profiling, profile) was accepted or refused; `accepted` counts the accepted ones.
-    `since_s`: when the phase began; while profiling, when enough boards had enrolled, None before. `quorum_s`: when the
-    quorum was reached, None before. `until_s`: deadline of the phase, None to derive it from `since_s`.
+    boards whose update (or, while profiling, profile) was accepted or refused; `accepted` counts the accepted ones, and
+    late ones of earlier rounds among them. `since_s`: when the phase began; while profiling, when enough boards had
+    enrolled, None before. `quorum_s`: when the quorum was reached, None before. `until_s`: deadline of the phase, None
+    to derive it from `since_s`.
     """
 
     phase: Phase
@@ -121,6 +124,8 @@ def _round(view: View, rules: Rules, now: float) -> Decision:
             return Decision(wake_s=until_s)
         reason = f"{view.accepted} of {quorum} updates needed have arrived by the deadline"
         return Decision(Extend(now + rules.deadline_s, reason))
+    if rules.is_asynchronous:
+        return Decision(CloseRound(view.round, "quorum"))
     if view.live <= view.answered:
         return Decision(CloseRound(view.round, "all live boards answered"))
     quorum_s = now if view.quorum_s is None else view.quorum_s

@@ -13,14 +13,17 @@ from typing import Any
 from aggregator import base
 from aggregator.auth import secret_hash
 from aggregator.blobs import Blobs
-from aggregator.config import KEYS, RunConfig, load, parse, template
+from aggregator.config import RunConfig
 from aggregator.cuts import Cuts
 from aggregator.disk import Disk
 from aggregator.errors import ConfigError, DiskError, StateError
 from aggregator.folder import Folder
+from aggregator.keys import KEYS, template
+from aggregator.merge.defences.defended import defended
 from aggregator.merge.rules import RULES
 from aggregator.names import slug
 from aggregator.run import Run
+from aggregator.runfile import load, parse
 from aggregator.sizes import check_sizes
 from aggregator.store import Store
 from aggregator.terms import Terms
@@ -97,8 +100,14 @@ def _weights(config: RunConfig) -> tuple[Weight, ...]:
 def _bind(config: RunConfig, store: Store) -> None:
     """Raise StateError where run.toml now says something else about what binds the run."""
     mine = config.frozen_values()
-    # A run that was begun when there was one rule, and one importance, has not stored which.
-    stored = {"rule": "braid", "train_importance": "sketch", **json.loads(store.settle("settings", json.dumps(mine)))}
+    # A run that was begun when there was one rule, one importance, no fixed rank and no optimiser has not stored which.
+    stored = {
+        "rule": "braid",
+        "train_importance": "sketch",
+        "train_rank": 0,
+        "optimiser": "none",
+        **json.loads(store.settle("settings", json.dumps(mine))),
+    }
     changed = [name for name in mine if stored.get(name) != mine[name]]
     if changed and store.devices():
         raise StateError(
@@ -120,7 +129,9 @@ def terms_of(config: RunConfig, store: Store) -> Terms:
         max_rank=config.max_rank,
         server_rank=config.server_rank,
         importance=config.train.importance,
-        rule=RULES[config.rule],
+        rule=defended(RULES[config.rule], config.defence, config.attackers),
+        download="fp32" if config.train.upload == "fp32" else "bf16",
+        rank=0 if RULES[config.rule].FACTS.prunes else config.train.rank,
     )
 
 

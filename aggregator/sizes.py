@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from aggregator.config import RunConfig
 from aggregator.errors import ConfigError
+from aggregator.merge.optimisers import NONE, OPTIMISERS, Optimiser
 from aggregator.units import show_size
 from wire.checks import basis_rank
-from wire.limits import MAX_MESSAGE_BYTES
+from wire.limits import MAX_MESSAGE_BYTES, MAX_TENSOR_VALUES
 from wire.messages import Dtype, Weight, tensor_bytes
 
 _HEAD_BYTES = 64 * 1024
@@ -21,34 +22,41 @@ _VALUE_BYTES = 9
 """A strand's σ² in msgpack."""
 
 
-def state_bytes(weights: Sequence[Weight], server_rank: int, max_rank: int) -> int:
-    """At most what the server's own adapter takes: contexts of full rank and bases in fp32, and their values.
+def state_bytes(weights: Sequence[Weight], server_rank: int, max_rank: int, optimiser: Optimiser = NONE) -> int:
+    """At most what the server's own adapter takes: contexts of full rank and bases in fp32, their values, and what the
+    optimiser remembers: a first moment of the context's rank, and where it has squares one of each entry of a weight.
 
     What boards download is a part of it.
     """
+    n_factors = 2 if optimiser.beta else 1
 
     def of(weight: Weight) -> int:
         context = (weight.rows + weight.columns) * basis_rank(weight, server_rank)
+        squares = weight.rows * weight.columns if optimiser.squares else 0
         rank = basis_rank(weight, max_rank)
-        return 4 * (context + rank * weight.columns) + _VALUE_BYTES * rank + _WEIGHT_BYTES
+        values = n_factors * context + squares + rank * weight.columns
+        return 4 * values + _VALUE_BYTES * rank + _WEIGHT_BYTES
 
     return _HEAD_BYTES + sum(map(of, weights))
 
 
-def update_bytes(weights: Sequence[Weight], max_rank: int, dtype: Dtype) -> int:
-    """At most what an update takes: every B and every sketch at full rank in `dtype`."""
+def update_bytes(weights: Sequence[Weight], max_rank: int, dtype: Dtype, trains_a: bool = False) -> int:
+    """At most what an update takes: B and sketches at full rank in `dtype`, and A where it is trained."""
 
     def of(weight: Weight) -> int:
         rank = basis_rank(weight, max_rank)
-        return sum(sum(tensor_bytes(dtype, rank * side)) for side in (weight.rows, weight.columns)) + _WEIGHT_BYTES
+        sides = (weight.rows, weight.columns, *((weight.columns,) if trains_a else ()))
+        return sum(sum(tensor_bytes(dtype, rank * side)) for side in sides) + _WEIGHT_BYTES
 
     return _HEAD_BYTES + sum(map(of, weights))
 
 
 def check_sizes(config: RunConfig, weights: Sequence[Weight]) -> None:
     """Raise ConfigError, which names the settings to lower, unless all of a run's messages fit into their limit."""
-    state = state_bytes(weights, config.server_rank, config.max_rank)
-    update = update_bytes(weights, config.max_rank, config.train.upload)
+    optimiser = OPTIMISERS[config.optimiser]
+    state = state_bytes(weights, config.server_rank, config.max_rank, optimiser)
+    update = update_bytes(weights, config.max_rank, config.train.upload, config.train.trains_a)
+    _check_squares(config, optimiser, weights, state)
     for what, size, hint in (
         ("the adapter", state, "Lower merge.server_rank or merge.max_rank"),
         ("a board's update", update, "Lower merge.max_rank, take train.upload = bf16 or less"),
@@ -60,3 +68,18 @@ def check_sizes(config: RunConfig, weights: Sequence[Weight]) -> None:
                 "can be sent.",
                 f"{hint}, or take fewer weights (train.targets, train.scope).",
             )
+
+
+def _check_squares(config: RunConfig, optimiser: Optimiser, weights: Sequence[Weight], state: int) -> None:
+    """Raise ConfigError where it is the optimiser's squares that make the adapter too large to be stored."""
+    without = state_bytes(weights, config.server_rank, config.max_rank)
+    largest = max((weight.rows * weight.columns for weight in weights), default=0)
+    fits = state <= MAX_MESSAGE_BYTES and largest <= MAX_TENSOR_VALUES
+    if optimiser.squares and not fits and without <= MAX_MESSAGE_BYTES:
+        others = ", ".join(name for name, one in OPTIMISERS.items() if not one.squares)
+        raise ConfigError(
+            f"{config.source}: merge.optimiser = {config.optimiser} keeps a number for every entry of {len(weights)} "
+            f"weights: the adapter could take {show_size(state)}, at most {show_size(MAX_MESSAGE_BYTES)} and "
+            f"{MAX_TENSOR_VALUES} entries a weight can be stored.",
+            f"Take one of {others}, or fewer weights (train.targets, train.scope).",
+        )

@@ -30,7 +30,10 @@ def describe(run: Run) -> dict[str, Any]:
             "round": work.round if work else run.closed,
             "rounds": run.config.rounds,
             "version": run.state.version,
+            "mode": run.config.mode,
+            "staleness_limit": run.config.staleness_limit,
             "accepted": work.accepted if work else 0,
+            "stale": work.stale if work else 0,
             "quorum": run.config.quorum if run.state.version else run.config.min_devices,
             "time_left_s": run.time_left_s(),
             "complete": _complete(run),
@@ -84,6 +87,7 @@ def _board(run: Run, board: Board) -> dict[str, Any]:
         "accepted": board.accepted,
         "refused": board.refused,
         "reason": board.reason,
+        "staleness": board.staleness,
         "event": board.event,
         "evaluated_version": newest,
         "evaluation": dict(board.losses[newest]) if newest is not None else {},
@@ -126,11 +130,12 @@ def _rounds(run: Run) -> list[dict[str, Any]]:
             "round": row.round,
             "state": row.state,
             "version": row.version,
-            "accepted": accepted,
-            "refused": refused,
+            "accepted": counts.accepted,
+            "refused": counts.refused,
+            "stale": counts.stale,
             "opened_at": row.opened_at,
             "closed_at": row.closed_at,
             "reason": row.reason,
         }
-        for row, accepted, refused in run.rounds()[-SHOWN_ROUNDS:]
+        for row, counts in run.rounds()[-SHOWN_ROUNDS:]
     ]

@@ -15,12 +15,13 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, case, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from aggregator.config import MAX_DEVICES
 from aggregator.database import Database
+from aggregator.keys import MAX_DEVICES
 from aggregator.names import device_id
 from aggregator.records import (
     Answer,
     ConflictError,
+    Counts,
     Device,
     FleetFullError,
     Round,
@@ -32,6 +33,9 @@ from aggregator.tables import DEVICES, FACTS, PROFILES, REPORTS, ROUNDS, TOKENS,
 from wire.rounds import RoundState
 
 OPEN_STATES = (RoundState.OPEN.value, RoundState.EXTENDED.value)
+
+
+_NO_ROUND = {"round": 0, "counted_in": 0, "staleness": 0}  # of a profile
 
 
 class Store:
@@ -187,18 +191,19 @@ class Store:
     # --- what boards sent ---
 
     def add_update(self, answer: Answer) -> Answer:
-        """Store a board's answer for an open round; return it, or the stored one if the same digest came before.
+        """Store a board's answer that counts in an open round; return it, or the stored one if the same digest came
+        before for the round that it was trained for.
 
-        Raises ConflictError for another digest, RoundClosedError where the round is not open. An answer that is stored
-        already is returned even after its round has closed: the board may not have heard.
+        Raises ConflictError for another digest, RoundClosedError where the round to count in is not open. An answer
+        that is stored already is returned even after its round has closed: the board may not have heard.
         """
         with self._writing() as connection:
             same = (UPDATES.c.round == answer.round) & (UPDATES.c.device == answer.device)
             row = connection.execute(select(UPDATES).where(same)).mappings().one_or_none()
             if row is not None:
                 return _same_answer(_answer(row), answer)
-            if connection.execute(select(ROUNDS.c.round).where(_is_open(answer.round))).one_or_none() is None:
-                raise RoundClosedError(f"round {answer.round} is not open")
+            if connection.execute(select(ROUNDS.c.round).where(_is_open(answer.counted_in))).one_or_none() is None:
+                raise RoundClosedError(f"round {answer.counted_in} is not open")
             connection.execute(UPDATES.insert().values(**_columns(answer), received_at=self._wall_clock()))
             return answer
 
@@ -209,21 +214,31 @@ class Store:
         return None if row is None else _answer(row)
 
     def updates(self, round_id: int | None = None) -> tuple[Answer, ...]:
-        """Answers of one round, or of all, in the order in which they were stored."""
+        """Answers that counted in one round, or all, in the order in which they were stored."""
         query = select(UPDATES).order_by(UPDATES.c.id)
         with self._reading() as connection:
             rows = connection.execute(
-                query if round_id is None else query.where(UPDATES.c.round == round_id)
+                query if round_id is None else query.where(UPDATES.c.counted_in == round_id)
             ).mappings()
             return tuple(_answer(row) for row in rows)
 
-    def counts(self, by: Literal["round", "device"]) -> dict[int | str, tuple[int, int]]:
-        """Updates accepted and refused, per round or per device."""
+    def counts(self, by: Literal["counted_in", "device"]) -> dict[int | str, Counts]:
+        """What became of updates, per round that they counted in or per device."""
         column = UPDATES.c[by]
         accepted = func.sum(case((UPDATES.c.accepted, 1), else_=0))
+        stale = func.sum(case((UPDATES.c.accepted & (UPDATES.c.staleness > 0), 1), else_=0))
         with self._reading() as connection:
-            rows = connection.execute(select(column, accepted, func.count()).group_by(column))
-            return {key: (yes, total - yes) for key, yes, total in rows}
+            rows = connection.execute(select(column, accepted, func.count(), stale).group_by(column))
+            return {key: Counts(yes, total - yes, old) for key, yes, total, old in rows}
+
+    def refusals(self) -> dict[str, str]:
+        """Why the last answer of each device that was refused, profile or update, was refused."""
+        reasons: dict[str, str] = {}
+        with self._reading() as connection:
+            for table in (PROFILES, UPDATES):
+                query = select(table.c.device, table.c.reason).where(~table.c.accepted).order_by(table.c.id)
+                reasons.update((device, reason) for device, reason in connection.execute(query))
+        return reasons
 
     def add_profile(self, answer: Answer) -> Answer:
         """Store a board's profile; return it, or the one stored before: a board profiles once."""
@@ -232,21 +247,21 @@ class Store:
                 connection.execute(select(PROFILES).where(PROFILES.c.device == answer.device)).mappings().one_or_none()
             )
             if row is not None:
-                return _answer({**row, "round": 0})
-            columns = {key: value for key, value in _columns(answer).items() if key != "round"}
+                return _profile(row)
+            columns = {key: value for key, value in _columns(answer).items() if key not in _NO_ROUND}
             connection.execute(PROFILES.insert().values(**columns, received_at=self._wall_clock()))
             return answer
 
     def profile_of(self, device: str) -> Answer | None:
         with self._reading() as connection:
             row = connection.execute(select(PROFILES).where(PROFILES.c.device == device)).mappings().one_or_none()
-        return None if row is None else _answer({**row, "round": 0})
+        return None if row is None else _profile(row)
 
     def profiles(self) -> tuple[Answer, ...]:
         """In the order in which they were stored."""
         with self._reading() as connection:
             rows = connection.execute(select(PROFILES).order_by(PROFILES.c.id)).mappings()
-            return tuple(_answer({**row, "round": 0}) for row in rows)
+            return tuple(map(_profile, rows))
 
     def put_report(self, report: StoredReport) -> None:
         """Store a report in place of the device's last one of the same kind and version."""
@@ -278,10 +293,11 @@ class Store:
             )
 
     def live_digests(self) -> frozenset[str]:
-        """Digests of all blobs that are still needed: versions, open rounds' updates, and profiles before version 1."""
+        """Digests of all blobs that are still needed: versions, what counts in open rounds, and profiles before
+        version 1."""
         with self._reading() as connection:
             digests = set(connection.execute(select(VERSIONS.c.digest)).scalars())
-            joined = select(UPDATES.c.digest).join(ROUNDS, UPDATES.c.round == ROUNDS.c.round)
+            joined = select(UPDATES.c.digest).join(ROUNDS, UPDATES.c.counted_in == ROUNDS.c.round)
             needed = ROUNDS.c.state.in_(OPEN_STATES) & UPDATES.c.accepted
             digests |= set(connection.execute(joined.where(needed)).scalars())
             if connection.execute(select(func.count()).select_from(VERSIONS)).scalar_one() == 0:
@@ -312,6 +328,10 @@ def _columns(answer: Answer) -> dict[str, Any]:
 
 def _answer(row: Mapping[Any, Any]) -> Answer:
     return Answer(**{name: row[name] for name in Answer.__slots__})
+
+
+def _profile(row: Mapping[Any, Any]) -> Answer:
+    return _answer({**row, **_NO_ROUND})
 
 
 def _same_answer(stored: Answer, answer: Answer) -> Answer:

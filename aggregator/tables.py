@@ -80,9 +80,12 @@ UPDATES = Table(
     SCHEMA,
     Column("id", Integer, primary_key=True),
     Column("round", Integer, ForeignKey("rounds.round"), nullable=False),
+    Column("counted_in", Integer, nullable=False),
+    Column("staleness", Integer, nullable=False),
     *_answer_columns(),
     UniqueConstraint("round", "device"),
 )
+"""`round` is the one that the update was trained for, `counted_in` the one that was open when it came."""
 
 PROFILES = Table(
     "profiles",
@@ -113,7 +116,18 @@ REPORTS = Table(
 )
 """The last report of each kind that is worth keeping, per device and version."""
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all,)
+
+def _late_updates(connection: Connection) -> None:
+    """Updates may count in a later round than their own. Those that are there counted in their own."""
+    columns = {row.name for row in connection.execute(text("PRAGMA table_info(updates)"))}
+    if "counted_in" in columns:  # a new database: `create_all` knows them
+        return
+    for column in ("counted_in", "staleness"):
+        connection.execute(text(f"ALTER TABLE updates ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"))
+    connection.execute(text("UPDATE updates SET counted_in = round"))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all, _late_updates)
 """Step i leads from schema version i to i + 1. A step that has shipped is never edited."""
 
 

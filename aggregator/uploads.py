@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from wire.base_files import file_digest
@@ -107,12 +108,12 @@ class Uploads:
         path.unlink(missing_ok=True)
         return self.take(device, 0, _UNKNOWN, 0)
 
-    def sweep(self, round_id: int | None) -> int:
-        """Remove all but those of round `round_id`; the number removed."""
+    def sweep(self, rounds: Collection[int]) -> int:
+        """Remove all but those of these rounds; the number removed."""
         removed = 0
         for path in self._folder.iterdir():
             match = _PART.match(path.name)
-            if match is None or int(match["round"]) != round_id:
+            if match is None or int(match["round"]) not in rounds:
                 path.unlink()
                 self._holders.pop(path, None)
                 removed += 1

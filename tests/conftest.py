@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from tests.fake_clock import FakeClock
 from tests.runs import TINY_T5
@@ -23,6 +24,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Test files run side by side, one for each processor: torch's threads would wait for each other as well.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# How long an example takes says nothing here: machines are shared.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.merge.sums import contribution, profile_contribution
-from aggregator.screen import B_FACTOR, MAX_B_RMS, MIN_COHORT, SKETCH_FACTOR, Sizes, screen, screen_profile, sizes
+from aggregator.merge.contribution import profile_contribution
+from aggregator.merge.state import F32, Factors
+from aggregator.merge.sums import Contribution
+from aggregator.screen import LIMITS, MIN_COHORT, Size, Sizes, screen, screen_profile, sizes, too_large
 from wire.manifest import manifest_digest
 from wire.messages import NamedTensor, Profile, Tensor, Update, UpdatePart, Weight
 from wire.tensors import pack
@@ -64,12 +66,12 @@ def profile(**changes: Any) -> Profile:
     return Profile(**{**fields, **changes})
 
 
-def judged(one: Update, cohort: tuple[Sizes, ...] = (), **changes: Any) -> str | None:
-    return screen(one, Run(), **{"round_id": 3, "version": 2, "sketch": True, "cohort": cohort, **changes})
+def judged(one: Update, **changes: Any) -> str | None:
+    return screen(one, Run(), **{"round_id": 3, "version": 2, "sketch": True, **changes})
 
 
-def with_nan(rank: int = 4) -> Tensor:
-    good = pack(np.ones((48, rank)), "fp32")
+def with_nan(columns: int = 4, rows: int = 48) -> Tensor:
+    good = pack(np.ones((rows, columns)), "fp32")
     return msgspec.structs.replace(good, data=good.data[:-4] + np.float32(np.nan).tobytes())
 
 
@@ -99,7 +101,7 @@ def test_honest_updates_and_profiles_pass() -> None:
         ({"parts": (UpdatePart(name=Q, b=part(Q).b, sketch=pack(np.ones((7, 64)), "fp32")),)}, Q),
         ({"parts": (UpdatePart(name=Q, b=part(Q).b, sketch=pack(np.ones((8, 48)), "fp32")),)}, Q),
         ({"parts": (UpdatePart(name=Q, b=with_nan()), part(WI))}, Q),
-        ({"parts": (part(Q), part(WI, size=10 * MAX_B_RMS))}, WI),
+        ({"parts": (part(Q, sketch=None), UpdatePart(name=WI, b=part(WI).b, a=pack(np.ones((4, 64)), "fp32")))}, WI),
     ],
 )
 def test_updates_that_do_not_fit_are_refused(changes: dict[str, Any], named: str) -> None:
@@ -119,7 +121,7 @@ def test_updates_that_do_not_fit_are_refused(changes: dict[str, Any], named: str
         ({"n_examples": 10**6 + 1}, "1000001 examples"),
         ({"sketches": profile().sketches[::-1]}, "order"),
         ({"sketches": (NamedTensor(name=Q, tensor=pack(np.ones((8, 65)), "fp32")),)}, Q),
-        ({"sketches": (NamedTensor(name=Q, tensor=pack(np.full((8, 64), 1e9), "fp32")),)}, Q),
+        ({"sketches": (NamedTensor(name=Q, tensor=with_nan(64, rows=8)),)}, Q),
     ],
 )
 def test_profiles_that_do_not_fit_are_refused(changes: dict[str, Any], named: str) -> None:
@@ -147,49 +149,154 @@ def test_a_sketch_that_nobody_asked_for_is_refused() -> None:
     assert judged(update(), sketch=False) is not None
 
 
-def test_an_update_far_above_the_cohort_is_refused() -> None:
-    """A lone huge update is refused once there is a cohort to compare with, and not before; its tensor is named."""
-    huge = update(parts=(part(Q), part(WI, size=100 * B_FACTOR)))
-    usual = Sizes(b=1.0, sketch=1.0)
+def test_factors_are_those_that_the_round_trains() -> None:
+    """A where the round trains it, of the same rank as B or alone; missing, unasked or not finite ones are named."""
+    a, no_b = pack(np.ones((4, 64)), "fp32"), pack(np.ones((48, 0)), "fp32")
+    both, alone = UpdatePart(name=Q, b=part(Q).b, a=a), UpdatePart(name=Q, b=no_b, a=a)
 
-    reason = judged(huge, (usual,) * MIN_COHORT)
+    assert judged(update(parts=(both,)), trains="both") is None
+    assert judged(update(parts=(alone,)), trains="a") is None
+    for sent, trains in (
+        (both, "b"),
+        (both, "a"),
+        (alone, "both"),
+        (part(Q), "a"),
+        (UpdatePart(name=Q, b=no_b, a=with_nan(64, rows=4)), "a"),
+    ):
+        assert Q in (judged(update(parts=(sent,)), trains=trains) or "")
+
+
+def test_where_a_run_sets_the_rank_every_weight_has_it() -> None:
+    """Of one more, one fewer or none there is a sentence, before anything is merged; narrow weights have what they
+    can."""
+    sixes = (part(Q, rank=6), part(WI, rank=6))
+
+    assert judged(update(parts=sixes), rank=6) is None
+    assert judged(update(parts=(part(Q, rank=8), part(WI, rank=8))), rank=99) is None
+    for parts in (sixes[:1], (part(Q, rank=5), sixes[1]), (sixes[0], part(WI, rank=7))):
+        assert "rank" in (judged(update(parts=parts), rank=6) or "")
+
+
+# --- sizes ---------------------------------------------------------------------------------------------------------
+
+
+def rows(rank: int, n: int = 64) -> F32:
+    """Orthonormal ones (rank, n)."""
+    drawn: F32 = np.linalg.qr(np.random.default_rng(4).standard_normal((n, rank)))[0].T.astype(np.float32)
+    return drawn
+
+
+def changing(size: float, rank: int = 4, **others: Any) -> Contribution:
+    """A board whose B is constant on orthonormal rows, from zero."""
+    strands = {name: Factors(np.full((m, rank), size, np.float32), rows(rank)) for name, (m, _) in SIDES.items()}
+    return Contribution(weight=1, strands=strands, **others)
+
+
+USUAL: Sizes = {"change": Size(1.0, 1.0), "B": Size(1.0, 1.0), "A": Size(0.1, 0.1), "sketches": Size(1.0, 1.0)}
+
+
+def test_an_update_far_above_the_cohort_is_refused() -> None:
+    """A lone huge update is refused once there is a cohort to compare with, and not before; its weight is named."""
+    huge = changing(1.0)
+    huge = replace(huge, strands={**huge.strands, WI: Factors(huge.strands[WI].b * 1e2, huge.strands[WI].a)})
+
+    reason = too_large(huge, (USUAL,) * MIN_COHORT)
 
     assert reason is not None
-    assert WI in reason
-    assert judged(huge, (usual,) * (MIN_COHORT - 1)) is None
-    assert judged(update(), (usual,) * MIN_COHORT) is None
+    assert WI in reason and "change" in reason
+    assert too_large(huge, (USUAL,) * (MIN_COHORT - 1)) is None
+    assert too_large(changing(1.0), (USUAL,) * MIN_COHORT) is None
+
+
+def test_one_weight_cannot_hide_among_many() -> None:
+    """A board that puts all it has into one weight is refused, though its size over all weights is usual."""
+    honest = {f"w{i}": Factors(np.full((48, 4), 1.0, np.float32), rows(4)) for i in range(400)}
+    poisoned = {**honest, "w7": Factors(np.full((48, 4), 15.0, np.float32), rows(4))}
+    added = Contribution(weight=1, strands=poisoned)
+
+    assert sizes(added)["change"].whole < 2
+    assert "w7" in (too_large(added, (USUAL,) * MIN_COHORT) or "")
+
+
+def test_sizes_are_of_what_was_changed() -> None:
+    """Where a board began at a large adapter and moved it a little, the little counts; A that moved counts as well."""
+    b, a = np.full((48, 4), 5.0, np.float32), rows(4)
+    start = {Q: Factors(b, a)}
+
+    moved_b = Contribution(weight=1, strands={Q: Factors(b + np.float32(0.25), a)}, start=start)
+    moved_a = Contribution(weight=1, strands={Q: Factors(b, a * np.float32(1.5))}, start=start, trains="a")
+
+    assert sizes(moved_b)["change"].whole == pytest.approx(0.25, rel=1e-5)
+    assert sizes(moved_a)["change"].whole == pytest.approx(2.5, rel=1e-5)
+    assert sizes(Contribution(weight=1, strands=start, start=start))["change"].whole == 0
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_no_board_gains_by_moving_size_between_factors(scale: float) -> None:
+    """The change is that of the product; where A is trained, factors that are absurd one by one are refused as well."""
+    honest = changing(1.0, trains="both")
+    strands = {name: Factors(s.b * np.float32(scale), s.a / np.float32(scale)) for name, s in honest.strands.items()}
+    scaled = replace(honest, strands=strands)
+
+    assert sizes(scaled)["change"].whole == pytest.approx(1.0, rel=1e-5)
+    reason = too_large(scaled, (USUAL,) * MIN_COHORT)
+    assert (reason is None) == (scale == 1.0)
+
+
+def test_sizes_are_those_of_dense_matrices() -> None:
+    """‖B·A − B₀·A₀‖_F over the square root of the number of values in B, also where both factors have moved."""
+    rng = np.random.default_rng(8)
+    b, b_0 = (rng.standard_normal((48, 3)).astype(np.float32) for _ in range(2))
+    a, a_0 = (rng.standard_normal((3, 64)).astype(np.float32) for _ in range(2))
+
+    found = sizes(Contribution(weight=1, strands={Q: Factors(b, a)}, start={Q: Factors(b_0, a_0)}, trains="both"))
+
+    dense = b.astype(np.float64) @ a - b_0.astype(np.float64) @ a_0
+    assert found["change"].whole == pytest.approx(np.linalg.norm(dense) / b.size**0.5, rel=1e-5)
+    assert found["B"].peak == pytest.approx(np.linalg.norm(b) / b.size**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(("size", "named"), [(10 * LIMITS["change"].most, Q), (1e30, Q)])
+def test_there_is_a_limit_without_a_cohort(size: float, named: str) -> None:
+    """Of changes and of sketches, also where their squares are beyond float32."""
+    sketch = np.full((8, 64), 1e9, np.float32)
+
+    assert named in (too_large(Contribution(weight=1, strands={Q: changing(size).strands[Q]})) or "")
+    assert WI in (too_large(Contribution(weight=1, sketches={WI: sketch})) or "")
 
 
 def test_a_huge_sketch_is_refused() -> None:
     """One board's sketch may not own the basis, in updates as in profiles."""
-    usual = (Sizes(b=1.0, sketch=0.5 / SKETCH_FACTOR),) * MIN_COHORT
+    small = 0.5 / LIMITS["sketches"].factor
+    other: Sizes = {"sketches": Size(small, small)}
+    cohort = (other,) * MIN_COHORT
 
-    assert "sketches" in (judged(update(), usual) or "")
-    assert "sketches" in (screen_profile(profile(), Run(), cohort=usual) or "")
+    assert "sketches" in (too_large(profile_contribution(profile()), cohort) or "")
+    assert "sketches" in (too_large(changing(1.0, sketches={Q: np.ones((8, 64), np.float32)}), cohort) or "")
 
 
 def test_one_liar_does_not_move_the_limit() -> None:
     """The median, not the mean: one accepted outlier in the cohort changes nothing for the next."""
-    cohort = (Sizes(b=1.0, sketch=None),) * 3 + (Sizes(b=900.0, sketch=None),)
+    liar: Sizes = {"change": Size(900.0, 900.0)}
+    cohort = (USUAL, USUAL, USUAL, liar)
 
-    assert judged(update(parts=(part(Q, size=2 * B_FACTOR),)), cohort) is not None
-    assert judged(update(parts=(part(Q, size=0.9 * B_FACTOR),)), cohort) is None
+    assert too_large(changing(2 * LIMITS["change"].factor), cohort) is not None
+    assert too_large(changing(0.9 * LIMITS["change"].factor), cohort) is None
 
 
 def test_a_cohort_of_zeros_refuses_nobody() -> None:
     """Boards whose first updates are zero must not shut out those that learn."""
-    assert judged(update(), (Sizes(b=0.0, sketch=0.0),) * 5) is None
+    zero: Sizes = {"change": Size(0.0, 0.0)}
+
+    assert too_large(changing(1.0), (zero,) * 5) is None
 
 
-@given(st.integers(1, 8), st.floats(0.01, 100), st.sampled_from(["fp32", "bf16", "int8"]))
+@given(st.integers(1, 8), st.floats(0.01, 100))
 @settings(max_examples=40, deadline=None)
-def test_size_does_not_depend_on_rank(rank: int, size: float, dtype: Any) -> None:
+def test_size_does_not_depend_on_rank(rank: int, size: float) -> None:
     """A board with more strands sends more values, not larger ones: sizes are means over values."""
-    b = pack(np.full((48, rank), size), dtype)
-    one = contribution(update(parts=(UpdatePart(name=Q, b=b),)))
+    found = sizes(changing(size, rank))
 
-    found = sizes(one)
-
-    assert found.b == pytest.approx(size, rel=0.01)
-    assert found.sketch is None
-    assert sizes(profile_contribution(profile())) == Sizes(b=None, sketch=1.0)
+    assert found["change"].whole == pytest.approx(size, rel=1e-4)
+    assert found.keys() == {"change"}
+    assert sizes(profile_contribution(profile())) == {"sketches": Size(1.0, 1.0, Q)}

@@ -10,6 +10,7 @@ from aggregator.app_keys import BASE_FILES, BASE_FOLDER, RUN, UPLOADS
 from aggregator.bodies import answer, check_media, offset_header, receive, send_file
 from aggregator.callers import board_of
 from aggregator.collection import PROFILING
+from aggregator.cuts import Held
 from aggregator.errors import CallError
 from aggregator.uploads import OffsetError
 from wire.codec import CONTENT_TYPE
@@ -29,7 +30,7 @@ async def upload_offset(request: web.Request) -> web.Response:
     if stored is not None and stored.digest == digest:
         return web.Response(headers={**offset_header(stored.size_bytes), "Upload-Complete": "1"})
     if stored is None:
-        run.check_open(round_id)
+        run.asked(board.device, round_id)
     size = request.app[UPLOADS].size(board.device, round_id, digest)
     return web.Response(headers={**offset_header(size), "Upload-Complete": "0"})
 
@@ -42,7 +43,7 @@ async def upload(request: web.Request) -> web.Response:
     length, offset = _count(request, "Upload-Length"), _count(request, "Upload-Offset")
     if receipt := run.answered(board.device, round_id, digest):
         return answer(receipt, board)
-    run.check_open(round_id)
+    run.asked(board.device, round_id)
     _check_length(length, run.terms.largest_upload_bytes)
     if offset > length:
         raise CallError("bad_request", f"Upload-Offset {offset} lies behind Upload-Length {length}")
@@ -63,7 +64,7 @@ async def profile(request: web.Request) -> web.Response:
     check_media(request)
     if receipt := run.answered(board.device, PROFILING, None):
         return answer(receipt, board)
-    run.check_open(PROFILING)
+    run.asked(board.device, PROFILING)
     length = request.content_length
     if length is None:
         raise CallError("bad_request", "a profile needs a Content-Length", status=411)
@@ -77,13 +78,14 @@ async def profile(request: web.Request) -> web.Response:
 
 
 async def adapter(request: web.Request) -> web.StreamResponse:
-    """`GET /v1/adapters/{version}?ranks=8.4.0`."""
+    """`GET /v1/adapters/{version}?ranks=8.4.0`, and `&have=3&had=8.2.0` of a board that holds version 3 at those ranks;
+    `had` may be left out where it is the same as `ranks`."""
     board, run = board_of(request), request.app[RUN]
-    text = request.query.get("ranks", "")
-    if len(text) > _MAX_RANKS_CHARS or not re.fullmatch(r"\d{1,3}(\.\d{1,3})*", text, re.ASCII):
-        raise CallError("bad_request", "ranks must be numbers with dots between, one per weight", "Such as ranks=8.4.0")
-    ranks = tuple(int(rank) for rank in text.split("."))
-    cut = await run.adapter(_whole(request, "version"), ranks)
+    ranks = _ranks(request, "ranks")
+    held = None
+    if "have" in request.query:
+        held = Held(_number("have", request.query["have"]), _ranks(request, "had") if "had" in request.query else ranks)
+    cut = await run.adapter(_whole(request, "version"), ranks, held)
     if any(ranks):  # an evaluation asks for the context alone, and says nothing about the plan
         board.ranks = ranks
     return await send_file(request, cut.path, cut.digest, CONTENT_TYPE, board)
@@ -122,8 +124,19 @@ def _round(request: web.Request) -> int:
     return number
 
 
+def _ranks(request: web.Request, name: str) -> tuple[int, ...]:
+    text = request.query.get(name, "")
+    if len(text) > _MAX_RANKS_CHARS or not re.fullmatch(r"\d{1,3}(\.\d{1,3})*", text, re.ASCII):
+        message = f"{name} must be numbers with dots between, one per weight"
+        raise CallError("bad_request", message, f"Such as {name}=8.4.0")
+    return tuple(int(rank) for rank in text.split("."))
+
+
 def _whole(request: web.Request, name: str) -> int:
-    text = request.match_info[name]
+    return _number(name, request.match_info[name])
+
+
+def _number(name: str, text: str) -> int:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
         raise CallError("bad_request", f"{name} {text[:40]!r} is not a number")
     return int(text)

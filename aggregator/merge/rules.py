@@ -6,8 +6,22 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from aggregator.merge import braid
+from aggregator.merge import (
+    braid,
+    delta,
+    fedavg,
+    fedsvd,
+    ffa,
+    flexlora,
+    flora,
+    fresh,
+    hetlora,
+    rank_partitioned,
+    rolora,
+)
+from aggregator.merge.facts import Facts
 from aggregator.merge.state import AdapterState
+from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
 from wire.messages import AdapterPart, Dtype
 
@@ -29,23 +43,38 @@ class Rule(Protocol[T]):
     for the same updates in the same order.
     """
 
+    @property
+    def FACTS(self) -> Facts:
+        """What boards and the rest of the server must know of the rule."""
+
     def first_basis(self, state: AdapterState, total: T, *, max_rank: int, seed: int) -> AdapterState:
         """Version 1, from version 0 and the profiles that were folded. Where these have scores, every weight keeps its
         own in `WeightState.score`, and `values` follow it in this version and in each that has new sketches."""
 
     def cut(self, state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
-        """What a board that trains at these ranks (manifest order) is sent of a version."""
+        """Open a round: what a board that trains at these ranks (manifest order) is sent of a version. Where every rank
+        is 0, that is the whole global adapter as context, to evaluate."""
 
     def fold(self, total: T | None, added: Contribution) -> T:
         """A round, or the profiles, with one more accepted board; None before the first."""
 
-    def merge(self, state: AdapterState, total: T, *, server_rank: int, max_rank: int, eta: float) -> AdapterState:
+    def merge(self, state: AdapterState, total: T, settings: MergeSettings) -> AdapterState:
         """The next version. Raises ValueError or LinAlgError where there is none, which abandons the round."""
 
 
 RULES: Mapping[str, Rule[Any]] = MappingProxyType(
     {
         "braid": braid,
+        "fresh": fresh,
+        "delta": delta,
+        "flexlora": flexlora,
+        "flora": flora,
+        "hetlora": hetlora,
+        "fedavg": fedavg,
+        "rank-partitioned": rank_partitioned,
+        "ffa": ffa,
+        "fedsvd": fedsvd,
+        "rolora": rolora,
     }
 )
 """By their names in run.toml (`merge.rule`)."""

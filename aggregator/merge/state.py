@@ -27,6 +27,41 @@ F64: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """A low-rank matrix b·a."""
+
+    b: F32  # (m, r)
+    a: F32  # (r, n)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """What a server optimiser remembers of one weight's changes: a running sum or mean, and a mean of their squares.
+
+    Arrays become read-only. Raises ValueError where shapes or dtypes do not fit each other.
+    """
+
+    first: Factors
+    second: F32 | None = None  # (m, n); None for an optimiser without squares
+
+    def __post_init__(self) -> None:
+        b, a = _read_only(self.first.b), _read_only(self.first.a)
+        second = None if self.second is None else _read_only(self.second)
+        arrays = [array for array in (b, a, second) if array is not None]
+        if any(array.dtype != np.float32 or array.ndim != 2 for array in arrays) or b.shape[1] != len(a):
+            raise ValueError("a first moment is b (m, s) and a (s, n) in float32, and so is a second one")
+        if second is not None and second.shape != self.shape:
+            raise ValueError(f"a second moment of shape {second.shape} does not fit a first one of {self.shape}")
+        object.__setattr__(self, "first", Factors(b, a))
+        object.__setattr__(self, "second", second)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n) of the weight."""
+        return len(self.first.b), self.first.a.shape[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class WeightState:
     """One weight W (m × n): its global adapter W_g = context_b·context_a, and the basis boards train on next.
 
@@ -40,6 +75,7 @@ class WeightState:
     basis: F32  # (R, n), orthonormal rows ordered by value
     values: F64  # (R,), descending
     score: float | None = None  # None: the run ranks by sketches alone
+    moments: Moments | None = None  # None: no optimiser, or nobody has trained it yet
 
     def __post_init__(self) -> None:
         for field, dtype, dimensions in _FIELDS:
@@ -53,6 +89,8 @@ class WeightState:
             raise ValueError(f"context_b, context_a, basis and values do not fit each other: shapes {shapes}")
         if self.score is not None and not 0 <= self.score < math.inf:
             raise ValueError(f"a score is at least 0 and finite, not {self.score}")
+        if self.moments is not None and self.moments.shape != self.shape:
+            raise ValueError(f"moments of shape {self.moments.shape} do not fit a {self.shape} weight")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -101,13 +139,22 @@ def strand_values(state: AdapterState) -> tuple[tuple[float, ...], ...]:
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """A read-only view; the argument's own flag stays as it was."""
-    view: NDArray[Any] = array.view()
+    """A read-only view in C order, as a state that is read back has it: BLAS rounds by how an array lies in memory.
+
+    The argument's own flag stays as it was.
+    """
+    view: NDArray[Any] = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
 
 
 # --- on disk -------------------------------------------------------------------------------------------------------
+
+
+class _StoredMoments(Message, frozen=True, kw_only=True):
+    first_b: Tensor
+    first_a: Tensor
+    second: Tensor | None
 
 
 class _StoredWeight(Message, frozen=True, kw_only=True):
@@ -117,6 +164,7 @@ class _StoredWeight(Message, frozen=True, kw_only=True):
     basis: Tensor
     values: Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_RANK)]
     score: NonNegative | None
+    moments: _StoredMoments | None
 
 
 class _StoredState(Message, frozen=True, kw_only=True):
@@ -125,8 +173,8 @@ class _StoredState(Message, frozen=True, kw_only=True):
     weights: Annotated[tuple[_StoredWeight, ...], Meta(max_length=MAX_WEIGHTS)]
 
 
-_MAGIC = b"braid-state-2\n"
-_OLD_MAGIC = b"braid-state-1\n"  # without scores
+_MAGIC = b"braid-state-3\n"
+_OLD_MAGICS = (b"braid-state-1\n", b"braid-state-2\n")  # without scores, without moments
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -141,7 +189,7 @@ def encode_state(state: AdapterState) -> bytes:
 def decode_state(data: bytes) -> AdapterState:
     """What `encode_state` wrote, bit for bit. Raises WireError if the bytes are damaged or of another format."""
     start = len(_MAGIC) + _DIGEST_BYTES
-    if data.startswith(_OLD_MAGIC):
+    if data.startswith(_OLD_MAGICS):
         raise WireError("the adapter state was written by an older Braid: finish the run with that, or begin a new one")
     if not data.startswith(_MAGIC):
         raise WireError("this is no adapter state of a format that this version of Braid reads")
@@ -164,6 +212,15 @@ def _stored(name: str, weight: WeightState) -> _StoredWeight:
         basis=pack(weight.basis, "fp32"),
         values=tuple(weight.values.tolist()),
         score=weight.score,
+        moments=None if weight.moments is None else _stored_moments(weight.moments),
+    )
+
+
+def _stored_moments(moments: Moments) -> _StoredMoments:
+    return _StoredMoments(
+        first_b=pack(moments.first.b, "fp32"),
+        first_a=pack(moments.first.a, "fp32"),
+        second=None if moments.second is None else pack(moments.second, "fp32"),
     )
 
 
@@ -174,4 +231,10 @@ def _restored(stored: _StoredWeight) -> WeightState:
         basis=unpack(stored.basis),
         values=np.array(stored.values, np.float64),
         score=stored.score,
+        moments=None if stored.moments is None else _restored_moments(stored.moments),
     )
+
+
+def _restored_moments(stored: _StoredMoments) -> Moments:
+    first = Factors(unpack(stored.first_b), unpack(stored.first_a))
+    return Moments(first, None if stored.second is None else unpack(stored.second))

@@ -1,107 +1,105 @@
-"""What one board adds to a round, and the plain sums of it that linear rules keep: Σ n_k·pad(B_k) and Σ n_k·Y_k.
+"""What one board adds to a round, and what rules keep of a round while updates arrive: running sums, nothing per board.
 
 Of the profiles' scores as well: Σ n_k·(share of each weight in the scores of board k).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypedDict
 
 import numpy as np
 
-from aggregator.merge.state import F32, F64
-from wire.messages import NamedTensor, Profile, Update
-from wire.tensors import unpack
+from aggregator.merge.products import ProductSum, add, factors
+from aggregator.merge.state import F32, F64, AdapterState, Factors, WeightState
+from wire.messages import Trains
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contribution:
     """What one board adds to a round. Names are weights; those it did not train, sketch or score are absent.
 
-    `shares`: what part of the board's importance each weight has, in sum 1. Only a profile has them, and only in a run
-    whose importance is a score.
+    `weight`: how much the board counts beside others; its example count, less where something speaks against it, and
+    more than 0 (ValueError): a board that is not to count is left out.
+    `strands`: B (m, r) and A (r, n) as the board left them, whichever of the two it trained. `start`: what it began
+    with, as it was sent; a weight without one began at B = 0. `staleness`: how many versions have been published
+    since the one it was trained on. `shares`: what part of the board's importance each weight has, in sum 1. Only a
+    profile has them, and only in a run whose importance is a score.
     """
 
-    n_examples: int
-    b: Mapping[str, F32]  # (m, r)
-    sketches: Mapping[str, F32]  # (R, n)
+    weight: float
+    strands: Mapping[str, Factors] = field(default_factory=dict)
+    start: Mapping[str, Factors] = field(default_factory=dict)
+    sketches: Mapping[str, F32] = field(default_factory=dict)  # (R, n)
     shares: Mapping[str, float] = field(default_factory=dict)
+    trains: Trains = "b"
+    staleness: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"a board counts for more than 0 and finitely much, not {self.weight}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RoundSum:
-    """Running plain sums of a round: Σ n_k·pad(B_k), Σ n_k·Y_k, Σ n_k·share_k, Σ n_k and how many boards.
+class Gathered:
+    """Running plain sums of what every rule needs: Σ w_k, how many boards, Σ w_k·Y_k and Σ w_k·share_k.
 
     float64: a bf16 value times an example count is exact in it, and sums of a thousand nearly so; the order in which
-    boards arrive, or a restart that folds them again, then changes nothing that float32 can show. B is as wide as the
-    largest rank folded so far. Memory does not depend on the number of boards.
+    boards arrive, or a restart that folds them again, then changes nothing that float32 can show. Memory does not
+    depend on the number of boards.
     """
 
-    n_examples: int
-    n_updates: int
-    b: Mapping[str, F64]  # (m, largest r so far)
-    sketches: Mapping[str, F64]  # (R, n)
+    weight: float = 0.0
+    n_updates: int = 0
+    sketches: Mapping[str, F64] = field(default_factory=dict)  # (R, n)
     shares: Mapping[str, float] = field(default_factory=dict)
 
-
-def contribution(update: Update) -> Contribution:
-    """The arrays of a screened update. Raises WireError where a value is not finite."""
-    trained = {part.name: unpack(part.b) for part in update.parts if part.b.shape[1] > 0}
-    sketches = {part.name: unpack(part.sketch) for part in update.parts if part.sketch is not None}
-    return Contribution(n_examples=update.n_examples, b=trained, sketches=sketches)
-
-
-def profile_contribution(profile: Profile) -> Contribution:
-    """The sketches of a screened profile, weighted as in a round, and its scores as shares of their sum.
-
-    Raises WireError where a value is not finite.
-    """
-    sketches = _arrays(profile.sketches)
-    return Contribution(n_examples=profile.n_examples, b={}, sketches=sketches, shares=_shares(profile))
+    def check_names(self, state: AdapterState, *others: Mapping[str, object]) -> None:
+        """Raise ValueError for a sum without weight, or one of names that the state (or any of `others`) lacks."""
+        if not self.weight > 0:
+            raise ValueError("a round without examples cannot be merged")
+        names = set(self.sketches) | set(self.shares) | {name for other in others for name in other}
+        if unknown := sorted(names - set(state.weights)):
+            raise ValueError(f"{unknown[0]!r} is no weight of this run ({len(unknown)} such)")
 
 
-def _shares(profile: Profile) -> dict[str, float]:
-    """A board says what part each weight has: whatever the scale of its scores, it cannot drown the other boards."""
-    if not profile.scores:
-        return {}
-    total = sum(profile.scores)
-    names = (named.name for named in profile.sketches)
-    return {name: score / total for name, score in zip(names, profile.scores, strict=True)}
+class GatheredFields(TypedDict):
+    """The fields of a Gathered, for those who have more."""
+
+    weight: float
+    n_updates: int
+    sketches: Mapping[str, F64]
+    shares: Mapping[str, float]
 
 
-def _arrays(tensors: Iterable[NamedTensor]) -> dict[str, F32]:
-    return {named.name: unpack(named.tensor) for named in tensors}
+def gather(total: Gathered, added: Contribution) -> GatheredFields:
+    """What every rule sums, with one more board. Neither argument changes."""
+    return {
+        "weight": total.weight + added.weight,
+        "n_updates": total.n_updates + 1,
+        "sketches": _with_arrays(total.sketches, added.sketches, added.weight),
+        "shares": _with_shares(total.shares, added),
+    }
 
 
-def fold(total: RoundSum | None, added: Contribution) -> RoundSum:
-    """The sums with one more board. Neither argument changes; the order of boards does not matter to rounding."""
-    before = total or RoundSum(n_examples=0, n_updates=0, b={}, sketches={})
-    return RoundSum(
-        n_examples=before.n_examples + added.n_examples,
-        n_updates=before.n_updates + 1,
-        b=_folded(before.b, added.b, added.n_examples),
-        sketches=_folded(before.sketches, added.sketches, added.n_examples),
-        shares=_folded_shares(before.shares, added),
-    )
-
-
-def _folded(sums: Mapping[str, F64], blocks: Mapping[str, F32], weight: int) -> Mapping[str, F64]:
+def _with_arrays(sums: Mapping[str, F64], arrays: Mapping[str, F32], weight: float) -> Mapping[str, F64]:
     result = dict(sums)
-    for name, block in blocks.items():
-        result[name] = _sum_padded(sums.get(name), block, weight)
+    for name, array in arrays.items():
+        result[name] = sum_padded(sums.get(name), array, weight)
     return MappingProxyType(result)
 
 
-def _folded_shares(sums: Mapping[str, float], added: Contribution) -> Mapping[str, float]:
+def _with_shares(sums: Mapping[str, float], added: Contribution) -> Mapping[str, float]:
     result = dict(sums)
     for name, share in added.shares.items():
-        result[name] = result.get(name, 0.0) + added.n_examples * share
+        result[name] = result.get(name, 0.0) + added.weight * share
     return MappingProxyType(result)
 
 
-def _sum_padded(total: F64 | None, block: F32, weight: int) -> F64:
+def sum_padded(total: F64 | None, block: F32, weight: float) -> F64:
     """total (m, r) + weight·block (m, r'), the narrower one padded with zero columns."""
     scaled = block.astype(np.float64) * weight
     if total is None:
@@ -110,3 +108,46 @@ def _sum_padded(total: F64 | None, block: F32, weight: int) -> F64:
     result: F64 = wide.copy()
     result[:, : narrow.shape[1]] += narrow
     return result
+
+
+# --- rules whose boards train B on rows of one basis ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BasisSum(Gathered):
+    """And Σ w_k·pad(B_k) on the rows of the newest basis, as wide as the largest rank so far. Updates that were trained
+    on an older one are summed as products with the rows they were trained on."""
+
+    b: Mapping[str, F64] = field(default_factory=dict)  # (m, largest r so far)
+    stale: Mapping[str, ProductSum] = field(default_factory=dict)
+
+    def change(self, name: str, weight: WeightState) -> tuple[F64, F64] | None:
+        """The mean ΔW of a weight as factors, on the rows of its basis and those of older ones; None where nobody
+        trained it. Raises ValueError where B does not fit the basis."""
+        pieces = []
+        if name in self.b:
+            b = self.b[name]
+            rank = b.shape[1]
+            if rank > len(weight.basis) or len(b) != weight.shape[0]:
+                raise ValueError(
+                    f"B of shape {b.shape} does not fit basis {weight.basis.shape} of a {weight.shape} weight"
+                )
+            pieces.append((b / self.weight, weight.basis[:rank].astype(np.float64)))
+        if name in self.stale:
+            b, a = factors(self.stale[name])
+            pieces.append((b / self.weight, a))
+        if not pieces:
+            return None
+        return np.concatenate([b for b, _ in pieces], axis=1), np.concatenate([a for _, a in pieces])
+
+
+def fold_basis(total: BasisSum | None, added: Contribution) -> BasisSum:
+    """The sums with one more board. Neither argument changes; the order of boards does not matter to rounding."""
+    before = total or BasisSum()
+    b, stale = dict(before.b), dict(before.stale)
+    for name, product in added.strands.items():
+        if added.staleness:
+            stale[name] = add(stale.get(name), product, added.weight)
+        else:
+            b[name] = sum_padded(b.get(name), product.b, added.weight)
+    return BasisSum(**gather(before, added), b=MappingProxyType(b), stale=MappingProxyType(stale))

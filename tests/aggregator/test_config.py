@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.config import KEYS, Key, load, parse, template
+from aggregator.config import merge_settings
 from aggregator.errors import ConfigError
+from aggregator.keys import KEYS, Key, template
+from aggregator.merge.optimisers import OPTIMISERS
+from aggregator.runfile import load, parse
 
 GIVEN = {"model.path": "/base", "model.digest": "a" * 64}
 
@@ -25,6 +28,16 @@ def test_the_template_reads_back_as_the_defaults() -> None:
     for key in KEYS:
         assert f"# {key.help}" in text
     assert parse(template(GIVEN).replace("/base", "base"), Path("/srv/run.toml")).model_path == Path("/srv/base")
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_eta_0_is_the_optimisers_own_step(name: str) -> None:
+    """A run that names no eta takes the optimiser's; one that does takes that."""
+    own = merge_settings(parse(template({**GIVEN, "merge.optimiser": name}), Path("run.toml")))
+    named = merge_settings(parse(template({**GIVEN, "merge.optimiser": name, "merge.eta": 0.3}), Path("run.toml")))
+
+    assert (own.eta, own.optimiser) == (OPTIMISERS[name].eta, OPTIMISERS[name])
+    assert (named.eta, named.optimiser) == (0.3, OPTIMISERS[name])
 
 
 @settings(max_examples=50)
@@ -48,6 +61,12 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
         values |= {"train.batch": value, "train.micro_batch": value}
     if key.name in ("min_devices", "quorum"):
         values |= {"rounds.min_devices": value, "rounds.quorum": value}
+    if key.path == "merge.defence":
+        values |= {"rounds.min_devices": 10, "rounds.quorum": 10}
+    if key.path == "train.rank":
+        values["merge.max_rank"] = max(value, 1)
+    if key.path == "merge.rule":
+        values["train.rank"] = 1
 
     config = parse(template(values), Path("/srv/run.toml"))
 
@@ -71,7 +90,14 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
         ("[train]\nlearning_rate = 0", ["train.learning_rate = 0", "above 0"]),
         ("[train]\ntargets = []", ["train.targets", "one or more of"]),
         ('[train]\ntargets = ["q", "q"]', ["train.targets", "each once"]),
-        ('[merge]\nrule = "fedavg"', ["merge.rule = 'fedavg'", '"braid"']),
+        ('[merge]\nrule = "mean"', ["merge.rule = 'mean'", '"braid"']),
+        ('[merge]\nrule = "fedavg"', ["merge.rule = fedavg", "train.rank = 0"]),
+        ('[rounds]\nmode = "asynchronous"\nstaleness_limit = 0', ["rounds.staleness_limit = 0", "synchronous"]),
+        ('[rounds]\nmode = "asynchronous"\n[merge]\nrule = "flexlora"', ["merge.rule = flexlora", "braid"]),
+        ('[rounds]\nstaleness_limit = 3\n[merge]\nrule = "flexlora"', ["rounds.staleness_limit = 3", "braid"]),
+        ('[merge]\noptimiser = "sgd"', ["merge.optimiser = 'sgd'", '"none", "momentum", "nesterov"']),
+        ("[merge]\neta = -0.5", ["merge.eta = -0.5", "from 0 to 10"]),
+        ('[merge]\nrule = "flora"\noptimiser = "fedadam"', ["merge.rule = flora", "merge.optimiser to none"]),
         ("[train]\nbatch = 2", ["train.micro_batch = 4", "train.batch = 2"]),
         ('[train]\nimportance = "fedpipe"', ["train.importance = 'fedpipe'", '"sketch", "adalora"']),
         ('[run]\nname = "a\\u0007"', ["run.name", "control character"]),

@@ -25,6 +25,7 @@ async def test_a_run_merges_by_the_rule_that_it_names(
     """With a rule of other functions under the same name, what boards send and are sent goes through those alone."""
     cut_ranks: list[tuple[int, ...]] = []
     rule = SimpleNamespace(
+        FACTS=braid.FACTS,
         first_basis=braid.first_basis,
         cut=lambda state, ranks, dtype: (cut_ranks.append(tuple(ranks)), braid.cut(state, ranks, dtype))[1],
         fold=braid.fold,

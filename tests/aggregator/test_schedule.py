@@ -31,6 +31,7 @@ rules_ = st.builds(
     deadline_s=st.floats(1, 1000),
     grace_s=st.floats(0, 1000),
     profile_deadline_s=st.floats(1, 1000),
+    is_asynchronous=st.booleans(),
 )
 
 
@@ -76,6 +77,19 @@ def test_a_silent_board_holds_no_round_beyond_its_deadline(view: View, rules: Ru
     view = replace(view, phase="round", accepted=rules.quorum, since_s=now - rules.deadline_s - 1, until_s=None)
 
     assert isinstance(decide(view, rules, now).action, CloseRound)
+
+
+@given(views(), rules_, times)
+def test_an_asynchronous_round_closes_with_its_quorum_and_never_without(view: View, rules: Rules, now: float) -> None:
+    """Whoever is live, missing or late, and whatever the time is: the number of accepted updates alone decides."""
+    rules = replace(rules, is_asynchronous=True)
+    view = replace(view, phase="round")
+
+    action = decide(view, rules, now).action
+
+    assert isinstance(action, CloseRound) == (view.accepted >= rules.quorum)
+    if isinstance(action, Extend):
+        assert action.until_s > now
 
 
 def test_quorum_and_grace_close_a_round_before_its_deadline() -> None:

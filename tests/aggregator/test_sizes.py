@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aggregator.config import RunConfig, parse, template
+from aggregator.config import RunConfig
 from aggregator.errors import ConfigError
-from aggregator.merge.state import AdapterState, WeightState, encode_state
+from aggregator.keys import template
+from aggregator.merge.optimisers import OPTIMISERS
+from aggregator.merge.state import AdapterState, Factors, Moments, WeightState, encode_state
+from aggregator.runfile import parse
 from aggregator.sizes import check_sizes, state_bytes, update_bytes
 from wire.checks import basis_rank
 from wire.codec import encode
@@ -44,31 +47,51 @@ def test_a_run_that_outgrows_a_message_is_refused_with_the_setting_to_lower() ->
     assert state_bytes(weights, 32, 16) < MAX_MESSAGE_BYTES
 
 
+def test_squares_that_could_not_be_stored_are_refused_with_the_optimisers_that_fit() -> None:
+    """FLAN-T5-xl's decoder: momentum fits, a number for every entry does not; nor does a single too large matrix."""
+    weights = t5_weights(XL, "decoder")
+    check_sizes(config(merge__server_rank=16, merge__max_rank=8, merge__optimiser="momentum"), weights)
+
+    for those in (weights, (Weight(name="w", rows=8192, columns=8192),)):
+        with pytest.raises(ConfigError, match="fedadam keeps a number for every entry") as caught:
+            check_sizes(config(merge__server_rank=16, merge__max_rank=8, merge__optimiser="fedadam"), those)
+        assert "none, momentum, nesterov" in caught.value.hint
+
+    check_sizes(config(merge__optimiser="fedadam"), WEIGHTS)
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
 @pytest.mark.parametrize(("server_rank", "max_rank"), [(1, 3), (8, 2), (200, 200)])
-def test_no_state_is_larger_than_reckoned(server_rank: int, max_rank: int) -> None:
+def test_no_state_is_larger_than_reckoned(server_rank: int, max_rank: int, optimiser: str) -> None:
     """The bound holds for the largest state that these ranks can lead to, and is not far above it."""
+    one = OPTIMISERS[optimiser]
     states = {}
     for weight in WEIGHTS:
         rank, rows = basis_rank(weight, server_rank), basis_rank(weight, max_rank)
+        b, a = np.ones((weight.rows, rank), np.float32), np.ones((rank, weight.columns), np.float32)
+        second = np.ones((weight.rows, weight.columns), np.float32) if one.squares else None
         states[weight.name] = WeightState(
-            context_b=np.ones((weight.rows, rank), np.float32),
-            context_a=np.ones((rank, weight.columns), np.float32),
+            context_b=b,
+            context_a=a,
             basis=np.ones((rows, weight.columns), np.float32),
             values=np.full(rows, 1e300),
             score=0.1,
+            moments=Moments(Factors(b, a), second) if one.beta else None,
         )
     size = len(encode_state(AdapterState(version=100_000, weights=states, ranked_at=100_000)))
 
-    assert size <= state_bytes(WEIGHTS, server_rank, max_rank) < size + 70_000
+    assert size <= state_bytes(WEIGHTS, server_rank, max_rank, one) < size + 70_000
 
 
+@pytest.mark.parametrize("trains_a", [False, True])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8", "int4"])
-def test_no_update_is_larger_than_reckoned(dtype: Dtype) -> None:
-    """The same for what a board sends, in every number format."""
+def test_no_update_is_larger_than_reckoned(dtype: Dtype, trains_a: bool) -> None:
+    """The same for what a board sends, in every number format, with and without A."""
     parts = tuple(
         UpdatePart(
             name=w.name,
             b=pack(np.ones((w.rows, basis_rank(w, 6)), np.float32), dtype),
+            a=pack(np.ones((basis_rank(w, 6), w.columns), np.float32), dtype) if trains_a else None,
             sketch=pack(np.ones((basis_rank(w, 6), w.columns), np.float32), dtype),
         )
         for w in WEIGHTS
@@ -78,4 +101,4 @@ def test_no_update_is_larger_than_reckoned(dtype: Dtype) -> None:
     )
     size = len(encode(update))
 
-    assert size <= update_bytes(WEIGHTS, 6, dtype) < size + 70_000
+    assert size <= update_bytes(WEIGHTS, 6, dtype, trains_a) < size + 70_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from aggregator.tables import MIGRATIONS
 
 
 def answer(round_id: int = 1, device: str = "d-1", digest: str = "a" * 64, accepted: bool = True) -> Answer:
-    return Answer(round_id, device, digest, 100, 10, accepted, "" if accepted else "too large")
+    return Answer(round_id, round_id, device, digest, 100, 10, accepted, "" if accepted else "too large")
 
 
 def enrolled(store: Store, number: int = 1) -> Device:
@@ -91,6 +92,22 @@ class TestContract:
         assert store.devices()[0].bytes_up == 5
         assert store.rounds()[0].state == "merged" and store.rounds()[0].closed_at == 12.5
 
+    def test_a_late_update_counts_in_the_open_round(self, store: Store) -> None:
+        """It is stored under the round that it was trained for, once, and belongs to the one that was open."""
+        enrolled(store)
+        store.open_round(1, 1)
+        store.merge_round(1, "quorum", 2, "c" * 64, {})
+        store.open_round(2, 2)
+        late = replace(answer(), counted_in=2, staleness=1)
+
+        assert store.add_update(late) == late == store.update_of(1, "d-1")
+        with pytest.raises(ConflictError):
+            store.add_update(replace(late, digest="b" * 64))
+        assert store.updates(1) == () and store.updates(2) == (late,)
+        assert store.counts("counted_in") == {2: (1, 0, 1)} and late.digest in store.live_digests()
+        store.merge_round(2, "quorum", 3, "d" * 64, {})
+        assert store.add_update(late) == late and late.digest not in store.live_digests()
+
     def test_an_extended_round_is_open_and_an_abandoned_one_is_not(self, store: Store) -> None:
         """Extending changes the state only; abandoning ends the round without a version."""
         enrolled(store), enrolled(store, 2)
@@ -149,8 +166,8 @@ class TestContract:
         store.add_update(answer())
         store.add_update(answer(device="d-2", accepted=False))
 
-        assert store.counts("round") == {1: (1, 1)}
-        assert store.counts("device") == {"d-1": (1, 0), "d-2": (0, 1)}
+        assert store.counts("counted_in") == {1: (1, 1, 0)}
+        assert store.counts("device") == {"d-1": (1, 0, 0), "d-2": (0, 1, 0)}
 
 
 def test_a_second_connection_sees_what_was_acknowledged(tmp_path: Path) -> None:
@@ -167,6 +184,26 @@ def test_a_second_connection_sees_what_was_acknowledged(tmp_path: Path) -> None:
     assert raw.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     raw.close()
     store.close()
+
+
+def test_an_older_database_gets_what_it_lacks(tmp_path: Path) -> None:
+    """Updates of a time when none came late have counted in their own round; a second start changes nothing more."""
+    store = Store(tmp_path / "braid.db")
+    enrolled(store)
+    store.open_round(3, 1)
+    store.add_update(answer(3))
+    store.close()
+    raw = sqlite3.connect(tmp_path / "braid.db")
+    for column in ("counted_in", "staleness"):
+        raw.execute(f"ALTER TABLE updates DROP COLUMN {column}")
+    raw.execute("PRAGMA user_version = 1")
+    raw.commit()
+    raw.close()
+
+    for _ in range(2):
+        store = Store(tmp_path / "braid.db")
+        assert store.updates() == store.updates(3) == (answer(3),)
+        store.close()
 
 
 def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:

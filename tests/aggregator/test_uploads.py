@@ -187,4 +187,4 @@ def test_the_last_request_holds_an_upload(tmp_path: Path) -> None:
     with pytest.raises(SupersededError):
         new.append(b"x")
     uploads.take("d-2", 2, "c" * 64, 0).append(b"later")
-    assert uploads.sweep(2) == 0 and uploads.sweep(None) == 1
+    assert uploads.sweep({2}) == 0 and uploads.sweep(()) == 1

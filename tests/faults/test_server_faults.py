@@ -17,7 +17,8 @@ from aggregator.app import make_app
 from aggregator.auth import secret_hash
 from aggregator.errors import DiskError, StateError
 from aggregator.folder import Folder
-from aggregator.merge.sums import Contribution, fold
+from aggregator.merge.braid import fold
+from aggregator.merge.sums import Contribution
 from aggregator.records import Answer
 from aggregator.setup import Opened, open_run
 from aggregator.uploads import Part
@@ -118,8 +119,8 @@ async def test_a_sum_that_cannot_be_merged_abandons_the_round(opened: Opened, mo
 
 def _one_update() -> dict[str, Any]:
     """A collection's fields after one board has answered; what it holds does not matter here."""
-    answer = Answer(1, "ada", "a" * 64, 1, 1, True)
-    return {"answers": {"ada": answer}, "total": fold(None, Contribution(1, {}, {})), "quorum_s": 1000.0}
+    answer = Answer(1, 1, "ada", "a" * 64, 1, 1, True)
+    return {"answers": {"ada": answer}, "total": fold(None, Contribution(weight=1.0)), "quorum_s": 1000.0}
 
 
 async def test_too_few_boards_extend_the_deadline(opened: Opened, clock: FakeClock) -> None:

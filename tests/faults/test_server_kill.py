@@ -16,9 +16,10 @@ import pytest
 
 from aggregator.auth import secret_hash
 from aggregator.folder import Folder
-from aggregator.intake import contribution_of
-from aggregator.merge.braid import merge
-from aggregator.merge.sums import fold
+from aggregator.intake import accepted_before
+from aggregator.merge.braid import fold, merge
+from aggregator.merge.state import encode_state
+from aggregator.merge.step import MergeSettings
 from aggregator.setup import Opened, open_run
 from wire.checks import basis_rank
 from wire.codec import encode
@@ -34,9 +35,6 @@ import asyncio, hashlib, os, signal, sys, time
 from pathlib import Path
 from aggregator.blobs import Blobs
 from aggregator.folder import Folder
-from aggregator.intake import contribution_of
-from aggregator.merge.braid import merge
-from aggregator.merge.sums import fold
 from aggregator.setup import open_run
 from aggregator.store import Store
 
@@ -123,7 +121,7 @@ def _send(opened: Opened, device: str, body: bytes) -> Receipt:
     digest = hashlib.sha256(body).hexdigest()
 
     async def send() -> Receipt:
-        opened.run.check_open(1) if not opened.run.answered(device, 1, digest) else None
+        opened.run.asked(device, 1) if not opened.run.answered(device, 1, digest) else None
         offset = opened.uploads.size(device, 1, digest)
         part = opened.uploads.take(device, 1, digest, offset)
         part.append(body[offset:])
@@ -150,11 +148,12 @@ def _merged(opened: Opened) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
 @pytest.fixture
 def expected(tmp_path: Path, folder: Folder, opened: Opened) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
     """What both updates make of version 1 when nobody is killed: computed beside the store."""
-    total = None
+    run, total = opened.run, None
+    assert run.collecting is not None
     for device in BOARDS:
-        total = fold(total, contribution_of(_update(opened, device), is_profile=False))
+        total = fold(total, accepted_before(_update(opened, device), run.terms, run.state, run.collecting))
     assert total is not None
-    state = merge(opened.run.state, total, server_rank=32, max_rank=2, eta=1.0)
+    state = merge(run.state, total, MergeSettings(server_rank=32, max_rank=2))
     return {name: weight.context_b @ weight.context_a for name, weight in state.weights.items()}
 
 
@@ -210,4 +209,30 @@ def test_a_merge_survives_a_kill(
         assert np.array_equal(value, expected[name])
     stored = {path.name for path in folder.blobs.iterdir()}
     assert stored == set(again.store.live_digests())
+    again.store.close()
+
+
+@pytest.mark.parametrize(("where", "kept"), [("before", False), ("after", True)])
+def test_a_late_update_survives_a_kill(make_folder: Callable[..., Folder], where: str, kept: bool) -> None:
+    """An update of round 1 that comes while round 2 is open, and a kill before or after its row is written: it counts
+    once, in round 2, against the version that it was trained on."""
+    settings = {"rounds.mode": "asynchronous", "rounds.quorum": 1, "merge.max_rank": 2, "train.targets": ["q"]}
+    folder = make_folder({**settings, "run.rounds": 3, "merge.server_rank": 32})
+    opened = open_run(folder, time.monotonic)
+    asyncio.run(_profile(opened))
+    run, first = opened.run, opened.run.state
+    assert _send(opened, "d-bo", _update(opened, "d-bo")).accepted and run.state.version == 2
+    body = _update(opened, "d-ada")
+    assert run.collecting is not None
+    total = fold(None, accepted_before(body, run.terms, first, run.collecting))
+    expected = merge(run.state, total, MergeSettings(server_rank=32, max_rank=2))
+    opened.store.close()
+
+    _kill(folder, "d-ada", body, where, "add_update")
+    again = open_run(folder, time.monotonic)
+
+    assert again.run.collecting is not None and again.run.collecting.round == 2
+    assert (again.run.collecting.accepted, again.run.collecting.stale) == (int(kept), int(kept))
+    assert _send(again, "d-ada", body).accepted
+    assert again.run.state.version == 3 and encode_state(again.run.state) == encode_state(expected)
     again.store.close()

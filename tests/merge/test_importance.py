@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.merge.braid import first_basis, merge
+from aggregator.merge.braid import first_basis, fold, merge
+from aggregator.merge.contribution import profile_contribution
 from aggregator.merge.state import AdapterState, WeightState, decode_state, encode_state, initial_state
-from aggregator.merge.sums import Contribution, RoundSum, fold, profile_contribution
+from aggregator.merge.step import MergeSettings
+from aggregator.merge.sums import BasisSum, Contribution
 from wire.manifest import manifest_digest
 from wire.messages import NamedTensor, Profile, Weight
 from wire.tensors import pack
@@ -49,7 +51,7 @@ def board(
     )
 
 
-def summed(boards: Sequence[Contribution]) -> RoundSum:
+def summed(boards: Sequence[Contribution]) -> BasisSum:
     total = None
     for one in boards:
         total = fold(total, one)
@@ -64,8 +66,8 @@ def begun(boards: Sequence[Contribution]) -> AdapterState:
 
 def after_sketches(state: AdapterState, sketches: Mapping[str, np.ndarray]) -> AdapterState:
     """The version after a round in which one board sent these sketches and trained nothing."""
-    added = Contribution(n_examples=7, b={}, sketches={n: y.astype(np.float32) for n, y in sketches.items()})
-    return merge(state, fold(None, added), server_rank=4, max_rank=MAX_RANK)
+    added = Contribution(weight=7, sketches={n: y.astype(np.float32) for n, y in sketches.items()})
+    return merge(state, fold(None, added), MergeSettings(server_rank=4, max_rank=MAX_RANK))
 
 
 def scores_of(state: AdapterState) -> list[float]:
@@ -201,7 +203,7 @@ def test_a_score_that_is_none_is_refused(score: float) -> None:
 
 def test_scores_of_unknown_weights_are_refused() -> None:
     """By their name, as sketches are."""
-    total = fold(None, Contribution(n_examples=1, b={}, sketches={}, shares={"Q": 1.0}))
+    total = fold(None, Contribution(weight=1, shares={"Q": 1.0}))
 
     with pytest.raises(ValueError, match="'Q'"):
         first_basis(initial_state(WEIGHTS), total, max_rank=MAX_RANK, seed=1)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.merge.lowrank import completed, truncate
+from aggregator.merge.lowrank import completed, truncate, truncate_dense
 from tests.reference.braid import best_approximation
 
 M, N = 48, 80
@@ -54,6 +54,45 @@ def test_truncate_equals_the_dense_svd(m: int, n: int) -> None:
 
     np.testing.assert_allclose(new_b @ new_a, best_approximation(b @ a, 12), atol=1e-4)
     np.testing.assert_allclose(new_b[:, :5] @ new_a[:5], best_approximation(b @ a, 5), atol=1e-4)
+
+
+@given(
+    st.sampled_from([(60, 90), (90, 60), (60, 60)]),
+    st.sampled_from([30, 75, 100]),
+    st.sampled_from([0, -4, -6, -8, -12]),
+    st.sampled_from([1, 5, 20, 60, 100]),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_spectrum_costs_more_than_rounding(
+    shape: tuple[int, int], k: int, decades: int, rank: int, seed: int
+) -> None:
+    """Singular values over up to twelve decades, from factors that hide them: the tail's error and 2e-7 of the whole,
+    rows orthonormal and columns as long as the singular values."""
+    rng = np.random.default_rng(seed)
+    m, n = shape
+    s = np.logspace(0, decades, min(m, n, k))
+    u, v = (np.linalg.qr(rng.standard_normal((side, len(s))))[0] for side in (m, n))
+    mix = rng.standard_normal((len(s), k))
+    w, b, a = (u * s) @ v.T, (u * s) @ mix, np.linalg.pinv(mix) @ v.T
+
+    for new_b, new_a in (truncate(b, a, rank), truncate_dense(w, rank)):
+        new_b, new_a = new_b.astype(np.float64), new_a.astype(np.float64)
+        error = np.linalg.norm(w - new_b @ new_a)
+        assert error <= np.linalg.norm(s[rank:]) + 2e-7 * np.linalg.norm(s)
+        np.testing.assert_allclose(new_a @ new_a.T, np.eye(len(new_a)), atol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(new_b, axis=0), s[: len(new_a)], atol=2e-7)
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e200])
+@pytest.mark.parametrize("k", [2, 30])
+def test_what_has_no_finite_squares_is_refused(value: float, k: int) -> None:
+    """NaN, and overflow, raise LinAlgError instead of leaving directions out."""
+    b, a = np.ones((8, k)), np.ones((k, 9))
+    b[3, 1] = value
+
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(np.linalg.LinAlgError, match="NaN"):
+        truncate(b, a, 4)
 
 
 def test_truncate_drops_directions_that_are_zero() -> None:

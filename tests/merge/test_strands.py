@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aggregator.merge.braid import merge, random_basis
-from aggregator.merge.state import AdapterState, initial_state
-from aggregator.merge.sums import Contribution, RoundSum, fold
+from aggregator.merge.bases import random_basis
+from aggregator.merge.braid import fold, merge
+from aggregator.merge.state import AdapterState, Factors, initial_state
+from aggregator.merge.step import MergeSettings
+from aggregator.merge.sums import BasisSum, Contribution
 from tests.reference import flexlora
 from wire.messages import Weight
 from wire.projection import projection
@@ -41,7 +43,8 @@ def board_round(state: AdapterState, rank: int, target: np.ndarray, seed: int) -
     for _ in range(STEPS):
         b = b - LEARNING_RATE * (b @ basis + context - target) @ basis.T
     sketch = projection(seed, "w", MAX_RANK, M) @ (context + b @ basis - target)
-    return Contribution(n_examples=8, b={"w": b.astype(np.float32)}, sketches={"w": sketch.astype(np.float32)})
+    strands = {"w": Factors(b.astype(np.float32), weight.basis[:rank])}
+    return Contribution(weight=8, strands=strands, sketches={"w": sketch.astype(np.float32)})
 
 
 def product(state: AdapterState) -> np.ndarray:
@@ -59,11 +62,11 @@ def braid_distance(heterogeneity: float, seed: int) -> float:
     local = targets(heterogeneity, rng)
     state = random_basis(initial_state([Weight(name="w", rows=M, columns=N)]), max_rank=MAX_RANK, seed=seed)
     for round_id in range(ROUNDS):
-        total: RoundSum | None = None
+        total: BasisSum | None = None
         for rank, target in zip(RANKS, noisy(local, rng), strict=True):
             total = fold(total, board_round(state, rank, target, round_id))
         assert total is not None
-        state = merge(state, total, server_rank=SERVER_RANK, max_rank=MAX_RANK)
+        state = merge(state, total, MergeSettings(server_rank=SERVER_RANK, max_rank=MAX_RANK))
     return distance(product(state), local)
 
 

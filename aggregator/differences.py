@@ -1,0 +1,162 @@
+"""What of an adapter a board lacks that still holds an older one: tensors that changed, and new directions of contexts.
+
+A context W (m × n) is the truncated sum of the one before and of what boards added, so each of its factors spans little
+that a board does not hold:  B' = [B | new]·mix,  A' = mix·[A over basis over new],  with at most as many new columns as
+strands were trained, and as many new rows as were trained by others alone. (W' − W itself is of no low rank once W has
+the server's full rank: truncation drops as many directions as were added, and the difference holds both.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+
+from aggregator.merge.state import F32, F64
+from wire.messages import AdapterPart, Dtype, FactorChange, PartDifference, Tensor
+from wire.tensors import pack, unpack
+
+TOLERANCE: Mapping[Dtype, float] = {"bf16": 2.0**-9, "fp32": 2.0**-24}
+"""Part of a factor's columns that a difference may leave out: half a step of the format it travels in, as much as
+rounding takes of any one value. A format that is not here is sent whole."""
+
+WEAKEST = 0.25
+"""Singular value of held columns of norm 1, below which their direction is not mixed from but sent: what rounding did
+to them would be multiplied by its inverse."""
+
+MAX_KEPT_BYTES = 64 * 1024**2
+"""Changed contexts that are kept for boards of other ranks, for which they are mostly the same. FLAN-T5-base has 27 MB
+of contexts at rank 32 in bf16."""
+
+Changes = tuple[FactorChange | None, FactorChange | None]
+"""Of the context's B and A; None: as held."""
+
+
+class Differences:
+    """Makes the parts of differences. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, Changes] = OrderedDict()
+        self._kept_bytes = 0
+
+    def parts(
+        self, held: Sequence[AdapterPart], sent: Sequence[AdapterPart], exact: Sequence[AdapterPart]
+    ) -> tuple[PartDifference, ...] | None:
+        """What changed from `held` to `sent`, which is `exact` before rounding, as fp32; all in manifest order.
+
+        None where a weight begins or ceases to have a start_b: no difference says that.
+        """
+        made = []
+        for before, after, unrounded in zip(held, sent, exact, strict=True):
+            if (before.start_b is None) != (after.start_b is None):
+                return None
+            made.append(self._part(before, after, unrounded))
+        return tuple(part for part in made if part != PartDifference(name=part.name))
+
+    def _part(self, held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> PartDifference:
+        context_b, context_a = self._context(held, sent, exact)
+        return PartDifference(
+            name=sent.name,
+            context_b=context_b,
+            context_a=context_a,
+            basis=None if sent.basis == held.basis else sent.basis,
+            start_b=None if sent.start_b == held.start_b else sent.start_b,
+        )
+
+    def _context(self, held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> Changes:
+        if (held.context_b, held.context_a) == (sent.context_b, sent.context_a):
+            return None, None
+        key = _digest(held.context_b, held.context_a, held.basis, exact.context_b, exact.context_a)
+        if key not in self._kept:
+            self._keep(key, context_changes(held, sent, exact))
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _keep(self, key: bytes, changes: Changes) -> None:
+        self._kept[key] = changes
+        self._kept_bytes += _size_bytes(changes)
+        while self._kept_bytes > MAX_KEPT_BYTES and len(self._kept) > 1:
+            self._kept_bytes -= _size_bytes(self._kept.popitem(last=False)[1])
+
+
+def context_changes(held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> Changes:
+    """How each factor of a context is to be sent to a board that holds `held`: not at all, mixed, or whole."""
+    b, a = unpack(exact.context_b), unpack(exact.context_a)
+    change_b = change_a = None
+    if sent.context_b != held.context_b:
+        mixed = _mixed(unpack(held.context_b), b, sent.context_b.dtype)
+        change_b = _smaller(sent.context_b, mixed)
+    if sent.context_a != held.context_a:
+        rows = np.concatenate([unpack(held.context_a), unpack(held.basis)])
+        mixed = _mixed(rows.T, a.T, sent.context_a.dtype)
+        change_a = _smaller(sent.context_a, mixed and (mixed[0].T, mixed[1].T))
+    return change_b, change_a
+
+
+def _mixed(held: F32, factor: F32, dtype: Dtype) -> tuple[F64, F64] | None:
+    return mixture(held, factor, dtype) if dtype in TOLERANCE else None
+
+
+def _smaller(factor: Tensor, mixed: tuple[F64, F64] | None) -> FactorChange:
+    """The factor whole, or as new strands and a mix where these take fewer bytes."""
+    whole = FactorChange(new=factor)
+    if mixed is None:
+        return whole
+    new, mix = (pack(one, factor.dtype) for one in mixed)
+    return min(whole, FactorChange(new=new, mix=mix), key=lambda one: _size_bytes((one, None)))
+
+
+def mixture(held: F32, factor: F32, dtype: Dtype) -> tuple[F64, F64] | None:
+    """New columns (m, k) and a mix (s0 + k, s), to be sent in `dtype`, with factor ≈ [held | new]·mix and k as small as
+    TOLERANCE allows.
+
+    Args: held (m, s0), as the board has it; factor (m, s), exact. What is left out is at most TOLERANCE[dtype] of each
+    column's norm, in the mean of squares. Columns count, and not only their share of the product: the smallest may be
+    mixed into the largest of the next difference. None where rounding the mix costs more than as much again.
+    """
+    q, r = np.linalg.qr(np.concatenate([held, factor], axis=1).astype(np.float64))  # all that follows is small
+    old, old_norms = _unit_columns(r[:, : held.shape[1]])
+    made, norms = _unit_columns(r[:, held.shape[1] :])
+    u, s, vt = np.linalg.svd(old, full_matrices=False)
+    strong = s > WEAKEST
+    in_old = u[:, strong].T @ made
+    new = _leading(made - u[:, strong] @ in_old, TOLERANCE[dtype])
+    old_mix = (vt[strong].T / s[strong]) @ in_old
+    mix = np.concatenate([old_mix / old_norms[:, None], new.T @ made]) * norms
+    error = np.concatenate([old * old_norms, new], axis=1) @ (unpack(pack(mix, dtype)) / norms) - made
+    return (q @ new, mix) if _mean_norm(error) <= 2 * TOLERANCE[dtype] else None
+
+
+def _leading(rest: F64, tolerance: float) -> F64:
+    """As few orthonormal columns as leave out no more than `tolerance` of `rest`, in the mean norm of its columns."""
+    u, s, _ = np.linalg.svd(rest, full_matrices=False)
+    left_out = np.sqrt(np.append(np.cumsum(s[::-1] ** 2)[::-1], 0.0) / max(1, rest.shape[1]))  # all from the i-th on
+    return u[:, : int(np.argmax(left_out <= tolerance))]
+
+
+def _mean_norm(columns: F64) -> float:
+    """Root of the mean of the columns' squared norms."""
+    return float(np.sqrt(np.square(columns).sum() / max(1, columns.shape[1])))
+
+
+def _unit_columns(columns: F64) -> tuple[F64, F64]:
+    """Columns of norm 1, those of zeros left so, and what they were divided by."""
+    norms: F64 = np.linalg.norm(columns, axis=0)
+    norms = np.where(norms > 0, norms, 1.0)
+    return columns / norms, norms
+
+
+def _size_bytes(changes: Changes) -> int:
+    tensors = chain.from_iterable((change.new, change.mix) for change in changes if change is not None)
+    return sum(len(tensor.data) for tensor in tensors if tensor is not None)
+
+
+def _digest(*tensors: Tensor) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tensor.shape}".encode())
+        digest.update(tensor.data)
+    return digest.digest()

@@ -1,0 +1,187 @@
+"""run.toml: every key once, with its meaning and its bounds.
+
+`KEYS` is the only list: the file that `aggregator init` writes, the checks and the documentation come from it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from aggregator.errors import ConfigError
+from aggregator.merge.defences.defended import DEFENCES, NONE
+from aggregator.merge.optimisers import OPTIMISERS
+from aggregator.merge.rules import RULES
+from wire.limits import MAX_NAME_CHARS, MAX_RANK, MAX_ROUNDS
+from wire.messages import Importance
+
+TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
+"""Last parts of the names of the weights that may be trained."""
+
+MAX_DEVICES = 10_000
+"""Devices that one run enrols; also the bound of `min_devices` and `quorum`."""
+
+MAX_WAIT_S = 30 * 24 * 3600.0
+"""Longest deadline: a month. A longer one is a mistake in the unit."""
+
+MAX_STALENESS = 100
+"""Largest `staleness_limit`: as many versions stay on disk, and an update of a hundred versions ago says little."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # names go into messages and onto terminals
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of run.toml. `low` and `high` bound numbers and the length of texts; `choices` end the discussion."""
+
+    section: str
+    name: str
+    default: Any
+    help: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: Sequence[str] = ()
+    above: bool = False  # `low` itself is not allowed
+
+    @property
+    def path(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    @property
+    def allowed(self) -> str:
+        """What may stand here, as a phrase."""
+        if self.choices:
+            some = ", ".join(json.dumps(choice) for choice in self.choices)
+            return f"one or more of [{some}], each once" if isinstance(self.default, tuple) else f"one of {some}"
+        if isinstance(self.default, str):
+            return f"a text of {self.low:.0f} to {self.high:.0f} characters, none of them a control character"
+        kind = "a whole number" if isinstance(self.default, int) else "a number"
+        return f"{kind} {'above' if self.above else 'from'} {self.low:g} to {self.high:g}"
+
+
+KEYS: tuple[Key, ...] = (
+    Key("run", "name", "braid", "what people call this run; no influence on training", 1, 60),
+    Key("run", "seed", 1, "every random choice of the run derives from it", 0, 2**53),
+    Key("run", "rounds", 6, "rounds of training; may be raised later to go on", 1, MAX_ROUNDS),
+    Key("model", "path", "", "folder of the base model on this machine", 1, 4096),
+    Key("model", "id", "builtin", "what boards pass to --model: builtin, a hub id or a folder", 1, MAX_NAME_CHARS),
+    Key("model", "digest", "", "digest of the base, written by init; every board compares its own", 64, 64),
+    Key(
+        "train",
+        "scope",
+        "decoder",
+        "decoder: the encoder stays frozen (cheap); all: train both",
+        choices=("decoder", "all"),
+    ),
+    Key("train", "targets", TARGETS, "which matrices may get strands", choices=TARGETS),
+    Key("train", "learning_rate", 0.005, "boards' step size; they choose no other", 0, 100, above=True),
+    Key("train", "batch", 16, "examples per optimiser step", 1, 4096),
+    Key("train", "micro_batch", 4, "examples per backward pass; a small board may lower it", 1, 4096),
+    Key("train", "local_steps", 20, "optimiser steps per board and round", 1, 100_000),
+    Key("train", "max_source_tokens", 192, "longer inputs are cut", 8, 8192),
+    Key("train", "max_target_tokens", 32, "longer targets are cut", 2, 8192),
+    Key("train", "sketch_batches", 8, "micro-batches that feed a gradient sketch", 1, 1024),
+    Key("train", "upload", "bf16", "number format of uploads", choices=("fp32", "bf16", "int8", "int4")),
+    Key(
+        "train",
+        "importance",
+        "magnitude_gradient",
+        "what ranks the weights: a score that boards take when they profile, or their gradient sketches alone",
+        choices=get_args(Importance),
+    ),
+    Key("train", "rank", 0, "strands of every weight on every board; 0: as many as its memory allows", 0, MAX_RANK),
+    Key(
+        "rounds",
+        "mode",
+        "synchronous",
+        "synchronous: a round waits for its boards; asynchronous (FedBuff): it closes as soon as it has its quorum",
+        choices=("synchronous", "asynchronous"),
+    ),
+    Key("rounds", "min_devices", 2, "boards that must have profiled before the first round", 1, MAX_DEVICES),
+    Key("rounds", "quorum", 2, "accepted updates without which no round closes", 1, MAX_DEVICES),
+    Key("rounds", "deadline_s", 1800.0, "a round with a quorum closes after this at the latest", 1, MAX_WAIT_S),
+    Key("rounds", "grace_s", 300.0, "how long a reached quorum waits for the other live boards", 0, MAX_WAIT_S),
+    Key("rounds", "liveness_s", 120.0, "a board not heard of for this long is not waited for", 1, MAX_WAIT_S),
+    Key("rounds", "profile_deadline_s", 1800.0, "profiling ends after this if any board has profiled", 1, MAX_WAIT_S),
+    Key(
+        "rounds",
+        "staleness_limit",
+        -1,
+        "versions an update may be behind and still count in a later round; 0: none; -1: 0, or 10 if asynchronous",
+        -1,
+        MAX_STALENESS,
+    ),
+    Key("rounds", "staleness_power", 0.5, "an update s versions behind has (1 + s)^-this of its weight", 0, 10),
+    Key("merge", "rule", "braid", "how updates are merged; docs/merging.md compares them", choices=tuple(RULES)),
+    Key(
+        "merge",
+        "defence",
+        NONE,
+        "what bad boards are held in check by; needs memory for all updates of a round",
+        choices=(NONE, *DEFENCES),
+    ),
+    Key("merge", "attackers", 0.2, "share of a round's boards that may be bad, for the defence", 0, 0.49, above=True),
+    Key("merge", "server_rank", 32, "rank of the global adapter, at most", 1, MAX_RANK),
+    Key("merge", "max_rank", 16, "strands per weight that a board may train, at most", 1, MAX_RANK),
+    Key(
+        "merge",
+        "optimiser",
+        "none",
+        "what the server makes of a round's mean change and of those before",
+        choices=tuple(OPTIMISERS),
+    ),
+    Key("merge", "eta", 0.0, "server step, which multiplies what the optimiser gives; 0: the optimiser's own", 0, 10),
+    Key("merge", "sketch_every", 2, "a new basis every so many rounds (1: each)", 1, MAX_ROUNDS),
+)
+
+
+def template(values: Mapping[str, Any]) -> str:
+    """Write a run.toml with every key explained; `values` ("section.name") replace defaults."""
+    lines = ["# A Braid run. Keys that are left out keep the value shown here; unknown keys are an error."]
+    section = ""
+    for key in KEYS:
+        if key.section != section:
+            section = key.section
+            lines += ["", f"[{section}]"]
+        lines += _comment(key)
+        lines.append(f"{key.name} = {_toml(values.get(key.path, key.default))}  # {key.help}")
+    return "\n".join(lines) + "\n"
+
+
+def _comment(key: Key) -> list[str]:
+    """What every merge rule, defence and optimiser is, a line each, above the choice between them."""
+    summaries = {
+        "merge.rule": {name: rule.FACTS.summary for name, rule in RULES.items()},
+        "merge.defence": {name: defence.SUMMARY for name, defence in DEFENCES.items()},
+        "merge.optimiser": {name: optimiser.summary for name, optimiser in OPTIMISERS.items()},
+    }.get(key.path, {})
+    width = max(map(len, summaries), default=0)
+    return [f"#   {name:{width}}  {summary}" for name, summary in summaries.items()]
+
+
+def _toml(value: Any) -> str:
+    """A scalar or list as TOML: JSON's are TOML's too, but for DEL and for JSON's escapes beyond the BMP."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def checked(key: Key, value: Any, source: Path) -> Any:
+    """The value in its own type. Raises ConfigError, which says what `source` may have there."""
+    ok = False
+    if isinstance(key.default, tuple):
+        ok = isinstance(value, (list, tuple)) and 0 < len(value) == len({str(item) for item in value})
+        ok = ok and all(item in key.choices for item in value)
+    elif key.choices:
+        ok = isinstance(value, str) and value in key.choices
+    elif isinstance(key.default, str):
+        ok = isinstance(value, str) and key.low <= len(value) <= key.high and not _CONTROL.search(value)
+    elif not isinstance(value, bool) and isinstance(value, (int, float)):
+        ok = key.low <= value <= key.high and (value > key.low or not key.above)
+        ok = ok and not (isinstance(key.default, int) and isinstance(value, float))
+    if not ok:
+        raise ConfigError(f"{source}: {key.path} = {value!r} is not allowed", f"Allowed is {key.allowed}.")
+    return float(value) if isinstance(key.default, float) else value

@@ -1,0 +1,75 @@
+"""What boards are sent of a version: parts of an adapter, cut to their ranks, in one of three ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from aggregator.merge.starts import start
+from aggregator.merge.state import F32, AdapterState, WeightState
+from wire.errors import WireError
+from wire.messages import AdapterPart, Dtype
+from wire.seeds import derive_seed
+from wire.tensors import pack
+
+
+def cut_basis(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
+    """Whole contexts and leading rows of the bases, in `dtype`, for a board of these ranks (manifest order).
+
+    Raises WireError where there are not as many ranks as weights, or one is larger than the weight's basis.
+    """
+
+    def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
+        return _on_context(name, weight, weight.basis[:rank], dtype)
+
+    return _parts(state, ranks, part)
+
+
+def cut_context(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
+    """Whole contexts alone, for boards that draw their own A. Raises WireError as `cut_basis`."""
+
+    def part(name: str, weight: WeightState, _: int) -> AdapterPart:
+        return _on_context(name, weight, weight.basis[:0], dtype)
+
+    return _parts(state, ranks, part)
+
+
+def cut_start(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
+    """The leading strands of the global adapter as what a board begins with, and no context under them; the whole
+    global adapter as context of a weight that it does not train. Raises WireError as `cut_basis`."""
+
+    def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
+        if not rank:
+            return _on_context(name, weight, weight.basis[:0], dtype)
+        begin = start(weight, rank, derive_seed(state.version, "start", name))
+        empty_b, empty_a = np.zeros((len(begin.b), 0), np.float32), begin.a[:0]
+        return AdapterPart(
+            name=name,
+            context_b=pack(empty_b, dtype),
+            context_a=pack(empty_a, dtype),
+            basis=pack(begin.a, dtype),
+            start_b=pack(begin.b, dtype),
+        )
+
+    return _parts(state, ranks, part)
+
+
+def _parts(
+    state: AdapterState, ranks: Sequence[int], part: Callable[[str, WeightState, int], AdapterPart]
+) -> tuple[AdapterPart, ...]:
+    if len(ranks) != len(state.weights):
+        raise WireError(f"{len(ranks)} ranks were asked for, but the run has {len(state.weights)} weights")
+    for (name, weight), rank in zip(state.weights.items(), ranks, strict=True):
+        if not 0 <= rank <= len(weight.basis):
+            raise WireError(f"rank {rank} was asked for {name}, whose basis has {len(weight.basis)} rows")
+    return tuple(part(name, w, rank) for (name, w), rank in zip(state.weights.items(), ranks, strict=True))
+
+
+def _on_context(name: str, weight: WeightState, basis: F32, dtype: Dtype) -> AdapterPart:
+    return AdapterPart(
+        name=name,
+        context_b=pack(weight.context_b, dtype),
+        context_a=pack(weight.context_a, dtype),
+        basis=pack(basis, dtype),
+    )

@@ -1,0 +1,53 @@
+"""What every defence bounds first: the example counts and the sketches, of which a board may claim what it likes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+
+from aggregator.merge.state import F32
+from aggregator.merge.sums import Contribution
+
+MAX_WEIGHT = 3.0
+"""A board counts as at most so many boards of the cohort's median weight: a count of examples cannot be checked."""
+
+MIN_SKETCHED = 3
+"""Boards that must have sketched a weight, in a cohort that has them: its basis is no matter for one alone."""
+
+
+def bounded(boards: Sequence[Contribution]) -> tuple[Contribution, ...]:
+    """The boards with weights of at most MAX_WEIGHT times the median, and each sketch drawn down to the median norm of
+    those of its weight. A sketch that fewer than MIN_SKETCHED boards made, though there are as many, is dropped, and
+    that weight keeps its basis.
+    """
+    most = MAX_WEIGHT * median(board.weight for board in boards)
+    limits = _limits(boards)
+    return tuple(
+        replace(board, weight=min(board.weight, most), sketches=_drawn_down(board.sketches, limits)) for board in boards
+    )
+
+
+def _limits(boards: Sequence[Contribution]) -> dict[str, float]:
+    """The largest norm of a sketch by weight; weights whose sketches are dropped are not in it."""
+    norms: dict[str, list[float]] = {}
+    for board in boards:
+        for name, sketch in board.sketches.items():
+            norms.setdefault(name, []).append(_norm(sketch))
+    least = min(MIN_SKETCHED, len(boards))
+    return {name: median(found) for name, found in norms.items() if len(found) >= least}
+
+
+def _drawn_down(sketches: Mapping[str, F32], limits: Mapping[str, float]) -> dict[str, F32]:
+    result = {}
+    for name, sketch in sketches.items():
+        if name in limits:
+            norm = _norm(sketch)
+            result[name] = sketch * np.float32(limits[name] / norm) if norm > limits[name] else sketch
+    return result
+
+
+def _norm(array: F32) -> float:
+    return float(np.sqrt(np.sum(np.square(array, dtype=np.float64))))

@@ -1,0 +1,95 @@
+"""A merge rule behind a defence: to the server it is a rule like the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from aggregator.merge.defences import geometric_median, median, multi_krum, norm_clip, trimmed_mean
+from aggregator.merge.defences.claims import bounded
+from aggregator.merge.defences.defence import Believed, Defence
+from aggregator.merge.facts import Facts
+from aggregator.merge.rules import Rule, Total
+from aggregator.merge.state import AdapterState
+from aggregator.merge.step import MergeSettings
+from aggregator.merge.sums import Contribution
+from wire.messages import AdapterPart, Dtype
+
+NONE = "none"
+"""The name of no defence in run.toml."""
+
+DEFENCES: Mapping[str, Defence] = MappingProxyType(
+    {
+        "norm-clip": norm_clip,
+        "multi-krum": multi_krum,
+        "geometric-median": geometric_median,
+        "trimmed-mean": trimmed_mean,
+        "median": median,
+    }
+)
+"""By their names in run.toml (`merge.defence`)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """The contributions of a round, in order of arrival.
+
+    A defence compares boards, so nothing can be summed before the round closes: memory grows with the cohort, by what
+    each board trained and sketched in float32 (at most `Terms.largest_upload_bytes` a board, and its start where the
+    rule has one).
+    """
+
+    boards: tuple[Contribution, ...] = ()
+
+    @property
+    def n_updates(self) -> int:
+        return len(self.boards)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Defended:
+    """Satisfies `Rule[Kept]`. Which of a round's contributions the rule is given, and at what weight, is decided when
+    the round closes."""
+
+    rule: Rule[Any]
+    defence: Defence
+    attackers: float
+
+    @property
+    def FACTS(self) -> Facts:
+        return self.rule.FACTS
+
+    def first_basis(self, state: AdapterState, total: Kept, *, max_rank: int, seed: int) -> AdapterState:
+        return self.rule.first_basis(state, self._total(total), max_rank=max_rank, seed=seed)
+
+    def cut(self, state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
+        return self.rule.cut(state, ranks, dtype)
+
+    def fold(self, total: Kept | None, added: Contribution) -> Kept:
+        return Kept((*total.boards, added) if total else (added,))
+
+    def merge(self, state: AdapterState, total: Kept, settings: MergeSettings) -> AdapterState:
+        return self.rule.merge(state, self._total(total), settings)
+
+    def believed(self, total: Kept) -> Believed:
+        """What the rule is given, and what is left of each board's influence. Profiles train nothing: of those the
+        claims are bounded, and that is all."""
+        boards = bounded(total.boards)
+        if not any(board.strands for board in boards):
+            return Believed(boards, (1.0,) * len(boards))
+        return self.defence.believe(boards, self.FACTS, self.attackers)
+
+    def _total(self, kept: Kept) -> Total:
+        total: Total | None = None
+        for board in self.believed(kept).boards:
+            total = self.rule.fold(total, board)
+        if total is None:
+            raise ValueError("a round without updates cannot be merged")
+        return total
+
+
+def defended(rule: Rule[Any], name: str, attackers: float) -> Rule[Any]:
+    """The rule behind the defence of this name; the rule itself where that is "none"."""
+    return rule if name == NONE else Defended(rule, DEFENCES[name], attackers)

@@ -1,0 +1,40 @@
+"""What others must know of a merge rule: the board that trains for it, and whoever screens or combines its updates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from wire.messages import Trains
+
+Space = Literal["basis", "products", "factors"]
+"""Where a rule averages: B on one shared basis, products B·A, or A and B each for itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """`summary`: one line for run.toml. `cycle`: what boards train, round by round, repeated. `own_basis`: each board
+    draws its own A. `has_start`: boards begin at the global adapter, cut to their rank, and not at B = 0. `is_change`:
+    an update says what to add to the global adapter, and so counts though it was trained on an older version; otherwise
+    it says what the adapter should be. `needs_equal_ranks`: ranks of one weight may not differ between boards.
+    `prunes`: boards give up trailing strands that training shrinks. `server_step`: the server's step size and optimiser
+    act; False where the rule knows none, so that a run which sets one must be refused.
+    """
+
+    summary: str
+    space: Space
+    cycle: tuple[Trains, ...] = ("b",)
+    own_basis: bool = False
+    has_start: bool = False
+    is_change: bool = True
+    needs_equal_ranks: bool = False
+    prunes: bool = False
+    server_step: bool = True
+
+    @property
+    def trains_a(self) -> bool:
+        return self.cycle != ("b",)
+
+    def trains(self, version: int) -> Trains:
+        """What a round on this version trains. The first round is on version 1."""
+        return self.cycle[(version - 1) % len(self.cycle)]

@@ -1,0 +1,101 @@
+"""Inner products of what the boards of a round changed, in the space of W itself: small matrices, no ΔW is formed.
+
+    ⟨ΔW_i, ΔW_j⟩ = tr((B_iᵀB_j)(A_jA_iᵀ)),   Gram matrix G_ij = Σ over weights,   ‖ΔW_i − ΔW_j‖² = G_ii − 2·G_ij + G_jj
+
+A board counts as zero on a weight, or a strand, that it did not train, as it does in a round's mean. If only what two
+boards share were compared, a board could hide by training what nobody else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from aggregator.merge.changes import change
+from aggregator.merge.facts import Space
+from aggregator.merge.state import F64, Factors
+from aggregator.merge.sums import Contribution
+
+
+def gram(boards: Sequence[Contribution], space: Space) -> F64:
+    """(K, K) float64, symmetric: the inner products of K boards' changes. `space` is the merge rule's.
+
+    Cost per weight O((m + n)·S²) for S = Σ r_k, memory O((m + n)·S + S·max r). Where all boards trained on the newest
+    shared basis, their B alone tell: O(m·R·K²).
+    """
+    total = np.zeros((len(boards), len(boards)))
+    between = _on_one_basis if on_newest_basis(boards, space) else _of_products
+    for name in trained(boards):
+        places = [i for i, board in enumerate(boards) if name in board.strands]
+        total[np.ix_(places, places)] += between([changed(boards[i], name) for i in places])
+    symmetric: F64 = (total + total.T) / 2
+    return symmetric
+
+
+def changed(board: Contribution, name: str) -> tuple[F64, F64]:
+    """ΔW of a weight that the board trained, as factors b (m, k) and a (k, n): what it left minus what it began with.
+
+    k is the board's rank where it began at B = 0 or trained one factor alone, and twice that where it trained both.
+    Raises KeyError for a weight that it did not train.
+    """
+    left, start = board.strands[name], board.start.get(name)
+    if start is None:
+        return _doubles(left)
+    if np.array_equal(left.a, start.a):
+        return left.b.astype(np.float64) - start.b, left.a.astype(np.float64)
+    return _doubles(change(left, start) or Factors(left.b * 0, left.a))
+
+
+def inner(one: tuple[F64, F64], other: tuple[F64, F64]) -> float:
+    """⟨b₁·a₁, b₂·a₂⟩ = ⟨b₁ᵀb₂, a₁a₂ᵀ⟩ of two products of one shape."""
+    return float(np.vdot(one[0].T @ other[0], one[1] @ other[1].T))
+
+
+def squared_norm(product: tuple[F64, F64]) -> float:
+    """‖b·a‖²_F; rounding may not make it negative."""
+    return max(0.0, inner(product, product))
+
+
+def _doubles(factors: Factors) -> tuple[F64, F64]:
+    return factors.b.astype(np.float64), factors.a.astype(np.float64)
+
+
+def trained(boards: Sequence[Contribution]) -> list[str]:
+    """The weights that any board trained, in a fixed order."""
+    return sorted({name for board in boards for name in board.strands})
+
+
+def on_newest_basis(boards: Sequence[Contribution], space: Space) -> bool:
+    """Whether the rows that each board trained on are the first ones of one and the same basis."""
+    return space == "basis" and not any(board.staleness for board in boards)
+
+
+def squared_distances(inner: F64) -> F64:
+    """(K, K) ‖ΔW_i − ΔW_j‖² of a Gram matrix; rounding may not make them negative."""
+    own = np.diag(inner)
+    result: F64 = np.maximum(own[:, None] - 2 * inner + own, 0.0)
+    np.fill_diagonal(result, 0.0)
+    return result
+
+
+def _of_products(changes: Sequence[tuple[F64, F64]]) -> F64:
+    """One weight's Gram matrix; row by row, so that no S × S matrix is held."""
+    all_b = np.concatenate([b for b, _ in changes], axis=1)  # (m, S)
+    all_a = np.concatenate([a for _, a in changes])  # (S, n)
+    starts = np.cumsum([0, *(len(a) for _, a in changes[:-1])])
+    rows = [np.add.reduceat(((b.T @ all_b) * (a @ all_a.T)).sum(axis=0), starts) for b, a in changes]
+    return np.stack(rows)
+
+
+def _on_one_basis(changes: Sequence[tuple[F64, F64]]) -> F64:
+    """The same where every a is the leading rows of the longest: its QR makes coordinates of the B, whose inner
+    products are those of the changes."""
+    longest = max((a for _, a in changes), key=len)
+    triangle: F64 = np.linalg.qr(longest.T)[1].T  # (R, R), the identity to rounding and signs
+    flat = np.zeros((len(changes), len(changes[0][0]), len(triangle)))
+    for i, (b, a) in enumerate(changes):
+        flat[i] = b @ triangle[: len(a)]
+    points = flat.reshape(len(changes), -1)
+    result: F64 = points @ points.T
+    return result

@@ -1,0 +1,113 @@
+"""Server optimisers: what the mean change ΔW of a round, and those before it, make of the global adapter's next step.
+
+    none       W ← W + η·ΔW
+    momentum   v ← β·v + ΔW                         W ← W + η·v                   FedAvgM (arXiv 1909.06335)
+    nesterov   v ← β·v + ΔW                         W ← W + η·(ΔW + β·v)          DiLoCo's outer step (arXiv 2311.08105)
+    fedadam    m ← β·m + (1 − β)·ΔW                 W ← W + η·m/(√v + τ)          FedOpt (arXiv 2003.00295)
+               v ← β₂·v + (1 − β₂)·ΔW²
+    fedyogi    v ← v − (1 − β₂)·ΔW²·sign(v − ΔW²)   the rest as fedadam           FedOpt
+    fedadamw   W ← W + η·(m/(√v + τ) − λ·W)         the rest as fedadam           decoupled decay (arXiv 1711.05101)
+
+All of it happens in the space of W itself: B and A are defined only up to a rotation, so moments of factors would mean
+nothing in the next round. Squares and quotients are of every entry, and v begins at τ², as in FedOpt's paper.
+
+A round that did not train a weight is a change of zero: its moments fade and go on moving it. One that was never
+trained is not touched. λ·W pulls towards the base model.
+
+The first moment is kept as factors. v is a number for every entry of a weight, and a step divided by it has full rank:
+cutting that to the adapter's takes 90 ms for 768 × 768 on one EPYC core, where a step of low rank takes 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from aggregator.merge.lowrank import truncate
+from aggregator.merge.state import F32, F64, Factors, Moments
+
+
+@dataclass(frozen=True, slots=True)
+class Optimiser:
+    """The constants of one, and a `summary` for run.toml. `eta` is its own step; run.toml's merge.eta may replace it.
+    `squares`: how v follows ΔW², None where there is no v."""
+
+    summary: str
+    eta: float = 1.0
+    beta: float = 0.0
+    nesterov: bool = False
+    squares: Literal["adam", "yogi"] | None = None
+    beta2: float = 0.99
+    tau: float = 1e-3
+    decay: float = 0.0
+
+
+NONE = Optimiser("the mean change itself, eta 1")
+
+OPTIMISERS: Mapping[str, Optimiser] = MappingProxyType(
+    {
+        "none": NONE,
+        # FedAvgM's paper. Flower's default beta, 0, would be no momentum.
+        "momentum": Optimiser("a running sum of changes (FedAvgM), eta 1, beta 0.9", eta=1.0, beta=0.9),
+        "nesterov": Optimiser("the same, looking ahead (DiLoCo), eta 0.7, beta 0.9", eta=0.7, beta=0.9, nesterov=True),
+        # Step, betas and tau of FedAdam and FedYogi as Flower has them; the decay is torch's for AdamW.
+        "fedadam": Optimiser(
+            "Adam on the mean change, eta 0.1; a number for every entry of a weight", eta=0.1, beta=0.9, squares="adam"
+        ),
+        "fedyogi": Optimiser("Yogi on the mean change, eta 0.01; as many numbers", eta=0.01, beta=0.9, squares="yogi"),
+        "fedadamw": Optimiser(
+            "fedadam with 0.01 of decay towards the base", eta=0.1, beta=0.9, squares="adam", decay=0.01
+        ),
+    }
+)
+"""By their names in run.toml (`merge.optimiser`). Every constant of every optimiser stands here and nowhere else."""
+
+Product = tuple[F64, F64]
+"""A matrix as b (m, k), a (k, n)."""
+
+
+def first_moment(moments: Moments | None, change: Product | None, optimiser: Optimiser) -> Product | None:
+    """v, or m where there are squares too, after a round of this change. None where it is zero, now and before."""
+    share = 1 - optimiser.beta if optimiser.squares else 1.0
+    pieces = [(share * change[0], change[1])] if change is not None else []
+    if moments is not None and moments.first.b.size:
+        pieces.append((optimiser.beta * moments.first.b.astype(np.float64), moments.first.a.astype(np.float64)))
+    if not pieces:
+        return None
+    return np.concatenate([b for b, _ in pieces], axis=1), np.concatenate([a for _, a in pieces])
+
+
+def second_moment(moments: Moments | None, dense_change: F64, optimiser: Optimiser) -> F32:
+    """v (m, n) after a round of this change (m, n)."""
+    squares = dense_change**2
+    if moments is None or moments.second is None:
+        before = np.full_like(squares, optimiser.tau**2)
+    else:
+        before = moments.second.astype(np.float64)
+    towards = squares - before if optimiser.squares == "adam" else squares * np.sign(squares - before)
+    return (before + (1 - optimiser.beta2) * towards).astype(np.float32)
+
+
+def low_rank_step(first: Product, change: Product | None, optimiser: Optimiser) -> Product:
+    """What η multiplies, where there are no squares. `first` is that of this change."""
+    if not optimiser.nesterov:
+        return first
+    b = optimiser.beta * first[0]
+    if change is not None:
+        b[:, : change[0].shape[1]] += change[0]  # `first` begins with the change, on the same rows
+    return b, first[1]
+
+
+def dense_step(first: Product, second: F32, optimiser: Optimiser) -> F64:
+    """The same (m, n), where there are."""
+    return (first[0] @ first[1]) / (np.sqrt(second.astype(np.float64)) + optimiser.tau)
+
+
+def kept(first: Product, second: F32 | None, rank: int) -> Moments:
+    """What is remembered: the first moment cut to `rank`. Its rank would grow with every round; the adapter that it
+    moves has this one."""
+    return Moments(Factors(*truncate(*first, rank)), second)

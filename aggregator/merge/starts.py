@@ -1,0 +1,30 @@
+"""What boards of unequal rank begin at, where they train the global adapter itself and not something beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aggregator.merge.lowrank import completed
+from aggregator.merge.state import F32, Factors, WeightState
+
+
+def start(weight: WeightState, rank: int, seed: int) -> Factors:
+    """The leading `rank` strands of the context, b (m, rank) and a (rank, n).
+
+    Of a context that `lowrank.truncate` made these are the best approximation of that rank, B carrying the singular
+    values (FlexLoRA's way, arXiv 2402.11505); of a pair of averaged factors they are its leading columns and rows
+    (HetLoRA's way, arXiv 2401.06432). Strands that the context lacks begin like LoRA's: B = 0, rows of A random, the
+    same for boards of every rank.
+    """
+    held = weight.context_a.shape[0]
+    if rank <= held:
+        return Factors(weight.context_b[:, :rank], weight.context_a[:rank])
+    b = np.concatenate([weight.context_b, np.zeros((len(weight.context_b), rank - held), np.float32)], axis=1)
+    return Factors(b, np.concatenate([weight.context_a, _new_rows(weight, seed)[: rank - held]]))
+
+
+def _new_rows(weight: WeightState, seed: int) -> F32:
+    """All the rows that the context lacks up to the largest rank, however many are asked for: boards of unequal rank
+    must train the same row i."""
+    held = np.linalg.qr(weight.context_a.astype(np.float64).T)[0].T
+    return completed(held, len(weight.basis), seed)[len(held) :].astype(np.float32)

@@ -1,0 +1,101 @@
+"""The server's step: what a round's mean change does to the global adapter, in the space of W itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from threading import Lock
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from aggregator.merge.lowrank import truncate, truncate_dense
+from aggregator.merge.optimisers import (
+    NONE,
+    Optimiser,
+    Product,
+    dense_step,
+    first_moment,
+    kept,
+    low_rank_step,
+    second_moment,
+)
+from aggregator.merge.state import AdapterState, WeightState
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSettings:
+    """`server_rank`: rank of the global adapter, at most; `max_rank`: rows of a basis; `eta`: the server's step, of
+    what `optimiser` makes of the mean change."""
+
+    server_rank: int
+    max_rank: int
+    eta: float = 1.0
+    optimiser: Optimiser = NONE
+
+
+def stepped(weight: WeightState, change: Product | None, settings: MergeSettings) -> WeightState:
+    """The weight after one server step along `change`: the round's mean ΔW as factors b (m, k), a (k, n).
+
+    A change that is absent or zero leaves a weight bit for bit, unless an optimiser remembers others. Raises ValueError
+    where shapes do not fit, LinAlgError where a value is not finite.
+    """
+    if change is not None and not _fits(change, weight):
+        shapes = f"{change[0].shape} and {change[1].shape}"
+        raise ValueError(f"factors of shapes {shapes} do not fit a {weight.shape} weight")
+    if change is not None and not (change[0].any() and change[1].any()):
+        change = None
+    optimiser = settings.optimiser
+    first = first_moment(weight.moments, change, optimiser)
+    if first is None:
+        return weight
+    if optimiser.squares:
+        return _stepped_dense(weight, first, change, settings)
+    b, a = low_rank_step(first, change, optimiser)
+    stacked_b = np.concatenate([weight.context_b, settings.eta * b], axis=1)
+    stacked_a = np.concatenate([weight.context_a, a])
+    context_b, context_a = truncate(stacked_b, stacked_a, settings.server_rank)
+    moments = kept(first, None, settings.server_rank) if optimiser.beta else None
+    return replace(weight, context_b=context_b, context_a=context_a, moments=moments)
+
+
+def _stepped_dense(weight: WeightState, first: Product, change: Product | None, settings: MergeSettings) -> WeightState:
+    """The same for optimisers with squares, whose steps have no low rank."""
+    optimiser = settings.optimiser
+    dense_change = np.zeros(weight.shape) if change is None else change[0] @ change[1]
+    second = second_moment(weight.moments, dense_change, optimiser)
+    before = weight.context_b.astype(np.float64) @ weight.context_a.astype(np.float64)
+    after = (1 - settings.eta * optimiser.decay) * before + settings.eta * dense_step(first, second, optimiser)
+    context_b, context_a = truncate_dense(after, settings.server_rank)
+    moments = kept(first, second, settings.server_rank)
+    return replace(weight, context_b=context_b, context_a=context_a, moments=moments)
+
+
+def _fits(change: Product, weight: WeightState) -> bool:
+    b, a = change
+    rows, columns = weight.shape
+    return b.shape == (rows, len(a)) and a.shape[1] == columns
+
+
+# --- every weight -----------------------------------------------------------------------------------------------------
+
+_LIMITING = Lock()
+"""How many threads BLAS takes is a setting of the whole process."""
+
+
+def for_each_weight(state: AdapterState, make: Callable[[str, WeightState], WeightState]) -> Mapping[str, WeightState]:
+    """`make` of every weight, in the state's order, on as many threads as BLAS would take for itself.
+
+    BLAS gets one each: its own threads are no help with matrices of this size, and where others want the processors
+    too they wait for each other (DECISIONS.md). Each weight's arithmetic is then that of one thread, so that results
+    have the same bits however many there are.
+    """
+    with _LIMITING:
+        blas = ThreadpoolController().select(user_api="blas")
+        n_threads = max((library["num_threads"] for library in blas.info()), default=1)
+        alone = partial(blas.limit, limits=1)  # once more in each thread: built on OpenMP, BLAS asks its caller's limit
+        with alone(), ThreadPoolExecutor(n_threads, initializer=alone) as pool:
+            made = pool.map(make, state.weights, state.weights.values())
+            return dict(zip(state.weights, made, strict=True))

@@ -91,6 +91,8 @@ def _extras(setting: Setting) -> str:
     found = {
         f"{setting.cache} cache": setting.cache != "none",
         "checkpointing": setting.checkpointing,
+        f"trains {'A' if setting.trains == 'a' else 'A and B'}": setting.trains != "b",
+        f"uploads {setting.upload}": setting.upload != "bf16",
         f"{setting.compute} products": bool(setting.compute),
         f"rank at most {setting.max_rank}": setting.max_rank != MAX_RANK,
     }

@@ -11,7 +11,7 @@ from edge_client.jobs import CacheDtype, Compute, Format
 from wire.checks import basis_rank
 from wire.limits import PROTOCOL_VERSION
 from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Base, RunInfo, Scope, TrainSettings
+from wire.messages import Base, Dtype, RunInfo, Scope, Trains, TrainSettings
 from wire.seeds import derive_seed
 
 BUILTIN = "builtin"
@@ -32,6 +32,8 @@ class Setting:
     Attributes:
         share: of all strands that could be trained. uneven: they are spread over the weights as a ranking might
             spread them, from none of a weight to all of it; else evenly.
+        trains: the factors that the round trains. Where A is one, boards begin at the global adapter.
+        upload: of what was trained. Quantised ones have residuals: two rounds before are then run as well.
         compute: "" for what a board with bf16 products takes: fp32 for an fp32 base, bf16 for the others.
         quick: whether it belongs to the few that show a mistake soonest.
     """
@@ -46,6 +48,8 @@ class Setting:
     uneven: bool = False
     cache: CacheDtype = "none"
     checkpointing: bool = False
+    trains: Trains = "b"
+    upload: Dtype = "bf16"
     compute: Compute | Literal[""] = ""
     max_rank: int = MAX_RANK
     steps: int = 2
@@ -97,6 +101,11 @@ SETTINGS = (
     Setting("small", "bf16", "all, encoder frozen", 4, 512, 64, 0.5, quick=True),
     Setting("small", "int8", "all, encoder frozen", 1, 192, 32, 1.0, checkpointing=True),
     Setting("small", "fp32", "all, encoder frozen", 2, 64, 16, 1 / 16, uneven=True),
+    Setting("small", "bf16", "all", 4, 512, 64, 0.5, trains="both", quick=True),
+    Setting("small", "nf4", "decoder", 4, 512, 64, 0.25, cache="bf16", trains="both"),
+    Setting("small", "int8", "all", 1, 64, 16, 1.0, uneven=True, trains="a"),
+    Setting("small", "nf4", "decoder", 1, 64, 16, 1.0, cache="bf16", upload="int8", quick=True),
+    Setting("small", "nf4", "decoder", 1, 64, 16, 1.0, cache="bf16", trains="both", upload="int4"),
     Setting("small", "fp32", "encoding", 1, 1024, 64),
     Setting("small", "int8", "encoding", 1, 512, 64, compute="fp32"),
     # The base shape.
@@ -144,6 +153,8 @@ def run_info(setting: Setting, config: Mapping[str, Any]) -> RunInfo:
             local_steps=setting.steps,
             max_source_tokens=setting.source,
             max_target_tokens=setting.target,
+            upload=setting.upload,
+            trains_a=setting.trains != "b",
             sketch_batches=ENCODED_SOURCES if setting.way == "encoding" else 2,
             seed=SEED,
         ),

@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aggregator.merge.braid import cut, random_basis
+from aggregator.merge.bases import random_basis
+from aggregator.merge.braid import cut
 from aggregator.merge.state import initial_state
 from benchmarks.contest import Contestant, ContestantFailed, Measurement, Workload
 from edge_client.errors import ClientError, ExitCode

@@ -15,8 +15,9 @@ from typing import Literal
 
 import builtin_base
 from aggregator.merge import braid
+from aggregator.merge.contribution import contribution, profile_contribution
 from aggregator.merge.state import AdapterState, initial_state, strand_values
-from aggregator.merge.sums import contribution, fold, profile_contribution
+from aggregator.merge.step import MergeSettings
 from edge_client.data import Data
 from edge_client.engine.session import Session
 from edge_client.examples import Example
@@ -119,6 +120,11 @@ class Solo:
         self.spent = Spent()
 
     @property
+    def state(self) -> AdapterState:
+        """What the server holds now."""
+        return self._state
+
+    @property
     def n_trained(self) -> int:
         """Values of B that the last round trained."""
         return n_parameters(self._weights, self._ranks)
@@ -148,7 +154,7 @@ class Solo:
 
     def begin(self, profile: Profile | None = None) -> None:
         """The first basis, of `profile` or of a profiling pass."""
-        total = fold(None, profile_contribution(profile or self.profile()))
+        total = braid.fold(None, profile_contribution(profile or self.profile()))
         self._state = braid.first_basis(self._state, total, max_rank=self._recipe.max_rank, seed=self._recipe.seed)
 
     def round(self, n_steps: int) -> None:
@@ -166,8 +172,10 @@ class Solo:
         self._ranks = job.plan.ranks
         _write_adapter(Path(job.adapter_path), job.run, self._state, self._ranks)
         self._train(job)
-        total = fold(None, contribution(decode(Path(job.result_path).read_bytes(), Update)))
-        self._state = braid.merge(self._state, total, server_rank=SERVER_RANK, max_rank=self._recipe.max_rank)
+        total = braid.fold(
+            None, contribution(decode(Path(job.result_path).read_bytes(), Update), braid, self._state, "bf16")
+        )
+        self._state = braid.merge(self._state, total, MergeSettings(SERVER_RANK, self._recipe.max_rank))
 
     def score(self, judge: TextSession, n_examples: int, *, rouge: bool) -> Mapping[str, float]:
         """What an evaluate job says of the merged adapter (before `begin`: the bare base) on the judge's text."""

@@ -12,6 +12,7 @@ from typing import TypeVar
 from aiohttp import hdrs
 
 from edge_client.errors import RefusedError
+from edge_client.held import Held
 from edge_client.link import Link
 from edge_client.retry import Backoff, retry
 from edge_client.transfer import download, file_blocks, upload
@@ -26,6 +27,11 @@ T = TypeVar("T")
 
 PART_HEADER_BYTES = 1024
 """More than a weight's name, shapes and keys take in an adapter."""
+
+
+MAX_QUERY_CHARS = 6000
+"""Of ranks in an address; a longer one asks for the whole adapter. Servers and proxies commonly take 8 KiB of it, and
+FLAN-T5-xxl's 432 weights need up to 2600 for two lists of ranks."""
 
 
 class Api:
@@ -64,14 +70,17 @@ class Api:
 
         return await self._patiently(call)
 
-    async def adapter(self, run: RunInfo, version: int, ranks: Sequence[int], target: Path) -> None:
-        """Fetch context and basis of `version`, cut to `ranks` (manifest order), into `target`."""
+    async def adapter(
+        self, run: RunInfo, version: int, ranks: Sequence[int], target: Path, held: Held | None = None
+    ) -> None:
+        """Fetch context and basis of `version`, cut to `ranks` (manifest order), into `target`; or the difference to
+        what is `held`, where the server has one that is smaller (`wire.differences` tells which it is)."""
         await download(
             self.transport,
             f"/v1/adapters/{version}",
             target,
             backoff=self.new_backoff(),
-            params={"ranks": ".".join(map(str, ranks))},
+            params=_adapter_query(ranks, held),
             max_bytes=largest_adapter_bytes(run, ranks),
             on_failure=self._link.lost,
         )
@@ -114,6 +123,15 @@ class Api:
         result = await retry(call, self.new_backoff(), on_failure=self._link.lost)
         self._link.found()
         return result
+
+
+def _adapter_query(ranks: Sequence[int], held: Held | None) -> dict[str, str]:
+    query = {"ranks": ".".join(map(str, ranks))}
+    if held is None:
+        return query
+    had = {} if held.ranks == tuple(ranks) else {"had": ".".join(map(str, held.ranks))}
+    longer = {**query, "have": str(held.version), **had}
+    return longer if sum(map(len, longer.values())) <= MAX_QUERY_CHARS else query
 
 
 def largest_adapter_bytes(run: RunInfo, ranks: Sequence[int]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -70,6 +70,11 @@ class Arithmetic(msgspec.Struct, frozen=True, kw_only=True):
     def compute(self) -> Compute:
         """The faster dtype: bf16 only where it is faster by more than BF16_GAIN."""
         return "bf16" if self.bf16_gflops > BF16_GAIN * self.fp32_gflops else "fp32"
+
+    @property
+    def gflops(self) -> Mapping[Compute, float]:
+        """10⁹ operations per second, by arithmetic."""
+        return {"bf16": self.bf16_gflops, "fp32": self.fp32_gflops}
 
     @property
     def is_plausible(self) -> bool:

@@ -10,7 +10,7 @@ is at stake; a worker that is killed all the same is started again in a leaner w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,11 +19,13 @@ import msgspec
 
 from edge_client.api import Api
 from edge_client.errors import NoPlanError, RevokedError
+from edge_client.held import HeldAdapter
 from edge_client.jobs import Job, Plan
 from edge_client.journal import Journal
 from edge_client.planner import Planner
-from edge_client.task_files import TaskFiles
+from edge_client.task_files import TaskFiles, begun_task
 from edge_client.transport_errors import ConflictError, GoneError, RequestError
+from edge_client.wanted import is_wanted
 from edge_client.worker_process import WorkerError, WorkerLost, WorkerProcess
 from wire.messages import Receipt, RunInfo, Task
 from wire.rounds import BoardEvent, BoardState, advance
@@ -57,6 +59,8 @@ class BoardSetup:
         threads: processors for the worker, 0 for torch's choice.
         eval_examples: held-out examples that are looked at, at most.
         work: folder for files of tasks.
+        held: folder for the adapter that the next one is fetched as the difference to.
+        residual: file for what quantised uploads lacked, which outlives the tasks.
         cache: folder for the encoder's output.
         cache_bytes: what that folder may take.
     """
@@ -68,6 +72,8 @@ class BoardSetup:
     threads: int
     eval_examples: int
     work: Path
+    held: Path
+    residual: Path
     cache: Path
     cache_bytes: int
 
@@ -87,7 +93,13 @@ class BoardWork:
     ) -> None:
         self._board, self._api, self._worker, self._planner = board, api, worker, planner
         self._journal, self._watch_every_s = journal, watch_every_s
+        self._held = HeldAdapter(board.held)
         self._state = BoardState.IDLE
+
+    def to_do(self, told: Task) -> Task:
+        """The task that the server told, or one that was begun before a restart and still counts: it goes on there."""
+        begun = begun_task(self._board.work)
+        return begun if begun is not None and is_wanted(begun, told) else told
 
     async def carry_out(self, task: Task) -> None:
         """Do `task` to its end, whichever it is.
@@ -109,6 +121,7 @@ class BoardWork:
         except RevokedError:
             self._advance(BoardEvent.DEVICE_REVOKED)
             raise
+        self._keep_adapter(task, files)
         files.remove()
 
     async def _with_fresh_workers(
@@ -121,9 +134,10 @@ class BoardWork:
                 return await carry_out(task, files)
             except (WorkerLost, WorkerError) as error:
                 losses += 1
+                is_unread = self._held.give_up(files.adapter)  # a difference that could not be used: the whole is next
                 if error.ran_short and losses == MAX_WORKER_LOSSES:
                     raise NoPlanError(error.message, error.hint) from error
-                if losses == MAX_WORKER_LOSSES or not (error.ran_short or isinstance(error, WorkerLost)):
+                if losses == MAX_WORKER_LOSSES or not (error.ran_short or is_unread or isinstance(error, WorkerLost)):
                     raise
                 self._advance(BoardEvent.INTERRUPTED)
                 self._journal.console.notice(f"{error.message}; it is started again", error.hint)
@@ -154,6 +168,10 @@ class BoardWork:
         if job is not None:
             self._journal.phase("train", task)
             values = await self._work(job, files)
+            if "residual_lost" in values:
+                self._journal.console.notice(
+                    "what quantisation dropped of the last update cannot be read, or is of another run: it is left out"
+                )
         self._advance(BoardEvent.RESULT_WRITTEN)
         self._journal.phase("upload", task)
         await self._answered(task, self._api.upload(task.round, files.result), values)
@@ -174,10 +192,20 @@ class BoardWork:
         self._journal.phase("fetch", task)
         run = await self._api.run()
         plan = await self._plan(run, task, files)
+        held = self._held.of_run(task.run_id)
+        if held is None:
+            self._held.give_up(files.adapter)
         if not files.adapter.exists():
-            ranks = plan.ranks if task.kind == "train" else [0] * len(run.weights)  # the context alone is evaluated
-            await self._api.adapter(run, task.version, ranks, files.adapter)
+            await self._api.adapter(run, task.version, _cut_ranks(task, plan), files.adapter, held)
+            if not self._held.needed_for(files.adapter):
+                self._held.forget()  # the whole is here
         return self._job(run, task, plan, files)
+
+    def _keep_adapter(self, task: Task, files: TaskFiles) -> None:
+        """What was fetched for a task that is over, to fetch the next as the difference to it."""
+        plan = files.read_plan()
+        if plan is not None:
+            self._held.keep(files.adapter, task.run_id, task.version, _cut_ranks(task, plan))
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
@@ -215,7 +243,12 @@ class BoardWork:
         self._journal.phase("probe", task)
         await self._worker.close()  # a fresh one's peak is the probe's
         job = msgspec.structs.replace(
-            self._job(run, task, plan, files), kind="probe", adapter_path="", result_path="", checkpoint_path=""
+            self._job(run, task, plan, files),
+            kind="probe",
+            adapter_path="",
+            held_path="",
+            result_path="",
+            checkpoint_path="",
         )
         try:
             done = await self._while_wanted(task, self._worker.run_job(job, lambda progress: None))
@@ -255,7 +288,7 @@ class BoardWork:
         while True:
             await asyncio.sleep(self._watch_every_s)
             now = await self._api.work(after=-1, wait_s=0)
-            if (now.kind, now.round, now.version) != (task.kind, task.round, task.version):
+            if not is_wanted(task, now):
                 raise TaskOver(f"the server is at round {now.round}, version {now.version}")
 
     async def _answered(self, task: Task, sending: Awaitable[Receipt], values: Mapping[str, float]) -> None:
@@ -274,14 +307,21 @@ class BoardWork:
             task=task,
             plan=plan,
             adapter_path="" if task.kind == "profile" else str(files.adapter),
+            held_path=self._held.needed_for(files.adapter),
             result_path="" if task.kind == "evaluate" else str(files.result),
             checkpoint_path=str(files.checkpoint) if task.kind == "train" else "",
+            residual_path=str(self._board.residual) if task.kind == "train" else "",
             cache_path=str(self._board.cache) if plan.cache != "none" else "",
             cache_limit_bytes=self._board.cache_bytes if plan.cache != "none" else 0,
             rouge=task.kind == "evaluate",
             max_eval_examples=self._board.eval_examples,
             threads=self._board.threads,
         )
+
+
+def _cut_ranks(task: Task, plan: Plan) -> Sequence[int]:
+    """What the adapter of a task is cut to; the context alone is evaluated."""
+    return plan.ranks if task.kind == "train" else [0] * len(plan.ranks)
 
 
 def _name(task: Task) -> str:

@@ -18,6 +18,7 @@ from edge_client.memory import Breakdown, predict_peak, strand_marginal_bytes
 from edge_client.round_cost import RoundLimits, RoundWork, fixed_traffic, kind_of, operations_per_s, strand_traffic
 from edge_client.select import Budget, Memory, Selector, basis_rows
 from edge_client.ways import KEPT_LEARNING, SLOWNESS_EXPONENT, Way, is_slow_arithmetic, ways
+from wire.checks import equal_ranks
 from wire.messages import RunInfo
 
 CLIENT_BYTES = 45 << 20
@@ -25,8 +26,9 @@ CLIENT_BYTES = 45 << 20
 
 
 class Candidates:
-    """Evaluates ways, each once. With `kept_ranks` these are the strands of every candidate, and what they are worth
-    does not matter any more: the round was begun with them, and within its limits on time and traffic."""
+    """Evaluates ways, each once. Where the run says at which rank every weight is trained, or a round was begun with
+    `kept_ranks`, these are the strands of every candidate, and only the way is chosen. A round that was begun is within
+    its limits on time and traffic: they are not asked again."""
 
     def __init__(
         self,
@@ -40,7 +42,11 @@ class Candidates:
         kept_ranks: Sequence[int] | None = None,
     ) -> None:
         self._board, self._run, self._config, self._imports_bytes = board, run, config, imports_bytes
-        self._limits, self._corrections, self._kept = limits, corrections, kept_ranks
+        self._limits, self._corrections = limits, corrections
+        if kept_ranks is not None:
+            self._limits = replace(limits, round_s=None, round_bytes=None)
+        rank = run.settings.rank
+        self._given = equal_ranks(run, rank) if rank else kept_ranks
         self._selector = Selector(run)
         self._work = RoundWork(config, run, room)
         self._rows = basis_rows(run)
@@ -95,6 +101,7 @@ class Candidates:
             memory=memory,
             n_strands=sum(ranks),
             n_strands_in_all=sum(self._rows),
+            rank=self._run.settings.rank,
             is_ranked=bool(self._run.values),
             share=share,
             worth=share * self._factor(way),
@@ -105,16 +112,17 @@ class Candidates:
             batch=self._run.settings.batch,
         )
 
-    def bare(self, way: Way) -> Choice:
-        """The candidate without any strand: what a round takes before the first."""
-        return self.choice(way, self._nothing)
+    def least(self, way: Way) -> Choice:
+        """The candidate with the given strands; where they are chosen, without any: what a round takes before the
+        first."""
+        return self.choice(way, self._given or self._nothing)
 
     def leanest(self, among: Sequence[Way]) -> tuple[int, Way]:
         """The way that trains something in least memory, and the budget from which on it does."""
         fewest_examples = min(way.micro_batch for way in among)  # no peak falls where the micro-batch grows
         lean = [way for way in among if way.micro_batch == fewest_examples]
-        if self._kept is not None:
-            return min(((self._peak(way, self._kept), way) for way in lean), key=_first)
+        if self._given is not None:
+            return min(((self._peak(way, self._given), way) for way in lean), key=_first)
         found: list[tuple[int, Way]] = []
         for bare_bytes, way in sorted(((self._peak(way, self._nothing), way) for way in lean), key=_first):
             if not found or bare_bytes < found[0][0]:
@@ -124,7 +132,7 @@ class Candidates:
 
     def smallest(self, way: Way, budget_bytes: int) -> Choice:
         """The candidate that a budget of just so much leads to, limits on time and traffic aside."""
-        ranks = self._kept
+        ranks = self._given
         if ranks is None:
             memory = replace(self._memory(way), limit=budget_bytes)
             ranks = self._selector.select(memory, without=self._without(way))
@@ -133,12 +141,12 @@ class Candidates:
     # --- what a way may train --------------------------------------------------------------------------------------
 
     def _may_be(self, way: Way) -> bool:
-        """A way trains something; a round that was begun with a frozen encoder goes on with one, and no other does."""
+        """A way trains something; with given strands the encoder is frozen just where none of them is its."""
         if not any(self._most(way)):
             return False
-        if self._kept is None or self._run.settings.scope != "all":
+        if self._given is None or self._run.settings.scope != "all":
             return True
-        return way.frozen_encoder == (not any(self._kept[index] for index in self._encoder))
+        return way.frozen_encoder == (not any(self._given[index] for index in self._encoder))
 
     def _without(self, way: Way) -> frozenset[int]:
         return self._encoder if way.frozen_encoder else frozenset()
@@ -149,15 +157,16 @@ class Candidates:
         return [0 if index in without else rows for index, rows in enumerate(self._rows)]
 
     def _strands(self, way: Way) -> Sequence[int] | None:
-        if self._kept is not None:
-            return self._kept if self._peak(way, self._kept) <= self.budget_bytes else None
+        others = self._round_budgets(way)
+        if self._given is not None:
+            fits = self._peak(way, self._given) <= self.budget_bytes and _pay(others, self._given)
+            return self._given if fits else None
         if self._peak(way, self._nothing) > self.budget_bytes:
             return None
-        most, others = self._most(way), self._round_budgets(way)
+        most = self._most(way)
         if any(budget.limit < min(filter(None, budget.costs)) for budget in others):
             return None
-        pays = all(sum(map(mul, budget.costs, most)) <= budget.limit for budget in others)
-        if pays and self._peak(way, most) <= self.budget_bytes:
+        if _pay(others, most) and self._peak(way, most) <= self.budget_bytes:
             return most
         return self._selector.select(self._memory(way), others, self._without(way))
 
@@ -233,8 +242,8 @@ class Candidates:
 
     def _most_worth(self, way: Way) -> float:
         """What the way cannot exceed, whatever memory there is."""
-        if self._kept is not None:
-            return self._selector.share(self._kept) * self._factor(way)
+        if self._given is not None:
+            return self._selector.share(self._given) * self._factor(way)
         if way not in self._bounds:
             without = self._without(way)
             shares = [self._selector.most_share(budget, without) for budget in self._round_budgets(way)]
@@ -246,6 +255,10 @@ class Candidates:
         """What a strand's share counts for, trained in this way."""
         slowness = self._work.operations(way) / self._least_operations
         return KEPT_LEARNING[way.format] * float(slowness**-SLOWNESS_EXPONENT)
+
+
+def _pay(budgets: Sequence[Budget], ranks: Sequence[int]) -> bool:
+    return all(sum(map(mul, budget.costs, ranks)) <= budget.limit for budget in budgets)
 
 
 def _first(pair: tuple[int, Way]) -> int:

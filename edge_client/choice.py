@@ -17,6 +17,7 @@ class Choice:
         plan: what the board would do.
         memory: where its memory goes, as predicted; `Plan.predicted_peak_bytes` is after corrections.
         n_strands, n_strands_in_all: trained here, and of the run.
+        rank: that every board trains every weight at, as far as the weight can; 0 where boards choose.
         is_ranked: whether the run has a ranking; before that every strand counts the same.
         share: of the run's importance that these strands have.
         worth: the share, less what the format loses and what slowness counts; 0 to 1.
@@ -30,6 +31,7 @@ class Choice:
     memory: Breakdown
     n_strands: int
     n_strands_in_all: int
+    rank: int
     is_ranked: bool
     share: float
     worth: float

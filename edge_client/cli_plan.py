@@ -99,7 +99,7 @@ def plan(
     arithmetic = known_arithmetic(state_folder.path)
     board = with_arithmetic(board, arithmetic)
     if arithmetic is not None:
-        limits = replace(limits, gflops={"bf16": arithmetic.bf16_gflops, "fp32": arithmetic.fp32_gflops})
+        limits = replace(limits, gflops=arithmetic.gflops)
     choice = choose(board, run, config, room=room, limits=limits)
     others = runners_up(choice, board, run, config, room, limits=limits)
     if as_json:

@@ -10,7 +10,8 @@ A weight W (m, n) over N tokens, with strands of rank r and a frozen context of 
 
     forward                2·N·(m·n + (r + s)·(m + n))
     input's gradient       the same, where a gradient is wanted there
-    strands' gradient      2·N·m·r            gᵀ·(A·x); A·x is kept from the forward pass
+    B's gradient           2·N·m·r            gᵀ·(A·x); A·x is kept from the forward pass
+    A's gradient           2·N·n·r            (g·B)ᵀ·x; g·B is a part of the input's gradient, and 2·N·m·r without one
 
 and no gradient by W, so LoRA costs about 4 operations per parameter and token where full fine-tuning costs 6. Attention
 of S queries over K keys, with inner width i = heads·d_kv, takes 2·S·K·i for each of its products: two forward (scores,
@@ -66,14 +67,16 @@ def step_flops(
     target_tokens: int,
     ranks: Mapping[str, int],
     context_ranks: Mapping[str, int] | None = None,
+    *,
+    trains_a: bool = False,
 ) -> StepFlops:
     """Count one training step of `micro_batch` examples with exactly these lengths.
 
     Args: config, a gated T5's config.json; ranks and context_ranks, by weight name, 0 where a weight is missing; in
-    decoder scope those of the encoder's weights cost their forward products but are not trained. Raises WireError
-    where the config is no such T5's.
+    decoder scope those of the encoder's weights cost their forward products but are not trained; trains_a, whether A is
+    trained beside B. Raises WireError where the config is no such T5's.
     """
-    model = _Model(config, micro_batch, source_tokens, target_tokens, ranks, context_ranks or {})
+    model = _Model(config, micro_batch, source_tokens, target_tokens, ranks, context_ranks or {}, trains_a)
     encoder, decoder = _Tally(model), _Tally(model)
     trains_encoder = scope == "all"
     reaches = _encoder(encoder) and trains_encoder
@@ -98,9 +101,10 @@ class _Model:
         target: int,
         ranks: Mapping[str, int],
         context_ranks: Mapping[str, int],
+        trains_a: bool,
     ) -> None:
         self.weights = {weight.name: weight for weight in t5_weights(config, "all")}
-        self.ranks, self.context_ranks = ranks, context_ranks
+        self.ranks, self.context_ranks, self.trains_a = ranks, context_ranks, trains_a
         self.micro_batch, self.source, self.target = micro_batch, source, target
         self.n_source, self.n_target = micro_batch * source, micro_batch * target
         self.d_model, self.vocabulary = int(config["d_model"]), int(config["vocab_size"])
@@ -124,6 +128,8 @@ class _Tally:
         self.forward += once
         self.backward += once if reaches else 0
         self.backward += MULTIPLY_ADD * n_tokens * weight.rows * rank
+        if self.model.trains_a:
+            self.backward += MULTIPLY_ADD * n_tokens * rank * (weight.columns + (0 if reaches else weight.rows))
         return reaches or rank > 0
 
     def attention(self, name: str, queries: int, keys: int, reaches: bool, keys_reach: bool) -> bool:

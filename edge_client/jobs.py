@@ -42,10 +42,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One piece of work.
 
-    `adapter_path` holds a `wire.messages.Adapter` ("" for a profile, which runs on the bare base); the result, a
+    `adapter_path` holds a `wire.messages.Adapter` ("" for a profile, which runs on the bare base), or the
+    `AdapterDifference` to the one in `held_path`, which the worker then replaces by the whole; the result, a
     `Profile` or an `Update`, is written to `result_path` atomically. A probe tries the plan on dummy text, reads no
-    adapter and writes nothing. `checkpoint_path` is where a training job saves its place and resumes from. `threads` 0
-    takes the processors that are free when the job begins. `cache_path` is the folder of the prefix cache, which may
+    adapter and writes nothing. `checkpoint_path` is where a training job saves its place and resumes from, and
+    `residual_path` where it keeps, from round to round, what quantised uploads lacked ("": nowhere). `threads` 0 takes
+    the processors that are free when the job begins. `cache_path` is the folder of the prefix cache, which may
     take `cache_limit_bytes`; both are read only where the plan has a cache.
     """
 
@@ -57,8 +59,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     task: Task
     plan: Plan
     adapter_path: str = ""
+    held_path: str = ""
     result_path: str = ""
     checkpoint_path: str = ""
+    residual_path: str = ""
     cache_path: str = ""
     cache_limit_bytes: int = 0
     rouge: bool = False

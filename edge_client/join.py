@@ -87,7 +87,7 @@ def preflight(settings: JoinSettings, console: Console) -> Preflight:
         parse_fingerprint(settings.fingerprint)
     board = probe_board(parse_size(settings.memory) if settings.memory else None)
     cache_bytes = parse_cache(settings.cache)
-    limits = parse_limits(settings.round_time, settings.round_traffic, {})
+    limits = parse_limits(settings.round_time, settings.round_traffic)
     require_packages()
     data = run_isolated(lambda: _summarise(settings.data), DataSummary)
     if data.n_skipped:
@@ -100,7 +100,7 @@ def preflight(settings: JoinSettings, console: Console) -> Preflight:
     arithmetic = settle_arithmetic(folder, settings.threads, console.notice)
     board = with_arithmetic(board, arithmetic)
     if arithmetic is not None:
-        limits = replace(limits, gflops={"bf16": arithmetic.bf16_gflops, "fp32": arithmetic.fp32_gflops})
+        limits = replace(limits, gflops=arithmetic.gflops)
     if cache_bytes is None:
         cache_bytes = default_limit(folder.path, folder.cache)
     if not cache_bytes:
@@ -166,6 +166,7 @@ class Client:
                 self._journal.waiting(task)
                 await self._parts.sleep(min(max(task.retry_after_s, SOONEST_S), MAX_RETRY_AFTER_S))
                 continue
+            task = work.to_do(task)
             # The server asks for the same again only if it lost what it was sent: go on, but ever more slowly.
             key = f"{task.kind} {task.round} {task.version}"
             repeats, before = (repeats + 1 if key == before else 0), key
@@ -211,6 +212,8 @@ class Client:
             threads=self._settings.threads,
             eval_examples=self._settings.eval_examples,
             work=found.folder.work,
+            held=found.folder.held,
+            residual=found.folder.residual,
             cache=found.folder.cache,
             cache_bytes=found.cache_bytes,
         )

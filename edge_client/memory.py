@@ -1,7 +1,7 @@
 """Peak memory of the training worker, predicted from shapes alone, part by part.
 
-The tensors are counted in edge_client/tensor_sizes.py. Lengths are the run's limits; shorter texts need less. Constants
-that no formula gives were measured on the engine and name the measurement.
+The tensors are counted in edge_client/tensor_sizes.py and adapter_sizes.py. Lengths are the run's limits; shorter texts
+need less. Constants that no formula gives were measured on the engine and name the measurement.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Breakdown:
         kernels_bytes: what torch loads and compiles when it first computes, CUDA's context included.
         base_bytes: the frozen base in its format; with a cache of encoder outputs without its encoder.
         context_bytes: factors of the global adapter, frozen, in the compute dtype.
-        strands_bytes: basis rows, and of B the values, gradients and Adam moments.
+        strands_bytes: values that are trained (B, and A where the run trains it) with gradients and Adam moments, and
+            basis rows that are not.
         sketch_bytes: gradient sketches, R × n fp32 of each weight.
         activations_bytes: what the backward pass needs of one micro-batch, kept layer inputs of a sketch included.
         working_bytes: the largest of the short-lived sets: unpacked weight with gradients, scores or logits; or what
@@ -102,19 +103,18 @@ def predict_peak(
         config, run, format, compute, micro_batch, checkpointing=checkpointing, frozen_encoder=frozen_encoder
     )
     reads_cache = cache != "none"
-    activations = sizes.activations(ranks)
-    without_activations = max(sizes.start(ranks), sizes.end(ranks))
+    activations, adapter = sizes.activations(ranks), sizes.adapter
+    without_activations = adapter.whole(ranks), adapter.start(ranks), adapter.end(ranks)
+    stepping = sizes.working(encodes=not reads_cache) + max(0, adapter.profile(ranks))
     training = _with_slack(
         imports_bytes=imports_bytes,
         kernels_bytes=KERNELS_BYTES[compute] + _cuda_bytes(device),
         base_bytes=sizes.base(encoder=not reads_cache),
-        context_bytes=sizes.context(),
-        strands_bytes=sizes.strands(ranks),
-        sketch_bytes=sizes.sketches(),
+        context_bytes=adapter.context(ranks),
+        strands_bytes=adapter.strands(ranks),
+        sketch_bytes=adapter.sketches(),
         activations_bytes=activations,
-        working_bytes=max(
-            sizes.working(encodes=not reads_cache) + max(0, sizes.profile(ranks)), without_activations - activations
-        ),
+        working_bytes=max(stepping, max(without_activations) - activations),
     )
     if not reads_cache:
         return training

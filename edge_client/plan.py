@@ -43,20 +43,6 @@ from wire.manifest import t5_weights
 from wire.messages import RunInfo
 
 
-def choose_plan(
-    board: Board,
-    run: RunInfo,
-    config: Mapping[str, Any],
-    imports_bytes: int = IMPORTS_BYTES,
-    room: CacheRoom = NO_ROOM,
-) -> Plan:
-    """Choose for `board` the plan of a run whose base has `config` (config.json), without limits on a round.
-
-    `room`: disk for the encoder's output. Raises NoPlanError that says what the smallest plan needs where none fits.
-    """
-    return choose(board, run, config, imports_bytes, room).plan
-
-
 def choose(
     board: Board,
     run: RunInfo,
@@ -72,7 +58,8 @@ def choose(
 
     Args: imports_bytes, the worker's before it loads anything; limits, what a round may cost; corrections, what this
     board's own measurements make of predictions; kept_ranks, strands per weight of a round that was begun, which goes
-    on in whatever way is best now, without limits on the round.
+    on in whatever way is best now, without limits on the round. Where the run has one rank for all boards, only the way
+    is chosen.
 
     Raises NoPlanError that says what is short where nothing fits; RefusedError for a ranking that is not the run's;
     BaseModelError where the run trains what this base has not; ConfigError for kept ranks that are not the run's, or a

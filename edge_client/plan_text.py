@@ -38,7 +38,8 @@ def explain(choice: Choice, board: Board, others: Sequence[RunnerUp]) -> list[st
     lines = [
         f"plan: {plan.format} base, {plan.compute} arithmetic on {PLACES[plan.device]}, {_batches(choice)}, "
         f"{choice.n_strands} of {choice.n_strands_in_all} strands "
-        f"on {sum(rank > 0 for rank in plan.ranks)} of {len(plan.ranks)} weights",
+        f"on {sum(rank > 0 for rank in plan.ranks)} of {len(plan.ranks)} weights"
+        + (f", rank {choice.rank} on each as on every board" if choice.rank else ""),
         f"importance: {_percent(choice.share)} of the run's is trained here"
         + ("" if choice.is_ranked else "; before there is a ranking, every strand counts the same"),
         f"memory: {show_size(plan.predicted_peak_bytes)} predicted peak of {show_size(plan.budget_bytes)} to train in "
@@ -51,7 +52,8 @@ def explain(choice: Choice, board: Board, others: Sequence[RunnerUp]) -> list[st
 
 
 def facts(choice: Choice, board: Board, others: Sequence[RunnerUp]) -> dict[str, Any]:
-    """The same for programs: plain values only. `round_s` is null where the board's speed is not known."""
+    """The same for programs: plain values only. `round_s` is null where the board's speed is not known,
+    `rank_of_all_boards` where each board chooses its own ranks."""
     plan = choice.plan
     return {
         "format": plan.format,
@@ -63,6 +65,7 @@ def facts(choice: Choice, board: Board, others: Sequence[RunnerUp]) -> dict[str,
         "micro_batch": plan.micro_batch,
         "accumulation": choice.accumulation,
         "ranks": list(plan.ranks),
+        "rank_of_all_boards": choice.rank or None,
         "n_strands": choice.n_strands,
         "n_strands_in_all": choice.n_strands_in_all,
         "is_ranked": choice.is_ranked,

@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
+from edge_client.adapter_sizes import begins_at_adapter
 from edge_client.board import parse_size
 from edge_client.cache_room import CacheRoom, distinct_examples
 from edge_client.errors import ConfigError
@@ -44,9 +44,9 @@ known on ARM or a GPU."""
 SKETCH_DTYPE: Dtype = "bf16"
 """Sketches travel in it (engine/results.py, whose module imports torch; a test holds the two equal)."""
 
-UPDATE_PART_BYTES, ADAPTER_PART_BYTES = 150, 200
-"""Names, keys and shapes of one weight in an update with a sketch and in an adapter: 140 and 196 of the longest name,
-measured on encoded messages."""
+UPDATE_PART_BYTES, ADAPTER_PART_BYTES, NEXT_TENSOR_BYTES = 150, 215, 43
+"""Names, keys and shapes of one weight in an update of B with a sketch and in an adapter, and of one tensor more in
+either: 149, 213 and 42 of FLAN-T5-xl's longest name, measured on encoded messages."""
 
 _UNITS_S = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
 _DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
@@ -72,14 +72,12 @@ class RoundLimits:
 NO_LIMITS = RoundLimits()
 
 
-def parse_limits(
-    round_time: str, round_traffic: str, gflops: Mapping[Compute, float] = MappingProxyType({})
-) -> RoundLimits:
-    """From --round-time and --round-traffic, "" for no limit. Raises ConfigError."""
+def parse_limits(round_time: str, round_traffic: str) -> RoundLimits:
+    """From --round-time and --round-traffic, "" for no limit; of a board whose speed is not known yet. Raises
+    ConfigError."""
     return RoundLimits(
         round_s=parse_duration(round_time) if round_time.strip() else None,
         round_bytes=parse_size(round_traffic, "traffic") if round_traffic.strip() else None,
-        gflops=gflops,
     )
 
 
@@ -112,21 +110,38 @@ def wire_dtype(run: RunInfo) -> Dtype:
 
 
 def strand_traffic(run: RunInfo) -> list[float]:
-    """Bytes of one strand of each weight: its row of the basis down, its column of B up."""
-    down, up = wire_dtype(run), run.settings.upload
-    return [_per_value(down) * weight.columns + _per_value(up) * weight.rows for weight in run.weights]
+    """Bytes of one strand of each weight: down its row of the basis, unless boards draw their own; up its column of B,
+    and where the run trains A its row of that.
+
+    Where boards begin at the global adapter, strands come in place of a context. An evaluation fetches that whole, so
+    it is counted (`fixed_traffic`), and of strands what they can take beyond it, spread over all of them.
+    """
+    settings = run.settings
+    down, up = _per_value(wire_dtype(run)), _per_value(settings.upload)
+    costs = []
+    for weight in run.weights:
+        m, n = weight.rows, weight.columns
+        received = 0.0 if settings.own_basis else float(n)
+        if begins_at_adapter(run):
+            most, context = basis_rank(weight, run.max_rank), basis_rank(weight, run.server_rank)
+            received = (m + n) * max(0, most - context) / most
+        costs.append(down * received + up * (m + n if settings.trains_a else m))
+    return costs
 
 
 def fixed_traffic(run: RunInfo, *, frozen_encoder: bool) -> int:
     """Bytes that a round without strands would take: every weight's context down, a sketch of every weight that the
     backward pass reaches up, and what says which weight is which."""
+    more_up = NEXT_TENSOR_BYTES if run.settings.trains_a else 0
+    more_down = NEXT_TENSOR_BYTES if begins_at_adapter(run) else 0
     total_bytes = 0
     for weight in run.weights:
         context = basis_rank(weight, run.server_rank)
-        total_bytes += _bytes(wire_dtype(run), context * (weight.rows + weight.columns)) + ADAPTER_PART_BYTES
+        total_bytes += _bytes(wire_dtype(run), context * (weight.rows + weight.columns))
+        total_bytes += ADAPTER_PART_BYTES + more_down
         if not (frozen_encoder and weight.name.startswith("encoder.")):
             sketch = basis_rank(weight, run.max_rank)
-            total_bytes += _bytes(SKETCH_DTYPE, sketch * weight.columns) + UPDATE_PART_BYTES
+            total_bytes += _bytes(SKETCH_DTYPE, sketch * weight.columns) + UPDATE_PART_BYTES + more_up
     return total_bytes
 
 
@@ -188,7 +203,9 @@ class RoundWork:
             if scope == "decoder":
                 ranks = {name: rank for name, rank in ranks.items() if name.startswith("decoder.")}
             lengths = settings.max_source_tokens, settings.max_target_tokens
-            self._steps[scope, without] = step_flops(self._config, scope, 1, *lengths, ranks, self._contexts)
+            self._steps[scope, without] = step_flops(
+                self._config, scope, 1, *lengths, ranks, self._contexts, trains_a=settings.trains_a
+            )
         return self._steps[scope, without]
 
     def _products(self, way: Way, step: StepFlops) -> float:

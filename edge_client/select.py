@@ -19,15 +19,13 @@ from dataclasses import dataclass
 from itertools import accumulate, islice, product
 from operator import mul
 
+from edge_client.adapter_sizes import TRAINED_VALUE_BYTES
 from wire.checks import basis_rank
 from wire.messages import RunInfo, Weight
 
-BYTES_PER_ROW = 16
-"""A strand's column of B costs four fp32 numbers per output row: value, gradient, and Adam's two moments."""
-
 BYTES_PER_COLUMN = 2
-"""Its row of the basis, in bf16, in which most boards compute. In fp32 it is twice that; the order must not depend on
-the board."""
+"""A strand's row of the basis, in bf16, in which most boards compute. In fp32 it is twice that; the order must not
+depend on the board."""
 
 NESTING_LOSS = 0.005
 """What the shared order may lose in worth against the order by a board's own costs, which differ with micro-batch and
@@ -77,9 +75,12 @@ class RankedWeight:
     n_strands: int
 
 
-def strand_bytes(weight: Weight) -> int:
-    """Training memory of one strand of a weight, without the activations that all its strands share."""
-    return BYTES_PER_ROW * weight.rows + BYTES_PER_COLUMN * weight.columns
+def strand_bytes(weight: Weight, *, trains_a: bool = False) -> int:
+    """Training memory of one strand of a weight, without the activations that all its strands share: of its column of
+    B, and of its row of A where that is trained."""
+    if trains_a:
+        return TRAINED_VALUE_BYTES * (weight.rows + weight.columns)
+    return TRAINED_VALUE_BYTES * weight.rows + BYTES_PER_COLUMN * weight.columns
 
 
 def basis_rows(run: RunInfo) -> tuple[int, ...]:
@@ -105,7 +106,7 @@ def strand_order(run: RunInfo, costs: Sequence[float] | None = None) -> list[int
     training memory unless given. Before a ranking exists all strands count as equal: every weight gives its first, then
     every weight its second, and so on.
     """
-    costs = costs or [strand_bytes(weight) for weight in run.weights]
+    costs = costs or _strand_bytes(run)
     keys = []
     for index, (values, cost) in enumerate(zip(strand_values(run), costs, strict=True)):
         cost = cost or math.inf  # one that costs nothing is one that these ways of training leave out
@@ -143,7 +144,7 @@ class Selector:
         self._values = strand_values(run)
         self._worth = [list(accumulate(values, initial=0.0)) for values in self._values]
         self._total = math.fsum(worth[-1] for worth in self._worth)
-        self._bytes = [strand_bytes(weight) for weight in run.weights]
+        self._bytes = _strand_bytes(run)
         self._orders: dict[tuple[float, ...], list[int]] = {}
 
     def share(self, ranks: Sequence[int]) -> float:
@@ -251,6 +252,10 @@ class Selector:
                 blocked.add(index)
                 ceiling = min(ceiling, value)
         return tuple(ranks)
+
+
+def _strand_bytes(run: RunInfo) -> list[int]:
+    return [strand_bytes(weight, trains_a=run.settings.trains_a) for weight in run.weights]
 
 
 def _filtered(order: Sequence[int], without: Collection[int]) -> Sequence[int]:

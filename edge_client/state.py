@@ -5,6 +5,8 @@
     status.json       what the client is doing, for `edge-client status` and dashboards
     work/KEY.adapter  what a round starts from; KEY names run, round, version and plan
     work/KEY.checkpoint, work/KEY.result
+    held/             the adapter of the last round, to which the next is fetched as a difference
+    residual          what quantisation dropped of the last update, to be added to the next one
     arithmetic.json   how fast this board multiplies, measured once
     corrections.json  what probes took beside what was predicted
     cache/            the frozen encoder's output per text: can be made again, so never swept with a task
@@ -66,6 +68,8 @@ class StateFolder:
         self.path = path
         self.work = path / "work"
         self.cache = path / "cache"
+        self.held = path / "held"
+        self.residual = path / "residual"
         self._lock_fd = -1
 
     def lock(self) -> None:
@@ -74,6 +78,7 @@ class StateFolder:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.work.mkdir(mode=0o700, exist_ok=True)
             self.cache.mkdir(mode=0o700, exist_ok=True)
+            self.held.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +92,7 @@ class StateFolder:
         with disk_errors(self.path):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
-            for folder in (self.path, self.work):  # what a killed client was writing
+            for folder in (self.path, self.work, self.held):  # what a killed client was writing
                 sweep_temporaries(folder)
         self._lock_fd = descriptor
 
@@ -132,9 +137,12 @@ class StateFolder:
         self.write("identity.json", msgspec.json.encode(identity))
 
     def forget_identity(self) -> None:
-        """Remove identity, work and cache; the folder and its lock stay."""
+        """Remove identity, work, residual, held adapter and cache; the folder and its lock stay."""
         with disk_errors(self.path):
             (self.path / "identity.json").unlink(missing_ok=True)
+            self.residual.unlink(missing_ok=True)
+            for path in self.held.glob("*"):
+                path.unlink(missing_ok=True)
         self.sweep("")
         self.empty_cache()
 

@@ -1,5 +1,6 @@
 """The files of one task, by which a client that was killed knows where it was.
 
+KEY.task        the task itself
 KEY.plan        the plan that the task goes by; a leaner one replaces it when memory runs short
 KEY.adapter     the version to train on, or to evaluate
 KEY.checkpoint  the worker's place
@@ -27,7 +28,7 @@ class TaskFiles:
     def __init__(self, folder: Path, task: Task) -> None:
         text = f"{task.run_id} {task.kind} {task.round} {task.version} {task.seed}"
         digest = hashlib.sha256(text.encode()).hexdigest()
-        self._folder = folder
+        self._folder, self._task = folder, task
         self._key = f"{task.kind}-{task.round}-{task.version}-{digest[:12]}"
         self.adapter, self.result = self._path("adapter"), self._path("result")
         self.checkpoint = self._path("checkpoint")
@@ -46,6 +47,7 @@ class TaskFiles:
         if before is None or before.ranks != plan.ranks:
             with disk_errors(self.adapter):
                 self.adapter.unlink(missing_ok=True)
+        self._write("task", msgspec.json.encode(self._task))
         self._write("plan", msgspec.json.encode(plan))
 
     def read_values(self) -> dict[str, float]:
@@ -81,3 +83,13 @@ class TaskFiles:
         path = self._path(suffix)
         with disk_errors(path):
             write_atomically(path, data)
+
+
+def begun_task(folder: Path) -> Task | None:
+    """The training task that was begun there and is not over; None where there is none that can be read."""
+    for path in folder.glob("train-*.task"):
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Task)
+        except (OSError, msgspec.DecodeError):
+            continue
+    return None

@@ -1,4 +1,4 @@
-"""Bytes of the tensors that training holds, from shapes alone.
+"""Bytes of the tensors that training holds, from shapes alone; those of the adapter are in adapter_sizes.py.
 
 Letters as in the T5 paper's shapes: d model width, f feed-forward width, i the heads' common width, H heads; S and T
 are source and target tokens of a micro-batch, each text as long as the run allows; c bytes of the compute dtype. What
@@ -7,16 +7,16 @@ is kept for the backward pass follows edge_client/engine/t5.py, attention.py, lo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edge_client.adapter_sizes import AdapterSizes, padded
 from edge_client.jobs import Compute, Format
 from wire.messages import RunInfo, Weight
 
 LOGITS_BYTES = 4 << 20
-"""fp32 logits alive at once (head_loss.LOGITS_BYTES; tests hold the limits, steps and ranks below equal to the
-engine's, whose modules import torch)."""
+"""fp32 logits alive at once (head_loss.LOGITS_BYTES; tests hold the limits and steps below equal to the engine's,
+whose modules import torch)."""
 
 VOCABULARY_ROWS = 4096
 """Rows of the head that are unpacked at once (head_loss.VOCABULARY_ROWS)."""
@@ -37,22 +37,10 @@ spare it takes more (prefix.LEAST_HIDDEN_BYTES)."""
 BACKWARD_COPIES = 4
 """Feed-forward gradients alive at once: of gate, value and product, and gelu(gate)."""
 
-ADALORA_RANK = 4
-"""Triplets of every weight while a profile scores the weights as AdaLoRA does (adalora.RANK)."""
-
-RANK_STEP = 8
-"""A weight's strands are computed with up to RANK_STEP − 1 rows of zeros (lora.RANK_STEP). They are counted for every
-weight, so that a strand costs the same wherever it is."""
-
-MESSAGE_COPIES = 3
-"""Of the packed tensors while the round's message is encoded: the tensors, msgpack's buffer and the message. Measured:
-3.02 to 3.04 times 13 to 41 MiB."""
-
 SCORE_COPIES = 4
 """Tensors of scores alive at once in the backward pass of bf16 attention: shares, their gradient, the scores' gradient
 and its transpose."""
 
-_UPLOAD_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0 + 4 / 64, "int4": 0.5 + 4 / 64}
 _VALUE_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}
 _COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
 
@@ -62,7 +50,7 @@ class TensorSizes:
 
     `checkpointing`: of every block only the input is kept, and one block's tensors while it is computed again.
     `frozen_encoder`: in scope "all" the encoder only runs forward, the run's context on it, and nothing of it is
-    sketched; in scope "decoder" that is so anyway.
+    sketched; in scope "decoder" that is so anyway. `adapter`: the formulas for what is trained.
     """
 
     def __init__(
@@ -85,6 +73,7 @@ class TensorSizes:
         self._encoder_blocks = int(config["num_layers"])
         self._decoder_blocks = int(config.get("num_decoder_layers") or config["num_layers"])
         self._trains_encoder = run.settings.scope == "all" and not frozen_encoder
+        self.adapter = AdapterSizes(run, self._c, trains_encoder=self._trains_encoder)
         self._micro_batch = micro_batch
         self._source_length = _rounded(run.settings.max_source_tokens, LENGTH_STEP)
         self._target_length = _rounded(run.settings.max_target_tokens, LENGTH_STEP // 4)
@@ -100,48 +89,6 @@ class TensorSizes:
             blocks += self._encoder_blocks * self._packed(attentions=1)
         tied = self._config.get("scale_decoder_outputs", self._config.get("tie_word_embeddings", True))
         return blocks + (1 if tied else 2) * self._table()
-
-    def context(self) -> int:
-        """(m + n)·s per weight, s = min(server rank, m, n)."""
-        ranks = (min(self._run.server_rank, weight.rows, weight.columns) for weight in self._run.weights)
-        sides = (weight.rows + weight.columns for weight in self._run.weights)
-        return self._c * sum(rank * side for rank, side in zip(ranks, sides, strict=True))
-
-    def strands(self, ranks: Sequence[int]) -> int:
-        """r·n in the compute dtype for the basis, r·m·16 for B with gradient and moments."""
-        pairs = zip(self._run.weights, ranks, strict=True)
-        return sum(_padded(rank) * weight.columns * self._c + rank * weight.rows * 16 for weight, rank in pairs)
-
-    def sketches(self) -> int:
-        """Of every weight that is sketched the sums, R·n fp32, and Ω, R·m in the compute dtype; and the largest Ω while
-        it is drawn, fp32 twice."""
-        sizes = [self._sketch_rank(weight) * weight.rows for weight in self._sketched()]
-        return self._sketch_sums() + self._c * sum(sizes) + 8 * max(sizes, default=0)
-
-    # --- before the first step and after the last, when there are no activations -----------------------------------
-
-    def start(self, ranks: Sequence[int]) -> int:
-        """What the adapter takes beyond what stays while the model is made of it: its fp32 values, of which fp32
-        arithmetic uses the context as it is; B has no gradient yet."""
-        context = self.context() * 4 // self._c if self._c < 4 else 0
-        basis = sum(4 * rank * weight.columns for weight, rank in zip(self._run.weights, ranks, strict=True))
-        return context + basis - 4 * self._trained(ranks)
-
-    def end(self, ranks: Sequence[int]) -> int:
-        """What the message takes beyond what stays; gradients are gone. It has B as the run uploads it and the means of
-        the sketches in bf16. (A checkpoint is written and read one matrix at a time.)"""
-        trained, sketches = self._trained(ranks), self._sketch_sums()
-        packed = int(_UPLOAD_BYTES[self._run.settings.upload] * trained) + sketches // 2
-        return sketches + MESSAGE_COPIES * packed - 4 * trained
-
-    def profile(self, ranks: Sequence[int]) -> int:
-        """What a profile with AdaLoRA's scores takes beyond what stays in a round, beside a step's activations: fp32
-        factors of every weight, their gradients, two moments and two sensitivities, and both in the compute dtype. It
-        has no strands, and no context of the run."""
-        if self._run.settings.importance != "adalora":
-            return 0
-        sides = sum(weight.rows + weight.columns for weight in self._sketched())
-        return ADALORA_RANK * (6 * 4 + self._c) * sides - self.context() - self.strands(ranks)
 
     # --- one training step -----------------------------------------------------------------------------------------
 
@@ -177,9 +124,8 @@ class TensorSizes:
     def strand(self, weight: Weight) -> int:
         """The most that one more strand of `weight` adds to all of the above together, whatever the ranks are: what
         stays of it, and what it adds to the moment that grows fastest with it."""
-        m, n = weight.rows, weight.columns
-        end = math.ceil(MESSAGE_COPIES * _UPLOAD_BYTES[self._run.settings.upload]) * m
-        return n * self._c + m * 16 + max(self._c * self._tokens(weight), 4 * n - 4 * m, end - 4 * m)
+        stays, beyond = self.adapter.strand(weight)
+        return stays + max(self._c * self._tokens(weight), beyond)
 
     # --- the encoding pass -----------------------------------------------------------------------------------------
 
@@ -200,20 +146,6 @@ class TensorSizes:
         return max(forward, self._table() - self.encoder_block())
 
     # --- parts -----------------------------------------------------------------------------------------------------
-
-    def _sketched(self) -> list[Weight]:
-        """An encoder that is not trained is not sketched."""
-        return [w for w in self._run.weights if self._trains_encoder or not w.name.startswith("encoder.")]
-
-    def _sketch_rank(self, weight: Weight) -> int:
-        return min(self._run.max_rank, weight.rows, weight.columns)
-
-    def _sketch_sums(self) -> int:
-        return sum(4 * self._sketch_rank(weight) * weight.columns for weight in self._sketched())
-
-    def _trained(self, ranks: Sequence[int]) -> int:
-        """Values of all B."""
-        return sum(rank * weight.rows for weight, rank in zip(self._run.weights, ranks, strict=True))
 
     def _head_rows(self) -> int:
         return min(VOCABULARY_ROWS, self._vocabulary)
@@ -272,7 +204,8 @@ class TensorSizes:
         return block if self._checkpointing else 0
 
     def _encoder_block(self) -> int:
-        """Norm inputs 2d, q, k, v and mixed 4i, gate and value 2f; a sketch keeps both normed inputs 2d and f too.
+        """Norm inputs 2d, q, k, v and mixed 4i, gate and value 2f; a sketch and the gradient of A need every linear's
+        input and so keep both normed inputs 2d and f too (q, k and v read the same one).
 
         In fp32 one log-sum of scores per head and two inverse norms.
         """
@@ -298,7 +231,7 @@ class TensorSizes:
         blocks: dict[str, int] = {}
         for weight, rank in zip(self._run.weights, ranks, strict=True):
             block = ".".join(weight.name.split(".")[:3])
-            blocks[block] = blocks.get(block, 0) + self._c * _padded(rank) * self._tokens(weight)
+            blocks[block] = blocks.get(block, 0) + self._c * padded(rank) * self._tokens(weight)
         return (max if self._checkpointing else sum)(blocks.values())
 
     def _tokens(self, weight: Weight) -> int:
@@ -306,10 +239,6 @@ class TensorSizes:
             (".EncDecAttention.k", ".EncDecAttention.v")
         )
         return self._source if reads_source else self._target
-
-
-def _padded(rank: int) -> int:
-    return rank + RANK_STEP - 1
 
 
 def _rounded(length: int, step: int) -> int:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
@@ -88,12 +89,16 @@ def run_job(job: Job, session: Session) -> dict[str, float]:
     """The job's numbers, its result written. Raises ClientError for what a person can mend."""
     import torch
 
+    from edge_client.engine.differences import make_whole
     from edge_client.engine.evaluate import evaluate
     from edge_client.engine.probe import probe
     from edge_client.engine.profile import profile
     from edge_client.engine.train import train
 
     torch.set_num_threads(job.threads or free_processors())
+    if job.held_path:
+        ranks = job.plan.ranks if job.kind == "train" else [0] * len(job.run.weights)
+        make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.task.version, ranks)
     return {"probe": probe, "profile": profile, "train": train, "evaluate": evaluate}[job.kind](job, session)
 
 

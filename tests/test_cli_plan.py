@@ -105,6 +105,25 @@ def test_with_a_ranking_its_top_is_shown(
     assert sum(row["share"] for row in table) == pytest.approx(1.0)
 
 
+def test_a_run_with_one_rank_for_all_boards_is_told(
+    capsys: Any, tmp_path: Path, config_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the plan; and with what is lacking, where this board cannot train at that rank."""
+    run = run_of(SMALL_T5, {"scope": "decoder", "rank": 8, "trains_a": True})
+    monkeypatch.setattr(cli_plan, "_run_of", lambda server, folder: run)
+    arguments = ("--model", config_only, "--server", "http://server", "--memory")
+
+    _, text = plan(capsys, tmp_path, *arguments, "1GiB")
+    _, encoded = plan(capsys, tmp_path, *arguments, "1GiB", "--json")
+    code, refusal = plan(capsys, tmp_path, *arguments, "200MiB")
+
+    assert "rank 8 on each as on every board" in text
+    assert set(json.loads(encoded)["ranks"]) == {8}
+    assert code == ExitCode.MEMORY
+    assert "every weight at rank 8" in refusal
+    assert "train.rank" in refusal
+
+
 def ranked_run() -> RunInfo:
     """Each weight worth more than the one before it in the manifest."""
     ranked = run_of(SMALL_T5, {"scope": "decoder"})

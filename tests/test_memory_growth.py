@@ -39,6 +39,8 @@ class Case:
     checkpointing: bool
     upload: Dtype
     importance: Importance
+    trains_a: bool
+    own_basis: bool
     server_rank: int
     micro_batch: int
     source: int
@@ -47,9 +49,10 @@ class Case:
     @property
     def run(self) -> RunInfo:
         lengths = {"max_source_tokens": self.source, "max_target_tokens": self.target}
+        begin = {"trains_a": self.trains_a, "own_basis": self.own_basis}
         return run_of(
             SMALL_T5,
-            {"scope": self.scope, "upload": self.upload, "importance": self.importance, **lengths},
+            {"scope": self.scope, "upload": self.upload, "importance": self.importance, **begin, **lengths},
             max_rank=MAX_RANK,
             server_rank=self.server_rank,
         )
@@ -95,6 +98,8 @@ cases = st.builds(
     st.booleans(),
     st.sampled_from(UPLOADS),
     st.sampled_from(IMPORTANCES),
+    st.booleans(),
+    st.booleans(),
     st.integers(1, 64),
     st.integers(1, 16),
     st.integers(2, 1100),
@@ -134,6 +139,22 @@ def test_a_frozen_encoder_never_needs_more(case: Case, rank: int) -> None:
 
     assert frozen.peak(frozen.ranks(rank)) <= trained.peak(trained.ranks(rank))
     assert frozen.peak(frozen.ranks(rank)) <= trained.peak(frozen.ranks(rank))
+
+
+@given(cases, ranks_of_all)
+def test_training_a_takes_its_gradient_and_moments(case: Case, rank: int) -> None:
+    """Beside the same context never less than training B alone, and at most 16 bytes more for each value of A, its
+    copies in a message, and the slack of both; in place of a context of that rank no more than beside it."""
+    if case.upload in ("int8", "int4"):  # there the residuals of a board that draws its own A are not kept
+        case = replace(case, upload="bf16")
+    ranks = case.ranks(rank)
+    b_alone, beside = (replace(case, trains_a=trains_a, own_basis=True) for trains_a in (False, True))
+    instead = replace(case, trains_a=True, own_basis=False)
+    values = sum(r * weight.columns for r, weight in zip(ranks, case.run.weights, strict=True))
+
+    assert 0 <= beside.peak(ranks) - b_alone.peak(ranks) <= 1.1 * (16 + 3 * 4) * values + 1
+    if max(ranks) <= case.server_rank:
+        assert instead.peak(ranks) <= beside.peak(ranks)
 
 
 @given(cases, st.lists(ranks_of_all, min_size=72, max_size=72))

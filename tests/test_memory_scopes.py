@@ -6,10 +6,12 @@ from typing import Any, get_args
 
 import pytest
 
+from aggregator.merge.rules import RULES
+from edge_client.adapter_sizes import begins_at_adapter
 from edge_client.jobs import CacheDtype, Compute, Format
 from edge_client.memory import CUDA_CONTEXT_BYTES, Breakdown, predict_peak
 from tests.runs import SMALL_T5, run_of
-from wire.messages import Scope
+from wire.messages import RunInfo, Scope
 
 BASE_T5 = {**SMALL_T5, "vocab_size": 32128, "d_model": 768, "d_kv": 64, "num_heads": 12, "d_ff": 2048}
 BASE_T5 |= {"num_layers": 12, "num_decoder_layers": 12}
@@ -87,6 +89,33 @@ def test_the_adapter_counts_where_texts_are_short() -> None:
     assert predict("all", "nf4", 8, 32).working_bytes < short.working_bytes, "activations are more than that"
 
 
+def test_strands_come_in_place_of_a_context_where_boards_begin_at_the_adapter() -> None:
+    """What a trained weight takes is counted once, whichever of the two is more; its A has a gradient and moments."""
+    sizes = {"scope": "all", "max_source_tokens": 64, "max_target_tokens": 16}
+    beside, instead = (
+        run_of(BASE_T5, {**sizes, "trains_a": True, "own_basis": own_basis}) for own_basis in (True, False)
+    )
+    n_sides = sum(weight.rows + weight.columns for weight in beside.weights)
+
+    def parts(run: RunInfo, rank: int) -> Breakdown:
+        return predict_peak(BASE_T5, run, "nf4", "bf16", 1, [rank] * len(run.weights))
+
+    for rank in (0, 1, 2, 8):
+        assert parts(beside, rank).context_bytes == 2 * 16 * n_sides
+        assert parts(instead, rank).context_bytes == max(0, 2 * 16 - 16 * rank) * n_sides
+        assert parts(instead, rank).strands_bytes == parts(beside, rank).strands_bytes
+        assert parts(beside, rank).strands_bytes - parts(beside, 0).strands_bytes == 16 * rank * n_sides
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_boards_begin_at_the_adapter_where_the_rule_says_so(name: str) -> None:
+    """A board concludes it from the run's settings: the rule's own word must be the same."""
+    said = RULES[name].FACTS
+    run = run_of(BASE_T5, {"trains_a": said.trains_a, "own_basis": said.own_basis})
+
+    assert begins_at_adapter(run) == said.has_start
+
+
 def test_a_gpu_adds_its_context() -> None:
     """And no more: a Jetson's GPU shares the board's memory."""
     grown = predict(device="cuda").kernels_bytes - predict().kernels_bytes
@@ -108,7 +137,7 @@ def test_flan_t5_xl_fits_the_boards_it_is_meant_for() -> None:
 @pytest.mark.slow
 def test_the_limits_are_the_engines() -> None:
     """They are written twice because the engine's modules import torch."""
-    from edge_client import tensor_sizes
+    from edge_client import adapter_sizes, tensor_sizes
     from edge_client.engine import adalora, attention, batches, encoder_pass, head_loss, lora, prefix
 
     assert tensor_sizes.LOGITS_BYTES == head_loss.LOGITS_BYTES
@@ -116,6 +145,6 @@ def test_the_limits_are_the_engines() -> None:
     assert tensor_sizes.SCORES_BYTES == attention.SCORES_BYTES
     assert tensor_sizes.LEAST_HIDDEN_BYTES == prefix.LEAST_HIDDEN_BYTES
     assert tensor_sizes.LENGTH_STEP == batches.LENGTH_STEP
-    assert tensor_sizes.ADALORA_RANK == adalora.RANK
-    assert tensor_sizes.RANK_STEP == lora.RANK_STEP
+    assert adapter_sizes.ADALORA_RANK == adalora.RANK
+    assert adapter_sizes.RANK_STEP == lora.RANK_STEP
     assert tensor_sizes.TOKENS_PER_BATCH == encoder_pass.TOKENS_PER_BATCH

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge_client.board import Board
 from edge_client.errors import NoPlanError
 from edge_client.jobs import Plan
-from edge_client.plan import CLIENT_BYTES, Choice, choose, choose_plan, explain, facts, runners_up
+from edge_client.plan import CLIENT_BYTES, Choice, choose, explain, facts, runners_up
 from edge_client.select import basis_rows
 from tests.runs import SMALL_T5, run_of
 from wire.messages import RunInfo
@@ -47,7 +47,7 @@ def choice_or_none(memory_bytes: int, run: RunInfo, bf16_fast: bool = True) -> C
 
 def plan_or_none(memory_bytes: int, run: RunInfo, bf16_fast: bool = True) -> Plan | None:
     try:
-        return choose_plan(make_board(memory_bytes, bf16_fast), run, CONFIG)
+        return choose(make_board(memory_bytes, bf16_fast), run, CONFIG).plan
     except NoPlanError:
         return None
 
@@ -96,7 +96,7 @@ def test_a_large_board_takes_everything_at_full_precision() -> None:
     """With memory to spare nothing is saved, where fp32 is the fast arithmetic."""
     run = make_run()
 
-    plan = choose_plan(make_board(8 << 30, bf16_fast=False), run, CONFIG)
+    plan = choose(make_board(8 << 30, bf16_fast=False), run, CONFIG).plan
 
     assert (plan.format, plan.compute, plan.micro_batch) == ("fp32", "fp32", 8)
     assert plan.ranks == basis_rows(run)
@@ -117,7 +117,7 @@ def test_a_refusal_says_what_the_smallest_plan_needs() -> None:
     """With one byte less than it names there is no plan, with just that much there is one."""
     run = make_run()
     with pytest.raises(NoPlanError) as caught:
-        choose_plan(make_board(200 * MIB), run, CONFIG)
+        choose(make_board(200 * MIB), run, CONFIG)
     needed_bytes = int(caught.value.message.split("(")[1].split(" bytes")[0])
 
     assert str(200 * MIB) in caught.value.message
@@ -130,7 +130,7 @@ def test_the_same_board_gets_the_same_plan() -> None:
     """Nothing but its arguments decides."""
     board, run = make_board(500 * MIB), make_run()
 
-    assert choose_plan(board, run, CONFIG) == choose_plan(replace(board), run, dict(CONFIG))
+    assert choose(board, run, CONFIG).plan == choose(replace(board), run, dict(CONFIG)).plan
 
 
 # --- saying why ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from edge_client.cache_room import NO_ROOM, CacheRoom, entry_bytes
 from edge_client.errors import NoPlanError
 from edge_client.jobs import Device, Plan
 from edge_client.memory import CUDA_CONTEXT_BYTES
-from edge_client.plan import Choice, choose, choose_plan, explain, facts, runners_up
+from edge_client.plan import Choice, choose, explain, facts, runners_up
 from edge_client.planner import Planner
 from edge_client.round_cost import NO_LIMITS, RoundLimits
 from tests.runs import SMALL_T5, run_of
@@ -84,7 +84,7 @@ def test_a_board_that_multiplies_bf16_fast_never_trains_in_fp32(scope: Scope) ->
     """However much memory it has; a board that does not takes fp32 first."""
     assert {plan.compute for plan in plans(scope)} == {"bf16"}
 
-    plan = choose_plan(make_board(8 << 30, bf16_fast=False), make_run(scope), CONFIG, room=ROOM)
+    plan = choose(make_board(8 << 30, bf16_fast=False), make_run(scope), CONFIG, room=ROOM).plan
 
     assert (plan.format, plan.compute) == ("fp32", "fp32")
 
@@ -109,7 +109,7 @@ def test_decoder_scope_keeps_the_encoders_output_where_there_is_room() -> None:
     example_bytes = entry_bytes(256, CONFIG["d_model"], "bf16")
 
     def cache(limit_bytes: int) -> str:
-        return choose_plan(board, run, CONFIG, room=CacheRoom(limit_bytes, 1000)).cache
+        return choose(board, run, CONFIG, room=CacheRoom(limit_bytes, 1000)).plan.cache
 
     assert cache(64 * example_bytes) == "bf16"
     assert cache(40 * example_bytes) == "int8"
@@ -124,7 +124,7 @@ def test_a_cache_needs_less_memory() -> None:
     run = run_of(base, {"scope": "decoder"})
     board = make_board(4 << 30)
 
-    with_cache, without = (choose_plan(board, run, base, room=room) for room in (ROOM, NO_ROOM))
+    with_cache, without = (choose(board, run, base, room=room).plan for room in (ROOM, NO_ROOM))
 
     assert with_cache.cache != "none"
     assert with_cache.predicted_peak_bytes < without.predicted_peak_bytes - 100 * MIB
@@ -133,8 +133,8 @@ def test_a_cache_needs_less_memory() -> None:
 def test_on_a_gpu_its_context_is_counted() -> None:
     """A board that just fits on the processor needs that much more where the GPU shares its memory."""
     run = make_run("decoder")
-    on_cpu = choose_plan(make_board(2 << 30), run, CONFIG, room=ROOM)
-    on_gpu = choose_plan(make_board(2 << 30, device="cuda"), run, CONFIG, room=ROOM)
+    on_cpu = choose(make_board(2 << 30), run, CONFIG, room=ROOM).plan
+    on_gpu = choose(make_board(2 << 30, device="cuda"), run, CONFIG, room=ROOM).plan
 
     assert (on_cpu.device, on_gpu.device) == ("cpu", "cuda")
     assert on_gpu.predicted_peak_bytes >= on_cpu.predicted_peak_bytes + CUDA_CONTEXT_BYTES

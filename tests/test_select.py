@@ -24,6 +24,7 @@ from edge_client.select import (
     ranking,
     strand_bytes,
     strand_order,
+    strand_values,
 )
 from tests.runs import SMALL_T5, run_of
 from wire.messages import RunInfo
@@ -172,8 +173,8 @@ def test_more_memory_never_gives_less(seed: int, scale: float, more: float) -> N
 @given(SEEDS)
 @settings(max_examples=25, deadline=None)
 def test_boards_of_all_sizes_share_one_order_where_it_serves_them(seed: int) -> None:
-    """Where a board's own costs are in proportion to the shared ones, its strands are that order's first ones and a
-    few that still fitted."""
+    """Where a board's own costs are in proportion to the shared ones, its strands are that order's first ones, and of
+    those behind some that still fitted, worth no more than the one that did not."""
     run = random_run(random.Random(seed))
     costs = [1.1 * strand_bytes(weight) for weight in run.weights]
     order, memory = strand_order(run), linear(costs, 0.3 * sum(map(mul, costs, basis_rows(run))))
@@ -182,8 +183,10 @@ def test_boards_of_all_sizes_share_one_order_where_it_serves_them(seed: int) -> 
 
     assert ranks is not None
     n_first = next(n for n in range(len(order), -1, -1) if memory.peak(allot(order, len(ranks), n)) <= memory.limit)
-    assert all(a <= b for a, b in zip(allot(order, len(ranks), n_first), ranks, strict=True))
-    assert sum(ranks) - n_first <= len({kind_of(weight) for weight in run.weights})
+    first, values = allot(order, len(ranks), n_first), strand_values(run)
+    assert all(a <= b for a, b in zip(first, ranks, strict=True))
+    left_out = values[order[n_first]][first[order[n_first]]]
+    assert sum(sum(row[a:b]) for row, a, b in zip(values, first, ranks, strict=True)) <= left_out * (1 + 1e-9)
 
 
 @given(SEEDS)
@@ -224,3 +227,17 @@ def test_the_ranking_lists_every_weight_by_its_share() -> None:
     assert [weight.share for weight in table] == sorted((weight.share for weight in table), reverse=True)
     assert {weight.name for weight in table} == {weight.name for weight in run.weights}
     assert ranking(run_of(CONFIG)) == []
+
+
+def test_rows_of_a_count_where_they_are_trained() -> None:
+    """Without that a wide weight's strands are cheaper than a tall one's and come first; with it they cost the same."""
+    q, _, _, o = run_of(CONFIG, {"scope": "decoder"}).weights[:4]
+    assert (q.rows, q.columns) == (o.columns, o.rows)
+
+    def first_weight(trains_a: bool) -> str:
+        run = run_of(CONFIG, {"scope": "decoder", "trains_a": trains_a}, weights=(o, q), values=((1.0,) * 32,) * 2)
+        return run.weights[strand_order(run)[0]].name
+
+    assert strand_bytes(q) < strand_bytes(o)
+    assert strand_bytes(q, trains_a=True) == strand_bytes(o, trains_a=True) == 16 * (q.rows + q.columns)
+    assert (first_weight(False), first_weight(True)) == (q.name, o.name)

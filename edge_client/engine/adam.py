@@ -14,7 +14,7 @@ MAX_NORM = 1.0
 
 
 class Adam:
-    """Kingma and Ba 2015, without weight decay: B starts at zero in each round and need not be pulled there.
+    """Kingma and Ba 2015, without weight decay: in each round the factors start where the server says.
 
     Args: values by name, fp32, changed in place by `step`; learning_rate, constant.
     """

@@ -26,21 +26,25 @@ PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class AdapterTensors:
-    """Per weight: the frozen context b (m, s)·a (s, n), and the leading rows (r, n) of its basis."""
+    """Per weight: the frozen context b (m, s)·a (s, n), the rows (r, n) that its strands begin with, and their B (m, r)
+    where that is not zero. fp32."""
 
     context: Mapping[str, Factors] = field(default_factory=dict)
     basis: Mapping[str, Tensor] = field(default_factory=dict)
+    start_b: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def read_adapter(path: Path, run: RunInfo, version: int, ranks: Sequence[int] | None) -> AdapterTensors:
     """Read a `wire.messages.Adapter` of `version`, with `ranks` (manifest order) or, if None, whatever ranks it has.
 
-    Values are fp32. Raises RefusedError where the file is not what the run's manifest says.
+    Values are fp32. In a run whose boards draw their own A the bases have no rows. Raises RefusedError where the file
+    is not what the run's manifest says.
     """
     try:
         adapter = decode(_read(path), Adapter)
         found = [part.basis.shape[0] for part in adapter.parts]
-        check_adapter(adapter, run, found if ranks is None else ranks, version=version)
+        wanted = found if ranks is None else ranks
+        check_adapter(adapter, run, wanted, version=version, own_basis=run.settings.own_basis)
         return _tensors(adapter)
     except WireError as error:
         raise RefusedError(
@@ -70,6 +74,7 @@ def _tensors(adapter: Adapter) -> AdapterTensors:
     return AdapterTensors(
         {part.name: Factors(_tensor(part.context_b), _tensor(part.context_a)) for part in adapter.parts},
         {part.name: _tensor(part.basis) for part in adapter.parts},
+        {part.name: _tensor(part.start_b) for part in adapter.parts if part.start_b is not None},
     )
 
 

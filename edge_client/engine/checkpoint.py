@@ -42,6 +42,11 @@ class SavedPlace:
             values: Tensor = file.get_tensor(name)
             return values
 
+    def read_all(self) -> dict[str, Tensor]:
+        """Every matrix, views of the file, which is opened once."""
+        with safe_open(self.path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in self.shapes}
+
 
 def checkpoint_key(job: Job, examples: Sequence[Example]) -> str:
     """Digest of what a round's values belong to: run, task, device, and the text itself.
@@ -96,14 +101,14 @@ def interval_s(size_bytes: int) -> float:
 def restore(place: SavedPlace, targets: Mapping[str, Tensor]) -> bool:
     """Put a place's values into `targets`, which are changed; False, with none changed, where the place lacks one.
 
-    Of a saved matrix (m, r) with more columns than its target (m, r'), the leading r' are taken: a weight's strands
-    nest, so that those are the place of a round with fewer.
+    Of a larger saved matrix the leading block is taken: a weight's strands nest, so that the leading columns of B and
+    rows of A are the place of a round with fewer.
     """
     for name, target in targets.items():
         rows, columns = place.shapes.get(name, (0, 0))
-        if rows != target.shape[0] or columns < target.shape[1]:
+        if rows < target.shape[0] or columns < target.shape[1]:
             return False
     with torch.no_grad():
         for name, target in targets.items():
-            target.copy_(place.read(name)[:, : target.shape[1]])
+            target.copy_(place.read(name)[: target.shape[0], : target.shape[1]])
     return True

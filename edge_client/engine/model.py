@@ -16,7 +16,8 @@ from edge_client.engine.t5 import T5, Cache, T5Shape
 from edge_client.errors import ConfigError
 from edge_client.jobs import Compute
 from quantize.base import FrozenBase
-from quantize.weight import Scratch
+from quantize.weight import FrozenWeight, Scratch
+from wire.messages import Trains
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -25,8 +26,8 @@ class Model:
     """T5 over `base` with `adapter` on top, in the dtype `compute`.
 
     It computes where the base is. `trains_encoder` false runs the encoder without gradients; the base may then be its
-    decoder alone, if the encoder's output is given. `checkpointing` as in T5. Raises ConfigError where the adapter
-    names a weight that the base does not have or has in another shape.
+    decoder alone, if the encoder's output is given. `checkpointing` as in T5, `trains` as in Linear. Raises ConfigError
+    where the adapter names a weight that the base does not have or has in another shape.
     """
 
     def __init__(
@@ -37,10 +38,11 @@ class Model:
         *,
         trains_encoder: bool = False,
         checkpointing: bool = False,
+        trains: Trains = "b",
     ) -> None:
         self.shape = T5Shape.of(base.config)
         self._scratch = Scratch()
-        self.linears = _linears(base, adapter, DTYPES[compute], self._scratch)
+        self.linears = _linears(base, adapter, DTYPES[compute], self._scratch, trains)
         self.device = base.weights["shared"].device
         self._head = base.weights["lm_head"]
         self._trains_encoder = trains_encoder
@@ -99,27 +101,40 @@ class Model:
                 linear.release()
 
 
-def _linears(base: FrozenBase, adapter: AdapterTensors, dtype: torch.dtype, scratch: Scratch) -> dict[str, Linear]:
+def _linears(
+    base: FrozenBase, adapter: AdapterTensors, dtype: torch.dtype, scratch: Scratch, trains: Trains
+) -> dict[str, Linear]:
     """Every matrix of the blocks by module name; the embeddings are no linear maps."""
     weights = {name: weight for name, weight in base.weights.items() if name not in ("shared", "lm_head")}
-    for name in (*adapter.context, *adapter.basis):
+    for name in (*adapter.context, *adapter.basis, *adapter.start_b):
         if name not in weights:
             raise ConfigError(
                 f"the adapter has weight {name}, the base has none of that name", "use the run's own base"
             )
-    linears = {}
-    for name, weight in weights.items():
-        context, basis = adapter.context.get(name), adapter.basis.get(name)
-        _check_sides(name, weight.shape, context, basis)
-        at = weight.device
-        cast = None if context is None else Factors(context.b.to(at, dtype), context.a.to(at, dtype))
-        linears[name] = Linear(weight, dtype, cast, None if basis is None else basis.to(at, dtype), scratch)
-    return linears
+    return {name: _linear(name, weight, adapter, dtype, scratch, trains) for name, weight in weights.items()}
 
 
-def _check_sides(name: str, shape: tuple[int, int], context: Factors | None, basis: Tensor | None) -> None:
+def _linear(
+    name: str, weight: FrozenWeight, adapter: AdapterTensors, dtype: torch.dtype, scratch: Scratch, trains: Trains
+) -> Linear:
+    context, basis, start_b = adapter.context.get(name), adapter.basis.get(name), adapter.start_b.get(name)
+    _check_sides(name, weight.shape, context, basis, start_b)
+    at = weight.device
+    cast = None if context is None else Factors(context.b.to(at, dtype), context.a.to(at, dtype))
+    if basis is not None:
+        basis = basis.to(at, dtype) if trains == "b" else basis.to(at)
+    if start_b is not None:
+        start_b = start_b.to(at)
+    return Linear(weight, dtype, cast, basis, scratch, start_b, trains)
+
+
+def _check_sides(
+    name: str, shape: tuple[int, int], context: Factors | None, basis: Tensor | None, start_b: Tensor | None
+) -> None:
     rows, columns = shape
     fits = basis is None or basis.shape[1] == columns
+    if start_b is not None:
+        fits = fits and basis is not None and start_b.shape == (rows, basis.shape[0])
     if context is not None:
         fits = fits and context.b.shape == (rows, context.a.shape[0]) and context.a.shape[1] == columns
     if not fits:
@@ -131,3 +146,12 @@ def _check_sides(name: str, shape: tuple[int, int], context: Factors | None, bas
 def strands(linears: Mapping[str, Linear]) -> dict[str, Tensor]:
     """The B (m, r) of every weight that has strands."""
     return {name: linear.b for name, linear in linears.items() if linear.rank}
+
+
+def start_training(linears: Mapping[str, Linear]) -> dict[str, Tensor]:
+    """Let gradients reach what the round trains; these factors, B as "b.NAME" and A as "a.NAME"."""
+    trained = {name: linear for name, linear in linears.items() if linear.rank}
+    for linear in trained.values():
+        linear.train()
+    b = {f"b.{name}": linear.b for name, linear in trained.items() if linear.b.requires_grad}
+    return b | {f"a.{name}": linear.a for name, linear in trained.items() if linear.a is not None}

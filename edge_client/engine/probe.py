@@ -14,7 +14,7 @@ from edge_client.engine.adapter_tensors import AdapterTensors
 from edge_client.engine.batches import collate
 from edge_client.engine.encoder_pass import TOKENS_PER_BATCH, encode_sources
 from edge_client.engine.lora import Factors
-from edge_client.engine.model import DTYPES, Model, strands
+from edge_client.engine.model import DTYPES, Model, start_training
 from edge_client.engine.prefix import LEAST_HIDDEN_BYTES
 from edge_client.engine.session import Session, peaks, run_as_reached, trains_encoder
 from edge_client.engine.sketches import Sketches
@@ -54,11 +54,10 @@ class _Steps:
             plan.compute,
             trains_encoder=trains_encoder(job),
             checkpointing=plan.checkpointing,
+            trains="both" if settings.trains_a else "b",  # what the hungriest round takes
         )
-        self._strands = strands(self._model.linears)
-        for name in self._strands:
-            self._model.linears[name].train()
-        self._adam = Adam(self._strands, settings.learning_rate)
+        self._trained = start_training(self._model.linears)
+        self._adam = Adam(self._trained, settings.learning_rate)
         self._sketches = Sketches(run_as_reached(job), job.task.seed, self._model.device)
         self._sketches.attach(self._model.linears)
         self._job = job
@@ -75,7 +74,7 @@ class _Steps:
         loss = self._model.loss_sum(batch, encoded)
         loss.backward()  # type: ignore[no-untyped-call]
         self._sketches.count(batch.n_target_tokens)
-        if self._strands:
+        if self._trained:
             self._adam.step(batch.n_target_tokens)
         float(loss.detach())  # waits for a GPU
 

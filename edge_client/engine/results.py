@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from edge_client.engine.lora import Factors
 from edge_client.errors import ConfigError
 from edge_client.jobs import Job
 from edge_client.state import disk_errors
@@ -15,7 +16,7 @@ from wire.atomic_file import write_atomically
 from wire.codec import encode
 from wire.errors import WireError
 from wire.limits import MAX_EXAMPLES, PROTOCOL_VERSION
-from wire.messages import Dtype, NamedTensor, Profile, Update, UpdatePart
+from wire.messages import Dtype, NamedTensor, Profile, Update, UpdatePart, Weight
 from wire.messages import Tensor as WireTensor
 from wire.tensors import pack
 
@@ -23,16 +24,13 @@ SKETCH_DTYPE: Dtype = "bf16"
 """A sketch decides directions; the third digit of its entries does not turn them."""
 
 
-def update_message(job: Job, n_examples: int, b: Mapping[str, Tensor], sketches: Mapping[str, Tensor]) -> Update:
-    """The round's Update in manifest order: B (m, r) in the run's upload dtype, sketches (R, n) in bf16."""
+def update_message(job: Job, n_examples: int, strands: Mapping[str, Factors], sketches: Mapping[str, Tensor]) -> Update:
+    """The round's Update in manifest order: of `strands`, b (m, r) and a (r, n), what the round trains, in the run's
+    upload dtype; sketches (R, n) in bf16. Raises ConfigError where a value is not finite."""
     parts = [
-        UpdatePart(
-            name=weight.name,
-            b=_packed(b[weight.name], job.run.settings.upload) if weight.name in b else _no_strands(weight.rows),
-            sketch=_packed(sketches[weight.name], SKETCH_DTYPE) if weight.name in sketches else None,
-        )
+        _part(job, weight, strands.get(weight.name), sketches.get(weight.name))
         for weight in job.run.weights
-        if weight.name in b or weight.name in sketches
+        if weight.name in strands or weight.name in sketches
     ]
     return Update(
         protocol=PROTOCOL_VERSION,
@@ -42,6 +40,16 @@ def update_message(job: Job, n_examples: int, b: Mapping[str, Tensor], sketches:
         manifest=job.run.manifest,
         n_examples=min(n_examples, MAX_EXAMPLES),
         parts=tuple(parts),
+    )
+
+
+def _part(job: Job, weight: Weight, strands: Factors | None, sketch: Tensor | None) -> UpdatePart:
+    trains, upload = job.task.trains, job.run.settings.upload
+    return UpdatePart(
+        name=weight.name,
+        b=_no_strands(weight.rows) if strands is None or trains == "a" else _packed(strands.b, upload),
+        a=None if strands is None or trains == "b" else _packed(strands.a, upload),
+        sketch=None if sketch is None else _packed(sketch, SKETCH_DTYPE),
     )
 
 

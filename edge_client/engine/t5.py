@@ -163,7 +163,7 @@ class T5:
         if not (self._checkpointing and torch.is_grad_enabled()):
             return block(*inputs)
         linears = (linear for name, linear in self._linears.items() if name.startswith(prefix))
-        return recomputed(block, inputs, [linear.b for linear in linears if linear.b.requires_grad])
+        return recomputed(block, inputs, [leaf for linear in linears for leaf in linear.leaves])
 
     def _decoder_block(
         self, i: int, x: Tensor, encoded: Tensor, *, bias: Tensor, source_bias: Tensor | None, cache: Cache | None

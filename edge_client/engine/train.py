@@ -1,8 +1,9 @@
-"""A board's part of one round: evaluate what was received, train B from zero, sketch what is left to learn."""
+"""A board's part of one round: evaluate what was received, train its strands, sketch what is left to learn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -12,9 +13,13 @@ from edge_client.engine.adapter_tensors import read_adapter
 from edge_client.engine.batches import Batch, Order, micro_batches
 from edge_client.engine.checkpoint import checkpoint_key, interval_s, load_place, restore, save_place
 from edge_client.engine.evaluate import held_out_examples, held_out_loss
-from edge_client.engine.model import Model, strands
+from edge_client.engine.feedback import Feedback
+from edge_client.engine.lora import Factors
+from edge_client.engine.model import Model, start_training
+from edge_client.engine.own_basis import own_basis
 from edge_client.engine.prefix import Prefix
 from edge_client.engine.prefix_cache import Source
+from edge_client.engine.pruning import Pruning
 from edge_client.engine.results import update_message, write_result
 from edge_client.engine.session import Meter, Session, Stopped, peaks, run_as_reached, trains_encoder
 from edge_client.engine.sketches import Sketches
@@ -31,11 +36,12 @@ def train(job: Job, session: Session) -> dict[str, float]:
 
     They are: loss (of the last step), held_out_loss (of the adapter as received; absent without held-out text),
     n_examples (distinct training examples seen this round, which weighs the update), tokens_per_s and seconds of the
-    steps, encode_s and encoded_tokens of the encoder's pass over what the cache lacked, peak_bytes.
+    steps, encode_s and encoded_tokens of the encoder's pass over what the cache lacked, peak_bytes, and residual_lost,
+    1, where what earlier uploads lacked could not be read.
 
-    Resumes from `checkpoint_path` if that belongs to this very work; B is then the same to the last bit as without the
-    interruption, on the same machine with the same number of threads and the same plan. With another plan it goes on
-    from the same step in that plan's way. Raises ConfigError where the loss is not finite.
+    Resumes from `checkpoint_path` if that belongs to this very work; what was trained is then the same to the last bit
+    as without the interruption, on the same machine with the same number of threads and the same plan. With another
+    plan it goes on from the same step in that plan's way. Raises ConfigError where the loss is not finite.
     """
     return _Round(job, session).run()
 
@@ -53,19 +59,22 @@ class _Round:
         self._prefix = Prefix(job, session)
         self._prefix.prepare(self._sources())
         adapter = read_adapter(Path(job.adapter_path), job.run, job.task.version, job.plan.ranks)
+        if self._settings.own_basis:
+            adapter = replace(adapter, basis=own_basis(job))
         self._model = Model(
             session.base(job),
             adapter,
             job.plan.compute,
             trains_encoder=trains_encoder(job),
             checkpointing=job.plan.checkpointing,
+            trains=job.task.trains,
         )
-        self._strands = strands(self._model.linears)
-        if not self._strands and not job.task.sketch:
+        self._trained = start_training(self._model.linears)
+        if not self._trained and not job.task.sketch:
             raise NoPlanError("the plan trains no weight and no sketch is asked for", "give more memory with --memory")
-        for name in self._strands:
-            self._model.linears[name].train()
-        self._adam = Adam(self._strands, self._settings.learning_rate)
+        prunes = self._settings.pruning and job.task.trains == "both"
+        self._pruning = Pruning(self._model.linears) if prunes else None
+        self._adam = Adam(self._trained, self._settings.learning_rate)
         self._sketches = Sketches(run_as_reached(job), job.task.seed, self._model.device) if job.task.sketch else None
         self._key = checkpoint_key(job, self._data.train)
         self._numbers: dict[str, float] = {"step": 0.0, "sketch_tokens": 0.0}
@@ -110,7 +119,9 @@ class _Round:
         n_labels = sum(batch.n_target_tokens for batch in batches)
         firsts = range(step * self._settings.batch, (step + 1) * self._settings.batch, self._job.plan.micro_batch)
         loss = sum(map(self._backward, batches, firsts)) / n_labels
-        norm = self._adam.step(n_labels) if self._strands else 0.0
+        if self._pruning is not None:
+            self._pruning.add_gradients(n_labels)
+        norm = self._adam.step(n_labels) if self._trained else 0.0
         if not (abs(loss) < float("inf") and norm < float("inf")):
             raise ConfigError(
                 f"training diverged at step {step + 1} of round {self._job.task.round}: loss {loss}, gradient {norm}",
@@ -160,7 +171,10 @@ class _Round:
     def _finish(self, meter: Meter) -> dict[str, float]:
         sketches = self._sketches.mean() if self._sketches is not None else {}
         n_examples = self._order.n_distinct
-        message = update_message(self._job, n_examples, self._strands, sketches)
+        feedback = Feedback(self._job)
+        strands = feedback.added(self._strands())
+        message = update_message(self._job, n_examples, strands, sketches)
+        feedback.keep(strands, message)
         write_result(Path(self._job.result_path), message)
         kept = {name: value for name, value in self._numbers.items() if name in ("loss", "held_out_loss")}
         return (
@@ -172,20 +186,25 @@ class _Round:
                 "encode_s": self._prefix.seconds,
                 "encoded_tokens": float(self._prefix.n_tokens),
             }
+            | ({"residual_lost": 1.0} if feedback.is_lost else {})
             | peaks(self._model.device)
         )
+
+    def _strands(self) -> dict[str, Factors]:
+        """B and A of every weight that has strands, as they are to be sent, on the CPU."""
+        linears = self._model.linears.items()
+        every = {name: linear.factors for name, linear in linears if linear.rank}
+        strands = {name: Factors(one.b.cpu(), one.a.cpu()) for name, one in every.items()}
+        return self._pruning.without_tails(strands) if self._pruning is not None else strands
 
     # --- the place in the round ------------------------------------------------------------------------------------
 
     def _tensors(self) -> dict[str, Tensor]:
-        groups: dict[str, Mapping[str, Tensor]] = {
-            "b": self._strands,
-            "mean": self._adam.means,
-            "square": self._adam.squares,
-        }
+        groups = {"mean": self._adam.means, "square": self._adam.squares}
         if self._sketches is not None and self._sketches.n_tokens:
             groups["sketch"] = self._sketches.sums
-        return {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
+        named = {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
+        return self._trained | named
 
     def _save(self, *, now: bool) -> None:
         if not self._job.checkpoint_path or not (now or self._session.clock() >= self._due_s):

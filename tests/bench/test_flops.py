@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge_client.engine.lora import RANK_STEP
 from edge_client.flops import MULTIPLY_ADD, StepFlops, step_flops
 from wire.manifest import t5_weights
-from wire.messages import Scope
+from wire.messages import Scope, Trains
 
 BATCH, SOURCE, TARGET = 3, 32, 8  # whole steps of the engine's padding, so that it computes nothing else
 Ranks = Mapping[str, int]
@@ -24,18 +24,27 @@ def some_ranks(config: Mapping[str, Any], scope: Scope) -> dict[str, int]:
     return {weight.name: RANK_STEP * (i % 5) for i, weight in enumerate(t5_weights(config, scope))}
 
 
-def count(config: Mapping[str, Any], scope: Scope, ranks: Ranks, context_ranks: Ranks | None = None) -> StepFlops:
-    return step_flops(config, scope, BATCH, SOURCE, TARGET, ranks, context_ranks)
+def count(
+    config: Mapping[str, Any],
+    scope: Scope,
+    ranks: Ranks,
+    context_ranks: Ranks | None = None,
+    *,
+    trains_a: bool = False,
+) -> StepFlops:
+    return step_flops(config, scope, BATCH, SOURCE, TARGET, ranks, context_ranks, trains_a=trains_a)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scope", ["decoder", "all"])
 @pytest.mark.parametrize("share", ["all", "some", "last"])
+@pytest.mark.parametrize("trains_a", [False, True])
 def test_the_count_is_torchs_own(
-    scope: Scope, share: Literal["all", "some", "last"], base_folder: Path, config: dict[str, Any]
+    scope: Scope, share: Literal["all", "some", "last"], trains_a: bool, base_folder: Path, config: dict[str, Any]
 ) -> None:
     """To the last operation, phase by phase, with attention made of plain products: a fused kernel computes its scores
-    twice. Strands on all weights, on some, and on the last one only, where nothing below needs a gradient."""
+    twice. Strands on all weights, on some, and on the last one only, where nothing below needs a gradient; B trained
+    alone and with A."""
     ranks = some_ranks(config, scope)
     if share == "all":
         ranks = {name: RANK_STEP + rank for name, rank in ranks.items()}
@@ -43,12 +52,12 @@ def test_the_count_is_torchs_own(
         ranks = {f"decoder.block.{config['num_decoder_layers'] - 1}.layer.2.DenseReluDense.wo": RANK_STEP}
     context_ranks = {name: i % 3 for i, name in enumerate(some_ranks(config, "all"))}
 
-    counted = count(config, scope, ranks, context_ranks)
+    counted = count(config, scope, ranks, context_ranks, trains_a=trains_a)
 
-    assert counted == by_torch(base_folder, scope, ranks, context_ranks)
+    assert counted == by_torch(base_folder, scope, ranks, context_ranks, "both" if trains_a else "b")
 
 
-def by_torch(folder: Path, scope: Scope, ranks: Ranks, context_ranks: Ranks) -> StepFlops:
+def by_torch(folder: Path, scope: Scope, ranks: Ranks, context_ranks: Ranks, trains: Trains) -> StepFlops:
     """The engine's own step under torch's counter, the head's gradient told apart by a step that wants none."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -57,7 +66,7 @@ def by_torch(folder: Path, scope: Scope, ranks: Ranks, context_ranks: Ranks) -> 
     from edge_client.engine.adapter_tensors import AdapterTensors
     from edge_client.engine.batches import collate
     from edge_client.engine.lora import Factors
-    from edge_client.engine.model import Model, strands
+    from edge_client.engine.model import Model, start_training
     from edge_client.engine.tokeniser import Pair
     from quantize.base import load_base
 
@@ -68,7 +77,7 @@ def by_torch(folder: Path, scope: Scope, ranks: Ranks, context_ranks: Ranks) -> 
         rows, columns = shapes[name]
         context[name] = Factors(torch.ones(rows, rank), torch.ones(rank, columns))
     basis = {name: torch.ones(rank, shapes[name][1]) for name, rank in ranks.items()}
-    model = Model(base, AdapterTensors(context, basis), "fp32", trains_encoder=scope == "all")
+    model = Model(base, AdapterTensors(context, basis), "fp32", trains_encoder=scope == "all", trains=trains)
     batch = collate([Pair((5,) * SOURCE, (6,) * TARGET)] * BATCH, 0, 0)
 
     def in_place(_: object, a: tuple[int, int], b: tuple[int, int], **__: object) -> int:
@@ -83,8 +92,7 @@ def by_torch(folder: Path, scope: Scope, ranks: Ranks, context_ranks: Ranks) -> 
         given = encoded if scope == "decoder" else None
         with counter() as untrained:
             model.loss_sum(batch, given)
-        for name in strands(model.linears):
-            model.linears[name].train()
+        start_training(model.linears)
         with counter() as trained:
             loss = model.loss_sum(batch, given)
         with counter() as backward:

@@ -71,7 +71,7 @@ def test_the_bytes_are_those_of_the_messages(upload: Dtype, rank: int, config: d
 
 def test_the_assumed_run_is_the_one_that_the_server_writes() -> None:
     """`aggregator init`'s defaults; the board's code may not import the server's."""
-    from aggregator.config import KEYS
+    from aggregator.keys import KEYS
 
     defaults = {f"{key.section}.{key.name}": key.default for key in KEYS}
     assert defaults["train.upload"] == UPLOAD

@@ -124,6 +124,7 @@ class FakeServer:
     faults: dict[str, list[Fault]] = field(default_factory=dict)  # "METHOD /path/" → faults, each used once
     fired: list[str] = field(default_factory=list)
     refuse_updates: str = ""
+    staleness_limit: int = 0  # rounds by which an update may be late and is taken
     max_rank: int = RANK
     settings: dict[str, Any] = field(default_factory=dict)  # of the run, where they differ
     idle_until: asyncio.Event | None = None  # long polls wait for it
@@ -154,7 +155,14 @@ class FakeServer:
         kind = {"profiling": "profile", "training": "train", "finished": "evaluate"}[self.state]
         if self.state == "finished" and self.version in self.evaluated:
             kind = "finished"
-        return Task(kind=kind, run_id="run-1", round=self.round, version=self.version, seed=7)  # type: ignore[arg-type]
+        return Task(
+            kind=kind,  # type: ignore[arg-type]
+            run_id="run-1",
+            round=self.round,
+            version=self.version,
+            seed=7,
+            staleness_limit=self.staleness_limit,
+        )
 
     def adapter(self, version: int, ranks: list[int]) -> bytes:
         parts = tuple(
@@ -257,7 +265,7 @@ class FakeServer:
         round_id, digest = int(request.match_info["round"]), request.headers["Upload-Digest"]
         if (round_id, digest) in self.commits:
             return answer(Receipt(accepted=not self.refuse_updates, reason=self.refuse_updates))
-        if round_id != self.round or self.state != "training":
+        if not 0 <= self.round - round_id <= self.staleness_limit or self.state != "training":
             return refusal(410, "gone", f"round {round_id} is over")
         if any(known == round_id for known, _ in self.commits):
             return refusal(409, "conflict", "another update is here")
@@ -270,7 +278,8 @@ class FakeServer:
         assert hashlib.sha256(part).hexdigest() == digest
         decode(bytes(part), Update)
         self.commits.append((round_id, digest))
-        self._round_done()
+        if round_id == self.round:
+            self._round_done()
         return answer(Receipt(accepted=not self.refuse_updates, reason=self.refuse_updates))
 
     async def report(self, request: web.Request) -> web.Response:

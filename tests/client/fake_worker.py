@@ -5,6 +5,7 @@ saved after every step, as the real one does, and resumed from, is a text file. 
 
 --fail CODE           answer every job with a Failed
 --hang                never finish training
+--hold FILE           do not finish training while there is this file
 --kill KIND[:STEP]    SIGKILL itself at a job of this kind, a training job after so many steps; once per --kill
 --fail-once KIND      answer one job of this kind with a Failed that says that memory ran out
 --took KIND=BYTES     what a probe says that it took, by the plan's format; without it, what was predicted
@@ -21,6 +22,8 @@ from pathlib import Path
 
 import msgspec
 
+from edge_client.engine.differences import make_whole
+from edge_client.errors import ClientError
 from edge_client.frames import read_frame, write_frame
 from edge_client.jobs import Done, Failed, Job, Progress
 from wire.atomic_file import write_atomically
@@ -103,6 +106,12 @@ def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed
             log.write(f"{job.plan.format} {job.plan.micro_batch} {first} ")
             log.write(f"{job.plan.cache} {job.cache_path or '-'} {job.cache_limit_bytes}\n")
     faults.kill(job.kind)
+    if job.held_path:  # read as the real one does
+        ranks = job.plan.ranks if job.kind == "train" else [0] * len(job.run.weights)
+        try:
+            make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.task.version, ranks)
+        except ClientError as error:
+            return Failed(exit_code=int(error.exit_code), message=error.message, hint=error.hint)
     if flags.fail:
         return Failed(exit_code=flags.fail, message="the fake worker fails", hint="as it was told")
     if faults.fails(job.kind):
@@ -122,6 +131,8 @@ def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed
         faults.kill(f"{job.kind}:{step}")
     while flags.hang and job.kind == "train":
         time.sleep(60)
+    while flags.hold and flags.hold.exists() and job.kind == "train":
+        time.sleep(0.01)
     if job.kind == "evaluate":
         return Done(values={"loss": 1.5, "n_examples": 2.0, "rouge1": 0.3, "rouge2": 0.2, "rougeL": 0.25})
     write_atomically(Path(job.result_path), encode(profile(job) if job.kind == "profile" else update(job)))
@@ -132,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--fail", type=int)
     parser.add_argument("--hang", action="store_true")
+    parser.add_argument("--hold", type=Path)
     parser.add_argument("--kill", action="append", default=[])
     parser.add_argument("--fail-once", action="append", default=[])
     parser.add_argument("--took", action="append", default=[])

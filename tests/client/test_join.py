@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -230,6 +231,83 @@ async def test_training_stops_when_the_server_has_gone_on(board: Any, server: An
 
     assert server.commits == []
     assert server.state == "finished"
+
+
+def is_training(board: Any) -> bool:
+    return any(event["phase"] == "train" for event in board.events("phase"))
+
+
+async def test_training_goes_on_where_late_updates_count(board: Any, server: Any, tmp_path: Path) -> None:
+    """The server has gone on by two rounds while the worker works: the result is sent for the round it was trained for,
+    and the next task is the newest."""
+    board.watch_every_s = 0.02
+    server.staleness_limit, server.rounds = 2, 4
+    hold = tmp_path / "hold"
+    hold.touch()
+    board.worker_flags = ("--hold", str(hold))
+    moves = 0
+
+    async def move_on(_: Any) -> None:
+        nonlocal moves
+        moves += is_training(board)
+        if 1 <= moves <= 2:
+            server._round_done()
+        elif moves == 4:  # looked at again after the last move, and still at work
+            hold.unlink()
+
+    server.faults["GET /v1/work?wait=0"] = [move_on] * 100
+
+    await board.join()
+
+    assert moves >= 4
+    assert [round_id for round_id, _ in server.commits] == [1, 3, 4]
+    assert not any("is over" in event["message"] for event in board.events("notice"))
+
+
+async def test_training_stops_where_its_update_would_be_too_late(board: Any, server: Any) -> None:
+    """One version more than the limit: the work is dropped, and the newest round is trained."""
+    board.watch_every_s = 0.02
+    server.staleness_limit, server.rounds = 1, 4
+    board.worker_flags = ("--hang",)
+
+    async def move_on(_: Any) -> None:
+        if is_training(board) and server.state == "training":
+            server._round_done()
+
+    server.faults["GET /v1/work?wait=0"] = [move_on] * 100
+
+    await board.join()
+
+    assert server.commits == [] and server.state == "finished"
+    over = [event["message"] for event in board.events("notice") if "is over" in event["message"]]
+    assert over[0].startswith("round 1 is over") and "version 3" in over[0]
+
+
+async def test_a_late_task_is_gone_on_with_after_a_restart(board: Any, server: Any) -> None:
+    """The power goes while round 1 is trained, and comes back in round 2: where late updates count, round 1 is finished
+    first."""
+    board.watch_every_s = 0.02
+    server.staleness_limit, server.rounds = 2, 3
+    board.worker_flags = ("--hang",)
+    training = asyncio.Event()
+
+    async def watch(_: Any) -> None:
+        if is_training(board):
+            training.set()
+
+    server.faults["GET /v1/work?wait=0"] = [watch] * 100
+    async with board.client() as client:
+        life = asyncio.ensure_future(client.run_to_end())
+        await training.wait()
+        life.cancel()
+        await asyncio.gather(life, return_exceptions=True)
+    server._round_done()
+    assert server.round == 2 and not server.commits
+    board.worker_flags = ()
+
+    await board.join()
+
+    assert [round_id for round_id, _ in server.commits] == [1, 2, 3]
 
 
 async def test_a_worker_killed_at_the_smallest_plan_is_started_again(board: Any, server: Any, tmp_path: Path) -> None:

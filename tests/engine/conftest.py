@@ -21,7 +21,7 @@ from tests.random_t5 import random_t5, save_base
 from wire.checks import basis_rank
 from wire.codec import encode
 from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Adapter, AdapterPart, Base, RunInfo, Task, TrainSettings
+from wire.messages import Adapter, AdapterPart, Base, RunInfo, Task, Trains, TrainSettings
 from wire.tensors import pack
 
 if TYPE_CHECKING:
@@ -123,22 +123,28 @@ def make_run(base_folder: Path) -> Callable[..., RunInfo]:
 def make_job(
     make_run: Callable[..., RunInfo], base_folder: Path, data_path: Path, tmp_path: Path
 ) -> Callable[..., Job]:
-    """A training job with its adapter on disk. `ranks` repeats over the manifest; `settings` change the run's."""
+    """A training job with its adapter on disk. `ranks` repeats over the manifest; `settings` change the run's; with
+    `starts` boards begin at a B that is not zero."""
 
     def make(
-        kind: str = "train", ranks: tuple[int, ...] = (3, 0, 2), settings: dict[str, Any] | None = None, **changes: Any
+        kind: str = "train",
+        ranks: tuple[int, ...] = (3, 0, 2),
+        settings: dict[str, Any] | None = None,
+        trains: Trains = "b",
+        starts: bool = False,
+        **changes: Any,
     ) -> Job:
         run = make_run(**(settings or {}))
         every = tuple(ranks[i % len(ranks)] for i in range(len(run.weights)))
         path = tmp_path / "round.adapter"
-        path.write_bytes(encode(make_adapter(run, every)))
+        path.write_bytes(encode(make_adapter(run, every, starts=starts)))
         fields: dict[str, Any] = {
             "kind": kind,
             "base_folder": str(base_folder),
             "data": str(data_path),
             "device": "board",
             "run": run,
-            "task": Task(kind="train", run_id="test", round=1, version=1, seed=7, sketch=True),
+            "task": Task(kind="train", run_id="test", round=1, version=1, seed=7, sketch=True, trains=trains),
             "plan": Plan(
                 format="fp32", compute="fp32", micro_batch=4, ranks=every, predicted_peak_bytes=0, budget_bytes=1 << 30
             ),
@@ -150,8 +156,9 @@ def make_job(
     return make
 
 
-def make_adapter(run: RunInfo, ranks: tuple[int, ...]) -> Adapter:
-    """Version 1 with small random contexts of rank 0…server_rank and orthonormal bases."""
+def make_adapter(run: RunInfo, ranks: tuple[int, ...], *, starts: bool = False) -> Adapter:
+    """Version 1 with small random contexts of rank 0…server_rank, and orthonormal bases unless boards draw their own.
+    With `starts` their B is random, else absent."""
     rng = np.random.default_rng(5)
     parts = []
     for i, (weight, rank) in enumerate(zip(run.weights, ranks, strict=True)):
@@ -161,7 +168,8 @@ def make_adapter(run: RunInfo, ranks: tuple[int, ...]) -> Adapter:
             name=weight.name,
             context_b=pack(0.1 * rng.standard_normal((weight.rows, s)), "fp32"),
             context_a=pack(rng.standard_normal((s, weight.columns)), "fp32"),
-            basis=pack(columns.T[:rank], "fp32"),
+            basis=pack(columns.T[: 0 if run.settings.own_basis else rank], "fp32"),
+            start_b=pack(0.1 * rng.standard_normal((weight.rows, rank)), "fp32") if starts else None,
         )
         parts.append(part)
     return Adapter(protocol=1, run_id=run.run_id, version=1, manifest=run.manifest, parts=tuple(parts))

@@ -10,7 +10,8 @@ import torch
 from edge_client.engine.adam import Adam
 from edge_client.engine.adapter_tensors import read_adapter
 from edge_client.engine.batches import Batch, collate
-from edge_client.engine.model import Model, strands
+from edge_client.engine.model import Model, start_training
+from edge_client.engine.pruning import _tail_gradients
 from edge_client.engine.session import Session
 from edge_client.engine.sketches import Sketches
 from edge_client.engine.tokeniser import Pair
@@ -19,7 +20,7 @@ from edge_client.errors import NoPlanError
 from edge_client.jobs import Compute, Job
 from quantize.base import FORMATS, load_base
 from wire.codec import decode
-from wire.messages import Update
+from wire.messages import Trains, Update
 from wire.tensors import unpack
 
 pytestmark = pytest.mark.slow
@@ -36,26 +37,28 @@ def padded_batch() -> Batch:
 @pytest.mark.parametrize("scope", ["all", "decoder"])
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("compute", ["fp32", "bf16"])
+@pytest.mark.parametrize("trains", ["b", "both"])
 def test_a_step_stays_on_the_device_of_its_base(
-    scope: str, format: str, compute: Compute, make_job: Callable[..., Job], base_folder: Path
+    scope: str, format: str, compute: Compute, trains: Trains, make_job: Callable[..., Job], base_folder: Path
 ) -> None:
     """On torch's device without memory ("meta") any product with a tensor left on the processor is an error: forward,
-    backward, sketch and Adam go through, and gradients are where the base is."""
+    backward, sketch, the penalty on tails and Adam's moments go through, and gradients are where the base is."""
     meta = torch.device("meta")
-    job = make_job(settings={"scope": scope})
+    job = make_job(settings={"scope": scope}, trains=trains, starts=trains == "both")
     adapter = read_adapter(Path(job.adapter_path), job.run, 1, job.plan.ranks)
     base = load_base(base_folder, format, device=meta)
-    model = Model(base, adapter, compute, trains_encoder=scope == "all", checkpointing=scope == "all")
-    trained = strands(model.linears)
-    for name in trained:
-        model.linears[name].train()
+    is_all = scope == "all"
+    model = Model(base, adapter, compute, trains_encoder=is_all, checkpointing=is_all, trains=trains)
+    trained = start_training(model.linears)
     sketches = Sketches(job.run, 7, meta)
     sketches.attach(model.linears)
     adam = Adam(trained, 1e-3)
 
     model.loss_sum(padded_batch()).backward()  # type: ignore[no-untyped-call]
 
-    assert all(b.grad is not None and b.grad.device == meta for b in trained.values())
+    for tails in (_tail_gradients(linear) for linear in model.linears.values() if linear.rank and trains == "both"):
+        assert all(added.device == gradient.device == meta for gradient, added in tails)
+    assert all(factor.grad is not None and factor.grad.device == meta for factor in trained.values())
     assert all(total.device == meta for total in sketches.sums.values())
     assert all(mean.device == meta for mean in adam.means.values())
 

@@ -56,7 +56,7 @@ def dense_gradients(model: Model, batches: list[Batch]) -> dict[str, Tensor]:
     leaves: dict[str, Tensor] = {}
     for name, linear in model.linears.items():
         context = linear._context
-        dense = linear._weight.dense(torch.float32) + linear.b.detach() @ linear._basis[: linear.rank]
+        dense = linear._weight.dense(torch.float32) + linear.b.detach() @ linear.factors.a
         leaves[name] = (dense if context is None else dense + context.b @ context.a).clone().requires_grad_(True)
     plain = {name: (lambda x, leaf=leaf: x @ leaf.t()) for name, leaf in leaves.items()}
     model._t5._linears = plain  # type: ignore[assignment]
@@ -120,7 +120,7 @@ def test_gradients_of_b_are_those_of_autograd(
     n_tokens = sum(batch.n_target_tokens for batch in batches)
     gradients = dense_gradients(model, batches)
     for name, linear in trained.items():
-        expected = gradients[name] @ linear._basis[: linear.rank].t()
+        expected = gradients[name] @ linear.factors.a.t()
         assert linear.b.grad is not None
         assert (linear.b.grad / n_tokens - expected).norm() < ROUNDING * expected.norm(), name
 
@@ -177,7 +177,7 @@ def test_linear_is_the_sum_of_its_parts(n_tokens: int, format: str) -> None:
     x = torch.randn(2, n_tokens, 30, generator=generator, requires_grad=True)
     grad = torch.randn(2, n_tokens, 20, generator=generator)
     before = weight.dense(torch.float32).clone()
-    total = before + context.b @ context.a + linear.b @ linear._basis[: linear.rank]
+    total = before + context.b @ context.a + linear.b @ linear.factors.a
 
     for hold in (False, True):
         if hold:

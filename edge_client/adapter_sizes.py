@@ -1,0 +1,178 @@
+"""Bytes of an adapter on a board while it is trained, read and sent, from shapes alone.
+
+A weight is m × n; r is the rank it is trained at, s its context's, R its basis'; c bytes of the compute dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from wire.checks import basis_rank
+from wire.messages import RunInfo, Weight
+
+TRAINED_VALUE_BYTES = 16
+"""A trained value in fp32, its gradient and Adam's two moments."""
+
+RANK_STEP = 8
+"""A weight's strands are computed with up to RANK_STEP − 1 rows of zeros (lora.RANK_STEP). They are counted for every
+weight, so that a strand costs the same wherever it is."""
+
+ADALORA_RANK = 4
+"""Triplets of every weight while a profile scores the weights as AdaLoRA does (adalora.RANK)."""
+
+MESSAGE_COPIES = 3
+"""Of the packed tensors while the round's message is encoded: the tensors, msgpack's buffer and the message. Measured:
+3.02 to 3.04 times 13 to 41 MiB."""
+
+WHOLE_COPIES = 4
+"""Of the adapter as it is sent, while one that came as a difference is made whole (engine/differences.py): it, and what
+is held and the difference, or msgpack's buffer and the message. Measured: 3.2, 3.4 and 4.1 times 29 MiB, with
+differences of 0.15, 0.5 and 0.96 of that."""
+
+_UPLOAD_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0 + 4 / 64, "int4": 0.5 + 4 / 64}
+
+
+def begins_at_adapter(run: RunInfo) -> bool:
+    """Whether boards train the global adapter itself, which then comes as strands, and not something beside it: so it
+    is where A is trained, unless each board draws its own."""
+    return run.settings.trains_a and not run.settings.own_basis
+
+
+def padded(rank: int) -> int:
+    """The most rows that strands of this rank are computed with."""
+    return rank + RANK_STEP - 1
+
+
+class AdapterSizes:
+    """The formulas for one run and compute dtype (`compute_bytes` per value).
+
+    `trains_encoder`: otherwise nothing of the encoder is sketched.
+    """
+
+    def __init__(self, run: RunInfo, compute_bytes: int, *, trains_encoder: bool) -> None:
+        self._run, self._c, self._trains_encoder = run, compute_bytes, trains_encoder
+        self._trains_a, self._begins = run.settings.trains_a, begins_at_adapter(run)
+        self._upload_bytes = _UPLOAD_BYTES[run.settings.upload]
+        self._download_bytes = 4 if run.settings.upload == "fp32" else 2
+
+    # --- what stays ------------------------------------------------------------------------------------------------
+
+    def context(self, ranks: Sequence[int]) -> int:
+        """(m + n)·s per weight, s = min(server rank, m, n); of a weight whose context comes as strands, what it would
+        take beyond them."""
+        return self._context(ranks, self._c)
+
+    def strands(self, ranks: Sequence[int]) -> int:
+        """16 bytes for each value that is trained, with gradient and moments; r·n in the compute dtype for a basis that
+        is not. A that is trained is turned into the compute dtype when it is used, for which a basis' rows of zeros
+        leave room."""
+        pairs = zip(self._run.weights, ranks, strict=True)
+        bases = sum(padded(0 if self._trains_a else rank) * weight.columns for weight, rank in pairs)
+        return self._c * bases + TRAINED_VALUE_BYTES * self._sum(ranks, self._trained)
+
+    def sketches(self) -> int:
+        """Of every weight that is sketched the sums, R·n fp32, and Ω, R·m in the compute dtype; and the largest Ω while
+        it is drawn, fp32 twice."""
+        sizes = [basis_rank(weight, self._run.max_rank) * weight.rows for weight in self._sketched()]
+        return self._sketch_sums() + self._c * sum(sizes) + 8 * max(sizes, default=0)
+
+    # --- before the first step and after the last, when there are no activations -----------------------------------
+
+    def start(self, ranks: Sequence[int]) -> int:
+        """What the adapter takes beyond what stays while the model is made of it: its fp32 values, of which fp32
+        arithmetic uses the context as it is; what is trained has no gradient yet."""
+        context = self._context(ranks, self._c + 4 if self._c < 4 else self._c) - self.context(ranks)
+        return context + self._sum(ranks, self._start)
+
+    def whole(self, ranks: Sequence[int]) -> int:
+        """What an adapter takes beyond what stays while it is made of a difference; nothing else of the round is there
+        yet but the base, from the round before."""
+        values = 0
+        for weight, rank in zip(self._run.weights, ranks, strict=True):
+            context = basis_rank(weight, self._run.server_rank) * (weight.rows + weight.columns)
+            strands = rank * self._sent(weight)
+            values += max(context, strands) if self._begins else context + strands
+        read = WHOLE_COPIES * self._download_bytes * values
+        return read - self.context(ranks) - self.strands(ranks) - self.sketches()
+
+    def end(self, ranks: Sequence[int]) -> int:
+        """What the message takes beyond what stays; gradients are gone. It has what was trained as the run uploads it
+        and the means of the sketches in bf16. (A checkpoint is written and read one matrix at a time.)
+
+        Quantised uploads have residuals, which are made when the message is, before it is encoded: those of two
+        earlier rounds lie in a file that is read, and those with which strands are sent take what gradients took.
+        """
+        trained, residuals = self._sum(ranks, self._trained), self._sum(ranks, self._residuals)
+        packed, sketches = int(self._upload_bytes * trained) + self._sketch_sums() // 2, self._sketch_sums()
+        if residuals:
+            return sketches + 2 * residuals + max(MESSAGE_COPIES * packed, packed + residuals)
+        return sketches + MESSAGE_COPIES * packed - 4 * trained
+
+    def profile(self, ranks: Sequence[int]) -> int:
+        """What a profile with AdaLoRA's scores takes beyond what stays in a round, beside a step's activations: fp32
+        factors of every weight, their gradients, two moments and two sensitivities, and both in the compute dtype. It
+        has no strands, and no context of the run."""
+        if self._run.settings.importance != "adalora":
+            return 0
+        sides = sum(weight.rows + weight.columns for weight in self._sketched())
+        return ADALORA_RANK * (6 * 4 + self._c) * sides - self.context(ranks) - self.strands(ranks)
+
+    # --- of one strand ---------------------------------------------------------------------------------------------
+
+    def strand(self, weight: Weight) -> tuple[int, int]:
+        """The most that one more strand of `weight` adds to what stays, and beyond that to `start`, `whole` or
+        `end`."""
+        values = self._trained(weight)
+        stays = TRAINED_VALUE_BYTES * values + (0 if self._trains_a else self._c * weight.columns)
+        packed, residuals = self._upload_bytes * values, self._residuals(weight)
+        end = math.ceil(MESSAGE_COPIES * packed) - 4 * values
+        if residuals:
+            end = 2 * residuals + math.ceil(max(MESSAGE_COPIES * packed, packed + residuals))
+        whole = WHOLE_COPIES * self._download_bytes * self._sent(weight) - stays
+        return stays, max(self._start(weight), whole, end)
+
+    def _trained(self, weight: Weight) -> int:
+        """Values that are trained: of B, and of A where some round trains it."""
+        return weight.rows + (weight.columns if self._trains_a else 0)
+
+    def _sent(self, weight: Weight) -> int:
+        """Values of one strand that a board is sent."""
+        if self._run.settings.own_basis:
+            return 0
+        return weight.columns + (weight.rows if self._begins else 0)
+
+    def _start(self, weight: Weight) -> int:
+        """The fp32 row of the basis as it was read; B has no gradient yet. Factors that begin somewhere take as read
+        what their gradients will."""
+        return 0 if self._begins else 4 * weight.columns - 4 * self._trained(weight)
+
+    def _residuals(self, weight: Weight) -> int:
+        """What an upload lacks: a column and a row in fp32 for each factor that is trained; of quantised uploads only,
+        and not where a board has another A in every round (engine/feedback.py)."""
+        settings = self._run.settings
+        if settings.upload not in ("int8", "int4") or settings.own_basis:
+            return 0
+        return 4 * (2 if self._trains_a else 1) * (weight.rows + weight.columns)
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    def _sum(self, ranks: Sequence[int], of_strand: Callable[[Weight], int]) -> int:
+        return sum(rank * of_strand(weight) for weight, rank in zip(self._run.weights, ranks, strict=True))
+
+    def _context(self, ranks: Sequence[int], value_bytes: int) -> int:
+        """Contexts of so many bytes per value. A weight that begins at the global adapter comes either without strands
+        or without context. Counted is the larger of the two, so that more strands never take less."""
+        total_bytes = 0
+        for weight, rank in zip(self._run.weights, ranks, strict=True):
+            sides = weight.rows + weight.columns
+            context = value_bytes * basis_rank(weight, self._run.server_rank) * sides
+            total_bytes += max(0, context - TRAINED_VALUE_BYTES * rank * sides) if self._begins else context
+        return total_bytes
+
+    def _sketched(self) -> list[Weight]:
+        """An encoder that is not trained is not sketched."""
+        return [w for w in self._run.weights if self._trains_encoder or not w.name.startswith("encoder.")]
+
+    def _sketch_sums(self) -> int:
+        return sum(4 * basis_rank(weight, self._run.max_rank) * weight.columns for weight in self._sketched())

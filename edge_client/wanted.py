@@ -1,0 +1,17 @@
+"""Whether the server still takes the result of a task while the run goes on without it. Pure."""
+
+from __future__ import annotations
+
+from wire.messages import Task
+
+
+def is_wanted(task: Task, now: Task) -> bool:
+    """Whether a result of `task` still counts, when `now` is what the server would tell this board to do.
+
+    It does while the server asks for the very same, and in a run that counts late updates as long as not too many
+    versions have been published since.
+    """
+    if (now.run_id, now.kind, now.round, now.version) == (task.run_id, task.kind, task.round, task.version):
+        return True
+    may_be_late = task.kind == "train" and now.kind in ("train", "wait") and now.run_id == task.run_id
+    return may_be_late and task.staleness_limit > 0 and now.version - task.version <= task.staleness_limit

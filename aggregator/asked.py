@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aggregator.config import RunConfig
+from aggregator.merge.rules import RULES
 from wire.seeds import derive_seed
 
 
@@ -19,10 +20,12 @@ class Asked:
 
 
 def asked_of(config: RunConfig, round_id: int, version: int) -> Asked:
-    """A round asks for sketches every `sketch_every` rounds, and never if it is the last, which needs no basis."""
+    """A round asks for sketches every `sketch_every` rounds, where the rule makes bases of them, and never if it is the
+    last, which needs no basis."""
+    makes_basis = RULES[config.rule].FACTS.sketches and round_id < config.rounds
     return Asked(
         round=round_id,
         version=version,
         seed=derive_seed(config.seed, "round", round_id),
-        sketch=round_id % config.sketch_every == 0 and round_id < config.rounds,
+        sketch=makes_basis and round_id % config.sketch_every == 0,
     )

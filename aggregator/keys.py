@@ -136,7 +136,14 @@ KEYS: tuple[Key, ...] = (
         choices=tuple(OPTIMISERS),
     ),
     Key("merge", "eta", 0.0, "server step, which multiplies what the optimiser gives; 0: the optimiser's own", 0, 10),
-    Key("merge", "sketch_every", 2, "a new basis every so many rounds (1: each)", 1, MAX_ROUNDS),
+    Key(
+        "merge",
+        "sketch_every",
+        2,
+        "a new basis every so many rounds (1: each), where the rule makes it of gradient sketches",
+        1,
+        MAX_ROUNDS,
+    ),
 )
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from wire.checks import basis_rank
-from wire.messages import RunInfo, Weight
+from wire.messages import RunInfo, Weight, sketch_dtype
 
 TRAINED_VALUE_BYTES = 16
 """A trained value in fp32, its gradient and Adam's two moments."""
@@ -54,6 +54,7 @@ class AdapterSizes:
         self._run, self._c, self._trains_encoder = run, compute_bytes, trains_encoder
         self._trains_a, self._begins = run.settings.trains_a, begins_at_adapter(run)
         self._upload_bytes = _UPLOAD_BYTES[run.settings.upload]
+        self._sketch_bytes = _UPLOAD_BYTES[sketch_dtype(run.settings.upload)]
         self._download_bytes = 4 if run.settings.upload == "fp32" else 2
 
     # --- what stays ------------------------------------------------------------------------------------------------
@@ -98,13 +99,14 @@ class AdapterSizes:
 
     def end(self, ranks: Sequence[int]) -> int:
         """What the message takes beyond what stays; gradients are gone. It has what was trained as the run uploads it
-        and the means of the sketches in bf16. (A checkpoint is written and read one matrix at a time.)
+        and the means of the sketches as they travel. (A checkpoint is written and read one matrix at a time.)
 
         Quantised uploads have residuals, which are made when the message is, before it is encoded: those of two
         earlier rounds lie in a file that is read, and those with which strands are sent take what gradients took.
         """
         trained, residuals = self._sum(ranks, self._trained), self._sum(ranks, self._residuals)
-        packed, sketches = int(self._upload_bytes * trained) + self._sketch_sums() // 2, self._sketch_sums()
+        sketches = self._sketch_sums()
+        packed = int(self._upload_bytes * trained + self._sketch_bytes * sketches / 4)
         if residuals:
             return sketches + 2 * residuals + max(MESSAGE_COPIES * packed, packed + residuals)
         return sketches + MESSAGE_COPIES * packed - 4 * trained

@@ -24,7 +24,7 @@ from edge_client.jobs import Compute, Format
 from edge_client.ways import Way
 from wire.checks import basis_rank
 from wire.manifest import t5_weights
-from wire.messages import Dtype, RunInfo, Scope, Weight, tensor_bytes
+from wire.messages import Dtype, RunInfo, Scope, Weight, sketch_dtype, tensor_bytes
 
 EFFICIENCY: Mapping[Compute, float] = {"bf16": 0.5, "fp32": 0.75}
 """Part of the speed of plain products that a training step's products reach, the passes below aside."""
@@ -40,9 +40,6 @@ Both tables were fitted to CPU seconds of steps on one thread of an x86-64 machi
 products timed in the same process: 512/64 tokens, 8 strands on every weight, micro-batches of 1 and 4, FLAN-T5-small's
 and base's shapes. What they give is 0.85 to 1.5 of what was measured there and of the times in docs/performance.md. Not
 known on ARM or a GPU."""
-
-SKETCH_DTYPE: Dtype = "bf16"
-"""Sketches travel in it (engine/results.py, whose module imports torch; a test holds the two equal)."""
 
 UPDATE_PART_BYTES, ADAPTER_PART_BYTES, NEXT_TENSOR_BYTES = 150, 215, 43
 """Names, keys and shapes of one weight in an update of B with a sketch and in an adapter, and of one tensor more in
@@ -141,7 +138,9 @@ def fixed_traffic(run: RunInfo, *, frozen_encoder: bool) -> int:
         total_bytes += ADAPTER_PART_BYTES + more_down
         if not (frozen_encoder and weight.name.startswith("encoder.")):
             sketch = basis_rank(weight, run.max_rank)
-            total_bytes += _bytes(SKETCH_DTYPE, sketch * weight.columns) + UPDATE_PART_BYTES + more_up
+            total_bytes += (
+                _bytes(sketch_dtype(run.settings.upload), sketch * weight.columns) + UPDATE_PART_BYTES + more_up
+            )
     return total_bytes
 
 

@@ -10,7 +10,6 @@ from edge_client.cache_room import NO_ROOM, CacheRoom
 from edge_client.errors import ConfigError
 from edge_client.round_cost import (
     PASS_OPERATIONS,
-    SKETCH_DTYPE,
     RoundWork,
     fixed_traffic,
     parse_duration,
@@ -23,7 +22,17 @@ from edge_client.ways import KEPT_LEARNING, Way
 from tests.runs import SMALL_T5, run_of
 from wire.checks import basis_rank
 from wire.codec import encode
-from wire.messages import Adapter, AdapterPart, Dtype, RunInfo, Tensor, Update, UpdatePart, tensor_bytes
+from wire.messages import (
+    Adapter,
+    AdapterPart,
+    Dtype,
+    RunInfo,
+    Tensor,
+    Update,
+    UpdatePart,
+    sketch_dtype,
+    tensor_bytes,
+)
 
 CONFIG = {**SMALL_T5, "num_layers": 3, "num_decoder_layers": 2}
 
@@ -49,7 +58,7 @@ def message_bytes(run: RunInfo, ranks: list[int], *, frozen_encoder: bool) -> in
             )
         )
         if not (frozen_encoder and weight.name.startswith("encoder.")):
-            sketch = zeros(SKETCH_DTYPE, basis_rank(weight, run.max_rank), n)
+            sketch = zeros(sketch_dtype(run.settings.upload), basis_rank(weight, run.max_rank), n)
             a = zeros(up, rank, n) if settings.trains_a else None
             update.append(UpdatePart(name=weight.name, b=zeros(up, m, rank), a=a, sketch=sketch))
     sent: dict[str, Any] = {"protocol": 1, "run_id": run.run_id, "version": 1, "manifest": run.manifest}
@@ -110,20 +119,12 @@ def begun_bytes(run: RunInfo, ranks: list[int]) -> int:
         context = {"context_b": zeros(down, m, s), "context_a": zeros(down, s, n)}
         start = zeros(down, m, rank) if rank else None
         adapter.append(AdapterPart(name=weight.name, **context, basis=zeros(down, rank, n), start_b=start))
-        sketch = zeros(SKETCH_DTYPE, basis_rank(weight, run.max_rank), n)
+        sketch = zeros(sketch_dtype(run.settings.upload), basis_rank(weight, run.max_rank), n)
         a = zeros(up, rank, n) if rank else None
         update.append(UpdatePart(name=weight.name, b=zeros(up, m, rank), a=a, sketch=sketch))
     sent: dict[str, Any] = {"protocol": 1, "run_id": run.run_id, "version": 1, "manifest": run.manifest}
     messages = (Adapter(**sent, parts=tuple(adapter)), Update(**sent, round=1, n_examples=1, parts=tuple(update)))
     return sum(len(encode(message)) for message in messages)
-
-
-@pytest.mark.slow
-def test_sketches_are_counted_in_the_dtype_that_they_travel_in() -> None:
-    """The engine's own constant, whose module imports torch."""
-    from edge_client.engine import results
-
-    assert SKETCH_DTYPE == results.SKETCH_DTYPE
 
 
 # --- operations ----------------------------------------------------------------------------------------------------

@@ -110,13 +110,19 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     max_source_tokens: Annotated[int, Meta(ge=8, le=8192)]
     max_target_tokens: Annotated[int, Meta(ge=2, le=8192)]
     sketch_batches: Annotated[int, Meta(ge=1, le=1024)]  # micro-batches that feed a gradient sketch
-    upload: Dtype = "bf16"  # dtype of B and of sketches
+    upload: Dtype = "bf16"  # dtype of the factors that boards send
     importance: Importance = "sketch"  # what a weight is worth: by its gradient sketch, or by a score of the profiles
     rank: Rank = 0  # of every weight on every board, where the merge rule needs equal ranks; 0: what memory allows
     trains_a: bool = False  # some round trains A as well, whose gradient needs memory
     own_basis: bool = False  # each board draws its own A, and is sent none
     pruning: bool = False  # boards give up trailing strands that training shrinks (HetLoRA)
     seed: Count = 0
+
+
+def sketch_dtype(upload: Dtype) -> Dtype:
+    """The number format of sketches in a run of these uploads. They only decide directions: docs/merging.md shows how
+    little it takes away when a third of a sketch is noise."""
+    return "int4" if upload == "int4" else "int8"
 
 
 class Base(Message, frozen=True, kw_only=True):

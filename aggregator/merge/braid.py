@@ -22,6 +22,7 @@ __all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
 FACTS = Facts(
     summary="boards train B on leading rows of one shared, ordered basis; sums are exact at any mix of ranks",
     space="basis",
+    sketches=True,
 )
 
 cut = cut_basis

@@ -17,7 +17,8 @@ class Facts:
     draws its own A. `has_start`: boards begin at the global adapter, cut to their rank, and not at B = 0. `is_change`:
     an update says what to add to the global adapter, and so counts though it was trained on an older version; otherwise
     it says what the adapter should be. `needs_equal_ranks`: ranks of one weight may not differ between boards.
-    `prunes`: boards give up trailing strands that training shrinks. `server_step`: the server's step size and optimiser
+    `prunes`: boards give up trailing strands that training shrinks. `sketches`: the gradient sketches of a round make
+    the next basis; other rules need those of the profiles alone. `server_step`: the server's step size and optimiser
     act; False where the rule knows none, so that a run which sets one must be refused.
     """
 
@@ -29,6 +30,7 @@ class Facts:
     is_change: bool = True
     needs_equal_ranks: bool = False
     prunes: bool = False
+    sketches: bool = False
     server_step: bool = True
 
     @property

@@ -16,17 +16,14 @@ from wire.atomic_file import write_atomically
 from wire.codec import encode
 from wire.errors import WireError
 from wire.limits import MAX_EXAMPLES, PROTOCOL_VERSION
-from wire.messages import Dtype, NamedTensor, Profile, Update, UpdatePart, Weight
+from wire.messages import Dtype, NamedTensor, Profile, Update, UpdatePart, Weight, sketch_dtype
 from wire.messages import Tensor as WireTensor
 from wire.tensors import pack
-
-SKETCH_DTYPE: Dtype = "bf16"
-"""A sketch decides directions; the third digit of its entries does not turn them."""
 
 
 def update_message(job: Job, n_examples: int, strands: Mapping[str, Factors], sketches: Mapping[str, Tensor]) -> Update:
     """The round's Update in manifest order: of `strands`, b (m, r) and a (r, n), what the round trains, in the run's
-    upload dtype; sketches (R, n) in bf16. Raises ConfigError where a value is not finite."""
+    upload dtype; sketches (R, n) in theirs. Raises ConfigError where a value is not finite."""
     parts = [
         _part(job, weight, strands.get(weight.name), sketches.get(weight.name))
         for weight in job.run.weights
@@ -49,21 +46,22 @@ def _part(job: Job, weight: Weight, strands: Factors | None, sketch: Tensor | No
         name=weight.name,
         b=_no_strands(weight.rows) if strands is None or trains == "a" else _packed(strands.b, upload),
         a=None if strands is None or trains == "b" else _packed(strands.a, upload),
-        sketch=None if sketch is None else _packed(sketch, SKETCH_DTYPE),
+        sketch=None if sketch is None else _packed(sketch, sketch_dtype(upload)),
     )
 
 
 def profile_message(job: Job, n_examples: int, sketches: Mapping[str, Tensor], scores: Mapping[str, float]) -> Profile:
-    """The board's Profile in manifest order, of the weights that it sketched: sketches (R, n) in bf16, and the scores
+    """The board's Profile in manifest order, of the weights that it sketched: sketches (R, n), and the scores
     of just these, or none at all. Raises ConfigError where a value is not finite."""
     weights = [weight for weight in job.run.weights if weight.name in sketches]
+    dtype = sketch_dtype(job.run.settings.upload)
     return Profile(
         protocol=PROTOCOL_VERSION,
         run_id=job.run.run_id,
         manifest=job.run.manifest,
         n_examples=min(n_examples, MAX_EXAMPLES),
         sketches=tuple(
-            NamedTensor(name=weight.name, tensor=_packed(sketches[weight.name], SKETCH_DTYPE)) for weight in weights
+            NamedTensor(name=weight.name, tensor=_packed(sketches[weight.name], dtype)) for weight in weights
         ),
         scores=tuple(_finite(scores[weight.name], weight.name) for weight in weights) if scores else (),
     )

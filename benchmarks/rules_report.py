@@ -1,0 +1,67 @@
+"""What benchmarks.rules found so far, as one markdown file and plots beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.fleet_setting import RANKS, History, Mix, Setting
+from benchmarks.fleet_text import Partition
+from benchmarks.rules import SAME
+from benchmarks.rules_plots import plot
+from benchmarks.rules_tables import cells, partition_tables, rates_table, variants_table
+
+
+def write_report(
+    folder: Path,
+    command: str,
+    machine: str,
+    *,
+    tuned: Sequence[History],
+    rates: Mapping[str, float],
+    main: Sequence[History],
+    braid: Sequence[History],
+    partitions: Sequence[Partition],
+    mixes: Sequence[Mix],
+) -> None:
+    """`rules.md` and an SVG per partition, in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = ["# Merge rules on simulated fleets", "", f"`{command}`", "", _setup(main or tuned, machine), ""]
+    sames = SAME.items()
+    parts += [f"{name} is not listed: without a server step it is {other}, to the last bit." for name, other in sames]
+    parts += ["", "## Learning rates", "", rates_table(tuned, rates), ""]
+    for partition in partitions:
+        parts += _partition(folder, main, partition, mixes)
+    if braid:
+        base = msgspec.structs.replace(braid[0].setting, seed=0)
+        parts += ["## braid's own settings", "", variants_table(braid, base), ""]
+    (folder / "rules.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _partition(folder: Path, histories: Sequence[History], partition: Partition, mixes: Sequence[Mix]) -> Iterator[str]:
+    found = cells(histories, partition, mixes)
+    if not found:
+        return
+    name = f"rules-{partition}.svg"
+    plot(found, folder / name)
+    yield from (f"## Partition: {partition}", "", f"![loss against rounds and bytes]({name})", "")
+    for title, text in partition_tables(found):
+        yield from (f"### {title}", "", text, "")
+
+
+def _setup(histories: Sequence[History], machine: str) -> str:
+    setting: Setting = histories[0].setting
+    cpu_s = sum(history.cpu_s for history in histories)
+    mixes = "; ".join(f"{mix} {' '.join(map(str, ranks))}" for mix, ranks in RANKS.items())
+    return (
+        f"{machine}; one thread a run. {len(RANKS[setting.mix])} boards, {setting.rounds} rounds of "
+        f"{setting.local_steps} steps of {setting.batch} examples, {setting.max_source_tokens}/"
+        f"{setting.max_target_tokens} tokens; every decoder weight is trained. Ranks: {mixes}; which board has which "
+        f"is drawn by the seed. {setting.n_train} training and {setting.n_held_out} held-out examples a board. "
+        f"max_rank {setting.max_rank}, server_rank {setting.server_rank}, sketches every {setting.sketch_every} "
+        f"rounds, uploads in {setting.upload}. Mean ± standard deviation over seeds; differences are of pairs of "
+        f"equal seeds, in bold where their 95 % interval leaves zero out. Runs took {cpu_s / 60:.0f} CPU minutes, "
+        f"{cpu_s / len(histories):.0f} s each."
+    )

@@ -1,0 +1,99 @@
+"""Simulated fleets train as boards do: real jobs on the builtin base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from benchmarks.fleet import Fleet, run_fleet
+from benchmarks.fleet_noise import with_sketch_noise
+from benchmarks.fleet_session import FleetSession
+from benchmarks.fleet_setting import Setting
+from benchmarks.fleet_text import BoardText
+from edge_client.examples import Example
+from wire.tensors import unpack
+
+pytestmark = pytest.mark.slow
+
+SETTING = Setting(
+    rule="braid",
+    learning_rate=0.01,
+    seed=1,
+    mix="uniform",
+    rounds=2,
+    local_steps=2,
+    batch=2,
+    n_train=6,
+    n_held_out=2,
+    max_source_tokens=16,
+    max_target_tokens=8,
+    sketch_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def session() -> FleetSession:
+    return FleetSession()
+
+
+@pytest.mark.parametrize("rule", ["braid", "fresh", "hetlora", "rolora"])
+def test_training_together_is_training_one_by_one(rule: str, session: FleetSession, tmp_path: Path) -> None:
+    """The updates have the bits of those that the boards' jobs give: frozen, trained and own A, start and penalty."""
+    fleet = Fleet(msgspec.structs.replace(SETTING, rule=rule), _texts(), tmp_path, session)
+    fleet.begin()
+
+    for _ in range(3):
+        together, one_by_one = fleet.updates(), fleet.updates(together=False)
+        assert together == one_by_one
+        fleet.merge(map(fleet.contribution, together))
+
+
+def test_a_run_learns_and_counts_bytes(session: FleetSession, tmp_path: Path) -> None:
+    """Losses fall on text this small; bytes grow with every round, and downloads as differences take fewer."""
+    setting = msgspec.structs.replace(SETTING, rounds=3, evaluate_every=1)
+    whole = run_fleet(setting, _texts(), tmp_path, session)
+    differences = run_fleet(msgspec.structs.replace(setting, differences=True), _texts(), tmp_path, session)
+
+    assert whole.last.mean < whole.points[0].mean
+    assert [point.round for point in whole.points] == [0, 1, 2, 3]
+    assert 0 < whole.points[1].up_bytes < whole.points[2].up_bytes
+    assert differences.last.down_bytes < whole.last.down_bytes
+    assert differences.last.mean == pytest.approx(whole.last.mean, rel=0.01)
+
+
+def test_a_run_that_diverges_says_so(session: FleetSession, tmp_path: Path) -> None:
+    """A study goes on: the run counts as failed, with what it had reached."""
+    history = run_fleet(msgspec.structs.replace(SETTING, learning_rate=1e30), _texts(), tmp_path, session)
+
+    assert history.failed
+    assert history.points[0].round == 0
+
+
+def test_sketch_noise_has_the_size_that_was_asked_for(session: FleetSession, tmp_path: Path) -> None:
+    """As a part of each sketch's root mean square; B stays as it is."""
+    fleet = Fleet(msgspec.structs.replace(SETTING, sketch_every=1), _texts(), tmp_path, session)
+    fleet.begin()
+    update = fleet.updates([0])[0]
+
+    noisy = with_sketch_noise(update, 0.5, seed=3)
+
+    for before, after in zip(update.parts, noisy.parts, strict=True):
+        assert before.sketch is not None
+        assert after.sketch is not None
+        sketch, change = unpack(before.sketch), unpack(after.sketch) - unpack(before.sketch)
+        assert (change**2).mean() ** 0.5 == pytest.approx(0.5 * (sketch**2).mean() ** 0.5, rel=0.1)
+        assert before.b == after.b
+
+
+def _texts() -> list[BoardText]:
+    """Ten boards that count, each from another number."""
+    return [
+        BoardText(tuple(_example(board, i) for i in range(6)), tuple(_example(board, i) for i in (6, 7)), {})
+        for board in range(10)
+    ]
+
+
+def _example(board: int, i: int) -> Example:
+    return Example(str(i), "", f"number {board} and number {i}", f"{board} plus {i}")

@@ -13,7 +13,7 @@ with a seed that no other run uses; where the best lies at the grid's edge, the 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -48,6 +48,11 @@ BRAID: tuple[dict[str, Any], ...] = (
 """What is changed of braid's settings, one thing at a time. 100: the profiles' basis stays."""
 
 
+LONG = {"local_steps": 20, "n_train": 400}
+"""Rounds as long as the server's default has them, on as much more text."""
+
+Changes = Mapping[str, int]
+
 SAME = {"flora": "fresh"}
 """Without a server step they are one mathematics (aggregator/merge/flora.py), to the last bit: run once."""
 
@@ -60,9 +65,9 @@ def rules_of(mix: Mix) -> list[str]:
     return [name for name in fitting if name not in SAME]
 
 
-def tuning(rule: str, learning_rate: float) -> Setting:
+def tuning(rule: str, learning_rate: float, changes: Changes) -> Setting:
     mix = TUNING.mix if rule in rules_of(TUNING.mix) else "equal"
-    return msgspec.structs.replace(TUNING, rule=rule, learning_rate=learning_rate, mix=mix)
+    return msgspec.structs.replace(TUNING, rule=rule, learning_rate=learning_rate, mix=mix, **changes)
 
 
 def traffic(rule: str, mix: Mix) -> Setting:
@@ -99,12 +104,12 @@ def extension(rates: Sequence[float], best: float) -> float | None:
 
 
 def tune(
-    runs: Runs, rules: Sequence[str], grid: Sequence[float], most_extensions: int
+    runs: Runs, rules: Sequence[str], grid: Sequence[float], changes: Changes, most_extensions: int
 ) -> tuple[dict[str, float], list[History]]:
     """Every rule's learning rate, and the runs that decided."""
     tried = {rule: list(grid) for rule in rules}
     for _ in range(1 + most_extensions):
-        tuned = runs.run(tuning(rule, rate) for rule in rules for rate in tried[rule])
+        tuned = runs.run(tuning(rule, rate, changes) for rule in rules for rate in tried[rule])
         best = {rule: best_rate(one for one in tuned if one.setting.rule == rule) for rule in rules}
         wider = {rule: extension(tried[rule], best[rule]) for rule in rules}
         for rule, rate in wider.items():
@@ -114,13 +119,15 @@ def tune(
     return best, tuned
 
 
-def main_settings(rates: dict[str, float], partitions: Sequence[Partition], mixes: Sequence[Mix]) -> Iterator[Setting]:
+def main_settings(
+    rates: dict[str, float], partitions: Sequence[Partition], mixes: Sequence[Mix], changes: Changes
+) -> Iterator[Setting]:
     """Every rule on every fleet; the first seeds first, so that a study that is stopped has whole comparisons."""
     for partition in partitions:
         for mix in mixes:
             for seed in SEEDS:
-                for rule in rules_of(mix):
-                    yield Setting(
+                for rule in (name for name in rules_of(mix) if name in rates):
+                    setting = Setting(
                         rule=rule,
                         learning_rate=rates[rule],
                         seed=seed,
@@ -128,6 +135,7 @@ def main_settings(rates: dict[str, float], partitions: Sequence[Partition], mixe
                         partition=partition,
                         n_written=N_WRITTEN,
                     )
+                    yield msgspec.structs.replace(setting, **changes)
 
 
 def braid_settings(rate: float) -> Iterator[Setting]:
@@ -143,8 +151,9 @@ def main() -> None:
     options = parser.parse_args()
     runs = begin(options)
     rules = options.rules or rules_of("equal")
-    rates, tuned = tune(runs, rules, options.learning_rates, MOST_EXTENSIONS)
-    settings = [setting for setting in main_settings(rates, options.partitions, options.mixes) if setting.rule in rules]
+    changes: Changes = LONG if options.long else {}
+    rates, tuned = tune(runs, rules, options.learning_rates, changes, MOST_EXTENSIONS)
+    settings = list(main_settings(rates, options.partitions, options.mixes, changes))
     varied = list(braid_settings(rates["braid"])) if options.braid else []
     if not options.known:
         runs.run([*settings, *varied])
@@ -156,7 +165,7 @@ def main() -> None:
         from benchmarks.rules_report import write_report  # imports matplotlib
 
         write_report(
-            options.report,
+            options.report / ("long-rounds" if options.long else "rules"),
             command("benchmarks.rules"),
             runs.machine,
             tuned=tuned,
@@ -174,8 +183,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mixes", nargs="+", choices=MIXES, default=MIXES)
     parser.add_argument("--rules", nargs="+", help="these alone")
     parser.add_argument("--learning-rates", type=float, nargs="+", default=LEARNING_RATES)
-    parser.add_argument("--report", type=Path, help="write rules.md and plots into this folder")
+    parser.add_argument("--report", type=Path, help="write tables and plots into this folder")
     parser.add_argument("--known", action="store_true", help="report what has run, and run no more than the tuning")
+    parser.add_argument("--long", action="store_true", help=f"rounds of {LONG['local_steps']} steps")
     parser.add_argument("--braid", action="store_true", help="vary braid's own settings as well")
 
 

@@ -15,7 +15,7 @@ from benchmarks.rules_tables import cells, partition_tables, rates_table, varian
 
 
 def write_report(
-    folder: Path,
+    path: Path,
     command: str,
     machine: str,
     *,
@@ -26,26 +26,26 @@ def write_report(
     partitions: Sequence[Partition],
     mixes: Sequence[Mix],
 ) -> None:
-    """`rules.md` and an SVG per partition, in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """`path`.md, and beside it an SVG per partition."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     parts = ["# Merge rules on simulated fleets", "", f"`{command}`", "", _setup(main or tuned, machine), ""]
     sames = SAME.items()
     parts += [f"{name} is not listed: without a server step it is {other}, to the last bit." for name, other in sames]
     parts += ["", "## Learning rates", "", rates_table(tuned, rates), ""]
     for partition in partitions:
-        parts += _partition(folder, main, partition, mixes)
+        parts += _partition(path, main, partition, mixes)
     if braid:
         base = msgspec.structs.replace(braid[0].setting, seed=0)
         parts += ["## braid's own settings", "", variants_table(braid, base), ""]
-    (folder / "rules.md").write_text("\n".join(parts), encoding="utf-8")
+    path.with_suffix(".md").write_text("\n".join(parts), encoding="utf-8")
 
 
-def _partition(folder: Path, histories: Sequence[History], partition: Partition, mixes: Sequence[Mix]) -> Iterator[str]:
+def _partition(path: Path, histories: Sequence[History], partition: Partition, mixes: Sequence[Mix]) -> Iterator[str]:
     found = cells(histories, partition, mixes)
     if not found:
         return
-    name = f"rules-{partition}.svg"
-    plot(found, folder / name)
+    name = f"{path.name}-{partition}.svg"
+    plot(found, path.with_name(name))
     yield from (f"## Partition: {partition}", "", f"![loss against rounds and bytes]({name})", "")
     for title, text in partition_tables(found):
         yield from (f"### {title}", "", text, "")

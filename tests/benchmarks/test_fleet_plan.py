@@ -81,7 +81,7 @@ def test_the_grid_is_extended_where_the_best_is_at_its_edge() -> None:
 def test_only_equal_ranks_are_given_to_a_rule_that_needs_them() -> None:
     """No run is planned that the server would refuse."""
     rates = dict.fromkeys(rules_of("equal"), 0.1)
-    planned = list(main_settings(rates, ["library"], ["equal", "uniform"]))
+    planned = list(main_settings(rates, ["library"], ["equal", "uniform"], {}))
 
     assert {setting.mix for setting in planned if setting.rule == "fedavg"} == {"equal"}
     assert {setting.mix for setting in planned if setting.rule == "braid"} == {"equal", "uniform"}

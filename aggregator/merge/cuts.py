@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from aggregator.merge.starts import start
-from aggregator.merge.state import F32, AdapterState, WeightState
+from aggregator.merge.state import F32, AdapterState, Factors, WeightState
 from wire.errors import WireError
 from wire.messages import AdapterPart, Dtype
 from wire.seeds import derive_seed
@@ -43,16 +41,33 @@ def cut_start(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[
         if not rank:
             return _on_context(name, weight, weight.basis[:0], dtype)
         begin = start(weight, rank, derive_seed(state.version, "start", name))
-        empty_b, empty_a = np.zeros((len(begin.b), 0), np.float32), begin.a[:0]
-        return AdapterPart(
-            name=name,
-            context_b=pack(empty_b, dtype),
-            context_a=pack(empty_a, dtype),
-            basis=pack(begin.a, dtype),
-            start_b=pack(begin.b, dtype),
-        )
+        return _begun(name, weight, begin, weight.context_a.shape[0], dtype)
 
     return _parts(state, ranks, part)
+
+
+def cut_woven(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
+    """The same, with all that is not trained of the global adapter as context; strands that it lacks begin along the
+    basis. Raises WireError as `cut_basis`."""
+
+    def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
+        if not rank:
+            return _on_context(name, weight, weight.basis[:0], dtype)
+        begin = start(weight, rank, derive_seed(state.version, "start", name), along_basis=True)
+        return _begun(name, weight, begin, rank, dtype)
+
+    return _parts(state, ranks, part)
+
+
+def _begun(name: str, weight: WeightState, begin: Factors, first: int, dtype: Dtype) -> AdapterPart:
+    """What a board begins with, and the global adapter's strands from `first` on as context."""
+    return AdapterPart(
+        name=name,
+        context_b=pack(weight.context_b[:, first:], dtype),
+        context_a=pack(weight.context_a[first:], dtype),
+        basis=pack(begin.a, dtype),
+        start_b=pack(begin.b, dtype),
+    )
 
 
 def _parts(

@@ -18,6 +18,7 @@ from aggregator.merge import (
     hetlora,
     rank_partitioned,
     rolora,
+    weave,
 )
 from aggregator.merge.facts import Facts
 from aggregator.merge.state import AdapterState
@@ -65,6 +66,7 @@ class Rule(Protocol[T]):
 RULES: Mapping[str, Rule[Any]] = MappingProxyType(
     {
         "braid": braid,
+        "weave": weave,
         "fresh": fresh,
         "delta": delta,
         "flexlora": flexlora,

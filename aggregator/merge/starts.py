@@ -5,26 +5,41 @@ from __future__ import annotations
 import numpy as np
 
 from aggregator.merge.lowrank import completed
-from aggregator.merge.state import F32, Factors, WeightState
+from aggregator.merge.state import F32, F64, Factors, WeightState
+
+_INDEPENDENT = 1e-3
+"""Part of a basis row that lies outside of what is held already, below which it says nothing new: rows are float32 and
+were sent in bf16."""
 
 
-def start(weight: WeightState, rank: int, seed: int) -> Factors:
+def start(weight: WeightState, rank: int, seed: int, *, along_basis: bool = False) -> Factors:
     """The leading `rank` strands of the context, b (m, rank) and a (rank, n).
 
     Of a context that `lowrank.truncate` made these are the best approximation of that rank, B carrying the singular
     values (FlexLoRA's way, arXiv 2402.11505); of a pair of averaged factors they are its leading columns and rows
     (HetLoRA's way, arXiv 2401.06432). Strands that the context lacks begin like LoRA's: B = 0, rows of A random, the
-    same for boards of every rank.
+    same for boards of every rank; `along_basis`: the leading rows of the weight's basis, as far as they are new.
     """
     held = weight.context_a.shape[0]
     if rank <= held:
         return Factors(weight.context_b[:, :rank], weight.context_a[:rank])
     b = np.concatenate([weight.context_b, np.zeros((len(weight.context_b), rank - held), np.float32)], axis=1)
-    return Factors(b, np.concatenate([weight.context_a, _new_rows(weight, seed)[: rank - held]]))
+    return Factors(b, np.concatenate([weight.context_a, _new_rows(weight, seed, along_basis)[: rank - held]]))
 
 
-def _new_rows(weight: WeightState, seed: int) -> F32:
+def _new_rows(weight: WeightState, seed: int, along_basis: bool) -> F32:
     """All the rows that the context lacks up to the largest rank, however many are asked for: boards of unequal rank
     must train the same row i."""
     held = np.linalg.qr(weight.context_a.astype(np.float64).T)[0].T
-    return completed(held, len(weight.basis), seed)[len(held) :].astype(np.float32)
+    rows = np.concatenate([held, _outside(weight.basis.astype(np.float64), held)]) if along_basis else held
+    return completed(rows, len(weight.basis), seed)[len(held) :].astype(np.float32)
+
+
+def _outside(basis: F64, held: F64) -> F64:
+    """What rows of a basis (R, n), in their order, add to orthonormal rows (s, n): orthonormal, at most R of them."""
+    left = basis - (basis @ held.T) @ held
+    q, r = np.linalg.qr(left.T)
+    lengths = np.diagonal(r)
+    signs = np.where(lengths < 0, -1.0, 1.0)  # QR may turn a row round
+    rows: F64 = (q * signs).T[np.abs(lengths) > _INDEPENDENT]
+    return rows

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aggregator.merge import starts
 from aggregator.merge.bases import random_basis
+from aggregator.merge.cuts import cut_woven
 from aggregator.merge.lowrank import truncate
 from aggregator.merge.rules import RULES, Rule
 from aggregator.merge.state import AdapterState, WeightState, initial_state
@@ -126,19 +127,20 @@ def test_ranks_0_are_the_whole_global_adapter(rule: Rule[Any], weights: tuple[We
 
 
 def test_a_board_begins_at_the_global_adapter(rule: Rule[Any], weights: tuple[Weight, ...]) -> None:
-    """Whole where its rank allows, and its best approximation or its leading strands where not; B·A that is trained
-    stands in a start or begins at zero over the context, never both."""
+    """Whole where its rank or the rule allows, and its best approximation or its leading strands where not; B·A that is
+    trained stands in a start or begins at zero over the context, never both."""
     state = after_a_round(rule, weights)
     held = state.weights["decoder.q"].context_a.shape[0]
 
     for rank in (1, 3, held, MAX_RANK):
         part = part_of(rule, state, (rank, 0, 0))
         weight = state.weights["decoder.q"]
-        kept = min(rank, held) if rule.FACTS.has_start else held
+        cuts_off = rule.FACTS.has_start and rule.cut is not cut_woven
+        kept = min(rank, held) if cuts_off else held
         expected = weight.context_b[:, :kept].astype(np.float64) @ weight.context_a[:kept]
         np.testing.assert_allclose(whole(part), expected, atol=1e-5)
         assert (part.start_b is not None) == rule.FACTS.has_start
-        assert part.context_b.shape[1] == (0 if rule.FACTS.has_start else held)
+        assert part.context_b.shape[1] == (kept - min(rank, held) if rule.FACTS.has_start else held)
         assert part.basis.shape[0] == (0 if rule.FACTS.own_basis else rank)
 
 
@@ -219,6 +221,23 @@ def test_new_strands_are_random_in_every_version(weights: tuple[Weight, ...]) ->
 
 
 # --- late updates --------------------------------------------------------------------------------------------------
+
+
+def test_woven_strands_go_on_along_the_basis(weights: tuple[Weight, ...]) -> None:
+    """Strands that the adapter lacks begin at the shared basis' leading rows, as far as they are new to it; B is 0."""
+    state = after_a_round(RULES["weave"], weights)
+    weight = state.weights["decoder.q"]
+    held = weight.context_a.astype(np.float64)
+    part = part_of(RULES["weave"], state, (MAX_RANK, 0, 0))
+    rows = unpack(part.basis).astype(np.float64)
+    new = rows[len(held) :]
+
+    assert len(new) and part.start_b is not None
+    assert not unpack(part.start_b)[:, len(held) :].any()
+    np.testing.assert_allclose(new @ new.T, np.eye(len(new)), atol=1e-5)
+    np.testing.assert_allclose(new @ held.T, 0, atol=1e-5)
+    both = np.concatenate([held, weight.basis[: len(new)].astype(np.float64)])
+    assert np.linalg.matrix_rank(np.concatenate([both, new]), tol=1e-3) == np.linalg.matrix_rank(both, tol=1e-3)
 
 
 def test_a_late_update_adds_what_it_would_have_added_then(weights: tuple[Weight, ...]) -> None:

@@ -29,6 +29,7 @@ HOLDS: dict[str, Holds] = {
     "braid": "bits",
     "fresh": "bits",
     "delta": "bits",
+    "weave": "bits",
     "flexlora": "lost",
     "flora": "bits",
     "hetlora": "lost",

@@ -20,7 +20,7 @@ from tests.reference.rounds import AMPLE, MAX_RANK, assert_same_model, begun, cl
 from tests.reference.rules import MERGED, Held, Sent
 from wire.messages import Weight
 
-EXACT = {"braid", "fresh", "delta", "flexlora", "flora", "rank-partitioned", "ffa", "fedsvd", "rolora"}
+EXACT = {"braid", "weave", "fresh", "delta", "flexlora", "flora", "rank-partitioned", "ffa", "fedsvd", "rolora"}
 """With equal ranks the next model is the weighted mean of the boards' models."""
 
 

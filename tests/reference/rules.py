@@ -109,7 +109,7 @@ def rolora(held: Held, boards: Sequence[Sent], _: float) -> F64:
 MERGED: Mapping[str, Callable[[Held, Sequence[Sent], float], F64]] = MappingProxyType(
     {
         **dict.fromkeys(("braid", "fresh", "flora", "ffa", "fedsvd"), added),
-        "delta": delta,
+        **dict.fromkeys(("delta", "weave"), delta),
         "flexlora": flexlora,
         "rank-partitioned": rank_partitioned,
         "hetlora": hetlora,

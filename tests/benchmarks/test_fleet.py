@@ -38,7 +38,7 @@ def session() -> FleetSession:
     return FleetSession()
 
 
-@pytest.mark.parametrize("rule", ["braid", "fresh", "hetlora"])
+@pytest.mark.parametrize("rule", ["fresh", "hetlora"])
 def test_training_together_is_training_one_by_one(rule: str, session: FleetSession, tmp_path: Path) -> None:
     """The updates have the bits of those that the boards' jobs give: frozen, trained and own A, start and penalty."""
     fleet = Fleet(msgspec.structs.replace(SETTING, rule=rule), _texts(), tmp_path, session)

@@ -17,6 +17,8 @@ from benchmarks.fleet_setting import History, Point
 from benchmarks.rules_tables import Cells
 
 COLUMN_INCHES, ROW_INCHES = 3.0, 2.7
+LINE_HEIGHT = 0.035
+"""Of the legend, as a part of the figure's height."""
 
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small files
@@ -43,8 +45,9 @@ def plot(found: Cells, path: Path) -> None:
             row[0].set_ylabel("held-out loss, mean board")
         fullest = max(rows[0], key=lambda axes: len(axes.lines))
         handles, labels = fullest.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
-        figure.tight_layout(rect=(0, 0.08, 1, 1))
+        n_columns = 2 * len(found)  # as many as are as wide as the plots
+        figure.legend(handles, labels, loc="outside lower center", ncols=n_columns, frameon=False)
+        figure.tight_layout(rect=(0, LINE_HEIGHT * (1 - len(labels) // -n_columns), 1, 1))
         figure.savefig(path, metadata={"Date": None})
         pyplot.close(figure)
 

@@ -21,7 +21,8 @@ from aggregator.merge.sums import Contribution
 from aggregator.screen import Sizes, sizes, too_large
 from benchmarks.attack_kinds import attacked, with_shuffled_labels
 from benchmarks.attack_results import NOTHING, Run, Work
-from benchmarks.fleet import Fleet, FleetSession
+from benchmarks.fleet import Fleet
+from benchmarks.fleet_session import FleetSession
 from benchmarks.fleet_setting import Setting
 from benchmarks.fleet_text import BoardText, boards, load_pools
 from edge_client.errors import ClientError

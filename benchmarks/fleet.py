@@ -40,8 +40,6 @@ from wire.codec import decode
 from wire.messages import Dtype, Profile, Task, Update
 from wire.seeds import derive_seed
 
-__all__ = ["Fleet", "FleetSession", "run_fleet"]
-
 _ALL = "all boards"
 
 

@@ -10,12 +10,10 @@ so nobody corrects what lies beyond.
 
 from __future__ import annotations
 
-from aggregator.merge.bases import first_basis, next_version
+from aggregator.merge.bases import first_basis
 from aggregator.merge.cuts import cut_start
 from aggregator.merge.facts import Facts
-from aggregator.merge.product_total import ProductTotal, fold_changes
-from aggregator.merge.state import AdapterState, WeightState
-from aggregator.merge.step import MergeSettings, stepped
+from aggregator.merge.product_total import fold_changes, merge_changes
 
 __all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
 
@@ -28,14 +26,4 @@ FACTS = Facts(
 
 cut = cut_start
 fold = fold_changes
-
-
-def merge(state: AdapterState, total: ProductTotal, settings: MergeSettings) -> AdapterState:
-    """The next version. The mean is over all boards of the sum: one that did not train a weight changed nothing there.
-    Raises ValueError where the sum does not fit the state (screened updates always do)."""
-    total.check_names(state, total.products)
-
-    def step(name: str, weight: WeightState) -> WeightState:
-        return stepped(weight, total.change(name), settings)
-
-    return next_version(state, total, settings, step)
+merge = merge_changes

@@ -12,11 +12,10 @@ One mathematics with `fresh`, of which this is the case without a server step: Î
 
 from __future__ import annotations
 
-from aggregator.merge import fresh
 from aggregator.merge.bases import first_basis
 from aggregator.merge.cuts import cut_context
 from aggregator.merge.facts import Facts
-from aggregator.merge.product_total import ProductTotal, fold_products
+from aggregator.merge.product_total import ProductTotal, fold_products, merge_changes
 from aggregator.merge.state import AdapterState
 from aggregator.merge.step import MergeSettings
 
@@ -38,4 +37,4 @@ def merge(state: AdapterState, total: ProductTotal, settings: MergeSettings) -> 
     """The next version; of the settings only the ranks count. Raises ValueError where the sum does not fit the
     state (screened updates always do)."""
     plain = MergeSettings(server_rank=settings.server_rank, max_rank=settings.max_rank)
-    return fresh.merge(state, total, plain)
+    return merge_changes(state, total, plain)

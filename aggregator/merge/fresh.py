@@ -11,12 +11,10 @@ truncated to a rank in every round.
 
 from __future__ import annotations
 
-from aggregator.merge.bases import first_basis, next_version
+from aggregator.merge.bases import first_basis
 from aggregator.merge.cuts import cut_context
 from aggregator.merge.facts import Facts
-from aggregator.merge.product_total import ProductTotal, fold_products
-from aggregator.merge.state import AdapterState, WeightState
-from aggregator.merge.step import MergeSettings, stepped
+from aggregator.merge.product_total import fold_products, merge_changes
 
 __all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
 
@@ -29,14 +27,4 @@ FACTS = Facts(
 
 cut = cut_context
 fold = fold_products
-
-
-def merge(state: AdapterState, total: ProductTotal, settings: MergeSettings) -> AdapterState:
-    """The next version. The mean is over all boards of the sum: one that did not train a weight counts as zero there.
-    Raises ValueError where the sum does not fit the state (screened updates always do)."""
-    total.check_names(state, total.products)
-
-    def step(name: str, weight: WeightState) -> WeightState:
-        return stepped(weight, total.change(name), settings)
-
-    return next_version(state, total, settings, step)
+merge = merge_changes

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from aggregator.merge.bases import next_version
 from aggregator.merge.changes import change
 from aggregator.merge.products import ProductSum, add, factors
-from aggregator.merge.state import F64, Factors
+from aggregator.merge.state import F64, AdapterState, Factors, WeightState
+from aggregator.merge.step import MergeSettings, stepped
 from aggregator.merge.sums import Contribution, Gathered, gather
 
 
@@ -47,6 +49,17 @@ def fold_changes(total: ProductTotal | None, added: Contribution) -> ProductTota
         if changed is not None:
             changes[name] = changed
     return _folded(total, added, changes)
+
+
+def merge_changes(state: AdapterState, total: ProductTotal, settings: MergeSettings) -> AdapterState:
+    """The next version: the mean of what was summed is added. It is over all boards: one that did not train a weight
+    changed nothing there. Raises ValueError where the sum does not fit the state (screened updates always do)."""
+    total.check_names(state, total.products)
+
+    def step(name: str, weight: WeightState) -> WeightState:
+        return stepped(weight, total.change(name), settings)
+
+    return next_version(state, total, settings, step)
 
 
 def _folded(total: ProductTotal | None, added: Contribution, parts: Mapping[str, Factors]) -> ProductTotal:

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from aggregator.merge.bases import first_basis
 from aggregator.merge.cuts import cut_woven
-from aggregator.merge.delta import merge
 from aggregator.merge.facts import Facts
-from aggregator.merge.product_total import fold_changes
+from aggregator.merge.product_total import fold_changes, merge_changes
 
 __all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
 
@@ -29,3 +28,4 @@ FACTS = Facts(
 
 cut = cut_woven
 fold = fold_changes
+merge = merge_changes

@@ -6,8 +6,9 @@
 
 Ten boards, ten sources of text, ten rounds. Every board trains every decoder weight at its own rank (2 to 16) with
 production's jobs; messages are the wire's, and their encoded sizes are the bytes. The global adapter is evaluated whole
-on every board's held-out text. Each rule's learning rate is the best of the same small grid on one partition and mix,
-with a seed that no other run uses; where the best lies at the grid's edge, the grid is extended for that rule.
+on every board's held-out text. Each rule's learning rate is the best of the same small grid, for every mix its own, on
+one partition and with a seed that no other run uses; where the best lies at the grid's edge, the grid is extended for
+that rule.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ LEARNING_RATES = (0.004, 0.008, 0.016, 0.032)
 MOST_EXTENSIONS = 3
 """How often the grid is extended at an edge, each time by a factor of two."""
 
-TUNING = Setting(rule="", learning_rate=0, seed=0, mix="heavy-tail light", partition="library", evaluate_every=10)
-"""Where learning rates are chosen. The rule that needs equal ranks is tuned on those."""
+TUNING = Setting(rule="", learning_rate=0, seed=0, partition="library", evaluate_every=10)
+"""Where learning rates are chosen, for every mix."""
 
 SEEDS = (1, 2, 3)
 N_WRITTEN = 6
@@ -47,11 +48,15 @@ BRAID: tuple[dict[str, Any], ...] = (
 )
 """What is changed of braid's settings, one thing at a time. 100: the profiles' basis stays."""
 
+BRAID_MIX: Mix = "heavy-tail light"
 
 LONG = {"local_steps": 20, "n_train": 400}
 """Rounds as long as the server's default has them, on as much more text."""
 
 Changes = Mapping[str, int]
+
+Case = tuple[str, Mix]
+"""A rule on a mix of ranks."""
 
 SAME = {"flora": "fresh"}
 """Without a server step they are one mathematics (aggregator/merge/flora.py), to the last bit: run once."""
@@ -65,8 +70,13 @@ def rules_of(mix: Mix) -> list[str]:
     return [name for name in fitting if name not in SAME]
 
 
-def tuning(rule: str, learning_rate: float, changes: Changes) -> Setting:
-    mix = TUNING.mix if rule in rules_of(TUNING.mix) else "equal"
+def cases(rules: Sequence[str], mixes: Sequence[Mix]) -> list[Case]:
+    """Every one of these rules on every one of these mixes that it can merge."""
+    return [(rule, mix) for mix in mixes for rule in rules_of(mix) if rule in rules]
+
+
+def tuning(case: Case, learning_rate: float, changes: Changes) -> Setting:
+    rule, mix = case
     return msgspec.structs.replace(TUNING, rule=rule, learning_rate=learning_rate, mix=mix, **changes)
 
 
@@ -104,42 +114,42 @@ def extension(rates: Sequence[float], best: float) -> float | None:
 
 
 def tune(
-    runs: Runs, rules: Sequence[str], grid: Sequence[float], changes: Changes, most_extensions: int
-) -> tuple[dict[str, float], list[History]]:
-    """Every rule's learning rate, and the runs that decided."""
-    tried = {rule: list(grid) for rule in rules}
+    runs: Runs, wanted: Sequence[Case], grid: Sequence[float], changes: Changes, most_extensions: int
+) -> tuple[dict[Case, float], list[History]]:
+    """Every case's learning rate, and the runs that decided."""
+    tried = {case: list(grid) for case in wanted}
     for _ in range(1 + most_extensions):
-        tuned = runs.run(tuning(rule, rate, changes) for rule in rules for rate in tried[rule])
-        best = {rule: best_rate(one for one in tuned if one.setting.rule == rule) for rule in rules}
-        wider = {rule: extension(tried[rule], best[rule]) for rule in rules}
-        for rule, rate in wider.items():
-            tried[rule] += [] if rate is None else [rate]
+        tuned = runs.run(tuning(case, rate, changes) for case in wanted for rate in tried[case])
+        best = {case: best_rate(one for one in tuned if case_of(one) == case) for case in wanted}
+        wider = {case: extension(tried[case], best[case]) for case in wanted}
+        for case, rate in wider.items():
+            tried[case] += [] if rate is None else [rate]
         if not any(wider.values()):
             break
     return best, tuned
 
 
+def case_of(history: History) -> Case:
+    return history.setting.rule, history.setting.mix
+
+
 def main_settings(
-    rates: dict[str, float], partitions: Sequence[Partition], mixes: Sequence[Mix], changes: Changes
+    rates: Mapping[Case, float], partitions: Sequence[Partition], mixes: Sequence[Mix], changes: Changes
 ) -> Iterator[Setting]:
     """Every rule on every fleet; the first seeds first, so that a study that is stopped has whole comparisons."""
     for partition in partitions:
         for mix in mixes:
             for seed in SEEDS:
-                for rule in (name for name in rules_of(mix) if name in rates):
+                for (rule, mixed), rate in rates.items():
                     setting = Setting(
-                        rule=rule,
-                        learning_rate=rates[rule],
-                        seed=seed,
-                        mix=mix,
-                        partition=partition,
-                        n_written=N_WRITTEN,
+                        rule=rule, learning_rate=rate, seed=seed, mix=mix, partition=partition, n_written=N_WRITTEN
                     )
-                    yield msgspec.structs.replace(setting, **changes)
+                    if mixed == mix:
+                        yield msgspec.structs.replace(setting, **changes)
 
 
 def braid_settings(rate: float) -> Iterator[Setting]:
-    base = Setting(rule="braid", learning_rate=rate, seed=0, n_written=N_WRITTEN)
+    base = Setting(rule="braid", learning_rate=rate, seed=0, mix=BRAID_MIX, n_written=N_WRITTEN)
     for changes in [{}, *BRAID]:
         for seed in SEEDS:
             yield msgspec.structs.replace(base, seed=seed, **changes)
@@ -152,9 +162,10 @@ def main() -> None:
     runs = begin(options)
     rules = options.rules or rules_of("equal")
     changes: Changes = LONG if options.long else {}
-    rates, tuned = tune(runs, rules, options.learning_rates, changes, MOST_EXTENSIONS)
+    wanted = cases(rules, options.mixes)
+    rates, tuned = tune(runs, wanted, options.learning_rates, changes, MOST_EXTENSIONS)
     settings = list(main_settings(rates, options.partitions, options.mixes, changes))
-    varied = list(braid_settings(rates["braid"])) if options.braid else []
+    varied = list(braid_settings(rates["braid", BRAID_MIX])) if options.braid else []
     if not options.known:
         runs.run([*settings, *varied])
     sent = {

@@ -9,7 +9,7 @@ import msgspec
 
 from benchmarks.fleet_setting import RANKS, History, Mix, Setting
 from benchmarks.fleet_text import Partition
-from benchmarks.rules import SAME
+from benchmarks.rules import SAME, Case
 from benchmarks.rules_plots import plot
 from benchmarks.rules_tables import cells, partition_tables, rates_table, variants_table
 
@@ -20,7 +20,7 @@ def write_report(
     machine: str,
     *,
     tuned: Sequence[History],
-    rates: Mapping[str, float],
+    rates: Mapping[Case, float],
     main: Sequence[History],
     braid: Sequence[History],
     partitions: Sequence[Partition],
@@ -31,7 +31,11 @@ def write_report(
     parts = ["# Merge rules on simulated fleets", "", f"`{command}`", "", _setup(main or tuned, machine), ""]
     sames = SAME.items()
     parts += [f"{name} is not listed: without a server step it is {other}, to the last bit." for name, other in sames]
-    parts += ["", "## Learning rates", "", rates_table(tuned, rates), ""]
+    parts += ["", "## Learning rates"]
+    for mix in dict.fromkeys(mix for _, mix in rates):
+        best = {rule: rate for (rule, mixed), rate in rates.items() if mixed == mix}
+        parts += ["", f"### {mix}", "", rates_table([one for one in tuned if one.setting.mix == mix], best)]
+    parts.append("")
     for partition in partitions:
         parts += _partition(path, main, partition, mixes)
     if braid:

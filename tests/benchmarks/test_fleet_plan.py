@@ -13,7 +13,7 @@ from benchmarks.fleet_runs import Runs, Study
 from benchmarks.fleet_setting import RANKS, History, Mix, Point, Setting, board_ranks
 from benchmarks.fleet_tables import difference, mean_loss, spread, total_bytes_to
 from benchmarks.fleet_text import Partition, Pool, boards, source_shares, whole_counts
-from benchmarks.rules import best_rate, extension, main_settings, rules_of
+from benchmarks.rules import Case, best_rate, cases, extension, main_settings, rules_of
 
 SETTING = Setting(rule="braid", learning_rate=0.01, seed=1)
 
@@ -80,11 +80,19 @@ def test_the_grid_is_extended_where_the_best_is_at_its_edge() -> None:
 
 def test_only_equal_ranks_are_given_to_a_rule_that_needs_them() -> None:
     """No run is planned that the server would refuse."""
-    rates = dict.fromkeys(rules_of("equal"), 0.1)
+    rates = dict.fromkeys(cases(rules_of("equal"), ["equal", "uniform"]), 0.1)
     planned = list(main_settings(rates, ["library"], ["equal", "uniform"], {}))
 
     assert {setting.mix for setting in planned if setting.rule == "fedavg"} == {"equal"}
     assert {setting.mix for setting in planned if setting.rule == "braid"} == {"equal", "uniform"}
+
+
+def test_every_mix_has_a_learning_rate_of_its_own() -> None:
+    """What a rule's rate is on one mix decides nothing on another."""
+    rates: dict[Case, float] = {("braid", "equal"): 0.1, ("braid", "uniform"): 0.2}
+    planned = list(main_settings(rates, ["library"], ["equal", "uniform"], {}))
+
+    assert {(setting.mix, setting.learning_rate) for setting in planned} == {("equal", 0.1), ("uniform", 0.2)}
 
 
 def test_bytes_to_a_loss_lie_between_the_evaluations_around_it() -> None:

@@ -35,7 +35,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Contestant(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to train. `format` is the frozen base's; `cache`, `compute` and `sketch` are ours only.
+    """One way to train. `format` is the frozen base's; `cache`, `compute`, `sketch` and `trains_a` are ours only: the
+    others always train both factors of an adapter.
 
     Scope "decoder" trains q and v of the decoder alone.
     """
@@ -47,11 +48,13 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True):
     compute: Compute = "fp32"
     cache: CacheDtype = "none"
     sketch: bool = False
+    trains_a: bool = False
 
     @property
     def name(self) -> str:
         title = {"peft": "transformers + PEFT", "bitsandbytes": "the same, bitsandbytes", "ours": "ours"}[self.kind]
         extras = ["checkpointing"] * self.checkpointing + ["sketch in every batch"] * self.sketch
+        extras += ["A and B"] * self.trains_a
         extras += [f"{self.cache} cache"] * (self.cache != "none")
         return ", ".join([f"{title} {self.format}", *extras])
 

@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from aggregator.merge import braid, weave
 from aggregator.merge.bases import random_basis
-from aggregator.merge.braid import cut
 from aggregator.merge.state import initial_state
 from benchmarks.contest import Contestant, ContestantFailed, Measurement, Workload
 from edge_client.errors import ClientError, ExitCode
@@ -60,7 +60,10 @@ def run_ours(contestant: Contestant, workload: Workload, base_folder: Path) -> M
         peak_bytes=second["peak_bytes"],
         imports_bytes=_imports_bytes(),
         predicted_bytes=job.plan.predicted_peak_bytes,
-        n_trained=sum(rank * weight.rows for rank, weight in zip(job.plan.ranks, job.run.weights, strict=True)),
+        n_trained=sum(
+            rank * (weight.rows + weight.columns * contestant.trains_a)
+            for rank, weight in zip(job.plan.ranks, job.run.weights, strict=True)
+        ),
     )
 
 
@@ -99,7 +102,15 @@ def _job(contestant: Contestant, workload: Workload, base_folder: Path, folder: 
         data=str(folder / "text.jsonl"),
         device="benchmark",
         run=run,
-        task=Task(kind="train", run_id=run.run_id, round=1, version=1, seed=workload.seed, sketch=contestant.sketch),
+        task=Task(
+            kind="train",
+            run_id=run.run_id,
+            round=1,
+            version=1,
+            seed=workload.seed,
+            sketch=contestant.sketch,
+            trains="both" if contestant.trains_a else "b",
+        ),
         plan=plan,
         adapter_path=str(folder / "adapter"),
         result_path=str(folder / "update"),
@@ -153,6 +164,7 @@ def _run(contestant: Contestant, workload: Workload) -> RunInfo:
             max_source_tokens=workload.source,
             max_target_tokens=workload.target,
             sketch_batches=workload.steps * -(-workload.batch // workload.micro_batch),  # all, to show the full cost
+            trains_a=contestant.trains_a,
             seed=workload.seed,
         ),
         max_rank=workload.rank,
@@ -166,6 +178,7 @@ def _run(contestant: Contestant, workload: Workload) -> RunInfo:
 def _write_adapter(path: Path, run: RunInfo, ranks: Sequence[int]) -> None:
     """Version 1 with random bases and empty contexts: a LoRA at its start, as the peers' is."""
     state = random_basis(initial_state(run.weights), max_rank=run.max_rank, seed=run.settings.seed)
+    cut = weave.cut if run.settings.trains_a else braid.cut
     adapter = Adapter(
         protocol=PROTOCOL_VERSION, run_id=run.run_id, version=1, manifest=run.manifest, parts=cut(state, ranks, "bf16")
     )

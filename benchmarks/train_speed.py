@@ -120,7 +120,8 @@ def _quantised_peers(options: argparse.Namespace) -> list[Contestant]:
 
 
 def _ours(options: argparse.Namespace) -> list[Contestant]:
-    """Every format in every scope, and the first format once more with a sketch of every batch."""
+    """Every format in every scope, and the first format twice more: with a sketch of every batch, which some merge rules
+    need now and then, and with both factors trained, as most of them have it."""
     found = []
     for scope in options.scopes:
         for format in options.formats:
@@ -133,7 +134,8 @@ def _ours(options: argparse.Namespace) -> list[Contestant]:
                 checkpointing=options.checkpointing,
             )
             found.append(one)
-        found.append(msgspec.structs.replace(found[-len(options.formats)], sketch=True))
+        first = found[-len(options.formats)]
+        found += [msgspec.structs.replace(first, sketch=True), msgspec.structs.replace(first, trains_a=True)]
     return found
 
 

@@ -1,7 +1,7 @@
 """Which merge rule? All of them on the same simulated fleets: real training of the builtin base on real text.
 
     python -m benchmarks.rules --json rules.json           # hours on two cores; goes on where it was interrupted
-    python -m benchmarks.rules --json rules.json --braid   # what braid's own settings do, too
+    python -m benchmarks.rules --json rules.json --vary weave braid   # what their settings do, too
     python -m benchmarks.rules --json rules.json --report docs/merging   # and its tables and plots
 
 Ten boards, ten sources of text, ten rounds. Every board trains every decoder weight at its own rank (2 to 16) with
@@ -39,16 +39,22 @@ N_WRITTEN = 6
 PARTITIONS: tuple[Partition, ...] = get_args(Partition)
 MIXES: tuple[Mix, ...] = ("heavy-tail light", "equal", "uniform", "heavy-tail strong")
 
-BRAID: tuple[dict[str, Any], ...] = (
-    *({"server_rank": rank} for rank in (8, 16, 64)),
-    *({"sketch_every": every} for every in (1, 5, 100)),
-    *({"local_steps": steps} for steps in (1, 2, 10)),
-    *({"sketch_noise": noise} for noise in (0.3, 1.0, 3.0)),
-    *({"eta": eta} for eta in (0.5, 1.5, 2.0)),
-)
-"""What is changed of braid's settings, one thing at a time. 100: the profiles' basis stays."""
+VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
+    "weave": (
+        *({"server_rank": rank} for rank in (8, 16, 64)),
+        *({"eta": eta} for eta in (0.5, 1.5)),
+    ),
+    "braid": (
+        *({"server_rank": rank} for rank in (8, 16, 64)),
+        *({"sketch_every": every} for every in (1, 5, 100)),
+        *({"local_steps": steps} for steps in (1, 2, 10)),
+        *({"sketch_noise": noise} for noise in (0.3, 1.0, 3.0)),
+        *({"eta": eta} for eta in (0.5, 1.5, 2.0)),
+    ),
+}
+"""What is changed of a rule's settings, one thing at a time. sketch_every 100: the profiles' basis stays."""
 
-BRAID_MIX: Mix = "heavy-tail light"
+VARIED_MIX: Mix = "heavy-tail light"
 
 LONG = {"local_steps": 20, "n_train": 400}
 """Rounds as long as the server's default has them, on as much more text."""
@@ -148,11 +154,12 @@ def main_settings(
                         yield msgspec.structs.replace(setting, **changes)
 
 
-def braid_settings(rate: float) -> Iterator[Setting]:
-    base = Setting(rule="braid", learning_rate=rate, seed=0, mix=BRAID_MIX, n_written=N_WRITTEN)
-    for changes in [{}, *BRAID]:
+def varied_settings(rule: str, rate: float, changes: Changes) -> Iterator[Setting]:
+    """The rule as it is, and with each of its variations, whose words come after those of `changes`."""
+    base = Setting(rule=rule, learning_rate=rate, seed=0, mix=VARIED_MIX, n_written=N_WRITTEN)
+    for variation in ({}, *VARIED[rule]):
         for seed in SEEDS:
-            yield msgspec.structs.replace(base, seed=seed, **changes)
+            yield msgspec.structs.replace(base, seed=seed, **{**changes, **variation})
 
 
 def main() -> None:
@@ -165,9 +172,9 @@ def main() -> None:
     wanted = cases(rules, options.mixes)
     rates, tuned = tune(runs, wanted, options.learning_rates, changes, MOST_EXTENSIONS)
     settings = list(main_settings(rates, options.partitions, options.mixes, changes))
-    varied = list(braid_settings(rates["braid", BRAID_MIX])) if options.braid else []
+    varied = {rule: list(varied_settings(rule, rates[rule, VARIED_MIX], changes)) for rule in options.vary}
     if not options.known:
-        runs.run([*settings, *varied])
+        runs.run(settings + [one for some in varied.values() for one in some])
     sent = {
         (one.setting.rule, one.setting.mix): one
         for one in runs.run(dict.fromkeys(traffic(setting.rule, setting.mix) for setting in settings))
@@ -182,7 +189,7 @@ def main() -> None:
             tuned=tuned,
             rates=rates,
             main=[with_traffic(one, sent[one.setting.rule, one.setting.mix]) for one in runs.known(settings)],
-            braid=runs.known(varied),
+            varied={rule: runs.known(some) for rule, some in varied.items()},
             partitions=options.partitions,
             mixes=options.mixes,
         )
@@ -197,7 +204,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, help="write tables and plots into this folder")
     parser.add_argument("--known", action="store_true", help="report what has run, and run no more than the tuning")
     parser.add_argument("--long", action="store_true", help=f"rounds of {LONG['local_steps']} steps")
-    parser.add_argument("--braid", action="store_true", help="vary braid's own settings as well")
+    parser.add_argument("--vary", nargs="*", choices=tuple(VARIED), default=(), help="vary the settings of these rules")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def write_report(
     tuned: Sequence[History],
     rates: Mapping[Case, float],
     main: Sequence[History],
-    braid: Sequence[History],
+    varied: Mapping[str, Sequence[History]],
     partitions: Sequence[Partition],
     mixes: Sequence[Mix],
 ) -> None:
@@ -38,9 +38,9 @@ def write_report(
     parts.append("")
     for partition in partitions:
         parts += _partition(path, main, partition, mixes)
-    if braid:
-        base = msgspec.structs.replace(braid[0].setting, seed=0)
-        parts += ["## braid's own settings", "", variants_table(braid, base), ""]
+    for rule, histories in varied.items():
+        base = msgspec.structs.replace(histories[0].setting, seed=0)
+        parts += [f"## Settings of {rule}", "", variants_table(histories, base), ""]
     path.with_suffix(".md").write_text("\n".join(parts), encoding="utf-8")
 
 

@@ -120,8 +120,8 @@ def _quantised_peers(options: argparse.Namespace) -> list[Contestant]:
 
 
 def _ours(options: argparse.Namespace) -> list[Contestant]:
-    """Every format in every scope, and the first format twice more: with a sketch of every batch, which some merge rules
-    need now and then, and with both factors trained, as most of them have it."""
+    """Every format in every scope, and the first format twice more: with a sketch of every batch, which `braid` needs
+    now and then, and with both factors trained, as most merge rules have it."""
     found = []
     for scope in options.scopes:
         for format in options.formats:

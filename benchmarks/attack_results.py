@@ -1,14 +1,12 @@
-"""What benchmarks.attacks finds, kept in a file after every run so that an interruption loses one run at most."""
+"""What benchmarks.attacks finds."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import msgspec
 
 from benchmarks.attack_kinds import Attack
 from benchmarks.fleet_setting import Setting
-from wire.atomic_file import write_atomically
+from benchmarks.study_file import StudySoFar
 
 NOTHING, SCREENING = "nothing", "screening"
 """Guards besides the names of defences, all of which stand behind screening."""
@@ -35,11 +33,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
 
 
-class Study(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known. `fleet`: what all runs share; rule and seed are each run's own."""
+class Study(StudySoFar, frozen=True, kw_only=True):
+    """All that is known. `settings`: of the fleet; rule and seed are each run's own."""
 
-    machine: str
-    fleet: Setting
+    settings: Setting = msgspec.field(name="fleet")
     runs: tuple[Run, ...] = ()
 
     def losses(self, rule: str, attack: Attack, share: float, guard: str, seeds: tuple[int, ...]) -> list[float | None]:
@@ -48,23 +45,5 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
         found = {run.work: run.loss for run in self.runs}
         return [found[work] for work in works if work in found]
 
-
-class Store:
-    """A study, and the file that follows it. Raises SystemExit where the file holds a study of other settings."""
-
-    def __init__(self, path: Path | None, study: Study) -> None:
-        self._path = path
-        self.study = study
-        if path is not None and path.exists():
-            found = msgspec.json.decode(path.read_bytes(), type=Study)
-            if found.fleet != study.fleet:
-                raise SystemExit(f"{path} holds a study of other settings: remove it or name another file")
-            self.study = found
-
     def has(self, work: Work) -> bool:
-        return any(run.work == work for run in self.study.runs)
-
-    def add(self, run: Run) -> None:
-        self.study = msgspec.structs.replace(self.study, runs=(*self.study.runs, run))
-        if self._path is not None:
-            write_atomically(self._path, msgspec.json.format(msgspec.json.encode(self.study)))
+        return any(run.work == work for run in self.runs)

@@ -30,10 +30,11 @@ import msgspec
 from aggregator.merge.defences.defended import DEFENCES
 from aggregator.merge.rules import RULES
 from benchmarks.attack_kinds import ATTACKS, Attack
-from benchmarks.attack_results import NOTHING, SCREENING, Run, Store, Study, Work
+from benchmarks.attack_results import NOTHING, SCREENING, Run, Study, Work
 from benchmarks.fleet_setting import Mix, Setting
 from benchmarks.fleet_text import Partition, load_pools
 from benchmarks.machine import describe_machine
+from benchmarks.study_file import Store
 from edge_client.process import prepare_for_training
 
 SHARES = (0.1, 0.2, 0.3, 0.4)
@@ -46,11 +47,11 @@ def main() -> None:
     options = _options()
     os.environ["OMP_NUM_THREADS"] = "1"  # numpy's merging as well
     prepare_for_training()
-    store = Store(options.json, Study(machine=describe_machine("torch"), fleet=_fleet(options)))
+    store = Store(options.json, Study(machine=describe_machine("torch"), settings=_fleet(options)))
     _run_all(store, options)
     command = shlex.join(["python", "-m", "benchmarks.attacks", *sys.argv[1:]])
     print(f"`{command}`\n\n{store.study.machine}; one thread for each run\n")
-    print(_described(store.study.fleet, options.seeds))
+    print(_described(store.study.settings, options.seeds))
     for rule in options.rules:
         print(f"\n### {rule}\n\n{_table(store.study, rule, options)}")
 
@@ -85,9 +86,9 @@ def _guards(rule: str, options: argparse.Namespace) -> tuple[str, ...]:
     return tuple(guard for guard in options.guards if guard not in DEFENCES or DEFENCES[guard].fits(facts))
 
 
-def _run_all(store: Store, options: argparse.Namespace) -> None:
+def _run_all(store: Store[Study], options: argparse.Namespace) -> None:
     """Fill the store. Runs that it has already are not repeated."""
-    left = [work for work in _works(options) if not store.has(work)]
+    left = [work for work in _works(options) if not store.study.has(work)]
     if not left:
         return
     from benchmarks import attack_runs  # imports torch
@@ -97,7 +98,7 @@ def _run_all(store: Store, options: argparse.Namespace) -> None:
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(options.processes, context, attack_runs.begin_worker) as pool,
     ):
-        fixed = store.study.fleet, options.data_folder, Path(folder) / "pools.json"
+        fixed = store.study.settings, options.data_folder, Path(folder) / "pools.json"
         load_pools(options.data_folder, fixed[2])  # once, and not in every worker
         for done, future in enumerate(as_completed([pool.submit(attack_runs.run, *fixed, work) for work in left]), 1):
             store.add(future.result())
@@ -160,7 +161,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data-folder", type=Path, default=Path("../shared/data"), help="where the published sets lie")
     parser.add_argument("--quick", action="store_true", help="tiny settings")
     parser.add_argument("--processes", type=int, default=2, help="runs at once, one thread each (default: 2)")
-    parser.add_argument("--rules", nargs="+", choices=tuple(RULES), default=["braid"])
+    parser.add_argument("--rules", nargs="+", choices=tuple(RULES), default=["weave"])
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--guards", nargs="+", choices=guards, default=list(guards))
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of boards that are bad")

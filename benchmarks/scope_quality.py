@@ -20,8 +20,9 @@ from pathlib import Path
 
 from benchmarks import scope_sets
 from benchmarks.machine import describe_machine
-from benchmarks.scope_results import Settings, Store, Study
+from benchmarks.scope_results import Settings, Study
 from benchmarks.scope_tables import print_study
+from benchmarks.study_file import Store
 from edge_client.process import prepare_for_training
 
 SETTINGS = Settings(

@@ -1,13 +1,12 @@
-"""What benchmarks.scope_quality finds, kept in a file after every run so that an interruption loses one run at most."""
+"""What benchmarks.scope_quality finds."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from wire.atomic_file import write_atomically
+from benchmarks.study_file import StudySoFar
 
 Condition = Literal["base", "all", "all, by value", "decoder", "decoder, same ranks"]
 Part = Literal["validation", "test"]
@@ -63,34 +62,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return self.set, self.part, self.condition, self.learning_rate, self.seed
 
 
-class Study(msgspec.Struct, frozen=True, kw_only=True):
+class Study(StudySoFar, frozen=True, kw_only=True):
     """All that is known."""
 
-    machine: str
     settings: Settings
     runs: tuple[Run, ...] = ()
 
     def of(self, name: str, part: Part, condition: Condition) -> list[Run]:
         return [run for run in self.runs if (run.set, run.part, run.condition) == (name, part, condition)]
 
-
-class Store:
-    """A study, and the file that follows it. Raises SystemExit where the file holds a study of other settings."""
-
-    def __init__(self, path: Path | None, study: Study) -> None:
-        self._path = path
-        self.study = study
-        if path is not None and path.exists():
-            found = msgspec.json.decode(path.read_bytes(), type=Study)
-            if found.settings != study.settings:
-                raise SystemExit(f"{path} holds a study of other settings: remove it or name another file")
-            self.study = found
-
     def known(self, run_key: tuple[str, str, str, float, int]) -> Run | None:
-        return next((run for run in self.study.runs if run.key == run_key), None)
-
-    def add(self, run: Run) -> Run:
-        self.study = msgspec.structs.replace(self.study, runs=(*self.study.runs, run))
-        if self._path is not None:
-            write_atomically(self._path, msgspec.json.format(msgspec.json.encode(self.study)))
-        return run
+        return next((run for run in self.runs if run.key == run_key), None)

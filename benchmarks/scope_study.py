@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from benchmarks import scope_sets
-from benchmarks.scope_results import Condition, Part, Point, Run, Settings, Store
+from benchmarks.scope_results import Condition, Part, Point, Run, Settings, Study
 from benchmarks.scope_sets import TextSet
 from benchmarks.solo import Recipe, Solo, Spent, TextSession, n_parameters, weights
+from benchmarks.study_file import Store
 from edge_client.engine.evaluate import ROUGE_KINDS
 from wire.messages import Scope
 
@@ -32,7 +33,7 @@ RATE_OF: Mapping[Condition, Condition] = {"all, by value": "all", "decoder, same
 """Conditions beside the study's own two, and whose learning rate they take."""
 
 
-def run_study(store: Store, sets: Sequence[TextSet]) -> None:
+def run_study(store: Store[Study], sets: Sequence[TextSet]) -> None:
     """Fill the store. Runs that it has already are not repeated."""
     torch.set_num_threads(1)
     settings = store.study.settings
@@ -58,7 +59,7 @@ def run_study(store: Store, sets: Sequence[TextSet]) -> None:
 class _Trainer:
     """Runs of one set."""
 
-    def __init__(self, store: Store, text_set: TextSet, progress: _Progress) -> None:
+    def __init__(self, store: Store[Study], text_set: TextSet, progress: _Progress) -> None:
         self._store = store
         self._settings = store.study.settings
         self._set = text_set
@@ -70,7 +71,7 @@ class _Trainer:
 
     def base(self) -> Run:
         """The base without an adapter on the test part."""
-        known = self._store.known((self._set.name, "test", "base", 0.0, 0))
+        known = self._store.study.known((self._set.name, "test", "base", 0.0, 0))
         return known or self._keep("test", "base", 0.0, 0, [self._point(self._solo("base", 1.0, 0, Path()), "test")])
 
     def best_rate(self, condition: Condition) -> float:
@@ -80,7 +81,7 @@ class _Trainer:
 
     def run(self, condition: Condition, rate: float, seed: int, *, part: Part = "test", until_s: float = 0.0) -> Run:
         """Train for all rounds, then on until training has taken `until_s` CPU seconds."""
-        if known := self._store.known((self._set.name, part, condition, rate, seed)):
+        if known := self._store.study.known((self._set.name, part, condition, rate, seed)):
             return known
         with tempfile.TemporaryDirectory() as folder:
             solo = self._solo(condition, rate, seed, Path(folder))
@@ -132,7 +133,8 @@ class _Trainer:
             set=self._set.name, part=part, condition=condition, learning_rate=rate, seed=seed, points=tuple(points)
         )
         self._progress.tell(run)
-        return self._store.add(run)
+        self._store.add(run)
+        return run
 
 
 def equal_parameters(settings: Settings) -> int:
@@ -154,7 +156,7 @@ def _steps_left(spent: Spent, until_s: float) -> int:
 class _Progress:
     """Tells on stderr what was done and about how long the rest will take."""
 
-    def __init__(self, store: Store, n_runs: int) -> None:
+    def __init__(self, store: Store[Study], n_runs: int) -> None:
         self._n_left = n_runs - len(store.study.runs)
         self._n_done = 0
         self._start_s = time.monotonic()

@@ -24,7 +24,8 @@ import msgspec
 
 from benchmarks import scope_sets
 from benchmarks.machine import describe_machine
-from benchmarks.selection_results import Settings, Store, Study
+from benchmarks.selection_results import Settings, Study
+from benchmarks.study_file import Store
 from edge_client.process import prepare_for_training
 
 SETTINGS = Settings(

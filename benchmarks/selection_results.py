@@ -1,13 +1,12 @@
-"""What benchmarks.selection finds, kept in a file after every run so that an interruption loses one run at most."""
+"""What benchmarks.selection finds."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from wire.atomic_file import write_atomically
+from benchmarks.study_file import StudySoFar
 
 Selection = Literal["sketch", "adalora", "magnitude_gradient", "random", "q,v"]
 Part = Literal["validation", "test"]
@@ -54,12 +53,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
 
 
-class Study(msgspec.Struct, frozen=True, kw_only=True):
+class Study(StudySoFar, frozen=True, kw_only=True):
     """All that is known. `base_losses`: of the bare base on each set's test part."""
 
-    machine: str
     settings: Settings
-    base_losses: dict[str, float] = {}
+    base_losses: dict[str, float] = msgspec.field(default_factory=dict)
     runs: tuple[Run, ...] = ()
 
     def of(self, name: str, part: Part, qv_rank: int, selection: Selection) -> list[Run]:
@@ -68,29 +66,5 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
         found = [run for run in self.runs if (run.work.set, run.work.part, run.work.qv_rank, run.work.selection) == key]
         return sorted(found, key=lambda run: (run.work.seed, run.work.learning_rate))
 
-
-class Store:
-    """A study, and the file that follows it. Raises SystemExit where the file holds a study of other settings."""
-
-    def __init__(self, path: Path | None, study: Study) -> None:
-        self._path = path
-        self.study = study
-        if path is not None and path.exists():
-            found = msgspec.json.decode(path.read_bytes(), type=Study)
-            if found.settings != study.settings:
-                raise SystemExit(f"{path} holds a study of other settings: remove it or name another file")
-            self.study = found
-
     def has(self, work: Work) -> bool:
-        return any(run.work == work for run in self.study.runs)
-
-    def add(self, run: Run) -> None:
-        self._keep(runs=(*self.study.runs, run))
-
-    def add_base(self, name: str, loss: float) -> None:
-        self._keep(base_losses=self.study.base_losses | {name: loss})
-
-    def _keep(self, **changes: Any) -> None:
-        self.study = msgspec.structs.replace(self.study, **changes)
-        if self._path is not None:
-            write_atomically(self._path, msgspec.json.format(msgspec.json.encode(self.study)))
+        return any(run.work == work for run in self.runs)

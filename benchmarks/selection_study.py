@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks import selection_runs
-from benchmarks.selection_results import Part, Selection, Store, Work
+from benchmarks.selection_results import Part, Selection, Study, Work
+from benchmarks.study_file import Store
 
 VALIDATION_SEED = 0
 """Learning rates are chosen with it, on the validation part, which the test runs do not see."""
@@ -20,7 +21,7 @@ VALIDATION_SEED = 0
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 
 
-def run_study(store: Store, names: Sequence[str], data_folder: Path, processes: int) -> None:
+def run_study(store: Store[Study], names: Sequence[str], data_folder: Path, processes: int) -> None:
     """Fill the store. Runs that it has already are not repeated."""
     context = multiprocessing.get_context("spawn")
     with (
@@ -32,7 +33,7 @@ def run_study(store: Store, names: Sequence[str], data_folder: Path, processes: 
 
 class _Study:
     def __init__(
-        self, store: Store, names: Sequence[str], data_folder: Path, profiles: Path, pool: ProcessPoolExecutor
+        self, store: Store[Study], names: Sequence[str], data_folder: Path, profiles: Path, pool: ProcessPoolExecutor
     ) -> None:
         self._store = store
         self._settings = store.study.settings
@@ -70,7 +71,7 @@ class _Study:
         for name in self._names:
             if name not in self._store.study.base_losses:
                 loss = self._submit(selection_runs.base_loss, name).result()
-                self._store.add_base(name, loss)
+                self._store.keep(base_losses=self._store.study.base_losses | {name: loss})
         made = {
             self._submit(selection_runs.profile, self._profiles, name, seed): (name, seed)
             for name in self._names
@@ -89,7 +90,7 @@ class _Study:
 
     def _train(self, works: Iterable[Work]) -> None:
         self._progress.begin()
-        left = [work for work in works if not self._store.has(work)]
+        left = [work for work in works if not self._store.study.has(work)]
         for future in as_completed([self._submit(selection_runs.train, self._profiles, work) for work in left]):
             run = future.result()
             self._store.add(run)

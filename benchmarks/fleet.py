@@ -67,7 +67,7 @@ class Fleet:
         files = folder / digest(setting.seed, *texts)
         files.mkdir(parents=True, exist_ok=True)
         self._jobs = Jobs(setting, self.rule.FACTS, files)
-        self._jobs.forget_residuals()
+        self._jobs.forget_rounds()
         self._session = session
         session.texts = {board_name(board): Data(list(text.train), []) for board, text in enumerate(texts)}
         session.texts[_ALL] = Data([], [example for part in self._held_out for example in part[: setting.n_written]])

@@ -14,6 +14,7 @@ from aggregator.merge.state import AdapterState, strand_values
 from benchmarks.fleet_setting import Setting, board_ranks
 from benchmarks.solo import weights
 from edge_client.jobs import Job, Plan
+from edge_client.pruned_ranks import limited, read_pruned
 from wire.checks import basis_rank
 from wire.limits import MAX_EXAMPLES, PROTOCOL_VERSION
 from wire.manifest import manifest_digest
@@ -53,7 +54,8 @@ class Jobs:
         """A job on the version `state`, or on the bare base where that is version 0."""
         setting, trains = self._setting, kind == "train"
         run = self._run_info(task, state)
-        rank = self.ranks[board] if trains else 0
+        rank, pruned_path = self.ranks[board] if trains else 0, self._path(f"pruned-{board}")
+        pruned = read_pruned(Path(pruned_path), run, board_name(board), task.round) or {}
         return Job(
             kind=kind,
             base_folder=str(builtin_base.folder()),
@@ -62,12 +64,13 @@ class Jobs:
             run=run,
             task=task,
             plan=_plan(
-                tuple(min(rank, basis_rank(weight, run.max_rank)) for weight in WEIGHTS),
+                limited([min(rank, basis_rank(weight, run.max_rank)) for weight in WEIGHTS], WEIGHTS, pruned),
                 EVALUATED_AT_ONCE if kind == "evaluate" else setting.batch,
             ),
             adapter_path=self._path(f"adapter-{board}") if task.version else "",
             held_path=self._path(f"held-{board}") if trains and setting.differences else "",
             residual_path=self._path(f"residual-{board}") if trains and setting.feedback else "",
+            pruned_path=pruned_path if trains else "",
             result_path=self._path(f"result-{board}" if kind != "profile" else _profile_name(run, board)),
             cache_path=self._path(f"cache-{board}" if kind != "evaluate" else "cache"),
             cache_limit_bytes=CACHE_LIMIT_BYTES,
@@ -75,10 +78,11 @@ class Jobs:
             threads=THREADS,
         )
 
-    def forget_residuals(self) -> None:
-        """Those that another fleet left."""
-        for path in self._folder.glob("residual-*"):
-            path.unlink()
+    def forget_rounds(self) -> None:
+        """What the boards of another fleet keep from round to round."""
+        for kind in ("residual", "pruned"):
+            for path in self._folder.glob(f"{kind}-*"):
+                path.unlink()
 
     def _path(self, name: str) -> str:
         return str(self._folder / name)

@@ -118,7 +118,7 @@ def read_arithmetic(folder: Path, threads: int | None = None, root: Path = Path(
     """What was measured on this very board, None where nothing fits. `threads` None takes any number."""
     try:
         found = msgspec.json.decode((folder / FILE).read_bytes(), type=Arithmetic)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
         return None
     return found if found.key == arithmetic_key(found.threads if threads is None else threads, root) else None
 

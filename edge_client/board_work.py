@@ -23,6 +23,8 @@ from edge_client.held import HeldAdapter
 from edge_client.jobs import Job, Plan
 from edge_client.journal import Journal
 from edge_client.planner import Planner
+from edge_client.pruned_ranks import read_pruned
+from edge_client.state import disk_errors
 from edge_client.task_files import TaskFiles, begun_task
 from edge_client.transport_errors import ConflictError, GoneError, RequestError
 from edge_client.wanted import is_wanted
@@ -61,6 +63,7 @@ class BoardSetup:
         work: folder for files of tasks.
         held: folder for the adapter that the next one is fetched as the difference to.
         residual: file for what quantised uploads lacked, which outlives the tasks.
+        pruned: file for the ranks of weights that were pruned, which does so too.
         cache: folder for the encoder's output.
         cache_bytes: what that folder may take.
     """
@@ -74,6 +77,7 @@ class BoardSetup:
     work: Path
     held: Path
     residual: Path
+    pruned: Path
     cache: Path
     cache_bytes: int
 
@@ -144,6 +148,17 @@ class BoardWork:
                 plan = files.read_plan()
                 if error.ran_short and plan is not None:
                     self._planner.ran_short(plan)
+
+    def pruned(self, run: RunInfo, round_id: int) -> Mapping[str, int]:
+        """The ranks that earlier rounds have pruned weights to; none, which is told, where they cannot be read."""
+        ranks = read_pruned(self._board.pruned, run, self._board.device, round_id)
+        if ranks is None:
+            self._journal.console.notice(
+                "to which ranks earlier rounds have pruned cannot be read: weights begin at the plan's ranks again"
+            )
+            with disk_errors(self._board.pruned):
+                self._board.pruned.unlink(missing_ok=True)
+        return ranks or {}
 
     # --- the three kinds -------------------------------------------------------------------------------------------
 
@@ -231,8 +246,9 @@ class BoardWork:
 
     async def _probed_plan(self, run: RunInfo, task: Task, files: TaskFiles, begun: Plan | None) -> Plan:
         """A plan of a kind that was measured on this board, as far as MAX_PROBES go. Raises NoPlanError."""
+        pruned = self.pruned(run, task.round)
         for n_probes in range(MAX_PROBES + 1):
-            plan = self._planner.choose(run) if begun is None else self._planner.leaner(run, begun)
+            plan = self._planner.choose(run, pruned) if begun is None else self._planner.leaner(run, begun, pruned)
             if self._planner.is_measured(plan) or n_probes == MAX_PROBES:
                 break
             await self._probe(run, task, plan, files)
@@ -311,6 +327,7 @@ class BoardWork:
             result_path="" if task.kind == "evaluate" else str(files.result),
             checkpoint_path=str(files.checkpoint) if task.kind == "train" else "",
             residual_path=str(self._board.residual) if task.kind == "train" else "",
+            pruned_path=str(self._board.pruned) if task.kind == "train" else "",
             cache_path=str(self._board.cache) if plan.cache != "none" else "",
             cache_limit_bytes=self._board.cache_bytes if plan.cache != "none" else 0,
             rouge=task.kind == "evaluate",

@@ -15,6 +15,7 @@ from edge_client.choice import Choice
 from edge_client.corrections import Corrections
 from edge_client.jobs import Plan
 from edge_client.memory import Breakdown, predict_peak, strand_marginal_bytes
+from edge_client.pruned_ranks import NO_PRUNING, limited
 from edge_client.round_cost import RoundLimits, RoundWork, fixed_traffic, kind_of, operations_per_s, strand_traffic
 from edge_client.select import Budget, Memory, Selector, basis_rows
 from edge_client.ways import KEPT_LEARNING, SLOWNESS_EXPONENT, Way, is_slow_arithmetic, ways
@@ -28,7 +29,10 @@ CLIENT_BYTES = 45 << 20
 class Candidates:
     """Evaluates ways, each once. Where the run says at which rank every weight is trained, or a round was begun with
     `kept_ranks`, these are the strands of every candidate, and only the way is chosen. A round that was begun is within
-    its limits on time and traffic: they are not asked again."""
+    its limits on time and traffic: they are not asked again.
+
+    `pruned` are ranks of weights by name that no candidate exceeds. What they leave of the budgets is not spent on
+    other weights: pruning is to make the board's share smaller, not another."""
 
     def __init__(
         self,
@@ -40,13 +44,15 @@ class Candidates:
         limits: RoundLimits,
         corrections: Corrections,
         kept_ranks: Sequence[int] | None = None,
+        pruned: Mapping[str, int] = NO_PRUNING,
     ) -> None:
         self._board, self._run, self._config, self._imports_bytes = board, run, config, imports_bytes
         self._limits, self._corrections = limits, corrections
         if kept_ranks is not None:
             self._limits = replace(limits, round_s=None, round_bytes=None)
-        rank = run.settings.rank
-        self._given = equal_ranks(run, rank) if rank else kept_ranks
+        self._pruned, rank = pruned, run.settings.rank
+        given = equal_ranks(run, rank) if rank else kept_ranks
+        self._given = None if given is None else limited(given, run.weights, pruned)
         self._selector = Selector(run)
         self._work = RoundWork(config, run, room)
         self._rows = basis_rows(run)
@@ -75,6 +81,8 @@ class Candidates:
         """With the strands that serve it best; None where not one fits."""
         if way not in self._evaluated:
             ranks = self._strands(way)
+            if ranks is not None:
+                ranks = limited(ranks, self._run.weights, self._pruned)
             self._evaluated[way] = None if ranks is None else self.choice(way, ranks)
         return self._evaluated[way]
 
@@ -101,7 +109,8 @@ class Candidates:
             memory=memory,
             n_strands=sum(ranks),
             n_strands_in_all=sum(self._rows),
-            rank=self._run.settings.rank,
+            rank=0 if self._pruned else self._run.settings.rank,
+            pruned=self._pruned,
             is_ranked=bool(self._run.values),
             share=share,
             worth=share * self._factor(way),

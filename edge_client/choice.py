@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_client.jobs import Plan
@@ -17,7 +18,9 @@ class Choice:
         plan: what the board would do.
         memory: where its memory goes, as predicted; `Plan.predicted_peak_bytes` is after corrections.
         n_strands, n_strands_in_all: trained here, and of the run.
-        rank: that every board trains every weight at, as far as the weight can; 0 where boards choose.
+        rank: that every board trains every weight at, as far as the weight can; 0 where boards choose, or this one has
+            pruned weights.
+        pruned: the ranks that earlier rounds have pruned weights to, by name, which no candidate exceeds.
         is_ranked: whether the run has a ranking; before that every strand counts the same.
         share: of the run's importance that these strands have.
         worth: the share, less what the format loses and what slowness counts; 0 to 1.
@@ -32,6 +35,7 @@ class Choice:
     n_strands: int
     n_strands_in_all: int
     rank: int
+    pruned: Mapping[str, int]
     is_ranked: bool
     share: float
     worth: float

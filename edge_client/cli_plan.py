@@ -20,6 +20,7 @@ from edge_client.cli_options import cache_option, debug_option, round_time_optio
 from edge_client.config import normalise_server
 from edge_client.errors import ConfigError
 from edge_client.plan import Choice, choose, explain, facts, runners_up
+from edge_client.pruned_ranks import read_pruned
 from edge_client.round_cost import parse_limits
 from edge_client.select import ranking as ranking_of
 from edge_client.shapes import base_config
@@ -100,7 +101,8 @@ def plan(
     board = with_arithmetic(board, arithmetic)
     if arithmetic is not None:
         limits = replace(limits, gflops=arithmetic.gflops)
-    choice = choose(board, run, config, room=room, limits=limits)
+    pruned = _pruned(run, state_folder) if server else {}
+    choice = choose(board, run, config, room=room, limits=limits, pruned=pruned)
     others = runners_up(choice, board, run, config, room, limits=limits)
     if as_json:
         click.echo(json.dumps(facts(choice, board, others) | {"ranking": _ranking_facts(run, choice)}))
@@ -180,6 +182,12 @@ def _run_of(server: str, folder: StateFolder) -> RunInfo:
             f"this board has not joined {server}", "join it first, give its --state, or plan without --server"
         )
     return asyncio.run(_ask(identity))
+
+
+def _pruned(run: RunInfo, folder: StateFolder) -> dict[str, int]:
+    """Ranks that this board has pruned weights to; none where they cannot be read, as `join` has it."""
+    identity = folder.read_identity()
+    return (identity and read_pruned(folder.pruned, run, identity.device, run.round)) or {}
 
 
 async def _ask(identity: Identity) -> RunInfo:

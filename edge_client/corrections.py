@@ -114,7 +114,7 @@ def read_corrections(folder: StateFolder, key: str) -> Corrections:
     """What was measured for `key`, nothing where the file is missing, damaged or of another base or board."""
     try:
         found = msgspec.json.decode((folder.path / FILE).read_bytes(), type=Corrections)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
         return Corrections(key=key)
     return found if found.key == key else Corrections(key=key)
 

@@ -101,7 +101,7 @@ class HeldAdapter:
         try:
             data = self._facts_path.read_bytes()
             return msgspec.json.decode(data, type=_Facts) if len(data) <= MAX_CONTROL_BYTES else None
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
             return None
 
 

@@ -46,9 +46,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `AdapterDifference` to the one in `held_path`, which the worker then replaces by the whole; the result, a
     `Profile` or an `Update`, is written to `result_path` atomically. A probe tries the plan on dummy text, reads no
     adapter and writes nothing. `checkpoint_path` is where a training job saves its place and resumes from, and
-    `residual_path` where it keeps, from round to round, what quantised uploads lacked ("": nowhere). `threads` 0 takes
-    the processors that are free when the job begins. `cache_path` is the folder of the prefix cache, which may
-    take `cache_limit_bytes`; both are read only where the plan has a cache.
+    `residual_path` and `pruned_path` where it keeps, from round to round, what quantised uploads lacked and the ranks
+    of weights that were pruned ("": nowhere). `threads` 0 takes the processors that are free when the job begins.
+    `cache_path` is the folder of the prefix cache, which may take `cache_limit_bytes`; both are read only where the
+    plan has a cache.
     """
 
     kind: Literal["probe", "profile", "train", "evaluate"]
@@ -63,6 +64,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     result_path: str = ""
     checkpoint_path: str = ""
     residual_path: str = ""
+    pruned_path: str = ""
     cache_path: str = ""
     cache_limit_bytes: int = 0
     rouge: bool = False

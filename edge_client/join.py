@@ -202,8 +202,6 @@ class Client:
             keep=lambda corrections: write_corrections(found.folder, corrections),
             measure=self._parts.measure,
         )
-        plan = planner.choose(run)
-        await self._journal.plan(run.round, plan, planner.why(run, plan))
         setup = BoardSetup(
             device=device,
             base_folder=base_folder,
@@ -214,10 +212,11 @@ class Client:
             work=found.folder.work,
             held=found.folder.held,
             residual=found.folder.residual,
+            pruned=found.folder.pruned,
             cache=found.folder.cache,
             cache_bytes=found.cache_bytes,
         )
-        return BoardWork(
+        work = BoardWork(
             setup,
             api=self._api,
             worker=self._parts.worker,
@@ -225,6 +224,9 @@ class Client:
             journal=self._journal,
             watch_every_s=self._parts.watch_every_s,
         )
+        plan = planner.choose(run, work.pruned(run, run.round))
+        await self._journal.plan(run.round, plan, planner.why(run, plan))
+        return work
 
 
 @asynccontextmanager

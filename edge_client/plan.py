@@ -32,6 +32,7 @@ from edge_client.memory import IMPORTS_BYTES
 from edge_client.plan_text import explain as explain
 from edge_client.plan_text import facts as facts
 from edge_client.plan_text import why_not
+from edge_client.pruned_ranks import NO_PRUNING
 from edge_client.round_cost import NO_LIMITS, RoundLimits
 from edge_client.shortage import find_shortage
 from edge_client.ways import FORMATS as FORMATS
@@ -53,13 +54,14 @@ def choose(
     limits: RoundLimits = NO_LIMITS,
     corrections: Corrections = NO_CORRECTIONS,
     kept_ranks: Sequence[int] | None = None,
+    pruned: Mapping[str, int] = NO_PRUNING,
 ) -> Choice:
     """Choose the plan, with all that it costs.
 
     Args: imports_bytes, the worker's before it loads anything; limits, what a round may cost; corrections, what this
     board's own measurements make of predictions; kept_ranks, strands per weight of a round that was begun, which goes
-    on in whatever way is best now, without limits on the round. Where the run has one rank for all boards, only the way
-    is chosen.
+    on in whatever way is best now, without limits on the round; pruned, ranks of weights by name that no candidate
+    exceeds. Where the run has one rank for all boards, only the way is chosen.
 
     Raises NoPlanError that says what is short where nothing fits; RefusedError for a ranking that is not the run's;
     BaseModelError where the run trains what this base has not; ConfigError for kept ranks that are not the run's, or a
@@ -69,7 +71,7 @@ def choose(
     _check_limits(limits)
     if kept_ranks is not None:
         _check_kept(kept_ranks, run)
-    candidates = Candidates(board, run, config, imports_bytes, room, limits, corrections, kept_ranks)
+    candidates = Candidates(board, run, config, imports_bytes, room, limits, corrections, kept_ranks, pruned)
     among = _usable(candidates.ways, board)
     best = candidates.best(among)
     if best is None:
@@ -89,7 +91,8 @@ def runners_up(
 ) -> list[RunnerUp]:
     """The best candidate of every other kind, each once, and why it lost: other formats, with or without checkpointing
     and cache, another micro-batch, the encoder frozen or not."""
-    candidates = Candidates(board, run, config, choice.memory.imports_bytes, room, limits, corrections)
+    imports_bytes, pruned = choice.memory.imports_bytes, choice.pruned
+    candidates = Candidates(board, run, config, imports_bytes, room, limits, corrections, pruned=pruned)
     found: dict[Plan, RunnerUp] = {}
     for kind, among in _other_kinds(choice.plan, candidates.ways).items():
         usable = _usable(among, board)

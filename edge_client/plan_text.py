@@ -40,6 +40,7 @@ def explain(choice: Choice, board: Board, others: Sequence[RunnerUp]) -> list[st
         f"{choice.n_strands} of {choice.n_strands_in_all} strands "
         f"on {sum(rank > 0 for rank in plan.ranks)} of {len(plan.ranks)} weights"
         + (f", rank {choice.rank} on each as on every board" if choice.rank else ""),
+        *_pruning(choice),
         f"importance: {_percent(choice.share)} of the run's is trained here"
         + ("" if choice.is_ranked else "; before there is a ranking, every strand counts the same"),
         f"memory: {show_size(plan.predicted_peak_bytes)} predicted peak of {show_size(plan.budget_bytes)} to train in "
@@ -66,6 +67,7 @@ def facts(choice: Choice, board: Board, others: Sequence[RunnerUp]) -> dict[str,
         "accumulation": choice.accumulation,
         "ranks": list(plan.ranks),
         "rank_of_all_boards": choice.rank or None,
+        "pruned_ranks": dict(choice.pruned),
         "n_strands": choice.n_strands,
         "n_strands_in_all": choice.n_strands_in_all,
         "is_ranked": choice.is_ranked,
@@ -134,6 +136,13 @@ def _round(choice: Choice) -> str:
     if choice.round_s is None:
         return f"{traffic}; how long it takes is not known, for nobody measured this board's arithmetic"
     return f"{traffic}, trains for about {show_duration(choice.round_s)} at most"
+
+
+def _pruning(choice: Choice) -> list[str]:
+    if not choice.pruned:
+        return []
+    weights = f"{len(choice.pruned)} of {len(choice.plan.ranks)} weights"
+    return [f"pruning: {weights} have lost strands in earlier rounds, and get none of them back"]
 
 
 def _unusual(choice: Choice) -> list[str]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from edge_client.board import Board, probe_board, show_size
 from edge_client.cache_room import NO_ROOM, CacheRoom
 from edge_client.corrections import NO_CORRECTIONS, Corrections
@@ -17,6 +19,7 @@ from edge_client.errors import ConfigError, NoPlanError
 from edge_client.jobs import Plan
 from edge_client.memory import IMPORTS_BYTES
 from edge_client.plan import CLIENT_BYTES, Choice, choose, explain, runners_up
+from edge_client.pruned_ranks import NO_PRUNING, limited
 from edge_client.round_cost import NO_LIMITS, RoundLimits
 from wire.messages import RunInfo
 
@@ -46,27 +49,28 @@ class Planner:
         self._ran_short_at: Plan | None = None
         self._newest: Choice | None = None
 
-    def choose(self, run: RunInfo) -> Plan:
+    def choose(self, run: RunInfo, pruned: Mapping[str, int] = NO_PRUNING) -> Plan:
         """The best plan that fits; the one at which memory ran short once more, where there is none below it and the
-        board still offers what it needs. Raises NoPlanError, which says how much the smallest needs."""
+        board still offers what it needs. `pruned`: ranks that no plan exceeds, of weights by name. Raises NoPlanError,
+        which says how much the smallest needs."""
         try:
-            return self._take(self._choice(run))
+            return self._take(self._choice(run, pruned))
         except NoPlanError as error:
-            return self._once_more(error)
+            return self._once_more(error, run, pruned)
 
-    def leaner(self, run: RunInfo, begun: Plan) -> Plan:
+    def leaner(self, run: RunInfo, begun: Plan, pruned: Mapping[str, int] = NO_PRUNING) -> Plan:
         """As `choose`, for a task that was begun with `begun`, which no longer fits: the same strands in a way that
         takes less, or else some of these strands."""
         try:
-            return self._take(self._choice(run, begun.ranks))
+            return self._take(self._choice(run, pruned, begun.ranks))
         except NoPlanError:
             pass
         try:
-            ranks = tuple(map(min, begun.ranks, self._choice(run).plan.ranks))
+            ranks = tuple(map(min, begun.ranks, self._choice(run, pruned).plan.ranks))
             # All may be zero, where the run's values have changed so much that nothing of what was begun is wanted.
-            return self._take(self._choice(run, ranks if any(ranks) else None))
+            return self._take(self._choice(run, pruned, ranks if any(ranks) else None))
         except NoPlanError as error:
-            return self._once_more(error)
+            return self._once_more(error, run, pruned)
 
     def why(self, run: RunInfo, plan: Plan) -> list[str]:
         """Lines for people, where `plan` is the newest made: the plan, its memory, and why the others lost."""
@@ -114,14 +118,14 @@ class Planner:
         )
         self._board = min(self._board, self._offered, less, key=lambda board: board.memory_bytes)
 
-    def _once_more(self, error: NoPlanError) -> Plan:
+    def _once_more(self, error: NoPlanError, run: RunInfo, pruned: Mapping[str, int]) -> Plan:
         """The plan at which memory ran short, where the board offers what it needs; else `error` is raised."""
         plan = self._ran_short_at
         if plan is None or plan.predicted_peak_bytes > self._offered.memory_bytes - CLIENT_BYTES:
             raise error
-        return plan
+        return msgspec.structs.replace(plan, ranks=limited(plan.ranks, run.weights, pruned))
 
-    def _choice(self, run: RunInfo, kept_ranks: Sequence[int] | None = None) -> Choice:
+    def _choice(self, run: RunInfo, pruned: Mapping[str, int], kept_ranks: Sequence[int] | None = None) -> Choice:
         return choose(
             self._board,
             run,
@@ -130,6 +134,7 @@ class Planner:
             limits=self._limits,
             corrections=self._corrections,
             kept_ranks=kept_ranks,
+            pruned=pruned,
         )
 
     def _take(self, choice: Choice) -> Plan:

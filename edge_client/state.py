@@ -7,6 +7,7 @@
     work/KEY.checkpoint, work/KEY.result
     held/             the adapter of the last round, to which the next is fetched as a difference
     residual          what quantisation dropped of the last update, to be added to the next one
+    pruned.json       ranks of the weights that the rounds so far have pruned
     arithmetic.json   how fast this board multiplies, measured once
     corrections.json  what probes took beside what was predicted
     cache/            the frozen encoder's output per text: can be made again, so never swept with a task
@@ -70,6 +71,7 @@ class StateFolder:
         self.cache = path / "cache"
         self.held = path / "held"
         self.residual = path / "residual"
+        self.pruned = path / "pruned.json"
         self._lock_fd = -1
 
     def lock(self) -> None:
@@ -128,7 +130,7 @@ class StateFolder:
             raise DiskError(f"{path} cannot be read: {error.strerror}", "check its owner and rights") from error
         try:
             return msgspec.json.decode(data, type=Identity)
-        except msgspec.DecodeError as error:
+        except ValueError as error:  # msgspec's errors, and UnicodeDecodeError
             raise ConfigError(
                 f"{path} is damaged: {error}", "run `edge-client leave`, then join again with a new token"
             ) from error
@@ -137,10 +139,11 @@ class StateFolder:
         self.write("identity.json", msgspec.json.encode(identity))
 
     def forget_identity(self) -> None:
-        """Remove identity, work, residual, held adapter and cache; the folder and its lock stay."""
+        """Remove identity, work, residual, pruned ranks, held adapter and cache; the folder and its lock stay."""
         with disk_errors(self.path):
             (self.path / "identity.json").unlink(missing_ok=True)
             self.residual.unlink(missing_ok=True)
+            self.pruned.unlink(missing_ok=True)
             for path in self.held.glob("*"):
                 path.unlink(missing_ok=True)
         self.sweep("")

@@ -77,5 +77,5 @@ def read_status(folder: Path) -> Status | None:
     """The last status written, None where there is none that can be read."""
     try:
         return msgspec.json.decode((folder / "status.json").read_bytes(), type=Status)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
         return None

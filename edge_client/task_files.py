@@ -37,7 +37,7 @@ class TaskFiles:
         """The plan kept, None where there is none that can be read."""
         try:
             return msgspec.json.decode(self._path("plan").read_bytes(), type=Plan)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
             return None
 
     def write_plan(self, plan: Plan) -> None:
@@ -54,7 +54,7 @@ class TaskFiles:
         """The numbers kept, none where they were not written in time."""
         try:
             return msgspec.json.decode(self._path("values").read_bytes(), type=dict[str, float])
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
             return {}
 
     def write_values(self, values: Mapping[str, float]) -> None:
@@ -90,6 +90,6 @@ def begun_task(folder: Path) -> Task | None:
     for path in folder.glob("train-*.task"):
         try:
             return msgspec.json.decode(path.read_bytes(), type=Task)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
             continue
     return None

@@ -111,7 +111,7 @@ class WorkerProcess:
             return _EVENTS.decode(await process.stdout.readexactly(length))
         except asyncio.IncompleteReadError as error:
             raise await self._lost(process) from error
-        except msgspec.DecodeError as error:
+        except ValueError as error:  # msgspec's errors, and UnicodeDecodeError
             raise self._stray(str(error)) from error
 
     def _stray(self, what: str) -> WorkerLost:

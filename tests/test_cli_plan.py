@@ -13,10 +13,13 @@ from edge_client import cli_plan
 from edge_client.arithmetic import Arithmetic
 from edge_client.cli import run as run_command
 from edge_client.errors import ExitCode
+from edge_client.jobs import Job, Plan
+from edge_client.pruned_ranks import keep_pruned
 from edge_client.select import basis_rows
 from edge_client.shapes import FLAN_T5, base_config
+from edge_client.state import Identity, StateFolder
 from tests.runs import SMALL_T5, run_of
-from wire.messages import RunInfo
+from wire.messages import RunInfo, Task
 
 ARITHMETIC = Arithmetic(
     key="k",
@@ -122,6 +125,34 @@ def test_a_run_with_one_rank_for_all_boards_is_told(
     assert code == ExitCode.MEMORY
     assert "every weight at rank 8" in refusal
     assert "train.rank" in refusal
+
+
+def test_what_the_board_has_pruned_is_not_planned_again(
+    capsys: Any, tmp_path: Path, config_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the run that it has joined, and as text too."""
+    run = run_of(SMALL_T5, {"scope": "decoder", "rank": 8, "trains_a": True, "pruning": True}, round=4)
+    monkeypatch.setattr(cli_plan, "_run_of", lambda server, folder: run)
+    folder = StateFolder(tmp_path / "state")
+    folder.lock()
+    folder.unlock()
+    folder.write_identity(Identity(server="http://server", install_id="0" * 32, device="d-1", credential="c"))
+    ranks = (8,) * len(run.weights)
+    begun = Plan(format="fp32", compute="fp32", micro_batch=1, ranks=ranks, predicted_peak_bytes=0, budget_bytes=0)
+    task = Task(kind="train", run_id=run.run_id, round=3, version=3)
+    path = str(folder.pruned)
+    job = Job(kind="train", base_folder="", data="", device="d-1", run=run, task=task, plan=begun, pruned_path=path)
+    keep_pruned(job, {run.weights[1].name: 7})
+    arguments = ("--model", config_only, "--server", "http://server", "--memory", "1GiB")
+
+    _, text = plan(capsys, tmp_path, *arguments)
+    _, encoded = plan(capsys, tmp_path, *arguments, "--json")
+
+    facts = json.loads(encoded)
+    assert f"pruning: 1 of {len(run.weights)} weights" in text
+    assert "as on every board" not in text
+    assert facts["ranks"] == [8, 7, *ranks[2:]]
+    assert facts["pruned_ranks"] == {run.weights[1].name: 7}
 
 
 def ranked_run() -> RunInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from edge_client.errors import ConfigError, NoPlanError
 from edge_client.jobs import Plan
 from edge_client.plan import CLIENT_BYTES
 from edge_client.planner import Planner
+from edge_client.pruned_ranks import limited
 from tests.runs import SMALL_T5, run_of
 from wire.messages import RunInfo
 
@@ -88,6 +90,36 @@ def test_each_shortage_lowers_the_plan_and_the_last_one_is_tried_again() -> None
     assert len(seen) > 3
     assert plan == seen[-1] == planner.choose(run)
     assert sizes[-1] < smallest_bytes()
+
+
+@given(
+    st.integers(300 * MIB, 1 << 30),
+    st.lists(st.integers(1, 20), min_size=1, max_size=7),
+    st.sampled_from([0, 6]),
+    st.booleans(),
+)
+@settings(max_examples=30, deadline=None)
+def test_no_plan_gives_back_what_was_pruned(left_bytes: int, limits: list[int], rank: int, runs_short: bool) -> None:
+    """Each weight has the lesser of what the plan has without pruning and what pruning left, in the same way of
+    training or a simpler one that has become possible, for no more memory; whether boards choose their ranks or the
+    run does. What was begun with pruned weights goes on with no more."""
+    run = run_of(CONFIG, {"scope": "all", "batch": 16, "micro_batch": 16, "trains_a": True, "rank": rank})
+    pruned = {weight.name: limits[i % len(limits)] for i, weight in enumerate(run.weights) if i % 3}
+    planner = make_planner(left_bytes)
+    whole = planner.choose(run)
+
+    plan = planner.choose(run, pruned)
+    if (plan.format, plan.frozen_encoder, plan.micro_batch) == (whole.format, whole.frozen_encoder, whole.micro_batch):
+        assert plan.ranks == limited(whole.ranks, run.weights, pruned)
+        assert plan.predicted_peak_bytes <= whole.predicted_peak_bytes
+    assert plan.ranks == limited(plan.ranks, run.weights, pruned)
+    assert any("pruning: " in line for line in planner.why(run, plan))
+
+    if runs_short:
+        planner.ran_short(plan)
+        with contextlib.suppress(NoPlanError):
+            leaner = planner.leaner(run, plan, pruned)
+            assert all(kept <= before for kept, before in zip(leaner.ranks, plan.ranks, strict=True))
 
 
 def test_a_board_without_room_refuses() -> None:

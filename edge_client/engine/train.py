@@ -28,6 +28,7 @@ from edge_client.errors import ConfigError, DataError, NoPlanError
 from edge_client.examples import Example
 from edge_client.jobs import Job
 from edge_client.process import return_memory_near
+from edge_client.pruned_ranks import keep_pruned
 from wire.seeds import derive_seed
 
 
@@ -175,6 +176,8 @@ class _Round:
         strands = feedback.added(self._strands())
         message = update_message(self._job, n_examples, strands, sketches)
         feedback.keep(strands, message)
+        if self._pruning is not None:
+            keep_pruned(self._job, {name: len(factors.a) for name, factors in strands.items()})
         write_result(Path(self._job.result_path), message)
         kept = {name: value for name, value in self._numbers.items() if name in ("loss", "held_out_loss")}
         return (

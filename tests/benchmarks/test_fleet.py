@@ -13,6 +13,7 @@ from benchmarks.fleet_session import FleetSession
 from benchmarks.fleet_setting import Setting
 from benchmarks.fleet_text import BoardText
 from edge_client.examples import Example
+from wire.checks import part_rank
 from wire.tensors import unpack
 
 pytestmark = pytest.mark.slow
@@ -48,6 +49,30 @@ def test_training_together_is_training_one_by_one(rule: str, session: FleetSessi
         together, one_by_one = fleet.updates(), fleet.updates(together=False)
         assert together == one_by_one
         fleet.merge(map(fleet.contribution, together))
+
+
+def test_boards_that_prune_begin_at_what_they_last_sent(session: FleetSession, tmp_path: Path) -> None:
+    """Weight for weight; another fleet in the same folder begins at the planned ranks."""
+    setting = msgspec.structs.replace(SETTING, rule="hetlora", learning_rate=0.3)
+    fleet = Fleet(setting, _texts(), tmp_path, session)
+    fleet.begin()
+    planned = begun = _begun(fleet)
+    for _ in range(3):
+        updates = fleet.updates()
+        sent = [tuple(part_rank(part) for part in update.parts) for update in updates]
+        assert all(last <= first for a, b in zip(begun, sent, strict=True) for first, last in zip(a, b, strict=True))
+        fleet.merge(map(fleet.contribution, updates))
+        begun = _begun(fleet)
+        assert begun == sent
+
+    assert begun != planned
+    assert _begun(Fleet(setting, _texts(), tmp_path, session)) == planned
+
+
+def _begun(fleet: Fleet) -> list[tuple[int, ...]]:
+    """The ranks at which the next round begins, of each board."""
+    boards = range(len(fleet.ranks))
+    return [fleet._jobs.make("train", fleet._task(), board, fleet.state).plan.ranks for board in boards]
 
 
 def test_a_run_learns_and_counts_bytes(session: FleetSession, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ saved after every step, as the real one does, and resumed from, is a text file. 
 --hold FILE           do not finish training while there is this file
 --kill KIND[:STEP]    SIGKILL itself at a job of this kind, a training job after so many steps; once per --kill
 --fail-once KIND      answer one job of this kind with a Failed that says that memory ran out
+--prune               send every weight of two strands or more with one less, and keep that as the real one does; --kill
+                      kept dies between that file and the result
 --took KIND=BYTES     what a probe says that it took, by the plan's format; without it, what was predicted
 --memory FILE         remembers which of the faults have happened
 --log FILE            one line per job: kind, round, version, strands, format, micro-batch, first step, cache and limit
@@ -18,6 +20,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -26,6 +29,7 @@ from edge_client.engine.differences import make_whole
 from edge_client.errors import ClientError
 from edge_client.frames import read_frame, write_frame
 from edge_client.jobs import Done, Failed, Job, Progress
+from edge_client.pruned_ranks import keep_pruned
 from wire.atomic_file import write_atomically
 from wire.codec import encode
 from wire.messages import NamedTensor, Profile, Tensor, Update, UpdatePart
@@ -46,11 +50,11 @@ def profile(job: Job) -> Profile:
     return Profile(protocol=1, run_id=run.run_id, manifest=run.manifest, n_examples=3, sketches=sketches, scores=scores)
 
 
-def update(job: Job) -> Update:
+def update(job: Job, ranks: Mapping[str, int]) -> Update:
     parts = tuple(
-        UpdatePart(name=weight.name, b=tensor(weight.rows, rank))
-        for weight, rank in zip(job.run.weights, job.plan.ranks, strict=True)
-        if rank
+        UpdatePart(name=weight.name, b=tensor(weight.rows, ranks[weight.name]))
+        for weight in job.run.weights
+        if weight.name in ranks
     )
     return Update(
         protocol=1,
@@ -61,6 +65,12 @@ def update(job: Job) -> Update:
         n_examples=3,
         parts=parts,
     )
+
+
+def sent_ranks(job: Job, *, prune: bool) -> dict[str, int]:
+    """Of the weights that were trained, with `prune` one strand less where there are two."""
+    planned = zip(job.run.weights, job.plan.ranks, strict=True)
+    return {weight.name: max(1, rank - prune) for weight, rank in planned if rank}
 
 
 class Faults:
@@ -135,7 +145,14 @@ def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed
         time.sleep(0.01)
     if job.kind == "evaluate":
         return Done(values={"loss": 1.5, "n_examples": 2.0, "rouge1": 0.3, "rouge2": 0.2, "rougeL": 0.25})
-    write_atomically(Path(job.result_path), encode(profile(job) if job.kind == "profile" else update(job)))
+    if job.kind == "profile":
+        write_atomically(Path(job.result_path), encode(profile(job)))
+    else:
+        sent = sent_ranks(job, prune=flags.prune)
+        if job.run.settings.pruning:
+            keep_pruned(job, sent)
+            faults.kill("kept")
+        write_atomically(Path(job.result_path), encode(update(job, sent)))
     return Done(values={"loss": 2.0, "held_out_loss": 1.9, "n_examples": 3.0, "tokens_per_s": 9.0})
 
 
@@ -146,6 +163,7 @@ def main() -> None:
     parser.add_argument("--hold", type=Path)
     parser.add_argument("--kill", action="append", default=[])
     parser.add_argument("--fail-once", action="append", default=[])
+    parser.add_argument("--prune", action="store_true")
     parser.add_argument("--took", action="append", default=[])
     parser.add_argument("--memory", type=Path)
     parser.add_argument("--log", type=Path)

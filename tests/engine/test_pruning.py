@@ -14,8 +14,9 @@ from edge_client.engine.pruning import KEPT_SHARE, PENALTY, Pruning, tail_produc
 from edge_client.engine.session import Session
 from edge_client.engine.train import train
 from edge_client.jobs import Job
+from edge_client.pruned_ranks import read_pruned
 from quantize.weight import DenseWeight
-from wire.checks import check_update
+from wire.checks import check_update, part_rank
 from wire.codec import decode
 from wire.messages import Update
 
@@ -141,3 +142,27 @@ def test_a_round_prunes_just_where_it_is_asked(make_job: Jobs) -> None:
     lost = {planned[name] - rank for name, rank in ranks[True].items()}
     assert lost == {0, 1}
     assert all(rank == 1 for name, rank in ranks[True].items() if planned[name] == 1)
+
+
+def test_a_round_keeps_what_it_has_pruned(make_job: Jobs, tmp_path: Path) -> None:
+    """What the next round may begin at is what this one sent less of than planned; a round that is ended again, from
+    its last checkpoint, sends and keeps the same bytes. A round that prunes nothing keeps nothing."""
+    path = tmp_path / "pruned.json"
+    changes = {"trains": "both", "starts": True, "pruned_path": str(path), "checkpoint_path": str(tmp_path / "place")}
+    train(make_job(ranks=(3, 1, 2), settings={"trains_a": True}, **changes), Session())
+    assert not path.exists()
+    (tmp_path / "place").unlink()
+    job = make_job(ranks=(3, 1, 2), settings={"pruning": True, "trains_a": True}, **changes)
+
+    written = []
+    for _ in range(2):
+        train(job, Session())
+        written.append((Path(job.result_path).read_bytes(), path.read_bytes()))
+
+    sent = {part.name: part_rank(part) for part in decode(written[0][0], Update).parts}
+    planned = {weight.name: rank for weight, rank in zip(job.run.weights, job.plan.ranks, strict=True)}
+    fewer = {name: rank for name, rank in sent.items() if rank < planned[name]}
+    assert fewer
+    assert read_pruned(path, job.run, job.device, 2) == fewer
+    assert read_pruned(path, job.run, job.device, 1) == {}
+    assert written[0] == written[1]

@@ -91,6 +91,8 @@ def _trained(setting: Setting, work: Work, texts: Sequence[BoardText], tally: _T
     known: list[Sizes] = []
     for _ in range(setting.rounds):
         accepted = _round(fleet, work, bad, known, tally)
+        if not accepted:
+            break  # the server would wait for a quorum until somebody looks: the run stands still at this version
         fleet.merge(accepted)
         known = [sizes(added) for added in accepted]
     losses = fleet.point().losses

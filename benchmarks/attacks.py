@@ -100,9 +100,14 @@ def _run_all(store: Store[Study], options: argparse.Namespace) -> None:
     ):
         fixed = store.study.settings, options.data_folder, Path(folder) / "pools.json"
         load_pools(options.data_folder, fixed[2])  # once, and not in every worker
-        for done, future in enumerate(as_completed([pool.submit(attack_runs.run, *fixed, work) for work in left]), 1):
-            store.add(future.result())
-            _tell(future.result(), done, len(left))
+        futures = [pool.submit(attack_runs.run, *fixed, work) for work in left]
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                store.add(future.result())
+                _tell(future.result(), done, len(left))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # what would still run could not be kept
+            raise
 
 
 def _tell(run: Run, done: int, total: int) -> None:

@@ -122,7 +122,7 @@ def _measure(name: str, weights: tuple[Weight, ...], n_boards: int) -> Run:
     contestant = CONTESTANTS[name](weights)
     fold_s = cpu_s = 0.0
     for number in range(n_boards):
-        one = board(weights, number, contestant.basis, name in WITH_SKETCHES)
+        one = board(weights, number, contestant.sent, name in WITH_SKETCHES)
         taken, busy = _timed(partial(contestant.fold, one))
         fold_s, cpu_s = fold_s + taken, cpu_s + busy
         del one

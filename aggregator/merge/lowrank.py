@@ -7,13 +7,26 @@ less than float32 resolves. They take half to two thirds of the time of a QR of 
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.merge.lanczos import finite, leading
 from aggregator.merge.state import F32, F64
 
 _NOISE = 2.0**-24
 """Singular values below this part of the largest are rounding: inputs and results are float32, which resolves this."""
+
+_EXTRA = 8
+"""Vectors of a search for leading directions beyond those that are wanted: these converge the faster for it."""
+
+_WORTH = 3
+"""Blocks of vectors, of which twice as many must fit into the rank of the product: all directions of a smaller one are
+found as fast, and those of a larger one as fast as with more blocks than that."""
+
+_SEED = 20
+"""Of the random vectors that a search for leading directions starts with."""
 
 
 def truncate(b: NDArray[np.floating], a: NDArray[np.floating], rank: int) -> tuple[F32, F32]:
@@ -23,37 +36,92 @@ def truncate(b: NDArray[np.floating], a: NDArray[np.floating], rank: int) -> tup
     Returns (b (m, s), a (s, n)) float32, s ≤ rank, without directions that are zero to rounding. The rows of a are
     orthonormal and ordered by singular value, which b carries: what happens to b happens to the product in the same
     norm, its column norms are the singular values, and leading columns are the best lower-rank approximation.
-    Raises LinAlgError where a value is not finite. Cost O((m + n)·k² + k³), without an m × n matrix while k is less
-    than both. Source: Eckart–Young; a small core instead of dense matrices as in FLoRIST (arXiv 2506.09199).
+    The norm of what is left out is the least possible but for a part lanczos.MAX_LOST of it and for what float32 does
+    not resolve of the whole. Raises LinAlgError where a value is not finite. Cost O((m + n)·k·rank) where a few
+    products with blocks of vectors tell the leading directions, else O((m + n)·k² + k³), without an m × n matrix while
+    k is less than both. Source: Eckart–Young; a small core instead of dense matrices as in FLoRIST (arXiv 2506.09199).
     """
-    wide_b, wide_a = b.astype(np.float64), a.astype(np.float64)
-    if b.shape[1] >= min(len(b), a.shape[1]):  # the product is no larger than its factors
-        return truncate_dense(wide_b @ wide_a, rank)
+    wide_b, wide_a = b.astype(np.float64, copy=False), a.astype(np.float64, copy=False)
+    m, n = len(b), a.shape[1]
+    if b.shape[1] >= min(m, n):  # the product is no larger than its factors
+        w = _multiplied(wide_b, wide_a) if n <= m else _multiplied(wide_a.T, wide_b.T).T
+        return truncate_dense(w, rank)
     return _from_factors(wide_b, wide_a, rank)
 
 
+def _multiplied(b: F64, a: F64) -> F64:
+    """b·a. A matrix that comes as b beside an identity as a (products.factors) is added, which takes no time."""
+    n = a.shape[1]
+    for low in np.flatnonzero(a[: len(a) - n + 1, 0] == 1):
+        block = a[low : low + n]
+        if np.count_nonzero(block) == n and (np.diagonal(block) == 1).all():
+            others = np.r_[:low, low + n : len(a)]
+            return b[:, low : low + n] + b[:, others] @ a[others]
+    return b @ a
+
+
 def truncate_dense(w: F64, rank: int) -> tuple[F32, F32]:
-    """The same for a matrix w (m, n): eigenvectors of the smaller of wᵀ·w and w·wᵀ, a third of a dense SVD's time."""
+    """The same for a matrix w (m, n): eigenvectors of the smaller of wᵀ·w and w·wᵀ, a third of a dense SVD's time where
+    all of them must be found and a tenth where not."""
     if len(w) < w.shape[1]:
-        u = _leading(w.T, rank)
-        return _from_factors(u, u.T @ w, rank)
-    v = _leading(w, rank)
-    return _finished(w @ v, v.T)
+        u, rows = _leading(w.T, rank)
+        return _from_factors(u, rows.T, rank)
+    v, columns = _leading(w, rank)
+    return _finished(columns, v.T)
 
 
 def _from_factors(b: F64, a: F64, rank: int) -> tuple[F32, F32]:
+    found = _by_lanczos((b, a), len(a), rank)
+    if found is not None:
+        return _finished(found[1], found[0].T)
+    if len(a) > 2 * rank:  # the product on its leading left vectors: half the time of an orthonormal basis of all rows
+        c = b @ np.asarray(np.linalg.qr(a.T, mode="r")).T
+        u = np.linalg.qr(_decomposed(c, rank)[1])[0]
+        b, a = u, (u.T @ b) @ a
     q, r = np.linalg.qr(a.T)  # (n, k), (k, k): b·a = c·qᵀ with orthonormal columns of q
-    c = b @ r.T
-    v = _leading(c, rank)
-    return _finished(c @ v, (q @ v).T)
+    v, columns = _decomposed(b @ r.T, rank)
+    return _finished(columns, (q @ v).T)
 
 
-def _leading(c: F64, rank: int) -> F64:
-    """At most `rank` leading right singular vectors of c (m, n), as columns (n, s)."""
-    gram = c.T @ c
-    if not np.isfinite(gram).all():
-        raise np.linalg.LinAlgError("a factor holds NaN, infinity or values whose squares float64 cannot hold")
-    return np.linalg.eigh(gram).eigenvectors[:, ::-1][:, :rank]
+def _leading(c: F64, rank: int) -> tuple[F64, F64]:
+    """At most `rank` leading right singular vectors of c (m, n), as columns v (n, s), and c·v (m, s)."""
+    return _by_lanczos((c,), c.shape[1], rank) or _decomposed(c, rank)
+
+
+def _decomposed(c: F64, rank: int) -> tuple[F64, F64]:
+    """The same, from all of them."""
+    gram = finite(c.T @ c)
+    v = np.linalg.eigh(gram).eigenvectors[:, ::-1][:, :rank]
+    return v, c @ v
+
+
+def _by_lanczos(factors: tuple[F64, ...], size: int, rank: int) -> tuple[F64, F64] | None:
+    """The same of a product (m, n) of rank ≤ `size`; None where that is small, or they do not converge soon.
+
+    The start is random, but always the same: nearly equal matrices have nearly equal results. Its rows are as long as
+    those of the first factor: no board, knowing the others' sum as little as they do, can send what it misses.
+    """
+    width = rank + _EXTRA
+    depths = size // (2 * width)
+    if depths < _WORTH:
+        return None
+    drawn = np.random.default_rng(_SEED).standard_normal((len(factors[0]), width))
+    lengths = np.sqrt(np.einsum("ij,ij->i", factors[0], factors[0]))
+    start = _transposed(factors, drawn * lengths[:, None])
+    return leading(partial(_times, factors), partial(_transposed, factors), start, rank, depths)
+
+
+def _times(factors: tuple[F64, ...], x: F64) -> F64:
+    for factor in reversed(factors):
+        x = factor @ x
+    return x
+
+
+def _transposed(factors: tuple[F64, ...], x: F64) -> F64:
+    """The transposed product times x."""
+    for factor in factors:
+        x = factor.T @ x
+    return x
 
 
 def _finished(columns: F64, rows: F64) -> tuple[F32, F32]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+import numpy as np
+
 from aggregator.merge.bases import next_version
-from aggregator.merge.changes import change
-from aggregator.merge.products import ProductSum, add, factors
+from aggregator.merge.changes import ChangeSum, add_change, begins_alike, change, differences
+from aggregator.merge.products import Addend, ProductSum, add, stacked, terms
 from aggregator.merge.state import F64, AdapterState, Factors, WeightState
 from aggregator.merge.step import MergeSettings, stepped
 from aggregator.merge.sums import Contribution, Gathered, gather
@@ -16,9 +18,11 @@ from aggregator.merge.sums import Contribution, Gathered, gather
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProductTotal(Gathered):
-    """And Σ w_k·B_k·A_k, and of each weight Σ w_k over the boards that trained it."""
+    """And Σ w_k·B_k·A_k, of each weight Σ w_k over the boards that trained it, and beside the products the sum of what
+    boards changed of one and the same start."""
 
     products: Mapping[str, ProductSum] = field(default_factory=dict)
+    changes: Mapping[str, ChangeSum] = field(default_factory=dict)
     trained: Mapping[str, float] = field(default_factory=dict)
 
     def change(self, name: str) -> tuple[F64, F64] | None:
@@ -30,10 +34,10 @@ class ProductTotal(Gathered):
         return self._over(name, self.trained.get(name, 0.0))
 
     def _over(self, name: str, divisor: float) -> tuple[F64, F64] | None:
-        if name not in self.products:
-            return None
-        b, a = factors(self.products[name])
-        return b / divisor, a
+        found: tuple[Addend, ...] = self.changes[name].terms() if name in self.changes else ()
+        if name in self.products:
+            found = (*found, *terms(self.products[name]))
+        return stacked(found, np.float64, divisor) if found else None
 
 
 def fold_products(total: ProductTotal | None, added: Contribution) -> ProductTotal:
@@ -42,19 +46,26 @@ def fold_products(total: ProductTotal | None, added: Contribution) -> ProductTot
 
 
 def fold_changes(total: ProductTotal | None, added: Contribution) -> ProductTotal:
-    """The sums with what one more board changed of the strands it was sent. Neither argument changes."""
-    changes = {}
+    """The sums with what one more board changed of the strands it was sent. Neither argument changes; the order of
+    boards does not matter to rounding."""
+    changes = dict(total.changes) if total is not None else {}
+    products = {}
     for name, left in added.strands.items():
-        changed = change(left, added.start[name]) if name in added.start else left
-        if changed is not None:
-            changes[name] = changed
-    return _folded(total, added, changes)
+        start, before = added.start.get(name), changes.get(name)
+        if start is None:
+            products[name] = left
+        elif added.staleness or not begins_alike(before, start):
+            if product := change(left, start):
+                products[name] = product
+        elif by := differences(left, start):
+            changes[name] = add_change(before, start, by, added.weight)
+    return replace(_folded(total, added, products), changes=MappingProxyType(changes))
 
 
 def merge_changes(state: AdapterState, total: ProductTotal, settings: MergeSettings) -> AdapterState:
     """The next version: the mean of what was summed is added. It is over all boards: one that did not train a weight
     changed nothing there. Raises ValueError where the sum does not fit the state (screened updates always do)."""
-    total.check_names(state, total.products)
+    total.check_names(state, total.products, total.changes)
 
     def step(name: str, weight: WeightState) -> WeightState:
         return stepped(weight, total.change(name), settings)

@@ -54,7 +54,8 @@ def stepped(weight: WeightState, change: Product | None, settings: MergeSettings
     if optimiser.squares:
         return _stepped_dense(weight, first, change, settings)
     b, a = low_rank_step(first, change, optimiser)
-    stacked_b = np.concatenate([weight.context_b, settings.eta * b], axis=1)
+    stacked_b = np.concatenate([weight.context_b, b], axis=1)
+    stacked_b[:, weight.context_b.shape[1] :] *= settings.eta
     stacked_a = np.concatenate([weight.context_a, a])
     context_b, context_a = truncate(stacked_b, stacked_a, settings.server_rank)
     moments = kept(first, None, settings.server_rank) if optimiser.beta else None
@@ -84,6 +85,9 @@ def _fits(change: Product, weight: WeightState) -> bool:
 _LIMITING = Lock()
 """How many threads BLAS takes is a setting of the whole process."""
 
+_FREED_BYTES = 31 << 20
+"""A block of the largest size, but for one, up to which glibc learns from what is freed (32 MiB)."""
+
 
 def for_each_weight(state: AdapterState, make: Callable[[str, WeightState], WeightState]) -> Mapping[str, WeightState]:
     """`make` of every weight, in the state's order, on as many threads as BLAS would take for itself.
@@ -92,6 +96,7 @@ def for_each_weight(state: AdapterState, make: Callable[[str, WeightState], Weig
     too they wait for each other (DECISIONS.md). Each weight's arithmetic is then that of one thread, so that results
     have the same bits however many there are.
     """
+    np.empty(_FREED_BYTES, np.uint8)  # never touched. Having freed it, glibc keeps what a weight frees for the next one
     with _LIMITING:
         blas = ThreadpoolController().select(user_api="blas")
         n_threads = max((library["num_threads"] for library in blas.info()), default=1)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aggregator.merge import lanczos, lowrank
 from aggregator.merge.lowrank import completed, truncate, truncate_dense
 from tests.reference.braid import best_approximation
 
@@ -84,11 +85,115 @@ def test_no_spectrum_costs_more_than_rounding(
         np.testing.assert_allclose(np.linalg.norm(new_b, axis=0), s[: len(new_a)], atol=2e-7)
 
 
+SIDE = 160
+SPECTRA = {
+    "flat": np.ones(SIDE),
+    "slow decay": 0.99 ** np.arange(SIDE),
+    "fast decay": 0.5 ** np.arange(SIDE),
+    "a gap": np.where(np.arange(SIDE) < 8, 1.0, 1e-3),
+    "equal across the cut": np.where(np.arange(SIDE) < 20, 1.0, 0.9),
+    "clusters": np.repeat(0.7 ** np.arange(16), 10),
+    "nearly equal": 1 + 1e-9 * np.arange(SIDE)[::-1],
+    "deficient": np.where(np.arange(SIDE) < 5, 1.0, 0.0),
+    "twelve decades": np.logspace(0, -12, SIDE),
+    "one huge": np.where(np.arange(SIDE) < 1, 1e12, 0.99 ** np.arange(SIDE)),
+    "zero": np.zeros(SIDE),
+}
+
+
+def with_spectrum(s: np.ndarray, m: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix (m, n) of these singular values as factors that hide them, times a random orthogonal matrix."""
+    rng = np.random.default_rng(seed)
+    u, v, mix = (np.linalg.qr(rng.standard_normal((side, len(s))))[0] for side in (m, n, len(s)))
+    return (u * s) @ mix, mix.T @ v.T
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize(("m", "n"), [(190, 170), (170, 190), (160, 300)])
+def test_a_large_matrix_is_cut_as_well_as_by_a_full_svd(name: str, m: int, n: int) -> None:
+    """Whatever the spectrum, and whether it is searched for its leading directions or decomposed: a millionth more than
+    the least error, and what float32 does not resolve; from factors, and from the matrix."""
+    s = SPECTRA[name]
+    b, a = with_spectrum(s, m, n, seed=4)
+
+    for new_b, new_a in (truncate(b, a, 8), truncate_dense(b @ a, 8)):
+        new_b, new_a = new_b.astype(np.float64), new_a.astype(np.float64)
+        error = np.linalg.norm(b @ a - new_b @ new_a)
+        assert error <= (1 + 1e-6) * np.linalg.norm(s[8:]) + 2e-7 * np.linalg.norm(s)
+        np.testing.assert_allclose(new_a @ new_a.T, np.eye(len(new_a)), atol=1e-6)
+        norms = np.linalg.norm(new_b, axis=0)
+        assert (np.diff(norms) <= 1e-6 * s[0]).all()
+        np.testing.assert_allclose(norms, s[: len(norms)], rtol=0, atol=2e-6 * s[0])
+
+
+@pytest.mark.parametrize("name", ["a gap", "fast decay", "deficient", "zero"])
+def test_a_search_finds_what_stands_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spectra of a sum that boards agree on, or that decays, need no full decomposition."""
+    b, a = with_spectrum(SPECTRA[name], 190, 170, seed=4)
+    monkeypatch.setattr(lowrank, "_decomposed", None)
+
+    truncate(b, a, 8)
+    truncate_dense(b @ a, 8)
+
+
+def test_a_search_gives_up_where_nothing_stands_out() -> None:
+    """Noise as far as the eye can see: it says so instead of giving the best it has."""
+    rng = np.random.default_rng(5)
+    w = rng.standard_normal((200, 160))
+    start = rng.standard_normal((160, 12))
+
+    assert lanczos.leading(lambda x: w @ x, lambda y: w.T @ y, start, 8, depths=4) is None
+
+
+def test_what_the_random_start_misses_is_found() -> None:
+    """Someone who knows the drawn numbers sends a direction that is orthogonal to them, and to all others: it is the
+    largest, and is kept."""
+    drawn = np.linalg.qr(np.random.default_rng(lowrank._SEED).standard_normal((170, 16)))[0]
+    u, v = np.random.default_rng(6).standard_normal(170), np.eye(190)[3]
+    u -= drawn @ (drawn.T @ u)
+    u /= np.linalg.norm(u)
+    b, a = with_spectrum(SPECTRA["flat"], 170, 190, seed=7)
+    b, a = b - np.outer(u, u @ b), a - np.outer(a @ v, v)
+
+    new_b, _ = truncate(np.column_stack([b, 2 * u]), np.vstack([a, v]), 8)
+
+    np.testing.assert_allclose(np.linalg.norm(new_b[:, 0]), 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["slow decay", "fast decay", "twelve decades"])
+def test_a_search_has_the_same_bits_again_and_moves_little(name: str) -> None:
+    """A restart cuts the same sum the same way; a sum that differs by rounding, so that boards may come in any order,
+    differs by rounding after it."""
+    b, a = with_spectrum(SPECTRA[name], 190, 170, seed=8)
+    order = np.random.default_rng(9).permutation(len(a))
+
+    first_b, first_a = truncate(b, a, 8)
+    again_b, again_a = truncate(b.copy(), a.copy(), 8)
+    other_b, other_a = truncate(b[:, order], a[order], 8)
+
+    assert (first_b.tobytes(), first_a.tobytes()) == (again_b.tobytes(), again_a.tobytes())
+    np.testing.assert_allclose(other_b @ other_a, first_b @ first_a, rtol=0, atol=1e-6)
+
+
+def test_a_dense_sum_beside_other_factors_is_not_multiplied_out_again() -> None:
+    """An identity on either side, before or behind other factors, gives the same as the product."""
+    rng = np.random.default_rng(10)
+    for m, n in ((30, 20), (20, 30)):
+        whole, b, a = rng.standard_normal((m, n)), rng.standard_normal((m, 3)), rng.standard_normal((3, n))
+        one, other = (whole, np.eye(n)) if n <= m else (np.eye(m), whole)
+        expected = best_approximation(whole + b @ a, 5)
+        for pieces in (((b, a), (one, other)), ((one, other), (b, a))):
+            new_b, new_a = truncate(
+                np.concatenate([left for left, _ in pieces], axis=1), np.concatenate([right for _, right in pieces]), 5
+            )
+            np.testing.assert_allclose(new_b @ new_a, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("value", [np.nan, 1e200])
-@pytest.mark.parametrize("k", [2, 30])
+@pytest.mark.parametrize("k", [2, 30, 80])
 def test_what_has_no_finite_squares_is_refused(value: float, k: int) -> None:
     """NaN, and overflow, raise LinAlgError instead of leaving directions out."""
-    b, a = np.ones((8, k)), np.ones((k, 9))
+    b, a = np.ones((90, k)), np.ones((k, 85))
     b[3, 1] = value
 
     with np.errstate(over="ignore", invalid="ignore"), pytest.raises(np.linalg.LinAlgError, match="NaN"):

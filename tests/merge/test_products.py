@@ -1,4 +1,4 @@
-"""Running sums of products: exact, the same in any order, and no larger for many boards than for few."""
+"""Running sums of products and of changes: exact, the same in any order, no larger for many boards than for few."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aggregator.merge.product_total import ProductTotal, fold_changes
 from aggregator.merge.products import ProductSum, add, factors
 from aggregator.merge.state import Factors
+from aggregator.merge.sums import Contribution
 
 Boards = list[tuple[Factors, float]]
 
@@ -110,3 +112,125 @@ def test_what_does_not_fit_is_refused() -> None:
         add(None, Factors(good.b, good.a[:1]), 1.0)
     with pytest.raises(ValueError, match="do not fit"):
         add(add(None, good, 1.0), other, 1.0)
+
+
+# --- what boards changed ----------------------------------------------------------------------------------------------
+
+RANK = 12
+
+
+def changed(m: int, n: int, ranks: list[int], seed: int, late: int = 0, other: int = 0) -> list[Contribution]:
+    """Boards that began at leading strands of one start and left something else; the first `late` are stale, and began
+    at another start, as the next `other` did, which do not say so."""
+    rng = np.random.default_rng(seed)
+    starts = [drawn(m, n, [RANK], seed + i)[0][0] for i in range(2)]
+    boards = []
+    for i, r in enumerate(ranks):
+        whole = starts[i < late + other]
+        start = Factors(whole.b[:, :r], whole.a[:r])
+        by, weight = drawn(m, n, [r], seed + 10 + i)[0]
+        trains = rng.integers(0, 4)  # neither, B, A, both
+        left = Factors(start.b + trains % 2 * by.b, start.a + trains // 2 * by.a)
+        boards.append(Contribution(weight, {"w": left}, {"w": start}, staleness=int(i < late)))
+    return boards
+
+
+def all_folded(boards: list[Contribution]) -> ProductTotal:
+    total = None
+    for board in boards:
+        total = fold_changes(total, board)
+    assert total is not None
+    return total
+
+
+def mean_change(boards: list[Contribution]) -> np.ndarray:
+    """Σ w·(b·a − b₀·a₀) / Σ w as one would write it on a blackboard."""
+    both = [(one.weight, part["w"], sign) for one in boards for part, sign in ((one.strands, 1), (one.start, -1))]
+    terms = [sign * weight * (f.b.astype(np.float64) @ f.a.astype(np.float64)) for weight, f, sign in both]
+    total: np.ndarray = np.sum(terms, axis=0) / sum(one.weight for one in boards)
+    return total
+
+
+def mean(boards: list[Contribution]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean change as it is summed, of boards that changed something."""
+    found = all_folded(boards).change("w")
+    assert found is not None
+    return found
+
+
+@given(
+    st.sampled_from([(20, 30), (30, 20), (14, 90)]),
+    st.lists(st.integers(1, RANK), min_size=1, max_size=12),
+    st.integers(0, 2),
+    st.integers(0, 2),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=100, deadline=None)
+def test_changes_are_summed_exactly_in_any_order(
+    shape: tuple[int, int], ranks: list[int], late: int, other: int, seed: int
+) -> None:
+    """Unequal ranks, boards that changed one factor or nothing, stale boards, and boards that began elsewhere: the mean
+    is the dense one, to rounding, and no array of an argument is written."""
+    boards = changed(*shape, ranks, seed, late, other)
+    arrays = [array for one in boards for f in (one.strands["w"], one.start["w"]) for array in (f.b, f.a)]
+    before = [array.tobytes() for array in arrays]
+    expected = mean_change(boards)
+
+    scale = max(np.linalg.norm(f.b) * np.linalg.norm(f.a) for one in boards for f in (one.strands["w"], one.start["w"]))
+    for order in (boards, boards[::-1]):
+        summed = all_folded(order).change("w")
+        found = np.zeros(shape) if summed is None else summed[0] @ summed[1]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=3e-7 * scale)
+
+    assert [array.tobytes() for array in arrays] == before
+
+
+def test_boards_that_changed_nothing_add_nothing() -> None:
+    """Not a bit: there is no sum, alone or beside others; they count in the mean."""
+    first, second = changed(20, 30, [4, 8], seed=1)
+    idle = Contribution(100.0, first.start, first.start)
+    boards = [Contribution(one.weight, drawn_on(one), one.start) for one in (first, second)]
+
+    assert all_folded([idle]).change("w") is None
+    (b, a), (less, same) = mean(boards), mean([*boards, idle])
+    assert same.tobytes() == a.tobytes()
+    total = sum(one.weight for one in boards)
+    np.testing.assert_allclose(less, b * (total / (total + 100)), rtol=1e-12)
+
+
+def drawn_on(board: Contribution) -> dict[str, Factors]:
+    """Another B and A than the board began with."""
+    start = board.start["w"]
+    return {"w": Factors(start.b + 1, start.a - 1)}
+
+
+def test_a_round_of_changes_is_flat_in_memory() -> None:
+    """However many boards: sums of the largest rank, one start, at most 5 bytes an entry beside them, no message."""
+    boards = changed(40, 64, [1 + i % RANK for i in range(200)], seed=2)
+    messages = [array for one in boards for f in (*one.strands.values(), *one.start.values()) for array in (f.b, f.a)]
+
+    total = all_folded(boards)
+
+    held = total.changes["w"]
+    arrays = [held.b, held.a, held.start.b, held.start.a]
+    assert [array.shape for array in arrays if array is not None] == [(40, RANK), (RANK, 64)] * 2
+    assert held_bytes(held.products) <= 5 * 40 * 64
+    assert not any(np.shares_memory(array, message) for array in arrays if array is not None for message in messages)
+
+
+def test_the_same_changes_give_the_same_bits() -> None:
+    """A restart folds the same updates in the same order, and has the same mean."""
+    boards = changed(24, 40, [3, 9, 5, 12, 2, 8], seed=3, late=1, other=1)
+
+    for one, other in zip(mean(boards), mean(boards), strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+def test_a_change_of_another_rank_than_its_start_is_refused() -> None:
+    """Factors that cannot have begun there."""
+    board = changed(20, 30, [4], seed=4)[0]
+    start = board.start["w"]
+    cut = Contribution(1.0, board.strands, {"w": Factors(start.b[:, :3], start.a[:3])})
+
+    with pytest.raises(ValueError, match="did not start"):
+        fold_changes(None, cut)

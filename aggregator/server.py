@@ -19,6 +19,7 @@ from aggregator.auth import secret_hash
 from aggregator.errors import AddressError
 from aggregator.folder import Folder
 from aggregator.setup import Opened, open_run
+from aggregator.sizes import memory_warning
 from aggregator.tls import Tls, is_loopback, prepare
 from wire.atomic_file import write_atomically
 
@@ -111,8 +112,14 @@ def _greet(opened: Opened, url: str, host: str, tls: Tls, say: Callable[[str], N
     say(f"listening on {url}  (status page: any user name, password in {folder.operator_token})")
     if tls.context is None and not is_loopback(host):
         say("WARNING: without TLS everybody on the network can read tokens and updates")
+    if warning := memory_warning(run.config, run.terms.weights, _installed_bytes()):
+        say(warning)
     say("on each board:")
     say(f"  {join_command(url, folder.secret(folder.join_token), tls)}")
+
+
+def _installed_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _reachable(host: str) -> str:

@@ -1,4 +1,5 @@
-"""Whether a run's largest files fit into one message: asked of its shapes when it is made, not in round 40."""
+"""Whether a run's largest files fit into one message, and its sums into memory: asked of its shapes when it is made or
+served, not in round 40."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ from collections.abc import Sequence
 
 from aggregator.config import RunConfig
 from aggregator.errors import ConfigError
+from aggregator.merge.facts import Facts
 from aggregator.merge.optimisers import NONE, OPTIMISERS, Optimiser
+from aggregator.merge.rules import RULES
 from aggregator.units import show_size
 from wire.checks import basis_rank
 from wire.limits import MAX_MESSAGE_BYTES, MAX_TENSOR_VALUES
@@ -17,6 +20,12 @@ _HEAD_BYTES = 64 * 1024
 
 _WEIGHT_BYTES = 1024
 """A weight's name, keys, shapes and dtypes in a message: a name has at most 800 bytes of UTF-8."""
+
+SUMS_SHARE = 0.5
+"""Part of a machine's memory that a round's sums may take unmentioned; the rest is for messages, merging and others."""
+
+MUCH_LESS = 8
+"""A rule whose sums take this many times less is worth naming instead."""
 
 _VALUE_BYTES = 9
 """A strand's σ² in msgpack."""
@@ -49,6 +58,36 @@ def update_bytes(weights: Sequence[Weight], max_rank: int, dtype: Dtype, trains_
         return sum(sum(tensor_bytes(dtype, rank * side)) for side in sides) + _WEIGHT_BYTES
 
     return _HEAD_BYTES + sum(map(of, weights))
+
+
+def sums_bytes(facts: Facts, weights: Sequence[Weight], max_rank: int) -> int:
+    """At most what a round's running sums take, however many boards send, if every weight is trained by them."""
+
+    def of(weight: Weight) -> int:
+        m, n, rank = weight.rows, weight.columns, basis_rank(weight, max_rank)
+        if facts.space == "basis":
+            return 8 * rank * m
+        factors = 8 * rank * (m + n + 1)
+        return factors if facts.space == "factors" else 5 * m * n * (rank if facts.sums_by_rank else 1) + 2 * factors
+
+    return sum(map(of, weights))
+
+
+def memory_warning(config: RunConfig, weights: Sequence[Weight], installed_bytes: int) -> str | None:
+    """What to say where a round's sums may outgrow this machine, and which rules do with less; None where all is well.
+
+    No refusal: a fleet of few boards, or one that trains some of the weights, never needs as much.
+    """
+    by_rule = {name: sums_bytes(rule.FACTS, weights, config.max_rank) for name, rule in RULES.items()}
+    needed = by_rule[config.rule]
+    if needed <= installed_bytes * SUMS_SHARE:
+        return None
+    smaller = next((f"merge.rule = {name}, " for name, size in by_rule.items() if size <= needed / MUCH_LESS), "")
+    return (
+        f"WARNING: the sums of a large fleet's round could take {show_size(needed)} with merge.rule = {config.rule}, "
+        f"and this machine has {show_size(installed_bytes)}: take {smaller}fewer weights (train.targets, train.scope) "
+        "or a larger machine"
+    )
 
 
 def check_sizes(config: RunConfig, weights: Sequence[Weight]) -> None:

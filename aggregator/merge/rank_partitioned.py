@@ -37,6 +37,7 @@ FACTS = Facts(
     cycle=("both",),
     has_start=True,
     is_change=False,
+    sums_by_rank=True,
 )
 
 cut = cut_start

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,18 +13,22 @@ import pytest
 from aggregator.config import RunConfig
 from aggregator.errors import ConfigError
 from aggregator.keys import template
+from aggregator.merge.bases import random_basis
 from aggregator.merge.optimisers import OPTIMISERS
-from aggregator.merge.state import AdapterState, Factors, Moments, WeightState, encode_state
+from aggregator.merge.rules import RULES, Rule
+from aggregator.merge.state import AdapterState, Factors, Moments, WeightState, encode_state, initial_state
+from aggregator.merge.sums import Contribution
 from aggregator.runfile import parse
-from aggregator.sizes import check_sizes, state_bytes, update_bytes
+from aggregator.sizes import SUMS_SHARE, check_sizes, memory_warning, state_bytes, sums_bytes, update_bytes
 from wire.checks import basis_rank
 from wire.codec import encode
 from wire.limits import MAX_MESSAGE_BYTES
 from wire.manifest import t5_weights
-from wire.messages import Dtype, Update, UpdatePart, Weight
-from wire.tensors import pack
+from wire.messages import AdapterPart, Dtype, Update, UpdatePart, Weight
+from wire.tensors import pack, unpack
 
 XL = {"d_model": 2048, "num_heads": 32, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "is_gated_act": True}
+SHAPES = (Weight(name="tall", rows=30, columns=7), Weight(name="wide", rows=5, columns=20))
 WEIGHTS = (Weight(name="𝄞" * 200, rows=30, columns=7), Weight(name="w", rows=5, columns=90))
 
 
@@ -30,6 +37,36 @@ def config(**values: object) -> RunConfig:
     return parse(
         template({**given, **{key.replace("__", "."): value for key, value in values.items()}}), Path("run.toml")
     )
+
+
+def _contribution(rule: Rule[Any], state: AdapterState, seed: int) -> Contribution:
+    """Of a board that changed everything that it could."""
+    rng = np.random.default_rng(seed)
+    start = {part.name: _factors(part) for part in rule.cut(state, [3, 3], "fp32")} if rule.FACTS.has_start else {}
+
+    def strands(weight: Weight) -> Factors:
+        b, a = (rng.standard_normal(shape).astype(np.float32) for shape in ((weight.rows, 3), (3, weight.columns)))
+        return Factors(b, a)
+
+    return Contribution(weight=1.0, strands={w.name: strands(w) for w in SHAPES}, start=start, trains="both")
+
+
+def _factors(part: AdapterPart) -> Factors:
+    assert part.start_b is not None
+    return Factors(unpack(part.start_b), unpack(part.basis))
+
+
+def _held_bytes(held: object) -> int:
+    """All arrays that are reachable."""
+    if isinstance(held, np.ndarray):
+        return held.nbytes
+    if isinstance(held, Mapping):
+        return sum(map(_held_bytes, held.values()))
+    if isinstance(held, tuple):
+        return sum(map(_held_bytes, held))
+    if is_dataclass(held):
+        return sum(_held_bytes(getattr(held, field.name)) for field in fields(held))
+    return 0
 
 
 def test_a_run_that_outgrows_a_message_is_refused_with_the_setting_to_lower() -> None:
@@ -58,6 +95,30 @@ def test_squares_that_could_not_be_stored_are_refused_with_the_optimisers_that_f
         assert "none, momentum, nesterov" in caught.value.hint
 
     check_sizes(config(merge__optimiser="fedadam"), WEIGHTS)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_sums_never_take_more_than_was_said(name: str) -> None:
+    """Of any rule, after any number of boards that train everything at full rank."""
+    rule, state = RULES[name], random_basis(initial_state(SHAPES), max_rank=3, seed=1)
+    total, largest = None, 0
+    for seed in range(40):
+        total = rule.fold(total, _contribution(rule, state, seed))
+        largest = max(largest, _held_bytes(total))
+
+    assert 0 < largest <= sums_bytes(rule.FACTS, SHAPES, 3)
+
+
+def test_a_machine_that_may_be_too_small_for_the_sums_is_told_of_a_rule_that_fits() -> None:
+    """FLAN-T5-xl's decoder on a server of 8 GiB; a larger one hears nothing, nor does a rule of small sums."""
+    weights = t5_weights(XL, "decoder")
+    needed = sums_bytes(RULES["weave"].FACTS, weights, 16)
+
+    told = memory_warning(config(merge__rule="weave"), weights, 8 << 30)
+
+    assert told is not None and "merge.rule = weave" in told and "take merge.rule = braid" in told
+    assert memory_warning(config(merge__rule="weave"), weights, int(needed / SUMS_SHARE) + 1) is None
+    assert memory_warning(config(merge__rule="braid"), weights, 8 << 30) is None
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)

@@ -10,7 +10,7 @@ from aggregator.lateness import staleness_weight
 from aggregator.merge.contribution import contribution, profile_contribution
 from aggregator.merge.state import AdapterState
 from aggregator.merge.sums import Contribution
-from aggregator.screen import screen, screen_profile, too_large
+from aggregator.screen import screen, screen_profile, too_far, too_large
 from aggregator.terms import Terms
 from wire.codec import check_protocol, decode
 from wire.messages import Profile, Update
@@ -44,7 +44,10 @@ def _judge_update(data: bytes, terms: Terms, asked: Asked, sent: AdapterState, i
     trains = terms.rule.FACTS.trains(asked.version)
     if reason := screen(update, terms, **where, sketch=asked.sketch, trains=trains, rank=terms.rank):
         return Verdict(update.n_examples, None, reason)
-    return _of_size(update.n_examples, _contribution(update, terms, sent, into), into)
+    added = _contribution(update, terms, sent, into)
+    if reason := too_far(added, terms.farthest, terms.upload):
+        return Verdict(update.n_examples, None, reason)
+    return _of_size(update.n_examples, added, into)
 
 
 def _contribution(update: Update, terms: Terms, sent: AdapterState, into: Collection) -> Contribution:

@@ -28,6 +28,7 @@ from aggregator.sizes import check_sizes
 from aggregator.store import Store
 from aggregator.terms import Terms
 from aggregator.uploads import Uploads
+from wire.adam import farthest
 from wire.atomic_file import write_atomically
 from wire.manifest import manifest_digest
 from wire.messages import Weight
@@ -132,6 +133,8 @@ def terms_of(config: RunConfig, store: Store) -> Terms:
         rule=defended(RULES[config.rule], config.defence, config.attackers),
         download="fp32" if config.train.upload == "fp32" else "bf16",
         rank=0 if RULES[config.rule].FACTS.prunes else config.train.rank,
+        upload=config.train.upload,
+        farthest=farthest(config.train.learning_rate, config.train.local_steps),
     )
 
 

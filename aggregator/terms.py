@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from wire.messages import Dtype, Importance, Weight
 @dataclass(frozen=True, slots=True)
 class Terms:
     """Satisfies `wire.checks.Agreed`. `importance`: what ranks weights; `rule`: how updates become the next version;
-    `download`: number format of what boards are sent; `rank`: that of every weight in an update, 0: boards choose."""
+    `download`: number format of what boards are sent; `rank`: that of every weight in an update, 0: boards choose;
+    `upload`: of what boards send; `farthest`: that a value can be from where a round's training began."""
 
     run_id: str
     weights: tuple[Weight, ...]
@@ -26,6 +28,8 @@ class Terms:
     rule: Rule[Any]
     download: Dtype = "bf16"
     rank: int = 0
+    upload: Dtype = "bf16"
+    farthest: float = math.inf
 
     @property
     def ranks(self) -> tuple[int, ...] | None:

@@ -18,7 +18,7 @@ import torch
 
 from aggregator.merge.defences.defended import DEFENCES, defended
 from aggregator.merge.sums import Contribution
-from aggregator.screen import Sizes, sizes, too_large
+from aggregator.screen import Sizes, sizes, too_far, too_large
 from benchmarks.attack_kinds import attacked, with_shuffled_labels
 from benchmarks.attack_results import NOTHING, Run, Work
 from benchmarks.fleet import Fleet
@@ -27,6 +27,7 @@ from benchmarks.fleet_setting import Setting
 from benchmarks.fleet_text import BoardText, boards, load_pools
 from edge_client.errors import ClientError
 from edge_client.process import keep_malloc_small
+from wire.adam import farthest
 from wire.errors import WireError
 from wire.seeds import derive_seed
 
@@ -110,12 +111,18 @@ def _round(fleet: Fleet, work: Work, bad: Sequence[int], before: Sequence[Sizes]
         added = fleet.contribution(update)
         if board in bad:
             added = attacked(added, work.attack, derive_seed(work.seed, "attack", fleet.round, board))
-        refused = work.guard != NOTHING and too_large(added, cohort) is not None
+        refused = work.guard != NOTHING and _is_refused(added, cohort, fleet.setting)
         tally.count(board in bad, refused)
         if not refused:
             accepted.append(added)
             cohort.append(sizes(added))
     return accepted
+
+
+def _is_refused(added: Contribution, cohort: Sequence[Sizes], setting: Setting) -> bool:
+    """By the server's screening."""
+    most = farthest(setting.learning_rate, setting.local_steps)
+    return too_far(added, most, setting.upload) is not None or too_large(added, cohort) is not None
 
 
 @dataclass

@@ -59,11 +59,13 @@ def make_folder(tmp_path: Path, server_base: Path) -> Callable[..., Folder]:
             "run.rounds": 2,
             "rounds.min_devices": 2,
             "rounds.quorum": 2,
+            "merge.rule": "braid",  # what fake boards send is short: B, and sketches
             "merge.max_rank": 4,
             "merge.server_rank": 8,
             "merge.sketch_every": 1,
             "train.targets": ["q", "wo"],
             "train.upload": "fp32",
+            "train.learning_rate": 1.0,  # fake boards go far in a round
         }
         root = tmp_path / name
         create(root, str(server_base), {**small, **(settings or {})}, force=False)

@@ -14,10 +14,21 @@ from hypothesis import strategies as st
 from aggregator.merge.contribution import profile_contribution
 from aggregator.merge.state import F32, Factors
 from aggregator.merge.sums import Contribution
-from aggregator.screen import LIMITS, MIN_COHORT, Size, Sizes, screen, screen_profile, sizes, too_large
+from aggregator.screen import (
+    FARTHER,
+    LIMITS,
+    MIN_COHORT,
+    Size,
+    Sizes,
+    screen,
+    screen_profile,
+    sizes,
+    too_far,
+    too_large,
+)
 from wire.manifest import manifest_digest
-from wire.messages import NamedTensor, Profile, Tensor, Update, UpdatePart, Weight
-from wire.tensors import pack
+from wire.messages import Dtype, NamedTensor, Profile, Tensor, Update, UpdatePart, Weight
+from wire.tensors import pack, unpack
 
 Q, WI = "decoder.q", "decoder.wi"
 SIDES = {Q: (48, 64), WI: (80, 64)}
@@ -300,3 +311,57 @@ def test_size_does_not_depend_on_rank(rank: int, size: float) -> None:
     assert found["change"].whole == pytest.approx(size, rel=1e-4)
     assert found.keys() == {"change"}
     assert sizes(profile_contribution(profile())) == {"sketches": Size(1.0, 1.0, Q)}
+
+
+# --- farther than training gets ---------------------------------------------------------------------------------------
+
+
+def trained(by: float, trains: str = "both", start: Factors | None = None) -> Contribution:
+    """A board whose one weight has one value of each trained factor moved so far."""
+    m, n = SIDES[Q]
+    begun = start or Factors(np.full((m, 2), 0.3, np.float32), np.full((2, n), 0.7, np.float32))
+    b, a = begun.b.copy(), begun.a.copy()
+    if trains != "a":
+        b[5, 1] += by
+    if trains != "b":
+        a[1, 7] += by
+    return Contribution(weight=1.0, strands={Q: Factors(b, a)}, start={Q: begun}, trains=trains)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("trains", "named"), [("b", "B of"), ("a", "A of"), ("both", "B of")])
+def test_a_single_value_farther_than_training_gets_is_refused(trains: str, named: str) -> None:
+    """From the very first update on, with nothing to compare it with; what training reaches passes."""
+    assert too_far(trained(0.1, trains), 0.1, "fp32") is None
+
+    reason = too_far(trained(FARTHER * 0.1 + 0.01, trains), 0.1, "fp32")
+
+    assert reason is not None and reason.startswith(f"{named} {Q}") and "train.learning_rate" in reason
+
+
+def test_a_factor_of_unknown_start_is_not_judged() -> None:
+    """Boards that draw an A of their own may send any; their B began at zero."""
+    one = replace(trained(5.0, "both"), start={})
+
+    assert too_far(one, 10.0, "fp32") is None
+    reason = too_far(one, 0.1, "fp32")
+    assert reason is not None and reason.startswith("B of")
+
+
+@given(
+    st.sampled_from(["fp32", "bf16", "int8", "int4"]),
+    st.floats(0.001, 10.0),
+    st.integers(0, 2**32),
+)
+def test_rounding_on_the_way_is_no_offence(dtype: Dtype, farthest: float, seed: int) -> None:
+    """A board that went as far as training gets passes in every format, though its factors are sent whole."""
+    rng = np.random.default_rng(seed)
+    m, n = SIDES[Q]
+    start = Factors(rng.standard_normal((m, 2)).astype(np.float32), rng.standard_normal((2, n)).astype(np.float32))
+
+    def sent(values: F32) -> F32:
+        far = rng.uniform(-farthest, farthest, values.shape)
+        return unpack(pack((values + far).astype(np.float32), dtype))
+
+    one = Contribution(weight=1.0, strands={Q: Factors(sent(start.b), sent(start.a))}, start={Q: start}, trains="both")
+
+    assert too_far(one, farthest, dtype) is None

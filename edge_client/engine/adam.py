@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-BETAS = (0.9, 0.999)
+from wire.adam import BETAS
+
 EPSILON = 1e-8
 MAX_NORM = 1.0
 """Longer gradients are shortened to this length, all weights taken together (Pascanu et al. 2013)."""

@@ -82,6 +82,20 @@ async def test_changing_one_boards_data_changes_what_another_receives(
     assert np.abs(first - other).max() > 1e-3 * np.abs(first).max()
 
 
+async def test_the_very_first_update_goes_no_farther_than_training(
+    make_folder: Any, start: Any, begin_training: Any
+) -> None:
+    """With nobody to compare it with, it is still known how far twenty steps of this size lead."""
+    server = await start(make_folder({"train.learning_rate": 0.001, "train.local_steps": 20}))
+    ada, bo = await server.board("ada"), await server.board("bo")
+    tasks = await begin_training([ada, bo])
+
+    refused, accepted = await ada.train(tasks[0], scale=0.1), await bo.train(tasks[1], scale=0.002)
+
+    assert not refused.accepted and "train.learning_rate" in refused.reason
+    assert accepted.accepted
+
+
 async def test_a_renamed_key_is_refused_by_name(make_folder: Any, start: Any, begin_training: Any) -> None:
     """An update whose first weight has another name counts for nothing, and receipt, status and log say which."""
     server = await start(make_folder())

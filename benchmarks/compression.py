@@ -21,7 +21,7 @@ from benchmarks.fleet_tables import difference, mean_loss, spread, table
 
 SEEDS = (1, 2, 3)
 
-REFERENCE = Setting(rule="braid", learning_rate=0, seed=0, upload="fp32")
+REFERENCE = Setting(rule="weave", learning_rate=0, seed=0, upload="fp32")
 
 VARIANTS: dict[str, Setting] = {
     "fp32": REFERENCE,
@@ -62,7 +62,7 @@ def row(name: str, histories: Sequence[History], reference: Sequence[History]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
-    parser.add_argument("--rule", default="braid")
+    parser.add_argument("--rule", default="weave")
     parser.add_argument("--learning-rate", type=float, required=True, help="the rule's, as benchmarks.rules found it")
     options = parser.parse_args()
     runs = begin(options)

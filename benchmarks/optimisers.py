@@ -3,7 +3,7 @@
     python -m benchmarks.optimisers --json optimisers.json --learning-rate 0.008
 
 Fleets of benchmarks.fleet under the default rule, otherwise as in benchmarks.rules. A server's step is tried at its
-default, a third and three times of it, with a seed that no other run uses.
+default, a tenth, a third and three times of it, with a seed that no other run uses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.fleet_setting import History, Setting
 from benchmarks.fleet_tables import difference, mean_loss, spread, table, worst_loss
 
 SEEDS = (1, 2, 3)
-FACTORS = (1 / 3, 1.0, 3.0)
+FACTORS = (0.1, 1 / 3, 1.0, 3.0)
 
 
 def tuning(optimiser: str, rule: str, learning_rate: float) -> Iterator[Setting]:
@@ -48,7 +48,7 @@ def row(name: str, tuned: Sequence[History], histories: Sequence[History], refer
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
-    parser.add_argument("--rule", default="braid")
+    parser.add_argument("--rule", default="weave")
     parser.add_argument("--learning-rate", type=float, required=True, help="the rule's, as benchmarks.rules found it")
     options = parser.parse_args()
     runs = begin(options)

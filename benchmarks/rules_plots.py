@@ -14,7 +14,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from benchmarks.fleet_setting import History, Point
-from benchmarks.rules_tables import Cells
+from benchmarks.rules_tables import REFERENCE, Cells
 
 COLUMN_INCHES, ROW_INCHES = 3.0, 2.7
 LINE_HEIGHT = 0.035
@@ -54,7 +54,7 @@ def plot(found: Cells, path: Path) -> None:
 
 def _draw(by_round: Axes, by_bytes: Axes, rule: str, runs: Sequence[History], index: int) -> None:
     points = [_mean(at) for at in zip(*(history.points for history in runs), strict=False)]
-    style: Any = {"color": f"C{index % 10}", "linewidth": 2.0 if rule == "braid" else 1.0, "label": rule}
+    style: Any = {"color": f"C{index % 10}", "linewidth": 2.0 if rule == REFERENCE else 1.0, "label": rule}
     by_round.plot([round_ for round_, _, _ in points], [loss for _, _, loss in points], **style)
     by_bytes.plot([mb for _, mb, _ in points[1:]], [loss for _, _, loss in points[1:]], **style)
 

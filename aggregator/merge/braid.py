@@ -1,4 +1,4 @@
-"""The default merge rule: boards of unequal rank train B on leading rows of one shared basis, the server sums.
+"""Shared strands: boards of unequal rank train B on leading rows of one shared basis, the server sums.
 
     W_g  ← truncate_{R_s}( W_g + η · (Σ p_k · pad(B_k)) · A_t )      p_k = n_k / Σ n over the cohort's accepted updates
     A_{t+1}, σ  ← right singular vectors and values of Σ p_k · Y_k     kept where no board sketched the weight

@@ -54,13 +54,14 @@ OPTIMISERS: Mapping[str, Optimiser] = MappingProxyType(
         # FedAvgM's paper. Flower's default beta, 0, would be no momentum.
         "momentum": Optimiser("a running sum of changes (FedAvgM), eta 1, beta 0.9", eta=1.0, beta=0.9),
         "nesterov": Optimiser("the same, looking ahead (DiLoCo), eta 0.7, beta 0.9", eta=0.7, beta=0.9, nesterov=True),
-        # Step, betas and tau of FedAdam and FedYogi as Flower has them; the decay is torch's for AdamW.
+        # Betas and tau of FedAdam and FedYogi, and FedYogi's step, as Flower has them; its step of FedAdam, 0.1,
+        # diverges on a T5 (docs/merging.md), so FedYogi's stands for it. The decay is torch's for AdamW.
         "fedadam": Optimiser(
-            "Adam on the mean change, eta 0.1; a number for every entry of a weight", eta=0.1, beta=0.9, squares="adam"
+            "Adam on the mean change, eta 0.01; a number for each entry of a weight", eta=0.01, beta=0.9, squares="adam"
         ),
         "fedyogi": Optimiser("Yogi on the mean change, eta 0.01; as many numbers", eta=0.01, beta=0.9, squares="yogi"),
         "fedadamw": Optimiser(
-            "fedadam with 0.01 of decay towards the base", eta=0.1, beta=0.9, squares="adam", decay=0.01
+            "fedadam with 0.01 of decay towards the base", eta=0.01, beta=0.9, squares="adam", decay=0.01
         ),
     }
 )
@@ -72,12 +73,15 @@ Product = tuple[F64, F64]
 
 def first_moment(moments: Moments | None, change: Product | None, optimiser: Optimiser) -> Product | None:
     """v, or m where there are squares too, after a round of this change. None where it is zero, now and before."""
-    share = 1 - optimiser.beta if optimiser.squares else 1.0
-    pieces = [(share * change[0], change[1])] if change is not None else []
+    pieces = [change] if change is not None else []
+    if change is not None and optimiser.squares:
+        pieces = [((1 - optimiser.beta) * change[0], change[1])]
     if moments is not None and moments.first.b.size:
         pieces.append((optimiser.beta * moments.first.b.astype(np.float64), moments.first.a.astype(np.float64)))
     if not pieces:
         return None
+    if len(pieces) == 1:
+        return pieces[0]
     return np.concatenate([b for b, _ in pieces], axis=1), np.concatenate([a for _, a in pieces])
 
 

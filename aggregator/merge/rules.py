@@ -65,8 +65,8 @@ class Rule(Protocol[T]):
 
 RULES: Mapping[str, Rule[Any]] = MappingProxyType(
     {
-        "braid": braid,
         "weave": weave,
+        "braid": braid,
         "fresh": fresh,
         "delta": delta,
         "flexlora": flexlora,

@@ -200,7 +200,7 @@ async def test_the_export_is_used_by_generate(tmp_path: Path) -> None:
     outcome = await run_federation(
         tmp_path / "run",
         specs(tmp_path / "text")[:1],
-        {**SETTINGS, "rounds.quorum": "1", "train.local_steps": "20", "train.learning_rate": "0.1"},
+        {**SETTINGS, "rounds.quorum": "1", "train.local_steps": "20", "train.learning_rate": "0.02"},
         on_event=ignore,
     )
     text = "case 3: the red pump was seen in hall 2 and it must be looked at again"

@@ -66,7 +66,7 @@ def sums_bytes(facts: Facts, weights: Sequence[Weight], max_rank: int) -> int:
     def of(weight: Weight) -> int:
         m, n, rank = weight.rows, weight.columns, basis_rank(weight, max_rank)
         if facts.space == "basis":
-            return 8 * rank * m
+            return 8 * rank * (m + n * facts.sketches)
         factors = 8 * rank * (m + n + 1)
         return factors if facts.space == "factors" else 5 * m * n * (rank if facts.sums_by_rank else 1) + 2 * factors
 

@@ -48,7 +48,10 @@ def _contribution(rule: Rule[Any], state: AdapterState, seed: int) -> Contributi
         b, a = (rng.standard_normal(shape).astype(np.float32) for shape in ((weight.rows, 3), (3, weight.columns)))
         return Factors(b, a)
 
-    return Contribution(weight=1.0, strands={w.name: strands(w) for w in SHAPES}, start=start, trains="both")
+    sketches = {w.name: strands(w).a for w in SHAPES} if rule.FACTS.sketches else {}
+    return Contribution(
+        weight=1.0, strands={w.name: strands(w) for w in SHAPES}, start=start, sketches=sketches, trains="both"
+    )
 
 
 def _factors(part: AdapterPart) -> Factors:

@@ -31,11 +31,14 @@ _VALUE_BYTES = 9
 """A strand's σ² in msgpack."""
 
 
-def state_bytes(weights: Sequence[Weight], server_rank: int, max_rank: int, optimiser: Optimiser = NONE) -> int:
+def state_bytes(
+    weights: Sequence[Weight], server_rank: int, max_rank: int, optimiser: Optimiser = NONE, *, begun: bool = False
+) -> int:
     """At most what the server's own adapter takes: contexts of full rank and bases in fp32, their values, and what the
     optimiser remembers: a first moment of the context's rank, and where it has squares one of each entry of a weight.
 
-    What boards download is a part of it.
+    What boards download is no more: a part of it, or where they begin at strands (`begun`) as many as they train, which
+    may be more than the context has.
     """
     n_factors = 2 if optimiser.beta else 1
 
@@ -43,7 +46,8 @@ def state_bytes(weights: Sequence[Weight], server_rank: int, max_rank: int, opti
         context = (weight.rows + weight.columns) * basis_rank(weight, server_rank)
         squares = weight.rows * weight.columns if optimiser.squares else 0
         rank = basis_rank(weight, max_rank)
-        values = n_factors * context + squares + rank * weight.columns
+        strands = (weight.rows + weight.columns) * rank * begun
+        values = max(n_factors * context + squares + rank * weight.columns, strands)
         return 4 * values + _VALUE_BYTES * rank + _WEIGHT_BYTES
 
     return _HEAD_BYTES + sum(map(of, weights))
@@ -93,7 +97,8 @@ def memory_warning(config: RunConfig, weights: Sequence[Weight], installed_bytes
 def check_sizes(config: RunConfig, weights: Sequence[Weight]) -> None:
     """Raise ConfigError, which names the settings to lower, unless all of a run's messages fit into their limit."""
     optimiser = OPTIMISERS[config.optimiser]
-    state = state_bytes(weights, config.server_rank, config.max_rank, optimiser)
+    begun = RULES[config.rule].FACTS.has_start
+    state = state_bytes(weights, config.server_rank, config.max_rank, optimiser, begun=begun)
     update = update_bytes(weights, config.max_rank, config.train.upload, config.train.trains_a)
     _check_squares(config, optimiser, weights, state)
     for what, size, hint in (

@@ -80,7 +80,9 @@ def test_a_run_that_outgrows_a_message_is_refused_with_the_setting_to_lower() ->
     assert "merge.server_rank" in caught.value.hint and "512 MiB" in caught.value.message
 
     with pytest.raises(ConfigError, match="update could take") as caught:
-        check_sizes(config(merge__server_rank=1, merge__max_rank=80, train__upload="fp32"), weights)
+        check_sizes(
+            config(merge__rule="braid", merge__server_rank=1, merge__max_rank=80, train__upload="fp32"), weights
+        )
     assert "merge.max_rank" in caught.value.hint
 
     check_sizes(config(merge__server_rank=32), weights)
@@ -98,6 +100,16 @@ def test_squares_that_could_not_be_stored_are_refused_with_the_optimisers_that_f
         assert "none, momentum, nesterov" in caught.value.hint
 
     check_sizes(config(merge__optimiser="fedadam"), WEIGHTS)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_downloads_are_no_larger_than_was_said(name: str) -> None:
+    """Of any rule, also where boards train more strands than the server's adapter keeps."""
+    state = random_basis(initial_state(SHAPES), max_rank=5, seed=1)
+
+    parts = RULES[name].cut(state, [5, 5], "fp32")
+
+    assert sum(len(encode(part)) for part in parts) <= state_bytes(SHAPES, 1, 5, begun=RULES[name].FACTS.has_start)
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -126,7 +126,7 @@ KEYS: tuple[Key, ...] = (
         choices=(NONE, *DEFENCES),
     ),
     Key("merge", "attackers", 0.2, "share of a round's boards that may be bad, for the defence", 0, 0.49, above=True),
-    Key("merge", "server_rank", 32, "rank of the global adapter, at most", 1, MAX_RANK),
+    Key("merge", "server_rank", 16, "rank of the global adapter, at most; boards are sent all of it", 1, MAX_RANK),
     Key("merge", "max_rank", 16, "strands per weight that a board may train, at most", 1, MAX_RANK),
     Key(
         "merge",

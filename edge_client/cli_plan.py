@@ -31,7 +31,7 @@ from wire.messages import Base, RunInfo, TrainSettings
 
 DEFAULT_SETTINGS = TrainSettings(
     scope="decoder",
-    learning_rate=0.02,
+    learning_rate=0.005,
     batch=16,
     micro_batch=4,
     local_steps=20,
@@ -39,10 +39,12 @@ DEFAULT_SETTINGS = TrainSettings(
     max_target_tokens=32,
     sketch_batches=8,
     importance="magnitude_gradient",
+    trains_a=True,
+    seed=1,
 )
 """Those that `aggregator init` writes; what a plan needs when no server is asked."""
 
-DEFAULT_RANK, DEFAULT_SERVER_RANK = 16, 32
+DEFAULT_RANK, DEFAULT_SERVER_RANK = 16, 16
 
 SHOWN_WEIGHTS = 10
 """Of the ranking, for people; --json has all."""

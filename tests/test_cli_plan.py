@@ -229,3 +229,15 @@ def test_a_folder_without_a_config_is_refused(capsys: Any, tmp_path: Path) -> No
 
     assert code == ExitCode.BASE
     assert "flan-t5-base" in text
+
+
+def test_what_is_assumed_without_a_server_is_what_a_server_writes() -> None:
+    """`aggregator init`'s defaults; the board's code may not import the server's."""
+    from aggregator.keys import template
+    from aggregator.runfile import parse
+    from edge_client.cli_plan import DEFAULT_RANK, DEFAULT_SERVER_RANK, DEFAULT_SETTINGS
+
+    written = parse(template({"model.path": "/base", "model.digest": "a" * 64}), Path("run.toml"))
+
+    assert written.train == DEFAULT_SETTINGS
+    assert (written.max_rank, written.server_rank) == (DEFAULT_RANK, DEFAULT_SERVER_RANK)

@@ -16,11 +16,9 @@ REQUESTS_PER_ROUND = 3
 """One asks for work, one downloads the adapter, one uploads the update (docs/protocol.md); each waits a round trip."""
 
 UPLOAD: Dtype = "bf16"
-SERVER_RANK = 32
-MAX_RANK = 16
-SKETCH_EVERY = 2
-"""A run as `aggregator init` writes it: number format of uploads, rank of the global adapter, strands per weight that
-it ranks, and rounds from one new basis, for which boards send sketches, to the next."""
+SERVER_RANK = 16
+"""A run as `aggregator init` writes it: number format of uploads, and rank of the global adapter. Boards begin at
+leading strands of it, and send both factors of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +26,8 @@ class Traffic:
     """Bytes of a round's tensors; names, shapes and headers add some tens of bytes per weight.
 
     Attributes:
-        down_bytes: the global adapter and the basis rows of the board's strands.
-        up_bytes: B of every strand, and the gradient sketches of every SKETCH_EVERY-th round, spread over its rounds.
+        down_bytes: the global adapter, the board's strands among its; all of these, where it is the smaller.
+        up_bytes: B and A of every strand.
     """
 
     down_bytes: int
@@ -54,19 +52,16 @@ def round_traffic(
 ) -> Traffic:
     """Traffic of a board that trains `ranks` strands of `weights`, in a run whose adapter has reached its full rank.
 
-    The adapter and the basis travel in bf16, in fp32 if `upload` is that.
+    The adapter travels in bf16, in fp32 if `upload` is that.
     """
     dtype: Dtype = "fp32" if upload == "fp32" else "bf16"
-    down_bytes = up_bytes = sketch_bytes = 0
+    down_bytes = up_bytes = 0
     for weight, rank in zip(weights, ranks, strict=True):
-        context = basis_rank(weight, server_rank)
-        for values in (weight.rows * context, weight.columns * context, weight.columns * rank):
-            down_bytes += sum(tensor_bytes(dtype, values))
-        up_bytes += sum(tensor_bytes(upload, weight.rows * rank))
-        # A board that trains more strands than the default run ranks needs a run that ranks as many.
-        sketched = basis_rank(weight, max(MAX_RANK, rank))
-        sketch_bytes += sum(tensor_bytes(upload, weight.columns * sketched))
-    return Traffic(down_bytes, up_bytes + sketch_bytes // SKETCH_EVERY)
+        rest = max(0, basis_rank(weight, server_rank) - rank)
+        for side in (weight.rows, weight.columns):
+            down_bytes += sum(tensor_bytes(dtype, side * rest)) + sum(tensor_bytes(dtype, side * rank))
+            up_bytes += sum(tensor_bytes(upload, side * rank))
+    return Traffic(down_bytes, up_bytes)
 
 
 def granularity(compute_s: float, communication_s: float) -> float:

@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_client.bench.link import (
-    MAX_RANK,
     SERVER_RANK,
-    SKETCH_EVERY,
     UPLOAD,
     Link,
     Traffic,
@@ -37,34 +35,32 @@ def zeros(rows: int, columns: int, dtype: Dtype) -> Tensor:
 @pytest.mark.parametrize("upload", ["fp32", "bf16", "int8", "int4"])
 @pytest.mark.parametrize("rank", [3, 20])
 def test_the_bytes_are_those_of_the_messages(upload: Dtype, rank: int, config: dict[str, Any]) -> None:
-    """Less only what names and shapes take: the adapter down, B up, and every second time the sketches."""
+    """Less only what names and shapes take: the adapter down, B and A up."""
     weights = t5_weights(config, "all")
     ranks = ranks_of(weights, rank)
     down: Dtype = "fp32" if upload == "fp32" else "bf16"
-    adapter, plain, sketched = [], [], []
+    adapter, update = [], []
     for weight, own in zip(weights, ranks, strict=True):
-        context = basis_rank(weight, SERVER_RANK)
-        parts = [zeros(weight.rows, context, down), zeros(context, weight.columns, down)]
+        rest = max(0, basis_rank(weight, SERVER_RANK) - own)
         adapter.append(
             AdapterPart(
                 name=weight.name,
-                context_b=parts[0],
-                context_a=parts[1],
+                context_b=zeros(weight.rows, rest, down),
+                context_a=zeros(rest, weight.columns, down),
                 basis=zeros(own, weight.columns, down),
+                start_b=zeros(weight.rows, own, down),
             )
         )
-        b = zeros(weight.rows, own, upload)
-        sketch = zeros(basis_rank(weight, max(MAX_RANK, rank)), weight.columns, upload)
-        plain.append(UpdatePart(name=weight.name, b=b))
-        sketched.append(UpdatePart(name=weight.name, b=b, sketch=sketch))
+        update.append(
+            UpdatePart(name=weight.name, b=zeros(weight.rows, own, upload), a=zeros(own, weight.columns, upload))
+        )
 
     traffic = round_traffic(weights, ranks, upload)
 
     most_bytes = HEADER_BYTES * (1 + len(weights))
     head: dict[str, Any] = {"protocol": 1, "run_id": "r", "version": 1, "manifest": manifest_digest(weights)}
     down_bytes = len(encode(Adapter(**head, parts=tuple(adapter))))
-    sizes = [len(encode(Update(**head, round=1, n_examples=1, parts=tuple(one)))) for one in (plain, sketched)]
-    up_bytes = sizes[0] + (sizes[1] - sizes[0]) / SKETCH_EVERY
+    up_bytes = len(encode(Update(**head, round=1, n_examples=1, parts=tuple(update))))
     assert traffic.down_bytes <= down_bytes <= traffic.down_bytes + most_bytes
     assert traffic.up_bytes <= up_bytes <= traffic.up_bytes + most_bytes
 
@@ -72,12 +68,13 @@ def test_the_bytes_are_those_of_the_messages(upload: Dtype, rank: int, config: d
 def test_the_assumed_run_is_the_one_that_the_server_writes() -> None:
     """`aggregator init`'s defaults; the board's code may not import the server's."""
     from aggregator.keys import KEYS
+    from aggregator.merge.rules import RULES
 
     defaults = {f"{key.section}.{key.name}": key.default for key in KEYS}
+    facts = RULES[str(defaults["merge.rule"])].FACTS
     assert defaults["train.upload"] == UPLOAD
     assert defaults["merge.server_rank"] == SERVER_RANK
-    assert defaults["merge.max_rank"] == MAX_RANK
-    assert defaults["merge.sketch_every"] == SKETCH_EVERY
+    assert facts.cycle == ("both",) and facts.has_start and not facts.sketches
 
 
 def test_a_link_takes_its_bits_and_its_round_trips() -> None:

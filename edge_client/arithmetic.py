@@ -20,6 +20,7 @@ import msgspec
 from edge_client.errors import ClientError, ConfigError
 from edge_client.isolated import run_isolated
 from edge_client.jobs import Compute, Device
+from edge_client.small_file import read_small
 
 if TYPE_CHECKING:
     from edge_client.board import Board
@@ -116,11 +117,12 @@ def processor(root: Path = Path("/")) -> str:
 
 def read_arithmetic(folder: Path, threads: int | None = None, root: Path = Path("/")) -> Arithmetic | None:
     """What was measured on this very board, None where nothing fits. `threads` None takes any number."""
-    try:
-        found = msgspec.json.decode((folder / FILE).read_bytes(), type=Arithmetic)
-    except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
-        return None
-    return found if found.key == arithmetic_key(found.threads if threads is None else threads, root) else None
+    found = read_small(folder / FILE, Arithmetic)
+    return (
+        found
+        if found is not None and found.key == arithmetic_key(found.threads if threads is None else threads, root)
+        else None
+    )
 
 
 def measure_arithmetic(threads: int = 0) -> Arithmetic | None:

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from edge_client.jobs import CacheDtype, Compute, Format, Plan
 from edge_client.memory import IMPORTS_BYTES
+from edge_client.small_file import read_small
 
 if TYPE_CHECKING:
     from edge_client.state import StateFolder
@@ -112,11 +113,8 @@ def corrections_key(base_digest: str, client_version: str, arithmetic_key: str) 
 
 def read_corrections(folder: StateFolder, key: str) -> Corrections:
     """What was measured for `key`, nothing where the file is missing, damaged or of another base or board."""
-    try:
-        found = msgspec.json.decode((folder.path / FILE).read_bytes(), type=Corrections)
-    except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
-        return Corrections(key=key)
-    return found if found.key == key else Corrections(key=key)
+    found = read_small(folder.path / FILE, Corrections)
+    return found if found is not None and found.key == key else Corrections(key=key)
 
 
 def write_corrections(folder: StateFolder, corrections: Corrections) -> None:

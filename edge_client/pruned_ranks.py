@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_client.jobs import Job
+from edge_client.small_file import read_small
 from edge_client.state import disk_errors
 from wire.atomic_file import write_atomically
 from wire.messages import RunInfo, Weight
@@ -80,11 +81,8 @@ def limited(ranks: Sequence[int], weights: Sequence[Weight], pruned: Mapping[str
 
 
 def _sound(path: Path) -> _File | None:
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=_File)
-    except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
-        return None
-    return found if found.crc32 == _checksum(found) else None
+    found = read_small(path, _File)
+    return found if found is not None and found.crc32 == _checksum(found) else None
 
 
 def _key(run: RunInfo, device: str) -> str:

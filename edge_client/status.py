@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from edge_client.small_file import read_small
 from edge_client.state import StateFolder, disk_errors
 
 WRITE_EVERY_S = 1.0
@@ -75,7 +76,4 @@ class StatusFile:
 
 def read_status(folder: Path) -> Status | None:
     """The last status written, None where there is none that can be read."""
-    try:
-        return msgspec.json.decode((folder / "status.json").read_bytes(), type=Status)
-    except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
-        return None
+    return read_small(folder / "status.json", Status)

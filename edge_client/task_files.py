@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from edge_client.jobs import Plan
+from edge_client.small_file import read_small
 from edge_client.state import disk_errors
 from wire.atomic_file import write_atomically
 from wire.messages import Task
@@ -35,10 +36,7 @@ class TaskFiles:
 
     def read_plan(self) -> Plan | None:
         """The plan kept, None where there is none that can be read."""
-        try:
-            return msgspec.json.decode(self._path("plan").read_bytes(), type=Plan)
-        except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
-            return None
+        return read_small(self._path("plan"), Plan)
 
     def write_plan(self, plan: Plan) -> None:
         """Go by `plan` from now on. An adapter that was fetched for other ranks goes; the worker's place stays, for it
@@ -52,10 +50,7 @@ class TaskFiles:
 
     def read_values(self) -> dict[str, float]:
         """The numbers kept, none where they were not written in time."""
-        try:
-            return msgspec.json.decode(self._path("values").read_bytes(), type=dict[str, float])
-        except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
-            return {}
+        return read_small(self._path("values"), dict[str, float]) or {}
 
     def write_values(self, values: Mapping[str, float]) -> None:
         self._write("values", msgspec.json.encode(dict(values)))
@@ -88,8 +83,6 @@ class TaskFiles:
 def begun_task(folder: Path) -> Task | None:
     """The training task that was begun there and is not over; None where there is none that can be read."""
     for path in folder.glob("train-*.task"):
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=Task)
-        except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
-            continue
+        if (task := read_small(path, Task)) is not None:
+            return task
     return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aggregator.merge.products import Addend, ProductSum, add, terms
+from aggregator.merge.products import Addend, ProductSum, add, owned, terms
 from aggregator.merge.state import F64, Factors
 
 
@@ -77,8 +77,8 @@ def begins_alike(total: ChangeSum | None, start: Factors) -> bool:
 
 def add_change(total: ChangeSum | None, start: Factors, by: Factors, weight: float) -> ChangeSum:
     """The sum with one more board that changed its start, which must begin alike, by db and da. No argument changes."""
-    before = total or ChangeSum(_copy(start), ProductSum((len(by.b), by.a.shape[1])))
-    longest = before.start if len(before.start.a) >= len(start.a) else _copy(start)
+    before = total or ChangeSum(_owned(start), ProductSum((len(by.b), by.a.shape[1])))
+    longest = before.start if len(before.start.a) >= len(start.a) else _owned(start)
     added = replace(before, start=longest, products=add(before.products, by, weight))
     if added.products.addends:
         return added
@@ -86,6 +86,5 @@ def add_change(total: ChangeSum | None, start: Factors, by: Factors, weight: flo
     return replace(added, b=b, a=a)
 
 
-def _copy(start: Factors) -> Factors:
-    """What arrives may be a view, which would keep a whole message alive."""
-    return Factors(start.b.copy(), start.a.copy())
+def _owned(start: Factors) -> Factors:
+    return Factors(owned(start.b), owned(start.a))

@@ -56,7 +56,7 @@ def add(total: ProductSum | None, product: Factors, weight: float) -> ProductSum
     if product.b.shape[1] != len(product.a) or (total is not None and total.shape != shape):
         raise ValueError(f"factors of shapes {product.b.shape} and {product.a.shape} do not fit the sum or each other")
     before, dense = (total.addends, total.dense) if total is not None else ((), None)
-    addends = (*before, Addend(weight, _own(product.b), _own(product.a)))
+    addends = (*before, Addend(weight, owned(product.b), owned(product.a)))
     limit = m * n if dense is None else m * n / _SHORTER
     if sum(len(one.a) for one in addends) * (m + n) < limit:
         return ProductSum(shape, addends, dense)
@@ -64,7 +64,7 @@ def add(total: ProductSum | None, product: Factors, weight: float) -> ProductSum
     return ProductSum(shape, (), b @ a if dense is None else dense + b @ a)
 
 
-def _own(array: F32) -> F32:
+def owned(array: F32) -> F32:
     """The array, or a copy of a view: that would keep a whole message alive."""
     return array if array.flags.owndata else array.copy()
 

@@ -26,7 +26,7 @@ class Traffic:
     """Bytes of a round's tensors; names, shapes and headers add some tens of bytes per weight.
 
     Attributes:
-        down_bytes: the global adapter, the board's strands among its; all of these, where it is the smaller.
+        down_bytes: the global adapter, or the strands that the board trains where these are more.
         up_bytes: B and A of every strand.
     """
 

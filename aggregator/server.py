@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -63,6 +64,7 @@ async def _serve(opened: Opened, host: str, port: int, tls: Tls, say: Callable[[
         auto_decompress=False,  # no message is compressed, and a bomb must not burst before it is counted
     )
     await runner.setup()
+    gc.freeze()  # a full collection takes a tenth of a second, nearly all of it for what was imported and never goes
     try:
         real_port = await _listen(runner, host, port, tls)
         url = f"{tls.scheme}://{_reachable(host)}:{real_port}"

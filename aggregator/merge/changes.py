@@ -1,9 +1,10 @@
 """What boards changed of the strands that they were sent, of one board as a product and summed over a round.
 
-    b·a − b₀·a₀ = db·a₀ + b₀·da + db·da        db = b − b₀, da = a − a₀
+    b·a − b₀·a₀ = (b − b₀)·a + b₀·(a − a₀)
 
-The boards of a version begin at leading strands of one start, so that the first two terms are sums of db and of da
-alone, whatever the ranks; only the third is a product of its own for each board, of its rank instead of twice that.
+Written in differences, so that a small change of a large adapter keeps its digits. The boards of a version begin at
+leading strands of one start, so that the second term is a plain sum, whatever the ranks; only the first is a product of
+its own for each board, of its rank instead of twice that.
 """
 
 from __future__ import annotations
@@ -13,77 +14,75 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aggregator.merge.products import Addend, ProductSum, add, owned, terms
+from aggregator.merge.addends import Addends, Product
+from aggregator.merge.products import ProductSum, add, empty, owned, terms
 from aggregator.merge.state import F64, Factors
 
 
-def change(left: Factors, start: Factors) -> Factors | None:
-    """b·a − b₀·a₀ = (b − b₀)·a + b₀·(a − a₀) as factors of twice the rank; None where not a bit has changed.
-
-    Written in differences, so that a small change of a large adapter keeps its digits. Raises ValueError where the
-    ranks differ.
-    """
-    by = differences(left, start)
-    return by and Factors(np.concatenate([by.b, start.b], axis=1), np.concatenate([left.a, by.a]))
+def change(left: Factors, start: Factors) -> Factors:
+    """What one board changed as factors of twice its rank."""
+    return Factors(np.concatenate([left.b - start.b, start.b], axis=1), np.concatenate([left.a, left.a - start.a]))
 
 
-def differences(left: Factors, start: Factors) -> Factors | None:
-    """db and da; None where not a bit has changed. Raises ValueError where the ranks differ."""
+def is_changed(left: Factors, start: Factors) -> bool:
+    """Whether a bit of the value differs. Raises ValueError where the shapes do."""
     if left.b.shape != start.b.shape or left.a.shape != start.a.shape:
         raise ValueError(f"factors of shapes {left.b.shape} and {left.a.shape} did not start at {start.b.shape}")
-    by = Factors(left.b - start.b, left.a - start.a)
-    return by if by.b.any() or by.a.any() else None
+    return not (np.array_equal(left.b, start.b) and np.array_equal(left.a, start.a))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChangeSum:
     """Σ w·(b·a − b₀·a₀) of one weight, over boards that began at leading strands of `start`, the longest of theirs.
 
-    `products` is Σ w·db·da. What is linear in db and da follows from its list of factors; `b` and `a` hold Σ w·pad(db)
-    and Σ w·pad(da) of those that were multiplied out, and are None before any were.
+    `products` is Σ w·(b − b₀)·a. What is linear in a − a₀ follows from its list of factors; `a` holds Σ w·pad(a − a₀)
+    of those that were multiplied out, and is None before any were.
     """
 
     start: Factors
     products: ProductSum
-    b: F64 | None = None  # (m, r)
     a: F64 | None = None  # (r, n)
 
-    def terms(self) -> tuple[Addend, ...]:
-        b, a = self._linear(self.products.addends)
-        linear = (Addend(1.0, b, self.start.a[: len(a)]), Addend(1.0, self.start.b[:, : len(a)], a))
-        return (*linear, *terms(self.products))
+    def terms(self) -> Addends:
+        a = self._linear(self.products.addends)
+        return (Product(1.0, self.start.b[:, : len(a)], a), *terms(self.products))
 
-    def _linear(self, addends: Sequence[Addend]) -> tuple[F64, F64]:
-        """Σ w·pad(db) and Σ w·pad(da) with those of the addends."""
-        m, n = self.products.shape
-        rank = len(self.start.a)
-        b, a = np.zeros((m, rank)), np.zeros((rank, n))
-        if self.b is not None and self.a is not None:
-            b[:, : len(self.a)], a[: len(self.a)] = self.b, self.a
+    def _linear(self, addends: Sequence[Product]) -> F64:
+        """Σ w·pad(a − a₀) with those of the addends."""
+        total = np.zeros_like(self.start.a, np.float64)
+        if self.a is not None:
+            total[: len(self.a)] = self.a
         for one in addends:
-            b[:, : len(one.a)] += one.weight * one.b.astype(np.float64)
-            a[: len(one.a)] += one.weight * one.a.astype(np.float64)
-        return b, a
+            total[: len(one.a)] += np.multiply(one.a - self.start.a[: len(one.a)], one.weight, dtype=np.float64)
+        return total
 
 
-def begins_alike(total: ChangeSum | None, start: Factors) -> bool:
+def begins_alike(total: ChangeSum, start: Factors) -> bool:
     """Whether the shorter of this start and the sum's is the leading strands of the longer, bit for bit."""
-    if total is None:
-        return True
     r = min(len(start.a), len(total.start.a))
     same_b = np.array_equal(start.b[:, :r], total.start.b[:, :r])
     return same_b and np.array_equal(start.a[:r], total.start.a[:r])
 
 
-def add_change(total: ChangeSum | None, start: Factors, by: Factors, weight: float) -> ChangeSum:
-    """The sum with one more board that changed its start, which must begin alike, by db and da. No argument changes."""
-    before = total or ChangeSum(_owned(start), ProductSum((len(by.b), by.a.shape[1])))
-    longest = before.start if len(before.start.a) >= len(start.a) else _owned(start)
-    added = replace(before, start=longest, products=add(before.products, by, weight))
+def no_change(name: str, start: Factors) -> ChangeSum:
+    """The sum of no board yet, of the weight `name`."""
+    return ChangeSum(_owned(start), empty(name, start))
+
+
+def add_change(total: ChangeSum, start: Factors, left: Factors, weight: float) -> ChangeSum:
+    """The sum with one more board that left other strands than it began at, which must begin alike. No argument
+    changes."""
+    before = _longer(total, _owned(start)) if len(start.a) > len(total.start.a) else total
+    added = replace(before, products=add(before.products, left, weight, before.start.b))
     if added.products.addends:
         return added
-    b, a = added._linear((*before.products.addends, Addend(weight, by.b, by.a)))
-    return replace(added, b=b, a=a)
+    return replace(added, a=added._linear((*before.products.addends, Product(weight, left.b, left.a))))
+
+
+def _longer(total: ChangeSum, start: Factors) -> ChangeSum:
+    """The same with more strands of the start; the shorter one can be forgotten."""
+    addends = tuple(replace(one, start=start.b) for one in total.products.addends)
+    return replace(total, start=start, products=replace(total.products, addends=addends))
 
 
 def _owned(start: Factors) -> Factors:

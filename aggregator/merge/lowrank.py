@@ -1,24 +1,26 @@
-"""Best low-rank approximations of products and of dense matrices, and orthonormal bases.
+"""Best low-rank approximations of sums of products and of matrices, and orthonormal bases.
 
-Inside everything is float64. Singular vectors come from the eigenvectors of Gram matrices: a matrix c is projected on
-them, so what an inexact one costs is at most 2⁻²⁶ of the largest singular value (the square root of float64's 2⁻⁵²),
-less than float32 resolves. They take half to two thirds of the time of a QR of both sides and an SVD of the core.
+Large ones are searched for their leading directions in float32 (lanczos.py). All else is float64: singular
+vectors come from the eigenvectors of Gram matrices, and a matrix c is projected on them, so what an inexact one costs
+is at most 2⁻²⁶ of the largest singular value (the square root of float64's 2⁻⁵²), less than float32 resolves. They take
+half to two thirds of the time of a QR of both sides and an SVD of the core.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.merge.addends import Addends, Product, multiplied, stacked
 from aggregator.merge.lanczos import finite, leading
 from aggregator.merge.state import F32, F64
 
 _NOISE = 2.0**-24
 """Singular values below this part of the largest are rounding: inputs and results are float32, which resolves this."""
 
-_EXTRA = 8
+_EXTRA = 4
 """Vectors of a search for leading directions beyond those that are wanted: these converge the faster for it."""
 
 _WORTH = 3
@@ -30,50 +32,49 @@ _SEED = 20
 
 
 def truncate(b: NDArray[np.floating], a: NDArray[np.floating], rank: int) -> tuple[F32, F32]:
-    """The best approximation of rank ≤ `rank` to b·a in Frobenius norm, as factors.
+    """The best approximation of rank ≤ `rank` to b·a in Frobenius norm, as factors: see `truncate_sum`."""
+    return truncate_sum((Product(1.0, b, a),), rank)
 
-    Args: b (m, k) and a (k, n), any float dtype; k may exceed m and n, rows may repeat or be zero.
+
+def truncate_sum(addends: Addends, rank: int) -> tuple[F32, F32]:
+    """The best approximation of rank ≤ `rank` to a sum in Frobenius norm, as factors.
+
+    Args: at least one addend, of any float dtype; their ranks may exceed m and n, rows may repeat or be zero.
     Returns (b (m, s), a (s, n)) float32, s ≤ rank, without directions that are zero to rounding. The rows of a are
     orthonormal and ordered by singular value, which b carries: what happens to b happens to the product in the same
     norm, its column norms are the singular values, and leading columns are the best lower-rank approximation.
     The norm of what is left out is the least possible but for a part lanczos.MAX_LOST of it and for what float32 does
-    not resolve of the whole. Raises LinAlgError where a value is not finite. Cost O((m + n)·k·rank) where a few
-    products with blocks of vectors tell the leading directions, else O((m + n)·k² + k³), without an m × n matrix while
-    k is less than both. Source: Eckart–Young; a small core instead of dense matrices as in FLoRIST (arXiv 2506.09199).
+    not resolve of the addends. Raises LinAlgError where a value is not finite. Cost O((m + n)·k·rank), k the ranks
+    together, where a few products with blocks of vectors tell the leading directions, else O((m + n)·k² + k³), without
+    an m × n matrix while k is less than both. Source: Eckart–Young; a small core instead of dense matrices as in
+    FLoRIST (arXiv 2506.09199).
     """
-    wide_b, wide_a = b.astype(np.float64, copy=False), a.astype(np.float64, copy=False)
-    m, n = len(b), a.shape[1]
-    if b.shape[1] >= min(m, n):  # the product is no larger than its factors
-        w = _multiplied(wide_b, wide_a) if n <= m else _multiplied(wide_a.T, wide_b.T).T
-        return truncate_dense(w, rank)
-    return _from_factors(wide_b, wide_a, rank)
+    products = [one for one in addends if isinstance(one, Product)]
+    if len(products) < len(addends):  # what is dense is float32, and rounded as often as this is
+        return truncate_dense(multiplied(addends, np.float32), rank)
+    if sum(len(one.a) for one in products) >= min(addends[0].shape):  # the matrix is no larger than its factors
+        wide = multiplied(addends, np.float64)
+        return truncate_dense(wide, rank)
+    found = _by_lanczos(stacked(products, np.float32), rank)
+    return _finished(found[1], found[0].T) if found is not None else _from_factors(*stacked(products, np.float64), rank)
 
 
-def _multiplied(b: F64, a: F64) -> F64:
-    """b·a. A matrix that comes as b beside an identity as a (products.factors) is added, which takes no time."""
-    n = a.shape[1]
-    for low in np.flatnonzero(a[: len(a) - n + 1, 0] == 1):
-        block = a[low : low + n]
-        if np.count_nonzero(block) == n and (np.diagonal(block) == 1).all():
-            others = np.r_[:low, low + n : len(a)]
-            return b[:, low : low + n] + b[:, others] @ a[others]
-    return b @ a
-
-
-def truncate_dense(w: F64, rank: int) -> tuple[F32, F32]:
+def truncate_dense(w: NDArray[np.floating], rank: int) -> tuple[F32, F32]:
     """The same for a matrix w (m, n): eigenvectors of the smaller of wᵀ·w and w·wᵀ, a third of a dense SVD's time where
-    all of them must be found and a tenth where not."""
+    all of them must be found and a fifteenth where not."""
+    found = _by_lanczos((w.astype(np.float32, copy=False),), rank)
+    if found is not None:
+        return _finished(found[1], found[0].T)
+    wide = w.astype(np.float64, copy=False)
     if len(w) < w.shape[1]:
-        u, rows = _leading(w.T, rank)
+        u, rows = _decomposed(wide.T, rank)
         return _from_factors(u, rows.T, rank)
-    v, columns = _leading(w, rank)
+    v, columns = _decomposed(wide, rank)
     return _finished(columns, v.T)
 
 
 def _from_factors(b: F64, a: F64, rank: int) -> tuple[F32, F32]:
-    found = _by_lanczos((b, a), len(a), rank)
-    if found is not None:
-        return _finished(found[1], found[0].T)
+    """From all directions of b·a."""
     if len(a) > 2 * rank:  # the product on its leading left vectors: half the time of an orthonormal basis of all rows
         c = b @ np.asarray(np.linalg.qr(a.T, mode="r")).T
         u = np.linalg.qr(_decomposed(c, rank)[1])[0]
@@ -83,52 +84,55 @@ def _from_factors(b: F64, a: F64, rank: int) -> tuple[F32, F32]:
     return _finished(columns, (q @ v).T)
 
 
-def _leading(c: F64, rank: int) -> tuple[F64, F64]:
-    """At most `rank` leading right singular vectors of c (m, n), as columns v (n, s), and c·v (m, s)."""
-    return _by_lanczos((c,), c.shape[1], rank) or _decomposed(c, rank)
-
-
 def _decomposed(c: F64, rank: int) -> tuple[F64, F64]:
-    """The same, from all of them."""
+    """At most `rank` leading right singular vectors of c (m, n), as columns v (n, s), and c·v (m, s), from all of
+    them."""
     gram = finite(c.T @ c)
     v = np.linalg.eigh(gram).eigenvectors[:, ::-1][:, :rank]
     return v, c @ v
 
 
-def _by_lanczos(factors: tuple[F64, ...], size: int, rank: int) -> tuple[F64, F64] | None:
-    """The same of a product (m, n) of rank ≤ `size`; None where that is small, or they do not converge soon.
+def _by_lanczos(factors: tuple[F32, ...], rank: int) -> tuple[F32, F32] | None:
+    """The same of a product (m, n) of one factor or two; None where it is small, a value is not finite, or directions
+    do not converge soon.
 
     The start is random, but always the same: nearly equal matrices have nearly equal results. Its rows are as long as
     those of the first factor: no board, knowing the others' sum as little as they do, can send what it misses.
     """
     width = rank + _EXTRA
-    depths = size // (2 * width)
+    depths = min(factors[0].shape) // (2 * width)
     if depths < _WORTH:
         return None
-    drawn = np.random.default_rng(_SEED).standard_normal((len(factors[0]), width))
-    lengths = np.sqrt(np.einsum("ij,ij->i", factors[0], factors[0]))
-    start = _transposed(factors, drawn * lengths[:, None])
+    squares = np.einsum("ij,ij->i", factors[0], factors[0])
+    if not squares.any():  # zero, or so small that float32 has no squares of it
+        return None
+    start = _transposed(factors, _drawn(len(factors[0]), width) * np.sqrt(squares)[:, None])
     return leading(partial(_times, factors), partial(_transposed, factors), start, rank, depths)
 
 
-def _times(factors: tuple[F64, ...], x: F64) -> F64:
+@cache
+def _drawn(rows: int, columns: int) -> F32:
+    return np.random.default_rng(_SEED).standard_normal((rows, columns), np.float32)
+
+
+def _times(factors: tuple[F32, ...], x: F32) -> F32:
     for factor in reversed(factors):
         x = factor @ x
     return x
 
 
-def _transposed(factors: tuple[F64, ...], x: F64) -> F64:
+def _transposed(factors: tuple[F32, ...], x: F32) -> F32:
     """The transposed product times x."""
     for factor in factors:
         x = factor.T @ x
     return x
 
 
-def _finished(columns: F64, rows: F64) -> tuple[F32, F32]:
+def _finished(columns: NDArray[np.floating], rows: NDArray[np.floating]) -> tuple[F32, F32]:
     """Without directions whose singular value, the norm of its column, is rounding; with definite signs."""
     norms = np.linalg.norm(columns, axis=0)
     kept = norms > _NOISE * norms.max(initial=0)
-    rows, signs = with_signs(rows[kept])
+    rows, signs = with_signs(np.ascontiguousarray(rows[kept]))
     return (columns[:, kept] * signs).astype(np.float32), rows.astype(np.float32)
 
 

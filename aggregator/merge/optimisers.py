@@ -27,7 +27,8 @@ from typing import Literal
 
 import numpy as np
 
-from aggregator.merge.lowrank import truncate
+from aggregator.merge.addends import Addends, Product, multiplied, scaled
+from aggregator.merge.lowrank import truncate_sum
 from aggregator.merge.state import F32, F64, Factors, Moments
 
 
@@ -67,22 +68,13 @@ OPTIMISERS: Mapping[str, Optimiser] = MappingProxyType(
 )
 """By their names in run.toml (`merge.optimiser`). Every constant of every optimiser stands here and nowhere else."""
 
-Product = tuple[F64, F64]
-"""A matrix as b (m, k), a (k, n)."""
 
-
-def first_moment(moments: Moments | None, change: Product | None, optimiser: Optimiser) -> Product | None:
-    """v, or m where there are squares too, after a round of this change. None where it is zero, now and before."""
-    pieces = [change] if change is not None else []
-    if change is not None and optimiser.squares:
-        pieces = [((1 - optimiser.beta) * change[0], change[1])]
-    if moments is not None and moments.first.b.size:
-        pieces.append((optimiser.beta * moments.first.b.astype(np.float64), moments.first.a.astype(np.float64)))
-    if not pieces:
-        return None
-    if len(pieces) == 1:
-        return pieces[0]
-    return np.concatenate([b for b, _ in pieces], axis=1), np.concatenate([a for _, a in pieces])
+def first_moment(moments: Moments | None, change: Addends, optimiser: Optimiser) -> Addends:
+    """v, or m where there are squares too, after a round of this change, which comes first in it. No addend where it is
+    zero, now and before."""
+    before = moments.first if moments is not None else None
+    now = scaled(change, 1 - optimiser.beta) if optimiser.squares else change
+    return now if before is None or not before.b.size else (*now, Product(optimiser.beta, before.b, before.a))
 
 
 def second_moment(moments: Moments | None, dense_change: F64, optimiser: Optimiser) -> F32:
@@ -96,22 +88,19 @@ def second_moment(moments: Moments | None, dense_change: F64, optimiser: Optimis
     return (before + (1 - optimiser.beta2) * towards).astype(np.float32)
 
 
-def low_rank_step(first: Product, change: Product | None, optimiser: Optimiser) -> Product:
+def low_rank_step(first: Addends, change: Addends, optimiser: Optimiser) -> Addends:
     """What η multiplies, where there are no squares. `first` is that of this change."""
     if not optimiser.nesterov:
         return first
-    b = optimiser.beta * first[0]
-    if change is not None:
-        b[:, : change[0].shape[1]] += change[0]  # `first` begins with the change, on the same rows
-    return b, first[1]
+    return (*scaled(change, 1 + optimiser.beta), *scaled(first[len(change) :], optimiser.beta))
 
 
-def dense_step(first: Product, second: F32, optimiser: Optimiser) -> F64:
+def dense_step(first: Addends, second: F32, optimiser: Optimiser) -> F64:
     """The same (m, n), where there are."""
-    return (first[0] @ first[1]) / (np.sqrt(second.astype(np.float64)) + optimiser.tau)
+    return multiplied(first, np.float64) / (np.sqrt(second.astype(np.float64)) + optimiser.tau)
 
 
-def kept(first: Product, second: F32 | None, rank: int) -> Moments:
+def kept(first: Addends, second: F32 | None, rank: int) -> Moments:
     """What is remembered: the first moment cut to `rank`. Its rank would grow with every round; the adapter that it
     moves has this one."""
-    return Moments(Factors(*truncate(*first, rank)), second)
+    return Moments(Factors(*truncate_sum(first, rank)), second)

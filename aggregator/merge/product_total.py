@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-import numpy as np
-
+from aggregator.merge.addends import Addends, scaled
 from aggregator.merge.bases import next_version
-from aggregator.merge.changes import ChangeSum, add_change, begins_alike, change, differences
-from aggregator.merge.products import Addend, ProductSum, add, stacked, terms
-from aggregator.merge.state import F64, AdapterState, Factors, WeightState
+from aggregator.merge.changes import ChangeSum, add_change, begins_alike, change, is_changed, no_change
+from aggregator.merge.products import ProductSum, add, empty, terms
+from aggregator.merge.state import AdapterState, Factors, WeightState
 from aggregator.merge.step import MergeSettings, stepped
 from aggregator.merge.sums import Contribution, Gathered, gather
 
@@ -25,19 +24,20 @@ class ProductTotal(Gathered):
     changes: Mapping[str, ChangeSum] = field(default_factory=dict)
     trained: Mapping[str, float] = field(default_factory=dict)
 
-    def change(self, name: str) -> tuple[F64, F64] | None:
-        """The mean over all boards as factors: one that did not train the weight counts as zero, as no change."""
+    def change(self, name: str) -> Addends:
+        """The mean over all boards: one that did not train the weight counts as zero, as no change."""
         return self._over(name, self.weight)
 
-    def goal(self, name: str) -> tuple[F64, F64] | None:
-        """The mean over the boards that trained the weight: the others did not say that it should be zero."""
+    def goal(self, name: str) -> Addends:
+        """The mean over the boards that trained the weight: the others did not say that it should be zero. No addend
+        where nobody did."""
         return self._over(name, self.trained.get(name, 0.0))
 
-    def _over(self, name: str, divisor: float) -> tuple[F64, F64] | None:
-        found: tuple[Addend, ...] = self.changes[name].terms() if name in self.changes else ()
+    def _over(self, name: str, divisor: float) -> Addends:
+        found: Addends = self.changes[name].terms() if name in self.changes else ()
         if name in self.products:
             found = (*found, *terms(self.products[name]))
-        return stacked(found, np.float64, divisor) if found else None
+        return scaled(found, 1 / divisor) if found else ()
 
 
 def fold_products(total: ProductTotal | None, added: Contribution) -> ProductTotal:
@@ -51,14 +51,15 @@ def fold_changes(total: ProductTotal | None, added: Contribution) -> ProductTota
     changes = dict(total.changes) if total is not None else {}
     products = {}
     for name, left in added.strands.items():
-        start, before = added.start.get(name), changes.get(name)
+        start = added.start.get(name)
         if start is None:
             products[name] = left
-        elif added.staleness or not begins_alike(before, start):
-            if product := change(left, start):
-                products[name] = product
-        elif by := differences(left, start):
-            changes[name] = add_change(before, start, by, added.weight)
+        elif is_changed(left, start):
+            before = changes.get(name) or no_change(name, start)
+            if added.staleness or not begins_alike(before, start):
+                products[name] = change(left, start)
+            else:
+                changes[name] = add_change(before, start, left, added.weight)
     return replace(_folded(total, added, products), changes=MappingProxyType(changes))
 
 
@@ -77,7 +78,7 @@ def _folded(total: ProductTotal | None, added: Contribution, parts: Mapping[str,
     before = total or ProductTotal()
     products, trained = dict(before.products), dict(before.trained)
     for name, product in parts.items():
-        products[name] = add(products.get(name), product, added.weight)
+        products[name] = add(products.get(name) or empty(name, product), product, added.weight)
         trained[name] = trained.get(name, 0.0) + added.weight
     sums = gather(before, added)
     return ProductTotal(**sums, products=MappingProxyType(products), trained=MappingProxyType(trained))

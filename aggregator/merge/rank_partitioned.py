@@ -18,14 +18,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-import numpy as np
-
+from aggregator.merge.addends import Addends, scaled
 from aggregator.merge.bases import first_basis, next_version
 from aggregator.merge.cuts import cut_start
 from aggregator.merge.facts import Facts
 from aggregator.merge.goals import reached
-from aggregator.merge.products import ProductSum, add, factors
-from aggregator.merge.state import F64, AdapterState, Factors, WeightState
+from aggregator.merge.products import ProductSum, add, empty, terms
+from aggregator.merge.state import AdapterState, Factors, WeightState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution, Gathered, gather
 
@@ -57,12 +56,10 @@ class IndexTotal(Gathered):
 
     indices: Mapping[str, tuple[IndexSum, ...]] = field(default_factory=dict)
 
-    def goal(self, name: str) -> tuple[F64, F64] | None:
-        """Σ_i of the means of each index, as factors; None where nobody trained the weight."""
-        if name not in self.indices:
-            return None
-        means = [(factors(index.product), index.weight) for index in self.indices[name]]
-        return np.concatenate([b / w for (b, _), w in means], axis=1), np.concatenate([a for (_, a), _ in means])
+    def goal(self, name: str) -> Addends:
+        """Σ_i of the means of each index; no addend where nobody trained the weight."""
+        means = (scaled(terms(index.product), 1 / index.weight) for index in self.indices.get(name, ()))
+        return tuple(addend for mean in means for addend in mean)
 
 
 def fold(total: IndexTotal | None, added: Contribution) -> IndexTotal:
@@ -70,7 +67,7 @@ def fold(total: IndexTotal | None, added: Contribution) -> IndexTotal:
     before = total or IndexTotal()
     indices = dict(before.indices)
     for name, product in added.strands.items():
-        indices[name] = _added(indices.get(name, ()), product, added.weight)
+        indices[name] = _added(name, indices.get(name, ()), product, added.weight)
     return IndexTotal(**gather(before, added), indices=MappingProxyType(indices))
 
 
@@ -85,11 +82,11 @@ def merge(state: AdapterState, total: IndexTotal, settings: MergeSettings) -> Ad
     return next_version(state, total, settings, step)
 
 
-def _added(sums: tuple[IndexSum, ...], product: Factors, weight: float) -> tuple[IndexSum, ...]:
+def _added(name: str, sums: tuple[IndexSum, ...], product: Factors, weight: float) -> tuple[IndexSum, ...]:
     rank = len(product.a)
     added = []
     for i in range(rank):
         strand = Factors(product.b[:, i : i + 1], product.a[i : i + 1])
-        before, w = (sums[i].product, sums[i].weight) if i < len(sums) else (None, 0.0)
+        before, w = (sums[i].product, sums[i].weight) if i < len(sums) else (empty(f"{name} {i}", strand), 0.0)
         added.append(IndexSum(add(before, strand, weight), w + weight))
     return (*added, *sums[rank:])

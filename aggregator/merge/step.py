@@ -11,11 +11,11 @@ from threading import Lock
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from aggregator.merge.lowrank import truncate, truncate_dense
+from aggregator.merge.addends import Addends, Product, multiplied, scaled
+from aggregator.merge.lowrank import truncate_dense, truncate_sum
 from aggregator.merge.optimisers import (
     NONE,
     Optimiser,
-    Product,
     dense_step,
     first_moment,
     kept,
@@ -36,48 +36,39 @@ class MergeSettings:
     optimiser: Optimiser = NONE
 
 
-def stepped(weight: WeightState, change: Product | None, settings: MergeSettings) -> WeightState:
-    """The weight after one server step along `change`: the round's mean ΔW as factors b (m, k), a (k, n).
+def stepped(weight: WeightState, change: Addends, settings: MergeSettings) -> WeightState:
+    """The weight after one server step along `change`, the round's mean ΔW.
 
     A change that is absent or zero leaves a weight bit for bit, unless an optimiser remembers others. Raises ValueError
     where shapes do not fit, LinAlgError where a value is not finite.
     """
-    if change is not None and not _fits(change, weight):
-        shapes = f"{change[0].shape} and {change[1].shape}"
-        raise ValueError(f"factors of shapes {shapes} do not fit a {weight.shape} weight")
-    if change is not None and not (change[0].any() and change[1].any()):
-        change = None
+    if unfit := [one.shape for one in change if one.shape != weight.shape]:
+        raise ValueError(f"changes of shape {unfit[0]} do not fit a {weight.shape} weight")
+    if all(one.is_zero for one in change):
+        change = ()
     optimiser = settings.optimiser
     first = first_moment(weight.moments, change, optimiser)
-    if first is None:
+    if not first:
         return weight
     if optimiser.squares:
         return _stepped_dense(weight, first, change, settings)
-    b, a = low_rank_step(first, change, optimiser)
-    stacked_b = np.concatenate([weight.context_b, b], axis=1)
-    stacked_b[:, weight.context_b.shape[1] :] *= settings.eta
-    stacked_a = np.concatenate([weight.context_a, a])
-    context_b, context_a = truncate(stacked_b, stacked_a, settings.server_rank)
+    step = scaled(low_rank_step(first, change, optimiser), settings.eta)
+    before = Product(1.0, weight.context_b, weight.context_a)
+    context_b, context_a = truncate_sum((before, *step), settings.server_rank)
     moments = kept(first, None, settings.server_rank) if optimiser.beta else None
     return replace(weight, context_b=context_b, context_a=context_a, moments=moments)
 
 
-def _stepped_dense(weight: WeightState, first: Product, change: Product | None, settings: MergeSettings) -> WeightState:
+def _stepped_dense(weight: WeightState, first: Addends, change: Addends, settings: MergeSettings) -> WeightState:
     """The same for optimisers with squares, whose steps have no low rank."""
     optimiser = settings.optimiser
-    dense_change = np.zeros(weight.shape) if change is None else change[0] @ change[1]
+    dense_change = multiplied(change, np.float64) if change else np.zeros(weight.shape)
     second = second_moment(weight.moments, dense_change, optimiser)
     before = weight.context_b.astype(np.float64) @ weight.context_a.astype(np.float64)
     after = (1 - settings.eta * optimiser.decay) * before + settings.eta * dense_step(first, second, optimiser)
     context_b, context_a = truncate_dense(after, settings.server_rank)
     moments = kept(first, second, settings.server_rank)
     return replace(weight, context_b=context_b, context_a=context_a, moments=moments)
-
-
-def _fits(change: Product, weight: WeightState) -> bool:
-    b, a = change
-    rows, columns = weight.shape
-    return b.shape == (rows, len(a)) and a.shape[1] == columns
 
 
 # --- every weight -----------------------------------------------------------------------------------------------------

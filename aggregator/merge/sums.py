@@ -13,7 +13,8 @@ from typing import TypedDict
 
 import numpy as np
 
-from aggregator.merge.products import ProductSum, add, factors
+from aggregator.merge.addends import Addend, Addends, Product, scaled
+from aggregator.merge.products import ProductSum, add, empty, terms
 from aggregator.merge.state import F32, F64, AdapterState, Factors, WeightState
 from wire.messages import Trains
 
@@ -121,10 +122,10 @@ class BasisSum(Gathered):
     b: Mapping[str, F64] = field(default_factory=dict)  # (m, largest r so far)
     stale: Mapping[str, ProductSum] = field(default_factory=dict)
 
-    def change(self, name: str, weight: WeightState) -> tuple[F64, F64] | None:
-        """The mean ΔW of a weight as factors, on the rows of its basis and those of older ones; None where nobody
-        trained it. Raises ValueError where B does not fit the basis."""
-        pieces = []
+    def change(self, name: str, weight: WeightState) -> Addends:
+        """The mean ΔW of a weight, on the rows of its basis and those of older ones; no addend where nobody trained it.
+        Raises ValueError where B does not fit the basis."""
+        found: list[Addend] = []
         if name in self.b:
             b = self.b[name]
             rank = b.shape[1]
@@ -132,13 +133,10 @@ class BasisSum(Gathered):
                 raise ValueError(
                     f"B of shape {b.shape} does not fit basis {weight.basis.shape} of a {weight.shape} weight"
                 )
-            pieces.append((b / self.weight, weight.basis[:rank].astype(np.float64)))
+            found.append(Product(1.0, b, weight.basis[:rank]))
         if name in self.stale:
-            b, a = factors(self.stale[name])
-            pieces.append((b / self.weight, a))
-        if not pieces:
-            return None
-        return np.concatenate([b for b, _ in pieces], axis=1), np.concatenate([a for _, a in pieces])
+            found += terms(self.stale[name])
+        return scaled(tuple(found), 1 / self.weight) if found else ()
 
 
 def fold_basis(total: BasisSum | None, added: Contribution) -> BasisSum:
@@ -147,7 +145,7 @@ def fold_basis(total: BasisSum | None, added: Contribution) -> BasisSum:
     b, stale = dict(before.b), dict(before.stale)
     for name, product in added.strands.items():
         if added.staleness:
-            stale[name] = add(stale.get(name), product, added.weight)
+            stale[name] = add(stale.get(name) or empty(name, product), product, added.weight)
         else:
             b[name] = sum_padded(b.get(name), product.b, added.weight)
     return BasisSum(**gather(before, added), b=MappingProxyType(b), stale=MappingProxyType(stale))

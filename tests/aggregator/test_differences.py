@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from aggregator import differences
 from aggregator.differences import TOLERANCE, Differences
+from aggregator.merge.addends import Product
 from aggregator.merge.bases import random_basis
 from aggregator.merge.cuts import cut_basis
 from aggregator.merge.rules import RULES
@@ -58,7 +59,7 @@ def next_state(state: AdapterState, rng: np.random.Generator, trained: Sequence[
     def step(weight: WeightState, name: str, is_trained: bool) -> WeightState:
         scales = 10.0 ** rng.uniform(-3, 0, len(weight.basis))
         b = rng.standard_normal((weight.shape[0], len(weight.basis))) * scales
-        after = stepped(weight, (b, weight.basis.astype(np.float64)), made) if is_trained else weight
+        after = stepped(weight, (Product(1.0, b, weight.basis),), made) if is_trained else weight
         return replace(after, basis=fresh.weights[name].basis) if new_basis else after
 
     pairs = zip(state.weights.items(), trained, strict=True)

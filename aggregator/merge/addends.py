@@ -1,0 +1,93 @@
+"""Matrices as sums that are not worked out yet: weighted products of factors, and matrices themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.merge.state import F32, F64
+
+T = TypeVar("T", np.float32, np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """weight·b·a, or weight·(b − b₀)·a, b₀ the leading columns of `start`. The difference is taken where it is used:
+    that costs less than memory to keep it in."""
+
+    weight: float
+    b: F32 | F64  # (m, r)
+    a: F32 | F64  # (r, n)
+    start: F32 | None = None  # (m, ≥ r)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n). Raises ValueError where the factors do not fit each other."""
+        if self.b.shape[1] != len(self.a):
+            raise ValueError(f"factors of shapes {self.b.shape} and {self.a.shape} do not fit each other")
+        return len(self.b), self.a.shape[1]
+
+    @property
+    def is_zero(self) -> bool:
+        return not (self.left().any() and self.a.any())
+
+    def left(self) -> F32 | F64:
+        """The left factor (m, r), the difference where it is one."""
+        return self.b if self.start is None else self.b - self.start[:, : self.b.shape[1]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense:
+    """weight·w"""
+
+    weight: float
+    w: F32 | F64  # (m, n)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n)"""
+        m, n = self.w.shape
+        return m, n
+
+    @property
+    def is_zero(self) -> bool:
+        return not self.w.any()
+
+
+Addend = Product | Dense
+
+Addends = tuple[Addend, ...]
+"""Their sum; of none of them it is zero."""
+
+
+def scaled(addends: Addends, factor: float) -> Addends:
+    """The sum times a number."""
+    return tuple(replace(one, weight=one.weight * factor) for one in addends)
+
+
+def stacked(products: Sequence[Product], dtype: type[T]) -> tuple[NDArray[T], NDArray[T]]:
+    """At least one product as one of all of them: b (m, Σ r), a (Σ r, n). Written once, and not piece by piece: these
+    are the largest arrays of a merge, and new memory costs as much as arithmetic."""
+    ends = np.cumsum([len(one.a) for one in products], dtype=int)
+    m, n = products[0].shape
+    b, a = np.empty((m, ends[-1]), dtype), np.empty((ends[-1], n), dtype)
+    for one, end in zip(products, ends, strict=True):
+        here = slice(end - len(one.a), end)
+        np.multiply(one.left(), one.weight, out=b[:, here], dtype=dtype)
+        a[here] = one.a
+    return b, a
+
+
+def multiplied(addends: Addends, dtype: type[T]) -> NDArray[T]:
+    """At least one addend as a matrix (m, n)."""
+    total = np.zeros(addends[0].shape, dtype)
+    if products := [one for one in addends if isinstance(one, Product)]:
+        np.matmul(*stacked(products, dtype), out=total)
+    for one in addends:
+        if isinstance(one, Dense):
+            total += np.multiply(one.w, one.weight, dtype=dtype)
+    return total

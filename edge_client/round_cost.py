@@ -102,8 +102,13 @@ def show_duration(seconds: float) -> str:
 
 
 def wire_dtype(run: RunInfo) -> Dtype:
-    """Of the adapter that boards download: bf16, and fp32 where uploads are that (docs/protocol.md)."""
+    """Of what boards download to train: bf16, and fp32 where uploads are that (docs/protocol.md)."""
     return "fp32" if run.settings.upload == "fp32" else "bf16"
+
+
+def context_dtype(run: RunInfo) -> Dtype:
+    """Of the frozen rest: as above, and int8 where boards train the global adapter itself."""
+    return "int8" if begins_at_adapter(run) and run.settings.upload != "fp32" else wire_dtype(run)
 
 
 def strand_traffic(run: RunInfo) -> list[float]:
@@ -115,13 +120,14 @@ def strand_traffic(run: RunInfo) -> list[float]:
     """
     settings = run.settings
     down, up = _per_value(wire_dtype(run)), _per_value(settings.upload)
+    instead = _per_value(context_dtype(run))
     costs = []
     for weight in run.weights:
         m, n = weight.rows, weight.columns
         received = 0.0 if settings.own_basis else float(n)
         if begins_at_adapter(run):
             most, context = basis_rank(weight, run.max_rank), basis_rank(weight, run.server_rank)
-            received = (m + n) * max(0, most - context) / most
+            received = (m + n) * (1 - min(most, context) / most * instead / down)
         costs.append(down * received + up * (m + n if settings.trains_a else m))
     return costs
 
@@ -134,7 +140,7 @@ def fixed_traffic(run: RunInfo, *, frozen_encoder: bool) -> int:
     total_bytes = 0
     for weight in run.weights:
         context = basis_rank(weight, run.server_rank)
-        total_bytes += _bytes(wire_dtype(run), context * (weight.rows + weight.columns))
+        total_bytes += _bytes(context_dtype(run), context * (weight.rows + weight.columns))
         total_bytes += ADAPTER_PART_BYTES + more_down
         if not (frozen_encoder and weight.name.startswith("encoder.")):
             sketch = basis_rank(weight, run.max_rank)

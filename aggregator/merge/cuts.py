@@ -1,13 +1,20 @@
-"""What boards are sent of a version: parts of an adapter, cut to their ranks, in one of three ways."""
+"""What boards are sent of a version: parts of an adapter, cut to their ranks, in one of four ways.
+
+Where boards train the global adapter itself, all of it changes in every round, and nearly all of it travels each time
+as context of what a small board trains. That is frozen, and the server's own stays float32, so it travels in eight
+bits. Contexts beside a basis travel as differences (aggregator/differences.py), which eight bits are too coarse for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from aggregator.merge.starts import start
 from aggregator.merge.state import F32, AdapterState, Factors, WeightState
 from wire.errors import WireError
-from wire.messages import AdapterPart, Dtype
+from wire.messages import AdapterPart, Dtype, Tensor
 from wire.seeds import derive_seed
 from wire.tensors import pack
 
@@ -39,7 +46,7 @@ def cut_start(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[
 
     def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
         if not rank:
-            return _on_context(name, weight, weight.basis[:0], dtype)
+            return _frozen(name, weight, dtype)
         begin = start(weight, rank, derive_seed(state.version, "start", name))
         return _begun(name, weight, begin, weight.context_a.shape[0], dtype)
 
@@ -52,7 +59,7 @@ def cut_woven(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[
 
     def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
         if not rank:
-            return _on_context(name, weight, weight.basis[:0], dtype)
+            return _frozen(name, weight, dtype)
         begin = start(weight, rank, derive_seed(state.version, "start", name), along_basis=True)
         return _begun(name, weight, begin, rank, dtype)
 
@@ -61,13 +68,27 @@ def cut_woven(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[
 
 def _begun(name: str, weight: WeightState, begin: Factors, first: int, dtype: Dtype) -> AdapterPart:
     """What a board begins with, and the global adapter's strands from `first` on as context."""
+    context_b, context_a = _strands(weight, first, dtype)
     return AdapterPart(
-        name=name,
-        context_b=pack(weight.context_b[:, first:], dtype),
-        context_a=pack(weight.context_a[first:], dtype),
-        basis=pack(begin.a, dtype),
-        start_b=pack(begin.b, dtype),
+        name=name, context_b=context_b, context_a=context_a, basis=pack(begin.a, dtype), start_b=pack(begin.b, dtype)
     )
+
+
+def _frozen(name: str, weight: WeightState, dtype: Dtype) -> AdapterPart:
+    """The whole global adapter as context."""
+    context_b, context_a = _strands(weight, 0, dtype)
+    return AdapterPart(name=name, context_b=context_b, context_a=context_a, basis=pack(weight.basis[:0], dtype))
+
+
+def _strands(weight: WeightState, first: int, dtype: Dtype) -> tuple[Tensor, Tensor]:
+    """The global adapter's strands from `first` on, to be held frozen beside others in `dtype`. In eight bits A carries
+    their lengths: its rows have scales of their own, where B's columns share theirs."""
+    b, a = weight.context_b[:, first:], weight.context_a[first:]
+    if dtype == "fp32":
+        return pack(b, dtype), pack(a, dtype)
+    lengths = np.linalg.norm(b.astype(np.float64), axis=0)
+    lengths[lengths == 0] = 1
+    return pack(b / lengths, "int8"), pack(a * lengths[:, None], "int8")
 
 
 def _parts(

@@ -31,7 +31,7 @@ from edge_client.engine.adam import Adam  # noqa: E402
 from edge_client.engine.adapter_tensors import AdapterTensors  # noqa: E402
 from edge_client.engine.batches import Batch, collate  # noqa: E402
 from edge_client.engine.head_loss import VOCABULARY_ROWS  # noqa: E402
-from edge_client.engine.model import DTYPES, Model, strands  # noqa: E402
+from edge_client.engine.model import DTYPES, Model, start_training  # noqa: E402
 from edge_client.engine.sketches import input_sketches  # noqa: E402
 from edge_client.engine.tokeniser import Pair  # noqa: E402
 from quantize.base import FORMATS, load_base  # noqa: E402
@@ -67,9 +67,7 @@ class Step:
             for weight in weights
         }
         self._model = Model(base, AdapterTensors(basis=basis), options.compute, trains_encoder=not decoder_only)
-        trained = strands(self._model.linears)
-        for weight in weights:
-            self._model.linears[weight.name].train()
+        trained = start_training(self._model.linears)
         self._sketches = input_sketches(weights, SKETCH_RANK, 0, torch.device("cpu"))
         self.sketch(options.sketch)
         self._adam = Adam(trained, 1e-4)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_client.bench.link import SERVER_RANK
 from edge_client.bench.request import Request, ranks_of
 from edge_client.board import Board, show_size
 from edge_client.errors import BaseModelError, NoPlanError
@@ -113,7 +114,7 @@ def _way(
 
 
 def _run(setting: Setting, config: Mapping[str, Any]) -> RunInfo:
-    """The run that the prediction needs: a first round, whose adapter is still empty, without a sketch."""
+    """The run that the prediction needs: one of the rule that `aggregator init` writes, without a sketch."""
     weights = t5_weights(config, setting.scope)
     return RunInfo(
         protocol=PROTOCOL_VERSION,
@@ -131,9 +132,10 @@ def _run(setting: Setting, config: Mapping[str, Any]) -> RunInfo:
             max_source_tokens=setting.source_tokens,
             max_target_tokens=setting.target_tokens,
             sketch_batches=1,
+            trains_a=True,
         ),
-        max_rank=1,
-        server_rank=1,
+        max_rank=setting.rank,
+        server_rank=SERVER_RANK,
         rounds=1,
         round=1,
         version=1,

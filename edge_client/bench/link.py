@@ -52,16 +52,22 @@ def round_traffic(
 ) -> Traffic:
     """Traffic of a board that trains `ranks` strands of `weights`, in a run whose adapter has reached its full rank.
 
-    The adapter travels in bf16, in fp32 if `upload` is that.
+    What is trained comes in bf16 and the frozen rest in int8, or all in fp32 if `upload` is that.
     """
     dtype: Dtype = "fp32" if upload == "fp32" else "bf16"
+    frozen: Dtype = "fp32" if upload == "fp32" else "int8"
     down_bytes = up_bytes = 0
     for weight, rank in zip(weights, ranks, strict=True):
-        rest = max(0, basis_rank(weight, server_rank) - rank)
+        rest = context_rank(weight, rank, server_rank)
         for side in (weight.rows, weight.columns):
-            down_bytes += sum(tensor_bytes(dtype, side * rest)) + sum(tensor_bytes(dtype, side * rank))
+            down_bytes += sum(tensor_bytes(frozen, side * rest)) + sum(tensor_bytes(dtype, side * rank))
             up_bytes += sum(tensor_bytes(upload, side * rank))
     return Traffic(down_bytes, up_bytes)
+
+
+def context_rank(weight: Weight, rank: int, server_rank: int = SERVER_RANK) -> int:
+    """Strands of the global adapter that lie frozen beside the `rank` that are trained."""
+    return max(0, basis_rank(weight, server_rank) - rank)
 
 
 def granularity(compute_s: float, communication_s: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_client.bench.link import Link, Traffic, granularity, round_traffic
+from edge_client.bench.link import Link, Traffic, context_rank, granularity, round_traffic
 from edge_client.bench.request import Measured, Request, ranks_of
 from edge_client.board import Board
 from edge_client.flops import StepFlops, step_flops
@@ -115,7 +115,14 @@ def make_report(terms: Terms, board: Board, request: Request, config: Mapping[st
         request=request,
         measured=measured,
         flops=step_flops(
-            config, request.scope, request.micro_batch, request.source_tokens, request.target_tokens, by_name
+            config,
+            request.scope,
+            request.micro_batch,
+            request.source_tokens,
+            request.target_tokens,
+            by_name,
+            {weight.name: context_rank(weight, by_name[weight.name]) for weight in weights},
+            trains_a=True,
         ),
         n_weights=len(weights),
         n_strands=sum(ranks),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from edge_client.bench.energy import Energy, EnergyRecorder
+from edge_client.bench.link import context_rank
 from edge_client.bench.request import WARM_UP_STEPS, Measured, Request, ranks_of
 from edge_client.bench.sensors import Sensor, find_sensor, why_none
 from edge_client.engine.adam import Adam
@@ -25,7 +26,8 @@ from edge_client.engine.adapter_tensors import AdapterTensors
 from edge_client.engine.arithmetic import measure_peak_gflops
 from edge_client.engine.batches import Batch, collate
 from edge_client.engine.encoder_pass import encode_sources
-from edge_client.engine.model import DTYPES, Model, strands
+from edge_client.engine.lora import Factors
+from edge_client.engine.model import DTYPES, Model, start_training
 from edge_client.engine.t5 import T5Shape
 from edge_client.engine.tokeniser import Pair
 from edge_client.errors import BaseModelError, ConfigError
@@ -44,6 +46,9 @@ FIRST_ID = 3
 
 ENCODE_PASSES = 2
 """Passes of the frozen encoder; the last one counts, those before it warm up."""
+
+LENGTH = 0.1
+"""Of every strand of the adapter: small beside the base's weights."""
 
 Tell = Callable[[str, int, int], None]
 
@@ -114,11 +119,9 @@ class _Trainer:
             request.compute,
             trains_encoder=request.scope == "all",
             checkpointing=request.checkpointing,
+            trains="both",
         )
-        self._strands = strands(self._model.linears)
-        for name in self._strands:
-            self._model.linears[name].train()
-        self._adam = Adam(self._strands, LEARNING_RATE)
+        self._adam = Adam(start_training(self._model.linears), LEARNING_RATE)
 
     def step(self) -> _Step:
         """A training step as edge_client.engine.train makes it, with a clock between its phases."""
@@ -198,13 +201,18 @@ def _base_errors() -> Iterator[None]:
 
 
 def _adapter(request: Request, base: FrozenBase) -> AdapterTensors:
-    """Strands on every weight of the scope. Rows of random normal values of length near one are nearly orthogonal."""
+    """Strands on every weight of the scope beside the frozen rest of a full adapter, as the default rule has them. Rows
+    of random normal values of length near one are nearly orthogonal."""
     weights = t5_weights(base.config, request.scope)
-    basis = {}
+    context, basis, start_b = {}, {}, {}
     for weight, rank in zip(weights, ranks_of(weights, request.rank), strict=True):
-        generator = torch.Generator().manual_seed(derive_seed(0, "bench", "basis", weight.name))
-        basis[weight.name] = torch.randn(rank, weight.columns, generator=generator) * weight.columns**-0.5
-    return AdapterTensors(basis=basis)
+        generator = torch.Generator().manual_seed(derive_seed(0, "bench", "adapter", weight.name))
+        rest = context_rank(weight, rank)
+        b = LENGTH * weight.rows**-0.5 * torch.randn(weight.rows, rank + rest, generator=generator)
+        a = weight.columns**-0.5 * torch.randn(rank + rest, weight.columns, generator=generator)
+        basis[weight.name], start_b[weight.name] = a[:rank], b[:, :rank].contiguous()
+        context[weight.name] = Factors(b[:, rank:].contiguous(), a[rank:])
+    return AdapterTensors(context, basis, start_b)
 
 
 def _batch(request: Request, config: Mapping[str, Any]) -> Batch:

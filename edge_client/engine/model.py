@@ -143,11 +143,6 @@ def _check_sides(
         )
 
 
-def strands(linears: Mapping[str, Linear]) -> dict[str, Tensor]:
-    """The B (m, r) of every weight that has strands."""
-    return {name: linear.b for name, linear in linears.items() if linear.rank}
-
-
 def start_training(linears: Mapping[str, Linear]) -> dict[str, Tensor]:
     """Let gradients reach what the round trains; these factors, B as "b.NAME" and A as "a.NAME"."""
     trained = {name: linear for name, linear in linears.items() if linear.rank}

@@ -39,14 +39,15 @@ def test_the_bytes_are_those_of_the_messages(upload: Dtype, rank: int, config: d
     weights = t5_weights(config, "all")
     ranks = ranks_of(weights, rank)
     down: Dtype = "fp32" if upload == "fp32" else "bf16"
+    frozen: Dtype = "fp32" if upload == "fp32" else "int8"
     adapter, update = [], []
     for weight, own in zip(weights, ranks, strict=True):
         rest = max(0, basis_rank(weight, SERVER_RANK) - own)
         adapter.append(
             AdapterPart(
                 name=weight.name,
-                context_b=zeros(weight.rows, rest, down),
-                context_a=zeros(rest, weight.columns, down),
+                context_b=zeros(weight.rows, rest, frozen),
+                context_a=zeros(rest, weight.columns, frozen),
                 basis=zeros(own, weight.columns, down),
                 start_b=zeros(weight.rows, own, down),
             )

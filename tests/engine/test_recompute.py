@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edge_client.engine.adapter_tensors import read_adapter
 from edge_client.engine.batches import Batch, collate
-from edge_client.engine.model import Model, strands
+from edge_client.engine.model import Model, start_training
 from edge_client.engine.recompute import recomputed
 from edge_client.engine.sketches import Sketches
 from edge_client.engine.tokeniser import Pair
@@ -63,9 +63,7 @@ def test_checkpointing_changes_nothing(
     def run(checkpointing: bool) -> tuple[float, dict[str, Tensor], dict[str, Tensor]]:
         base = load_base(base_folder, "int8")
         model = Model(base, adapter, "fp32", trains_encoder=scope == "all", checkpointing=checkpointing)
-        trained = strands(model.linears)
-        for name in trained:
-            model.linears[name].train()
+        trained = start_training(model.linears)
         sketches = Sketches(job.run, 7, torch.device("cpu"))
         sketches.attach(model.linears)
         loss = model.loss_sum(batch)

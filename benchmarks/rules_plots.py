@@ -20,6 +20,9 @@ COLUMN_INCHES, ROW_INCHES = 3.0, 2.7
 LINE_HEIGHT = 0.035
 """Of the legend, as a part of the figure's height."""
 
+N_COLOURS = 10
+"""That matplotlib goes through before it begins again."""
+
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small files
     "svg.hashsalt": "braid",  # and the same ones for the same numbers
@@ -54,7 +57,12 @@ def plot(found: Cells, path: Path) -> None:
 
 def _draw(by_round: Axes, by_bytes: Axes, rule: str, runs: Sequence[History], index: int) -> None:
     points = [_mean(at) for at in zip(*(history.points for history in runs), strict=False)]
-    style: Any = {"color": f"C{index % 10}", "linewidth": 2.0 if rule == REFERENCE else 1.0, "label": rule}
+    style: Any = {
+        "color": f"C{index % N_COLOURS}",
+        "linestyle": "-" if index < N_COLOURS else "--",
+        "linewidth": 2.0 if rule == REFERENCE else 1.0,
+        "label": rule,
+    }
     by_round.plot([round_ for round_, _, _ in points], [loss for _, _, loss in points], **style)
     by_bytes.plot([mb for _, mb, _ in points[1:]], [loss for _, _, loss in points[1:]], **style)
 

@@ -69,13 +69,6 @@ def leading(times: Multiply, transposed: Multiply, start: F32, rank: int, depths
     return None
 
 
-def finite(array: F64) -> F64:
-    """The array. Raises LinAlgError where it holds NaN or infinity."""
-    if not np.isfinite(array).all():
-        raise np.linalg.LinAlgError("a factor holds NaN, infinity or values whose squares float64 cannot hold")
-    return array
-
-
 def _outside(rest: F32, basis: F32) -> F32:
     """Orthonormal columns outside of the basis (n, s) that span `rest` (n, p), which is so but for rounding."""
     columns = _orthonormal(_without(rest, basis))

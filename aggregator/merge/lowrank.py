@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.merge.addends import Addends, Product, multiplied, stacked
-from aggregator.merge.lanczos import finite, leading
+from aggregator.merge.lanczos import leading
 from aggregator.merge.state import F32, F64
 
 _NOISE = 2.0**-24
@@ -87,9 +87,16 @@ def _from_factors(b: F64, a: F64, rank: int) -> tuple[F32, F32]:
 def _decomposed(c: F64, rank: int) -> tuple[F64, F64]:
     """At most `rank` leading right singular vectors of c (m, n), as columns v (n, s), and c·v (m, s), from all of
     them."""
-    gram = finite(c.T @ c)
+    gram = _finite(c.T @ c)
     v = np.linalg.eigh(gram).eigenvectors[:, ::-1][:, :rank]
     return v, c @ v
+
+
+def _finite(array: F64) -> F64:
+    """The array. Raises LinAlgError where it holds NaN or infinity."""
+    if not np.isfinite(array).all():
+        raise np.linalg.LinAlgError("a factor holds NaN, infinity or values whose squares float64 cannot hold")
+    return array
 
 
 def _by_lanczos(factors: tuple[F32, ...], rank: int) -> tuple[F32, F32] | None:
@@ -112,6 +119,7 @@ def _by_lanczos(factors: tuple[F32, ...], rank: int) -> tuple[F32, F32] | None:
 
 @cache
 def _drawn(rows: int, columns: int) -> F32:
+    """Kept: there are few shapes, and drawing takes as long as a product with the matrix."""
     return np.random.default_rng(_SEED).standard_normal((rows, columns), np.float32)
 
 

@@ -31,7 +31,7 @@ from aggregator.uploads import Uploads
 from wire.adam import farthest
 from wire.atomic_file import write_atomically
 from wire.manifest import manifest_digest
-from wire.messages import Weight
+from wire.messages import Weight, download_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def terms_of(config: RunConfig, store: Store) -> Terms:
         server_rank=config.server_rank,
         importance=config.train.importance,
         rule=defended(RULES[config.rule], config.defence, config.attackers),
-        download="fp32" if config.train.upload == "fp32" else "bf16",
+        download=download_dtype(config.train.upload),
         rank=0 if RULES[config.rule].FACTS.prunes else config.train.rank,
         upload=config.train.upload,
         farthest=farthest(config.train.learning_rate, config.train.local_steps),

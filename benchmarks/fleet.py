@@ -37,7 +37,7 @@ from edge_client.examples import Example
 from edge_client.jobs import Job
 from edge_client.worker import run_job
 from wire.codec import decode
-from wire.messages import Dtype, Profile, Task, Update
+from wire.messages import Profile, Task, Update, download_dtype
 from wire.seeds import derive_seed
 
 _ALL = "all boards"
@@ -61,7 +61,7 @@ class Fleet:
         self.merge_settings = MergeSettings(
             setting.server_rank, setting.max_rank, setting.eta or optimiser.eta, optimiser
         )
-        self.download: Dtype = "fp32" if setting.upload == "fp32" else "bf16"  # as the server chooses it
+        self.download = download_dtype(setting.upload)
         self._downloads = Downloads(self.rule, self.download)
         self._held_out = [list(text.held_out) for text in texts]
         files = folder / digest(setting.seed, *texts)

@@ -24,7 +24,7 @@ from edge_client.jobs import Compute, Format
 from edge_client.ways import Way
 from wire.checks import basis_rank
 from wire.manifest import t5_weights
-from wire.messages import Dtype, RunInfo, Scope, Weight, sketch_dtype, tensor_bytes
+from wire.messages import Dtype, RunInfo, Scope, Weight, download_dtype, frozen_dtype, sketch_dtype, tensor_bytes
 
 EFFICIENCY: Mapping[Compute, float] = {"bf16": 0.5, "fp32": 0.75}
 """Part of the speed of plain products that a training step's products reach, the passes below aside."""
@@ -101,14 +101,10 @@ def show_duration(seconds: float) -> str:
 # --- bytes ---------------------------------------------------------------------------------------------------------
 
 
-def wire_dtype(run: RunInfo) -> Dtype:
-    """Of what boards download to train: bf16, and fp32 where uploads are that (docs/protocol.md)."""
-    return "fp32" if run.settings.upload == "fp32" else "bf16"
-
-
 def context_dtype(run: RunInfo) -> Dtype:
-    """Of the frozen rest: as above, and int8 where boards train the global adapter itself."""
-    return "int8" if begins_at_adapter(run) and run.settings.upload != "fp32" else wire_dtype(run)
+    """Of contexts: frozen ones beside the global adapter's own strands travel in less than others."""
+    download = download_dtype(run.settings.upload)
+    return frozen_dtype(download) if begins_at_adapter(run) else download
 
 
 def strand_traffic(run: RunInfo) -> list[float]:
@@ -119,7 +115,7 @@ def strand_traffic(run: RunInfo) -> list[float]:
     it is counted (`fixed_traffic`), and of strands what they can take beyond it, spread over all of them.
     """
     settings = run.settings
-    down, up = _per_value(wire_dtype(run)), _per_value(settings.upload)
+    down, up = _per_value(download_dtype(settings.upload)), _per_value(settings.upload)
     instead = _per_value(context_dtype(run))
     costs = []
     for weight in run.weights:

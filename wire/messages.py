@@ -125,6 +125,16 @@ def sketch_dtype(upload: Dtype) -> Dtype:
     return "int4" if upload == "int4" else "int8"
 
 
+def download_dtype(upload: Dtype) -> Dtype:
+    """The number format of what boards of such a run are sent to train, or to train beside as differences."""
+    return "fp32" if upload == "fp32" else "bf16"
+
+
+def frozen_dtype(download: Dtype) -> Dtype:
+    """That of what lies frozen beside strands of the global adapter itself (aggregator/merge/cuts.py)."""
+    return "fp32" if download == "fp32" else "int8"
+
+
 class Base(Message, frozen=True, kw_only=True):
     """The frozen base model: the name people type, and what must be equal on both sides."""
 

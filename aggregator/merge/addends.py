@@ -84,10 +84,9 @@ def stacked(products: Sequence[Product], dtype: type[T]) -> tuple[NDArray[T], ND
 
 def multiplied(addends: Addends, dtype: type[T]) -> NDArray[T]:
     """At least one addend as a matrix (m, n)."""
-    total = np.zeros(addends[0].shape, dtype)
-    if products := [one for one in addends if isinstance(one, Product)]:
-        np.matmul(*stacked(products, dtype), out=total)
+    products = [one for one in addends if isinstance(one, Product)]
+    total = np.matmul(*stacked(products, dtype)) if products else np.zeros(addends[0].shape, dtype)
     for one in addends:
         if isinstance(one, Dense):
-            total += np.multiply(one.w, one.weight, dtype=dtype)
+            total += one.w if one.weight == 1 else np.multiply(one.w, one.weight, dtype=dtype)
     return total

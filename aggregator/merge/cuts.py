@@ -14,7 +14,7 @@ import numpy as np
 from aggregator.merge.starts import start
 from aggregator.merge.state import F32, AdapterState, Factors, WeightState
 from wire.errors import WireError
-from wire.messages import AdapterPart, Dtype, Tensor
+from wire.messages import AdapterPart, Dtype, Tensor, frozen_dtype
 from wire.seeds import derive_seed
 from wire.tensors import pack
 
@@ -84,11 +84,12 @@ def _strands(weight: WeightState, first: int, dtype: Dtype) -> tuple[Tensor, Ten
     """The global adapter's strands from `first` on, to be held frozen beside others in `dtype`. In eight bits A carries
     their lengths: its rows have scales of their own, where B's columns share theirs."""
     b, a = weight.context_b[:, first:], weight.context_a[first:]
-    if dtype == "fp32":
+    frozen = frozen_dtype(dtype)
+    if frozen == dtype:
         return pack(b, dtype), pack(a, dtype)
     lengths = np.linalg.norm(b.astype(np.float64), axis=0)
     lengths[lengths == 0] = 1
-    return pack(b / lengths, "int8"), pack(a * lengths[:, None], "int8")
+    return pack(b / lengths, frozen), pack(a * lengths[:, None], frozen)
 
 
 def _parts(

@@ -55,11 +55,11 @@ def fold_changes(total: ProductTotal | None, added: Contribution) -> ProductTota
         if start is None:
             products[name] = left
         elif is_changed(left, start):
-            before = changes.get(name) or no_change(name, start)
-            if added.staleness or not begins_alike(before, start):
+            before = changes.get(name)
+            if added.staleness or not (before is None or begins_alike(before, start)):
                 products[name] = change(left, start)
             else:
-                changes[name] = add_change(before, start, left, added.weight)
+                changes[name] = add_change(before or no_change(name, start), start, left, added.weight)
     return replace(_folded(total, added, products), changes=MappingProxyType(changes))
 
 

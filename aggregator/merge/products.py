@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aggregator.merge.addends import Addends, Dense, Product, stacked
+from aggregator.merge.addends import Addends, Dense, Product, multiplied
 from aggregator.merge.state import F32, Factors
 
 _SHORTER = 4
@@ -53,15 +53,11 @@ def add(total: ProductSum, product: Factors, weight: float, start: F32 | None = 
     m, n = shape = one.shape
     if total.shape != shape:
         raise ValueError(f"a product of shape {shape} does not fit a sum of shape {total.shape}")
-    addends = (*total.addends, one)
+    after = replace(total, addends=(*total.addends, one))
     limit = m * n * (1 + total.later / _SHORTER) if total.dense is None else m * n / _SHORTER
-    if sum(len(one.a) for one in addends) * (m + n) < limit:
-        return replace(total, addends=addends)
-    b, a = stacked(addends, np.float32)
-    multiplied = b @ a
-    if total.dense is not None:
-        multiplied += total.dense
-    return replace(total, addends=(), dense=multiplied)
+    if sum(len(one.a) for one in after.addends) * (m + n) < limit:
+        return after
+    return replace(after, addends=(), dense=multiplied(terms(after), np.float32))
 
 
 def owned(array: F32) -> F32:

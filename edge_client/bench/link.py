@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wire.checks import basis_rank
-from wire.messages import Dtype, Weight, tensor_bytes
+from wire.messages import Dtype, Weight, download_dtype, frozen_dtype, tensor_bytes
 
 REQUESTS_PER_ROUND = 3
 """One asks for work, one downloads the adapter, one uploads the update (docs/protocol.md); each waits a round trip."""
@@ -54,8 +54,8 @@ def round_traffic(
 
     What is trained comes in bf16 and the frozen rest in int8, or all in fp32 if `upload` is that.
     """
-    dtype: Dtype = "fp32" if upload == "fp32" else "bf16"
-    frozen: Dtype = "fp32" if upload == "fp32" else "int8"
+    dtype = download_dtype(upload)
+    frozen = frozen_dtype(dtype)
     down_bytes = up_bytes = 0
     for weight, rank in zip(weights, ranks, strict=True):
         rest = context_rank(weight, rank, server_rank)

@@ -21,7 +21,6 @@ from edge_client.engine.head_loss import head_loss
 from edge_client.engine.lora import Linear
 from edge_client.engine.model import DTYPES
 from edge_client.engine.session import Meter, Session
-from edge_client.engine.sketches import Sketches
 from edge_client.engine.t5 import T5
 from edge_client.engine.tokeniser import Pair
 from edge_client.engine.train import _Round
@@ -55,23 +54,23 @@ def train_together(jobs: Sequence[Job], session: Session) -> None:
 def _step(rounds: Sequence[_Round], t5: T5, head: FrozenWeight, step: int) -> None:
     pairs = [[one._pair(index) for index in one._order.examples(step)] for one in rounds]
     batch = collate([pair for mine in pairs for pair in mine], t5.shape.pad_id, t5.shape.start_id)
-    sketches = [_attached(one, step) for one in rounds]
+    turns = [_attached(one, step) for one in rounds]
     hidden = t5.decode(batch.decoder_input, _encoded(rounds, pairs, batch.source.shape[1]), batch.padding)
     loss = head_loss(hidden, batch.labels, head)
     loss.backward()  # type: ignore[no-untyped-call]
-    for one, mine, sketch in zip(rounds, pairs, sketches, strict=True):
+    for one, mine, turn in zip(rounds, pairs, turns, strict=True):
         n_labels = sum(len(pair.target) for pair in mine)
-        if sketch is not None:
-            sketch.count(n_labels)
+        if one._sketches is not None and turn is not None:
+            one._sketches.count(n_labels, turn)
         _end_step(one, n_labels, step)
 
 
-def _attached(one: _Round, step: int) -> Sketches | None:
-    """The board's sketches, ready for the step's backward pass; None where it does not feed them."""
-    if one._sketches is None or (step + 1) * one._settings.batch <= one._first_sketched:
-        return None
-    one._sketches.attach(one._model.linears)
-    return one._sketches
+def _attached(one: _Round, step: int) -> int | None:
+    """Whose turn it is in the step's backward pass, for which the board's sketches are made ready, if it feeds them."""
+    turn = one._window.turn(step * one._settings.batch)
+    if one._sketches is not None and turn is not None:
+        one._sketches.attach(one._model.linears, turn)
+    return turn
 
 
 def _encoded(rounds: Sequence[_Round], pairs: Sequence[Sequence[Pair]], width: int) -> Tensor:

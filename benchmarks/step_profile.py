@@ -32,7 +32,7 @@ from edge_client.engine.adapter_tensors import AdapterTensors  # noqa: E402
 from edge_client.engine.batches import Batch, collate  # noqa: E402
 from edge_client.engine.head_loss import VOCABULARY_ROWS  # noqa: E402
 from edge_client.engine.model import DTYPES, Model, start_training  # noqa: E402
-from edge_client.engine.sketches import input_sketches  # noqa: E402
+from edge_client.engine.sketches import TURNS, Sketches  # noqa: E402
 from edge_client.engine.tokeniser import Pair  # noqa: E402
 from quantize.base import FORMATS, load_base  # noqa: E402
 from quantize.random_base import SHAPES, write_random_base  # noqa: E402
@@ -41,7 +41,7 @@ from wire.manifest import t5_weights  # noqa: E402
 BATCH, SOURCE, TARGET, RANK, SKETCH_RANK = 4, 512, 64, 8, 16
 WARM_UP, STEPS = 3, 4
 
-PAIRS = 20
+PAIRS = 60
 """Steps with and without sketches: single ones differ by a third where others use the machine too."""
 
 KINDS = {
@@ -68,25 +68,33 @@ class Step:
         }
         self._model = Model(base, AdapterTensors(basis=basis), options.compute, trains_encoder=not decoder_only)
         trained = start_training(self._model.linears)
-        self._sketches = input_sketches(weights, SKETCH_RANK, 0, torch.device("cpu"))
-        self.sketch(options.sketch)
+        self._sketches = Sketches(weights, SKETCH_RANK, 0, torch.device("cpu"), TURNS)
+        self._next_turn = 0
+        self._sketched = options.sketch
         self._adam = Adam(trained, 1e-4)
         self._batch = _batch(generator)
         shape = (BATCH, SOURCE, base.config["d_model"])
         self._encoded = torch.randn(shape, generator=generator).to(DTYPES[options.compute]) if decoder_only else None
 
     def sketch(self, wanted: bool) -> None:
-        """Take sketches in the following steps, or none."""
-        for inputs in self._sketches:
-            for name, observer in inputs.observers.items():
-                self._model.linears[name].sketch = observer if wanted else None
+        """Take sketches in the following steps, turn by turn as a round does, or none."""
+        self._sketched = wanted
 
     def run(self) -> dict[str, float]:
         """Seconds of processor time of the backward pass, and of the step."""
+        turn = self._next_turn
+        if self._sketched:
+            self._sketches.attach(self._model.linears, turn)
+            self._next_turn = (turn + 1) % TURNS
+        else:
+            for linear in self._model.linears.values():
+                linear.sketch = None
         start_s = time.process_time()
         loss = self._model.loss_sum(self._batch, self._encoded)
         backward_s = time.process_time()
         loss.backward()  # type: ignore[no-untyped-call]
+        if self._sketched:
+            self._sketches.count(self._batch.n_target_tokens, turn)
         end_s = time.process_time()
         self._adam.step(self._batch.n_target_tokens)
         return {"backward": end_s - backward_s, "step": time.process_time() - start_s}

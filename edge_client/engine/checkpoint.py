@@ -28,6 +28,12 @@ MAX_BYTES_PER_S = 500_000
 """Writing on average, so that large checkpoints do not wear out an SD card: 20 MB are written every 40 s."""
 
 
+FORMAT = 2
+"""Of a place's numbers and matrices. A place of another one is not taken up: its round begins again.
+
+2: sketched tokens by turn."""
+
+
 @dataclass(frozen=True, slots=True)
 class SavedPlace:
     """A checkpoint on disk: its numbers, and the shapes of its fp32 matrices by name."""
@@ -56,7 +62,7 @@ def checkpoint_key(job: Job, examples: Sequence[Example]) -> str:
     """
     run = msgspec.structs.replace(job.run, state="training", round=0, version=0, values=())  # these change meanwhile
     task = msgspec.structs.replace(job.task, time_left_s=None, retry_after_s=0.0)
-    digest = hashlib.sha256(msgspec.msgpack.encode((run, task, job.device)))
+    digest = hashlib.sha256(msgspec.msgpack.encode((FORMAT, run, task, job.device)))
     for example in examples:
         digest.update(f"{len(example.source)} {len(example.target)} {example.source}{example.target}".encode())
     return digest.hexdigest()

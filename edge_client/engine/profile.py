@@ -57,14 +57,14 @@ class _Window:
             checkpointing=job.plan.checkpointing,
         )
         reached = run_as_reached(job)
-        self._sketches = Sketches(reached, job.task.seed, self._model.device)
+        self._sketches = Sketches(reached.weights, reached.max_rank, job.task.seed, self._model.device)
         self._sketches.attach(self._model.linears)
         self._scores = observe_scores(job, reached.weights, self._model, base)
 
     def run(self) -> dict[str, float]:
         meter = Meter(self._session, "profile", self._settings.sketch_batches)
         total = sum(self._backward(step, meter) for step in range(self._settings.sketch_batches))
-        loss = total / self._sketches.n_tokens
+        loss = total / sum(self._sketches.n_tokens)
         if not abs(loss) < float("inf"):
             raise ConfigError(f"the base's loss is {loss}", "fetch the base model again, or plan fp32 compute")
         scores = self._scores.scores() if self._scores is not None else {}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edge_client.engine.lora import Linear, Observer
 from wire.checks import basis_rank
-from wire.messages import RunInfo, Weight
+from wire.messages import TrainSettings, Weight
 from wire.projection import projection
 
 READ_TOGETHER = {
@@ -18,6 +18,38 @@ READ_TOGETHER = {
     "DenseReluDense": ("wi_0", "wi_1"),
 }
 """Matrices of one layer that read the same input."""
+
+TURNS = 4
+"""A round sketches the weights of every fourth block in each of four times as many backward passes. Each weight sees as
+many as it would alone, spread over more of the text, and no pass is longer by more than a quarter of a whole sketch."""
+
+
+@dataclass(frozen=True, slots=True)
+class SketchWindow:
+    """What of a round's training feeds its sketch: micro-batches of the run, from the `first` on, which show what is
+    left to learn. Each is for one of `n_turns` in turn.
+
+    It is the same on every board, whatever its own micro-batch, and stays so where that changes in a round.
+    """
+
+    first: int
+    n_turns: int
+    batch: int
+    micro_batch: int
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> SketchWindow:
+        """A round too short for turns has one alone."""
+        n_passes = settings.local_steps * -(-settings.batch // settings.micro_batch)
+        n_turns = TURNS if TURNS * settings.sketch_batches <= n_passes else 1
+        first = max(0, n_passes - n_turns * settings.sketch_batches)
+        return cls(first, n_turns, settings.batch, settings.micro_batch)
+
+    def turn(self, place: int) -> int | None:
+        """Whose turn it is in a backward pass of the round's examples from `place` on; None before the window."""
+        step, place_in_step = divmod(place, self.batch)
+        n_before = step * -(-self.batch // self.micro_batch) + place_in_step // self.micro_batch
+        return n_before % self.n_turns if n_before >= self.first else None
 
 
 class InputSketch:
@@ -92,38 +124,58 @@ class _OfWeight:
         self.sketch.add(self.weight, grad, x)
 
 
+class _Nobody:
+    """Sees a weight when it is another's turn. Its input is kept all the same: plans count on what a profile keeps."""
+
+    def add(self, grad: Tensor, x: Tensor) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
+
+
 class Sketches:
-    """Sketches Y = Ω·G of every weight of the manifest; G is of the mean loss per target token of all that is
-    counted.
+    """Sketches Y = Ω·G of `weights`, of at most `max_rank` rows; G is of the mean loss per target token of all that is
+    counted for the weight.
 
     Backward passes run on summed losses, so that every token weighs the same whatever batch it came in; `mean` divides.
+    With several turns a pass counts for the blocks whose turn it is.
+
+    `n_tokens`: of each turn, the target tokens so far.
     """
 
-    def __init__(self, run: RunInfo, seed: int, device: torch.device) -> None:
-        self.n_tokens = 0
-        self._names = [weight.name for weight in run.weights]
-        self._inputs = input_sketches(run.weights, run.max_rank, seed, device)
+    def __init__(
+        self, weights: Sequence[Weight], max_rank: int, seed: int, device: torch.device, n_turns: int = 1
+    ) -> None:
+        self.n_tokens = [0] * n_turns
+        self._names = [weight.name for weight in weights]
+        turns: list[list[Weight]] = [[] for _ in range(n_turns)]
+        for weight in weights:
+            turns[_block(weight.name) % n_turns].append(weight)
+        self._turns = [input_sketches(several, max_rank, seed, device) for several in turns]
 
     @property
     def sums(self) -> dict[str, Tensor]:
         """The running sums (R, n) fp32 themselves, by weight, with all that was added."""
-        found = {name: rows for inputs in self._inputs for name, rows in inputs.sums.items()}
+        found = {name: rows for turn in self._turns for inputs in turn for name, rows in inputs.sums.items()}
         return {name: found[name] for name in self._names}
 
-    def attach(self, linears: Mapping[str, Linear]) -> None:
-        """Count every backward pass from now on."""
-        for inputs in self._inputs:
-            for name, observer in inputs.observers.items():
-                linears[name].start_sketch(observer)
+    def attach(self, linears: Mapping[str, Linear], turn: int = 0) -> None:
+        """Count every backward pass from now on for the weights of a turn, and for no other."""
+        for place, several in enumerate(self._turns):
+            for inputs in several:
+                for name, observer in inputs.observers.items():
+                    linears[name].start_sketch(observer if place == turn else _NOBODY)
 
-    def count(self, n_target_tokens: int) -> None:
-        """Say that a backward pass is over, and how many target tokens it had."""
-        for inputs in self._inputs:
+    def count(self, n_target_tokens: int, turn: int = 0) -> None:
+        """Say that a backward pass of that turn is over, and how many target tokens it had."""
+        for inputs in self._turns[turn]:
             inputs.flush()
-        self.n_tokens += n_target_tokens
+        self.n_tokens[turn] += n_target_tokens
 
     def mean(self) -> dict[str, Tensor]:
-        return {name: rows / self.n_tokens for name, rows in self.sums.items()}
+        n_turns = len(self._turns)
+        return {name: rows / self.n_tokens[_block(name) % n_turns] for name, rows in self.sums.items()}
 
 
 def input_sketches(weights: Iterable[Weight], max_rank: int, seed: int, device: torch.device) -> list[InputSketch]:
@@ -147,3 +199,8 @@ def _input_of(name: str) -> str:
 def _is_same(x: Tensor, y: Tensor) -> bool:
     """Whether both are the same memory: autograd may hand out one tensor as several objects."""
     return x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
+
+
+def _block(name: str) -> int:
+    """The number of a weight's block in its stack."""
+    return int(name.split(".")[2])

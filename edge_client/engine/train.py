@@ -22,7 +22,7 @@ from edge_client.engine.prefix_cache import Source
 from edge_client.engine.pruning import Pruning
 from edge_client.engine.results import update_message, write_result
 from edge_client.engine.session import Meter, Session, Stopped, peaks, run_as_reached, trains_encoder
-from edge_client.engine.sketches import Sketches
+from edge_client.engine.sketches import Sketches, SketchWindow
 from edge_client.engine.tokeniser import Pair
 from edge_client.errors import ConfigError, DataError, NoPlanError
 from edge_client.examples import Example
@@ -76,9 +76,10 @@ class _Round:
         prunes = self._settings.pruning and job.task.trains == "both"
         self._pruning = Pruning(self._model.linears) if prunes else None
         self._adam = Adam(self._trained, self._settings.learning_rate)
-        self._sketches = Sketches(run_as_reached(job), job.task.seed, self._model.device) if job.task.sketch else None
+        self._window = SketchWindow.of(self._settings)
+        self._sketches = self._new_sketches() if job.task.sketch else None
         self._key = checkpoint_key(job, self._data.train)
-        self._numbers: dict[str, float] = {"step": 0.0, "sketch_tokens": 0.0}
+        self._numbers: dict[str, float] = {"step": 0.0}
         self._due_s = 0.0
         self._ahead: list[Batch] = []
 
@@ -97,6 +98,10 @@ class _Round:
             if stops:
                 raise Stopped
         return self._finish(meter)
+
+    def _new_sketches(self) -> Sketches:
+        run = run_as_reached(self._job)
+        return Sketches(run.weights, run.max_rank, self._job.task.seed, self._model.device, self._window.n_turns)
 
     def _round_order(self) -> Order:
         lengths = [len(example.source) for example in self._data.train]
@@ -131,23 +136,16 @@ class _Round:
         return loss, n_labels + sum(batch.n_source_tokens for batch in batches)
 
     def _backward(self, batch: Batch, first: int) -> float:
-        """Add the gradients of a micro-batch's summed loss, and to the sketch if it is among the round's last ones.
+        """Add the gradients of a micro-batch's summed loss, and to the sketches whose turn it is.
         `first`: how many examples the round has seen before."""
-        sketches = self._sketches if first + batch.source.shape[0] > self._first_sketched else None
-        if sketches is not None:
-            sketches.attach(self._model.linears)
+        turn = self._window.turn(first)
+        if self._sketches is not None and turn is not None:
+            self._sketches.attach(self._model.linears, turn)
         loss = self._model.loss_sum(batch, self._prefix.encoded(batch))
         loss.backward()  # type: ignore[no-untyped-call]
-        if sketches is not None:
-            sketches.count(batch.n_target_tokens)
+        if self._sketches is not None and turn is not None:
+            self._sketches.count(batch.n_target_tokens, turn)
         return float(loss.detach())
-
-    @property
-    def _first_sketched(self) -> int:
-        """Place of the first example that feeds the sketch: the last ones show what is left to learn. They are as many
-        on every board, whatever its micro-batch, and stay so where that changes in the middle of a round."""
-        settings = self._settings
-        return settings.local_steps * settings.batch - settings.sketch_batches * settings.micro_batch
 
     def _batches(self, step: int) -> list[Batch]:
         pairs = [self._pair(i) for i in self._order.examples(step)]
@@ -204,7 +202,7 @@ class _Round:
 
     def _tensors(self) -> dict[str, Tensor]:
         groups = {"mean": self._adam.means, "square": self._adam.squares}
-        if self._sketches is not None and self._sketches.n_tokens:
+        if self._sketches is not None and any(self._sketches.n_tokens):
             groups["sketch"] = self._sketches.sums
         named = {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
         return self._trained | named
@@ -213,7 +211,7 @@ class _Round:
         if not self._job.checkpoint_path or not (now or self._session.clock() >= self._due_s):
             return
         if self._sketches is not None:
-            self._numbers["sketch_tokens"] = self._sketches.n_tokens
+            self._numbers |= {_sketched(turn): float(n) for turn, n in enumerate(self._sketches.n_tokens)}
         size_bytes = save_place(Path(self._job.checkpoint_path), self._key, self._tensors(), self._numbers)
         self._due_s = self._session.clock() + interval_s(size_bytes)
 
@@ -223,11 +221,17 @@ class _Round:
         if place is None:
             return False
         if self._sketches is not None:
-            self._sketches.n_tokens = int(place.numbers["sketch_tokens"])  # decides whether sums are looked for
+            turns = range(self._window.n_turns)
+            self._sketches.n_tokens = [int(place.numbers[_sketched(turn)]) for turn in turns]  # are sums looked for?
         if not restore(place, self._tensors()):
             if self._sketches is not None:
-                self._sketches.n_tokens = 0
+                self._sketches.n_tokens = [0] * self._window.n_turns
             return False
         self._numbers = dict(place.numbers)
         self._adam.n_steps = int(self._numbers["step"])
         return True
+
+
+def _sketched(turn: int) -> str:
+    """The name of a place's number: target tokens that were sketched in the passes of a turn."""
+    return f"sketch_tokens.{turn}"

@@ -50,7 +50,7 @@ def test_a_step_stays_on_the_device_of_its_base(
     is_all = scope == "all"
     model = Model(base, adapter, compute, trains_encoder=is_all, checkpointing=is_all, trains=trains)
     trained = start_training(model.linears)
-    sketches = Sketches(job.run, 7, meta)
+    sketches = Sketches(job.run.weights, job.run.max_rank, 7, meta)
     sketches.attach(model.linears)
     adam = Adam(trained, 1e-3)
 

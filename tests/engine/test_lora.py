@@ -84,7 +84,7 @@ def test_sketch_is_omega_times_gradient(
     adapter = read_adapter(Path(job.adapter_path), job.run, 1, job.plan.ranks)
     model = Model(load_base(base_folder, "fp32"), adapter, "fp32", trains_encoder=scope == "all")
     random_b(model)
-    sketches = Sketches(job.run, seed=7, device=torch.device("cpu"))
+    sketches = Sketches(job.run.weights, job.run.max_rank, seed=7, device=torch.device("cpu"))
     sketches.attach(model.linears)
 
     for batch in batches:

@@ -64,7 +64,7 @@ def test_checkpointing_changes_nothing(
         base = load_base(base_folder, "int8")
         model = Model(base, adapter, "fp32", trains_encoder=scope == "all", checkpointing=checkpointing)
         trained = start_training(model.linears)
-        sketches = Sketches(job.run, 7, torch.device("cpu"))
+        sketches = Sketches(job.run.weights, job.run.max_rank, 7, torch.device("cpu"))
         sketches.attach(model.linears)
         loss = model.loss_sum(batch)
         loss.backward()  # type: ignore[no-untyped-call]

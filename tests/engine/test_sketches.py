@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +13,11 @@ from torch import Tensor
 from edge_client.engine.adapter_tensors import read_adapter
 from edge_client.engine.batches import Batch, collate
 from edge_client.engine.model import Model
-from edge_client.engine.sketches import InputSketch, Sketches, input_sketches
+from edge_client.engine.sketches import TURNS, InputSketch, Sketches, SketchWindow, input_sketches
 from edge_client.engine.tokeniser import Pair
 from edge_client.jobs import Job
 from quantize.base import load_base
-from wire.messages import Weight
+from wire.messages import TrainSettings, Weight
 from wire.projection import projection
 
 CPU = torch.device("cpu")
@@ -123,7 +125,7 @@ def test_shared_inputs_change_no_sketch(
     base = load_base(base_folder, "fp32")
     model = Model(base, adapter, "fp32", trains_encoder=scope == "all", checkpointing=checkpointing)
     batch = _batch()
-    together = Sketches(job.run, SEED, CPU)
+    together = Sketches(job.run.weights, job.run.max_rank, SEED, CPU)
     together.attach(model.linears)
     for _ in range(2):
         model.loss_sum(batch).backward()  # type: ignore[no-untyped-call]
@@ -141,6 +143,59 @@ def test_shared_inputs_change_no_sketch(
         assert (rows - wanted).norm() < 1e-5 * wanted.norm(), name
 
 
+def test_each_turn_counts_for_its_own_blocks(make_job: Callable[..., Job], base_folder: Path) -> None:
+    """With turns every weight's sketch is the mean of the passes of its own block's turn, by their tokens, as if there
+    had been no others; a weight's input is kept all the same, for a profile keeps it too."""
+    job = make_job(settings={"scope": "decoder"})
+    adapter = read_adapter(Path(job.adapter_path), job.run, 1, job.plan.ranks)
+    model = Model(load_base(base_folder, "fp32"), adapter, "fp32", trains_encoder=False)
+    batches = [_batch(seed) for seed in (6, 7, 8, 9)]
+
+    def sketched(passes: list[tuple[Batch, int]], n_turns: int) -> dict[str, Tensor]:
+        sketches = Sketches(job.run.weights, job.run.max_rank, SEED, CPU, n_turns)
+        for batch, turn in passes:
+            sketches.attach(model.linears, turn)
+            assert all(linear.sketch is not None for name, linear in model.linears.items() if "decoder" in name)
+            model.loss_sum(batch).backward()  # type: ignore[no-untyped-call]
+            sketches.count(batch.n_target_tokens, turn)
+        return sketches.mean()
+
+    found = sketched(list(zip(batches, (0, 1, 1, 0), strict=True)), 2)
+
+    of_turn = [sketched([(batches[i], 0) for i in places], 1) for places in ((0, 3), (1, 2))]
+    assert {int(name.split(".")[2]) % 2 for name in found} == {0, 1}
+    for name, rows in found.items():
+        wanted = of_turn[int(name.split(".")[2]) % 2][name]
+        assert wanted.any(), name
+        assert (rows - wanted).norm() < 1e-5 * wanted.norm(), name
+
+
+@pytest.mark.parametrize("sketch_batches", [1, 2, 8])
+@pytest.mark.parametrize(("batch", "micro_batch"), [(16, 2), (16, 16), (6, 4), (5, 5), (7, 3), (64, 8)])
+def test_the_window_is_the_end_of_the_round_and_the_same_in_every_plan(
+    batch: int, micro_batch: int, sketch_batches: int
+) -> None:
+    """Every turn has `sketch_batches` of the last micro-batches, one after the other; boards with smaller ones have
+    the same turns. A round too short for that sketches as much as it can of all weights together."""
+    settings = _settings(batch=batch, micro_batch=micro_batch, sketch_batches=sketch_batches, local_steps=10)
+    window = SketchWindow.of(settings)
+    per_step = math.ceil(batch / micro_batch)
+    assert window.n_turns == (TURNS if TURNS * sketch_batches <= 10 * per_step else 1)
+
+    passes = [
+        {window.turn(step * batch + place) for place in range(first, min(first + micro_batch, batch))}
+        for step in range(10)
+        for first in range(0, batch, micro_batch)
+    ]
+
+    assert all(len(turns) == 1 for turns in passes)
+    turns = [turns.pop() for turns in passes]
+    n_sketched = min(len(turns), window.n_turns * sketch_batches)
+    assert turns[:-n_sketched] == [None] * (len(turns) - n_sketched)
+    assert sorted(Counter(turns[-n_sketched:]).values()) == [n_sketched // window.n_turns] * window.n_turns
+    assert None not in turns[-n_sketched:]
+
+
 def test_an_input_is_let_go_when_all_have_come(generator: torch.Generator) -> None:
     """Nothing of a pass is kept once the last weight of a group has come."""
     sketch = InputSketch(WEIGHTS, RANK, SEED, CPU)
@@ -151,8 +206,12 @@ def test_an_input_is_let_go_when_all_have_come(generator: torch.Generator) -> No
     assert not sketch._waiting
 
 
-def _batch() -> Batch:
-    generator = torch.Generator().manual_seed(6)
+def _settings(**changes: int) -> TrainSettings:
+    return TrainSettings(scope="decoder", learning_rate=1e-3, max_source_tokens=16, max_target_tokens=8, **changes)
+
+
+def _batch(seed: int = 6) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
     sizes = ((9, 4), (3, 6), (12, 2))
     ids = [[torch.randint(2, 96, (n,), generator=generator).tolist() for n in size] for size in sizes]
     return collate([Pair((*source, 1), (*target, 1)) for source, target in ids], pad_id=0, start_id=0)

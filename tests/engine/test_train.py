@@ -84,11 +84,12 @@ def test_micro_batches_do_not_change_the_result(make_job: Jobs, micro_batch: int
         assert abs(ours - theirs).mean() < 1e-4 if ours.size else True
 
 
+@pytest.mark.parametrize("sketch_batches", [1, 3])  # block by block in turns, and all at once
 @pytest.mark.parametrize("n_steps", [1, 2, 3])
-def test_resuming_gives_the_same_bits(make_job: Jobs, tmp_path: Path, n_steps: int) -> None:
+def test_resuming_gives_the_same_bits(make_job: Jobs, tmp_path: Path, n_steps: int, sketch_batches: int) -> None:
     """A job that was stopped after any step and started again writes the same bytes as one that never stopped, and
     does not repeat the steps that were done."""
-    job = make_job(checkpoint_path=str(tmp_path / "place"))
+    job = make_job(checkpoint_path=str(tmp_path / "place"), settings={"sketch_batches": sketch_batches})
     train(msgspec.structs.replace(job, checkpoint_path=""), Session())
     whole = Path(job.result_path).read_bytes()
     Path(job.result_path).unlink()
@@ -106,12 +107,15 @@ def test_resuming_gives_the_same_bits(make_job: Jobs, tmp_path: Path, n_steps: i
     assert not any(p.phase == "evaluate" for p in seen)
 
 
+@pytest.mark.parametrize("sketch_batches", [1, 3])  # block by block in turns, and all at once
 @pytest.mark.parametrize("n_steps", [1, 2, 3])
 @pytest.mark.parametrize("leaner", [{"micro_batch": 2}, {"micro_batch": 1, "checkpointing": True}])
-def test_a_round_goes_on_in_a_leaner_way(make_job: Jobs, tmp_path: Path, n_steps: int, leaner: dict[str, Any]) -> None:
+def test_a_round_goes_on_in_a_leaner_way(
+    make_job: Jobs, tmp_path: Path, n_steps: int, leaner: dict[str, Any], sketch_batches: int
+) -> None:
     """A plan that takes less memory, after any step, changes neither B nor the sketches by more than rounding, before
     and inside the window that is sketched."""
-    job = make_job(checkpoint_path=str(tmp_path / "place"))
+    job = make_job(checkpoint_path=str(tmp_path / "place"), settings={"sketch_batches": sketch_batches})
     train(msgspec.structs.replace(job, checkpoint_path=""), Session())
     whole = read_update(job)
     session, _ = stop_after(n_steps)

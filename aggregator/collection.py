@@ -10,6 +10,7 @@ from aggregator.config import RunConfig
 from aggregator.merge.rules import Rule, Total
 from aggregator.merge.sums import Contribution
 from aggregator.records import Answer
+from aggregator.schedule import View
 from aggregator.screen import Sizes, sizes
 from aggregator.terms import Terms
 from wire.rounds import RoundEvent, RoundState, advance
@@ -59,6 +60,20 @@ class Collection:
     @property
     def answered(self) -> frozenset[str]:
         return frozenset(self.answers)
+
+    def view(self, live: frozenset[str]) -> View:
+        """What the schedule must know, while those boards are live."""
+        return View(
+            phase="profiling" if self.round == PROFILING else "round",
+            round=self.round,
+            live=live,
+            answered=self.answered,
+            accepted=self.accepted,
+            since_s=self.since_s,
+            quorum_s=self.quorum_s,
+            until_s=self.until_s,
+            refused=frozenset(device for device, answer in self.answers.items() if not answer.accepted),
+        )
 
     def refused(self, answer: Answer) -> Collection:
         return replace(self, answers={**self.answers, answer.device: answer})

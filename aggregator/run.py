@@ -29,7 +29,18 @@ from aggregator.merge.state import AdapterState, strand_values
 from aggregator.polls import Polls
 from aggregator.records import Answer, Counts, Device, Round, StoredReport
 from aggregator.restore import rebuild, rebuild_boards
-from aggregator.schedule import Action, BeginTraining, CloseRound, Extend, OpenRound, Phase, Rules, View, decide
+from aggregator.schedule import (
+    AbandonRound,
+    Action,
+    BeginTraining,
+    CloseRound,
+    Extend,
+    OpenRound,
+    Phase,
+    Rules,
+    View,
+    decide,
+)
 from aggregator.screen import Sizes
 from aggregator.terms import Terms
 from aggregator.units import printable
@@ -296,8 +307,7 @@ class Run:
         if work is None:
             phase: Phase = "finished" if self.run_state is RunState.FINISHED else "between"
             return View(phase, self.closed, live, frozenset(), 0, None)
-        phase = "profiling" if work.round == PROFILING else "round"
-        return View(phase, work.round, live, work.answered, work.accepted, work.since_s, work.quorum_s, work.until_s)
+        return work.view(live)
 
     async def _obey(self, action: Action) -> None:
         if isinstance(action, OpenRound):
@@ -308,6 +318,8 @@ class Run:
             await self._begin_training(action)
         elif isinstance(action, CloseRound):
             await self._close_round(action)
+        elif isinstance(action, AbandonRound):
+            await self._abandon_round(action)
         else:
             self.run_state = advance(self.run_state, RunEvent.ROUNDS_DONE)
             self.note(f"all {self.closed} rounds are done; boards evaluate version {self.state.version}")
@@ -346,8 +358,7 @@ class Run:
             state, data = await asyncio.to_thread(self._ledger.merged, self.state, work.total)
         except MergeFailedError as error:
             advance(over, RoundEvent.MERGE_FAILED)
-            await asyncio.to_thread(self._disk.store.abandon_round, work.round, str(error))
-            self.note(f"round {work.round} abandoned, {error}", level=logging.ERROR)
+            await self._note_abandoned(work.round, str(error))
         else:
             advance(over, RoundEvent.VERSION_PUBLISHED)
             traffic = self.boards.traffic()
@@ -357,7 +368,22 @@ class Run:
                 f"round {work.round} merged {work.accepted} updates into version {state.version} ({action.reason})"
             )
             await self._note_doubts(work.round, work.total, work.answers.values())
-        self.closed, self.collecting, self._sizes = work.round, None, work.cohort
+        await self._end_round(work)
+
+    async def _abandon_round(self, action: AbandonRound) -> None:
+        """The version stays, and every board is asked again, on the same version, in the next round."""
+        work = self.collecting
+        assert work is not None
+        advance(work.state, RoundEvent.DEADLINE_WITH_REFUSED)
+        await self._note_abandoned(work.round, action.reason)
+        await self._end_round(work)
+
+    async def _note_abandoned(self, round_id: int, reason: str) -> None:
+        await asyncio.to_thread(self._disk.store.abandon_round, round_id, reason)
+        self.note(f"round {round_id} abandoned: {reason}", level=logging.ERROR)
+
+    async def _end_round(self, work: Collection) -> None:
+        self.closed, self.collecting, self._sizes = work.round, None, work.cohort or self._sizes
         self._late = self._late.adding(work.asked, self.state.version)
         await asyncio.to_thread(self._ledger.tidy, self.state.version, self._late.rounds)
 

@@ -32,9 +32,9 @@ class View:
 
     `between`: no round is open, `round` is the last one closed (0: none). `live`: boards heard of lately; `answered`:
     boards whose update (or, while profiling, profile) was accepted or refused; `accepted` counts the accepted ones, and
-    late ones of earlier rounds among them. `since_s`: when the phase began; while profiling, when enough boards had
-    enrolled, None before. `quorum_s`: when the quorum was reached, None before. `until_s`: deadline of the phase, None
-    to derive it from `since_s`.
+    late ones of earlier rounds among them; `refused` are the boards of the others. `since_s`: when the phase began;
+    while profiling, when enough boards had enrolled, None before. `quorum_s`: when the quorum was reached, None before.
+    `until_s`: deadline of the phase, None to derive it from `since_s`.
     """
 
     phase: Phase
@@ -45,6 +45,7 @@ class View:
     since_s: float | None
     quorum_s: float | None = None
     until_s: float | None = None
+    refused: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,14 @@ class CloseRound:
 
 
 @dataclass(frozen=True, slots=True)
+class AbandonRound:
+    """End a round that nobody can fill any more. What it accepted is lost; the next one begins at the same version."""
+
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Extend:
     """The deadline passed without a quorum: go on until `until_s` and tell people."""
 
@@ -80,7 +89,7 @@ class Finish:
     """All rounds are closed."""
 
 
-Action = BeginTraining | OpenRound | CloseRound | Extend | Finish
+Action = BeginTraining | OpenRound | CloseRound | AbandonRound | Extend | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,11 @@ def _round(view: View, rules: Rules, now: float) -> Decision:
     if view.accepted < quorum:
         if now < until_s:
             return Decision(wake_s=until_s)
+        refused = len(view.live & view.refused)
+        if refused and view.live <= view.answered and view.accepted + refused >= quorum:
+            # A board answers a round once: those refused can make up the quorum in another one alone.
+            reason = f"{refused} live boards were refused and {view.accepted} of {quorum} updates needed accepted"
+            return Decision(AbandonRound(view.round, reason))
         reason = f"{view.accepted} of {quorum} updates needed have arrived by the deadline"
         return Decision(Extend(now + rules.deadline_s, reason))
     if rules.is_asynchronous:

@@ -49,6 +49,7 @@ class RoundEvent(Enum):
     QUORUM_REACHED = "quorum reached"
     DEADLINE_WITH_ENOUGH = "deadline with enough updates"
     DEADLINE_WITH_TOO_FEW = "deadline with too few updates"
+    DEADLINE_WITH_REFUSED = "deadline with refused updates"
     VERSION_PUBLISHED = "version published"
     MERGE_FAILED = "merge failed"
 
@@ -123,6 +124,12 @@ ROUND: Table[RoundState] = MappingProxyType(
                     RoundEvent.DEADLINE_WITH_TOO_FEW,
                     RoundState.EXTENDED,
                     "time is up with too few updates: a new deadline",
+                ),
+                (
+                    RoundEvent.DEADLINE_WITH_REFUSED,
+                    RoundState.ABANDONED,
+                    "time is up, every live board has answered, and those refused would make the quorum: the version "
+                    "stays, and the next round asks them again",
                 ),
             )
         },

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from aggregator.merge.state import strand_values
+from tests.fake_clock import FakeClock
 from wire.messages import Receipt, Report, RunInfo
 from wire.tensors import unpack
 
@@ -94,6 +95,34 @@ async def test_the_very_first_update_goes_no_farther_than_training(
 
     assert not refused.accepted and "train.learning_rate" in refused.reason
     assert accepted.accepted
+
+
+async def test_boards_that_were_refused_are_asked_again(
+    make_folder: Any, start: Any, begin_training: Any, clock: FakeClock
+) -> None:
+    """A round in which too much was refused ends at its deadline, on the version that it had, and the next one counts:
+    it would else wait for boards that have answered it. What a refused board sent once is still refused."""
+    server = await start(make_folder({"train.learning_rate": 0.001, "train.local_steps": 20}))
+    ada, bo = boards = [await server.board("ada"), await server.board("bo")]
+    tasks = await begin_training(boards)
+    refused, accepted = await ada.train(tasks[0], scale=0.1), await bo.train(tasks[1], scale=0.002)
+    assert not refused.accepted and accepted.accepted
+    assert [(await board.work(wait_s=0, after=1)).kind for board in boards] == ["wait", "wait"]
+
+    clock.advance(server.run.config.deadline_s + 1)
+    for board in boards:
+        await board.work(wait_s=0, after=1)  # they are there
+    await server.run.step()
+
+    assert not (await ada.train(tasks[0], scale=0.1)).accepted
+    again = [await board.work(after=1) for board in boards]
+    assert [(task.kind, task.round, task.version) for task in again] == [("train", 2, 1)] * 2
+    for board, task in zip(boards, again, strict=True):
+        assert (await board.train(task, scale=0.002)).accepted
+    await server.run.step()
+    rows, _ = zip(*server.run.rounds(), strict=True)
+    assert [row.state for row in rows][:2] == ["abandoned", "merged"] and "1 live" in rows[0].reason
+    assert server.run.state.version == 2
 
 
 async def test_a_renamed_key_is_refused_by_name(make_folder: Any, start: Any, begin_training: Any) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.schedule import (
+    AbandonRound,
     BeginTraining,
     CloseRound,
     Extend,
@@ -38,12 +39,14 @@ rules_ = st.builds(
 @st.composite
 def views(draw: st.DrawFn) -> View:
     answered = draw(names)
+    refused = draw(st.frozensets(st.sampled_from(sorted(answered)))) if answered else frozenset()
     return View(
         phase=draw(st.sampled_from(["profiling", "between", "round", "finished"])),
         round=draw(counts),
         live=draw(names),
         answered=answered,
-        accepted=draw(st.integers(0, len(answered))),
+        accepted=draw(st.integers(0, len(answered - refused))),
+        refused=refused,
         since_s=draw(st.none() | times),
         quorum_s=draw(st.none() | times),
         until_s=draw(st.none() | times),
@@ -59,6 +62,22 @@ def test_nothing_is_merged_without_its_quorum(view: View, rules: Rules, now: flo
         assert view.accepted >= max(1, rules.quorum)
     if isinstance(action, BeginTraining):
         assert view.accepted >= 1
+
+
+@given(views(), rules_, times)
+def test_a_round_is_given_up_only_where_the_next_one_could_have_what_it_lacks(
+    view: View, rules: Rules, now: float
+) -> None:
+    """That is after its deadline, with nobody left who could answer it and enough live boards that were refused."""
+    view = replace(view, phase="round", since_s=now - rules.deadline_s - 1, until_s=None)
+
+    action = decide(view, rules, now).action
+
+    lacks = rules.quorum - view.accepted
+    could = view.live <= view.answered and 0 < lacks <= len(view.live & view.refused)
+    assert isinstance(action, AbandonRound) == could
+    early = decide(replace(view, since_s=now), rules, now).action
+    assert not isinstance(early, AbandonRound)
 
 
 @given(views(), rules_, times)
@@ -127,7 +146,7 @@ def test_a_run_ends_as_long_as_a_quorum_keeps_answering(rules: Rules, data: st.D
                 assert opened == round_id + 1
                 round_id = opened
                 view = View("round", round_id, steady, frozenset(), 0, since_s=now)
-            case CloseRound() | BeginTraining():
+            case CloseRound() | BeginTraining() | AbandonRound():
                 view = View("between", round_id, view.live, frozenset(), 0, since_s=now)
             case Extend(until_s=until_s):
                 assert until_s > now

@@ -78,8 +78,13 @@ class Collection:
     def refused(self, answer: Answer) -> Collection:
         return replace(self, answers={**self.answers, answer.device: answer})
 
+    def compacted(self) -> Collection:
+        """The same with sums in less memory, as Total.compacted."""
+        total = None if self.total is None else self.total.compacted()
+        return self if total is self.total else replace(self, total=total)
+
     def accepting(self, answer: Answer, contribution: Contribution, now: float) -> Collection:
-        """With one more board in the sums. Costs one pass over its tensors."""
+        """With one more board in the sums, which may then want to be compacted."""
         total: Total = self.rule.fold(self.total, contribution)
         reached = self.quorum_s is None and total.n_updates >= self.quorum
         return replace(

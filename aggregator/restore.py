@@ -98,6 +98,8 @@ class _Refolding:
         for answer in answers:
             if answer.accepted:
                 collection = collection.accepting(answer, self._again(answer, collection), self.now)
+                while (after := collection.compacted()) is not collection:
+                    collection = after
             else:
                 collection = collection.refused(answer)
         return collection

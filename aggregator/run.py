@@ -238,11 +238,22 @@ class Run:
             answer, self.collecting = await asyncio.to_thread(
                 self._ledger.take_in, device, digest, part, asked, work, self.state
             )
+            del work
+            await self._compact()
         if round_id != PROFILING or not answer.accepted:
             self.boards[device].note(answer)
         self._tell(answer)
         self._notify()
         return Receipt(accepted=answer.accepted, reason=answer.reason)
+
+    async def _compact(self) -> None:
+        """Take what is collected to its least memory. In steps, what was before each of which is dropped: together, all
+        sums would be in memory twice."""
+        while (work := self.collecting) is not None:
+            after = await asyncio.to_thread(work.compacted)
+            if after is work:
+                return
+            self.collecting = after
 
     def _tell(self, answer: Answer) -> None:
         """What became of an update or a profile."""

@@ -15,7 +15,7 @@ import msgspec
 
 from aggregator.merge.contribution import contribution, profile_contribution
 from aggregator.merge.optimisers import OPTIMISERS
-from aggregator.merge.rules import RULES, Rule
+from aggregator.merge.rules import RULES, Rule, folded
 from aggregator.merge.state import initial_state
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
@@ -121,10 +121,7 @@ class Fleet:
     def merge(self, contributions: Iterable[Contribution]) -> None:
         """Close the round."""
         start_s = time.process_time()
-        total = None
-        for added in contributions:
-            total = self.rule.fold(total, added)
-        self.state = self.rule.merge(self.state, total, self.merge_settings)
+        self.state = self.rule.merge(self.state, folded(self.rule, contributions), self.merge_settings)
         self.round += 1
         self.merge_s += time.process_time() - start_s
 

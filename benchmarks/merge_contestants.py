@@ -111,11 +111,17 @@ class Ours:
     """A rule of aggregator.merge, as the server calls it."""
 
     def __init__(self, rule: str, weights: Sequence[Weight]) -> None:
-        self._rule, self._state, self._total = RULES[rule], start(weights), None
+        self._rule, self._state = RULES[rule], start(weights)
+        self._total: Any = None
         self.sent = sent(rule, self._state)
 
     def fold(self, board: Contribution) -> None:
         self._total = self._rule.fold(self._total, board)
+        while True:
+            after = self._total.compacted()
+            if after is self._total:
+                return
+            self._total = after
 
     def merge(self) -> None:
         settings = MergeSettings(server_rank=RANK, max_rank=RANK)

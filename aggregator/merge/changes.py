@@ -9,13 +9,12 @@ its own for each board, of its rank instead of twice that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from aggregator.merge.addends import Addends, Product
-from aggregator.merge.products import ProductSum, add, empty, owned, terms
+from aggregator.merge.products import ProductSum, add, compacted, empty, owned, terms
 from aggregator.merge.state import F64, Factors
 
 
@@ -44,15 +43,15 @@ class ChangeSum:
     a: F64 | None = None  # (r, n)
 
     def terms(self) -> Addends:
-        a = self._linear(self.products.addends)
+        a = self._linear()
         return (Product(1.0, self.start.b[:, : len(a)], a), *terms(self.products))
 
-    def _linear(self, addends: Sequence[Product]) -> F64:
+    def _linear(self) -> F64:
         """Σ w·pad(a − a₀) with those of the addends."""
         total = np.zeros_like(self.start.a, np.float64)
         if self.a is not None:
             total[: len(self.a)] = self.a
-        for one in addends:
+        for one in self.products.addends:
             total[: len(one.a)] += np.multiply(one.a - self.start.a[: len(one.a)], one.weight, dtype=np.float64)
         return total
 
@@ -64,19 +63,21 @@ def begins_alike(total: ChangeSum, start: Factors) -> bool:
     return same_b and np.array_equal(start.a[:r], total.start.a[:r])
 
 
-def no_change(name: str, start: Factors) -> ChangeSum:
-    """The sum of no board yet, of the weight `name`."""
-    return ChangeSum(_owned(start), empty(name, start))
+def no_change(start: Factors) -> ChangeSum:
+    """The sum of no board yet."""
+    return ChangeSum(_owned(start), empty(start))
 
 
 def add_change(total: ChangeSum, start: Factors, left: Factors, weight: float) -> ChangeSum:
     """The sum with one more board that left other strands than it began at, which must begin alike. No argument
     changes."""
     before = _longer(total, _owned(start)) if len(start.a) > len(total.start.a) else total
-    added = replace(before, products=add(before.products, left, weight, before.start.b))
-    if added.products.addends:
-        return added
-    return replace(added, a=added._linear((*before.products.addends, Product(weight, left.b, left.a))))
+    return replace(before, products=add(before.products, left, weight, before.start.b))
+
+
+def compacted_change(total: ChangeSum) -> ChangeSum:
+    """The sum multiplied out."""
+    return replace(total, products=compacted(total.products), a=total._linear())
 
 
 def _longer(total: ChangeSum, start: Factors) -> ChangeSum:

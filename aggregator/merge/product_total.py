@@ -8,8 +8,16 @@ from types import MappingProxyType
 
 from aggregator.merge.addends import Addends, scaled
 from aggregator.merge.bases import next_version
-from aggregator.merge.changes import ChangeSum, add_change, begins_alike, change, is_changed, no_change
-from aggregator.merge.products import ProductSum, add, empty, terms
+from aggregator.merge.changes import (
+    ChangeSum,
+    add_change,
+    begins_alike,
+    change,
+    compacted_change,
+    is_changed,
+    no_change,
+)
+from aggregator.merge.products import ProductSum, add, compacted, empty, first_long, terms
 from aggregator.merge.state import AdapterState, Factors, WeightState
 from aggregator.merge.step import MergeSettings, stepped
 from aggregator.merge.sums import Contribution, Gathered, gather
@@ -32,6 +40,17 @@ class ProductTotal(Gathered):
         """The mean over the boards that trained the weight: the others did not say that it should be zero. No addend
         where nobody did."""
         return self._over(name, self.trained.get(name, 0.0))
+
+    def compacted(self) -> ProductTotal:
+        name = first_long(self.products)
+        if name is not None:
+            products = {**self.products, name: compacted(self.products[name])}
+            return replace(self, products=MappingProxyType(products))
+        name = first_long({name: one.products for name, one in self.changes.items()})
+        if name is not None:
+            changes = {**self.changes, name: compacted_change(self.changes[name])}
+            return replace(self, changes=MappingProxyType(changes))
+        return self
 
     def _over(self, name: str, divisor: float) -> Addends:
         found: Addends = self.changes[name].terms() if name in self.changes else ()
@@ -59,7 +78,7 @@ def fold_changes(total: ProductTotal | None, added: Contribution) -> ProductTota
             if added.staleness or not (before is None or begins_alike(before, start)):
                 products[name] = change(left, start)
             else:
-                changes[name] = add_change(before or no_change(name, start), start, left, added.weight)
+                changes[name] = add_change(before or no_change(start), start, left, added.weight)
     return replace(_folded(total, added, products), changes=MappingProxyType(changes))
 
 
@@ -78,7 +97,7 @@ def _folded(total: ProductTotal | None, added: Contribution, parts: Mapping[str,
     before = total or ProductTotal()
     products, trained = dict(before.products), dict(before.trained)
     for name, product in parts.items():
-        products[name] = add(products.get(name) or empty(name, product), product, added.weight)
+        products[name] = add(products.get(name) or empty(product), product, added.weight)
         trained[name] = trained.get(name, 0.0) + added.weight
     sums = gather(before, added)
     return ProductTotal(**sums, products=MappingProxyType(products), trained=MappingProxyType(trained))

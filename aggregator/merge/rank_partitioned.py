@@ -15,7 +15,7 @@ to R times the memory of FlexLoRA's, though no more than that however many board
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from aggregator.merge.addends import Addends, scaled
@@ -23,7 +23,7 @@ from aggregator.merge.bases import first_basis, next_version
 from aggregator.merge.cuts import cut_start
 from aggregator.merge.facts import Facts
 from aggregator.merge.goals import reached
-from aggregator.merge.products import ProductSum, add, empty, terms
+from aggregator.merge.products import ProductSum, add, compacted, empty, terms
 from aggregator.merge.state import AdapterState, Factors, WeightState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution, Gathered, gather
@@ -56,6 +56,15 @@ class IndexTotal(Gathered):
 
     indices: Mapping[str, tuple[IndexSum, ...]] = field(default_factory=dict)
 
+    def compacted(self) -> IndexTotal:
+        for name, sums in self.indices.items():
+            for i, one in enumerate(sums):
+                if one.product.is_long:
+                    shorter = replace(one, product=compacted(one.product))
+                    indices = {**self.indices, name: (*sums[:i], shorter, *sums[i + 1 :])}
+                    return replace(self, indices=MappingProxyType(indices))
+        return self
+
     def goal(self, name: str) -> Addends:
         """Σ_i of the means of each index; no addend where nobody trained the weight."""
         means = (scaled(terms(index.product), 1 / index.weight) for index in self.indices.get(name, ()))
@@ -67,7 +76,7 @@ def fold(total: IndexTotal | None, added: Contribution) -> IndexTotal:
     before = total or IndexTotal()
     indices = dict(before.indices)
     for name, product in added.strands.items():
-        indices[name] = _added(name, indices.get(name, ()), product, added.weight)
+        indices[name] = _added(indices.get(name, ()), product, added.weight)
     return IndexTotal(**gather(before, added), indices=MappingProxyType(indices))
 
 
@@ -82,11 +91,11 @@ def merge(state: AdapterState, total: IndexTotal, settings: MergeSettings) -> Ad
     return next_version(state, total, settings, step)
 
 
-def _added(name: str, sums: tuple[IndexSum, ...], product: Factors, weight: float) -> tuple[IndexSum, ...]:
+def _added(sums: tuple[IndexSum, ...], product: Factors, weight: float) -> tuple[IndexSum, ...]:
     rank = len(product.a)
     added = []
     for i in range(rank):
         strand = Factors(product.b[:, i : i + 1], product.a[i : i + 1])
-        before, w = (sums[i].product, sums[i].weight) if i < len(sums) else (empty(f"{name} {i}", strand), 0.0)
+        before, w = (sums[i].product, sums[i].weight) if i < len(sums) else (empty(strand), 0.0)
         added.append(IndexSum(add(before, strand, weight), w + weight))
     return (*added, *sums[rank:])

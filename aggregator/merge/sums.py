@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 import numpy as np
 
 from aggregator.merge.addends import Addend, Addends, Product, scaled
-from aggregator.merge.products import ProductSum, add, empty, terms
+from aggregator.merge.products import ProductSum, add, compacted, empty, first_long, terms
 from aggregator.merge.state import F32, F64, AdapterState, Factors, WeightState
 from wire.messages import Trains
 
@@ -44,6 +44,9 @@ class Contribution:
             raise ValueError(f"a board counts for more than 0 and finitely much, not {self.weight}")
 
 
+G = TypeVar("G", bound="Gathered")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Gathered:
     """Running plain sums of what every rule needs: Σ w_k, how many boards, Σ w_k·Y_k and Σ w_k·share_k.
@@ -57,6 +60,10 @@ class Gathered:
     n_updates: int = 0
     sketches: Mapping[str, F64] = field(default_factory=dict)  # (R, n)
     shares: Mapping[str, float] = field(default_factory=dict)
+
+    def compacted(self: G) -> G:
+        """The same sums, one of which takes less memory; itself where none takes more than it should."""
+        return self
 
     def check_names(self, state: AdapterState, *others: Mapping[str, object]) -> None:
         """Raise ValueError for a sum without weight, or one of names that the state (or any of `others`) lacks."""
@@ -122,6 +129,12 @@ class BasisSum(Gathered):
     b: Mapping[str, F64] = field(default_factory=dict)  # (m, largest r so far)
     stale: Mapping[str, ProductSum] = field(default_factory=dict)
 
+    def compacted(self) -> BasisSum:
+        name = first_long(self.stale)
+        if name is None:
+            return self
+        return replace(self, stale=MappingProxyType({**self.stale, name: compacted(self.stale[name])}))
+
     def change(self, name: str, weight: WeightState) -> Addends:
         """The mean ΔW of a weight, on the rows of its basis and those of older ones; no addend where nobody trained it.
         Raises ValueError where B does not fit the basis."""
@@ -145,7 +158,7 @@ def fold_basis(total: BasisSum | None, added: Contribution) -> BasisSum:
     b, stale = dict(before.b), dict(before.stale)
     for name, product in added.strands.items():
         if added.staleness:
-            stale[name] = add(stale.get(name) or empty(name, product), product, added.weight)
+            stale[name] = add(stale.get(name) or empty(product), product, added.weight)
         else:
             b[name] = sum_padded(b.get(name), product.b, added.weight)
     return BasisSum(**gather(before, added), b=MappingProxyType(b), stale=MappingProxyType(stale))

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aggregator.merge.rules import RULES
+from aggregator.merge.rules import RULES, folded
 from aggregator.merge.state import initial_state
 from aggregator.merge.sums import Contribution
 from tests.reference.board import Board
-from tests.reference.rounds import AMPLE, MAX_RANK, begun, closed, fleet, folded, product
+from tests.reference.rounds import AMPLE, MAX_RANK, begun, closed, fleet, product
 from wire.messages import Weight
 
 # --- bases of their own ---------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from aggregator.merge.defences.claims import MAX_WEIGHT, bounded
 from aggregator.merge.defences.defence import assumed_bad
 from aggregator.merge.defences.defended import DEFENCES, Defended, defended
 from aggregator.merge.gram import changed, gram, squared_distances
-from aggregator.merge.rules import RULES, Rule
+from aggregator.merge.rules import RULES, Rule, folded
 from aggregator.merge.state import AdapterState, Factors, encode_state, initial_state
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
@@ -48,13 +48,6 @@ def profiles(weights: Sequence[Weight], n: int = 3, seed: int = 0) -> list[Contr
         )
         for i in range(n)
     ]
-
-
-def folded(rule: Rule[Any], boards: Sequence[Contribution]) -> Any:
-    total = None
-    for added in boards:
-        total = rule.fold(total, added)
-    return total
 
 
 def merged(rule: Rule[Any], state: AdapterState, boards: Sequence[Contribution]) -> AdapterState:

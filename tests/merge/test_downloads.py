@@ -14,11 +14,11 @@ from aggregator.merge import starts
 from aggregator.merge.bases import random_basis
 from aggregator.merge.cuts import cut_woven
 from aggregator.merge.lowrank import truncate
-from aggregator.merge.rules import RULES, Rule
+from aggregator.merge.rules import RULES, Rule, folded
 from aggregator.merge.state import AdapterState, WeightState, initial_state
 from aggregator.merge.step import MergeSettings
 from tests.reference.board import Board, Trained, work
-from tests.reference.rounds import AMPLE, MAX_RANK, folded, product
+from tests.reference.rounds import AMPLE, MAX_RANK, product
 from wire.codec import encode
 from wire.errors import WireError
 from wire.messages import AdapterPart, Dtype, Weight

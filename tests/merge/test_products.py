@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 
 from aggregator.merge.addends import multiplied
 from aggregator.merge.product_total import ProductTotal, fold_changes
-from aggregator.merge.products import ProductSum, add, empty, terms
+from aggregator.merge.products import ProductSum, add, compacted, empty, terms
+from aggregator.merge.rules import RULES, folded
 from aggregator.merge.state import Factors
 from aggregator.merge.sums import Contribution
 
@@ -29,10 +32,16 @@ def drawn(m: int, n: int, ranks: list[int], seed: int) -> Boards:
 
 
 def summed(boards: Boards) -> ProductSum:
-    total = empty("w", boards[0][0])
+    total = empty(boards[0][0])
     for product, weight in boards:
-        total = add(total, product, weight)
+        total = added(total, product, weight)
     return total
+
+
+def added(total: ProductSum, product: Factors, weight: float) -> ProductSum:
+    """One more product, as a round does it."""
+    after = add(total, product, weight)
+    return compacted(after) if after.is_long else after
 
 
 def dense(boards: Boards) -> np.ndarray:
@@ -72,31 +81,50 @@ def test_the_sum_is_exact_in_any_order(m: int, n: int, ranks: list[int], seed: i
 
 @pytest.mark.parametrize(("m", "n"), [(40, 64), (64, 40)])
 def test_memory_is_flat_in_the_number_of_boards(m: int, n: int) -> None:
-    """However many boards there are, at most 5 bytes an entry are held, and never their messages."""
+    """However many boards there are, at most 4.5 bytes an entry are held, and never their messages."""
     message = np.zeros((8, m + n), np.float32)
-    total, most = empty("w", Factors(message[:, :m].T, message[:, m:])), 0
+    total, most = empty(Factors(message[:, :m].T, message[:, m:])), 0
     for board in range(300):
         rank = 1 + board % 8
-        total = add(total, Factors(message[:rank, :m].T, message[:rank, m:]), 1.0)
+        total = added(total, Factors(message[:rank, :m].T, message[:rank, m:]), 1.0)
         most = max(most, held_bytes(total))
         assert not any(np.shares_memory(message, array) for one in total.addends for array in (one.b, one.a))
 
-    assert most <= 5 * m * n
+    assert most <= 4.5 * m * n
 
 
-def test_weights_are_not_multiplied_out_all_at_once() -> None:
-    """What was summed before stays until an update is in: were all weights multiplied out by the same board, all would
-    be in memory twice."""
-    boards = drawn(160, 200, [2] * 60, seed=4)
-    sums = [empty(f"decoder.block.{i}.q", boards[0][0]) for i in range(48)]
-    most = 0
-    for product, weight in boards:
-        after = [add(one, product, weight) for one in sums]
-        most = max(most, sum(new.dense is not old.dense for new, old in zip(after, sums, strict=True)))
-        sums = after
+@pytest.mark.parametrize("rule", ["weave", "flexlora", "rank-partitioned"])
+def test_one_sum_is_compacted_at_a_time(rule: str) -> None:
+    """Folding multiplies nothing out. Each step afterwards does so for one weight, of which alone there are two sums
+    then; the others are those from before, and so is the argument."""
+    boards = [
+        Contribution(weight, {f"decoder.block.{i}.q": product for i in range(5)}, n_starts(product, 5))
+        for product, weight in drawn(16, 20, [9] * 10, seed=4)
+    ]
+    total, n_steps = None, 0
+    for board in boards:
+        total = RULES[rule].fold(total, board)
+        before = held_sums(total)
+        while (after := total.compacted()) is not total:
+            n_steps += 1
+            assert sum(one is not other for one, other in zip(held_sums(total), held_sums(after), strict=True)) == 1
+            assert held_sums(total) == before
+            total, before = after, held_sums(after)
+        assert not any(one.is_long for one in before)
 
-    assert all(one.dense is not None for one in sums)
-    assert most <= 48 / 3
+    assert n_steps >= 5
+
+
+def n_starts(product: Factors, n: int) -> dict[str, Factors]:
+    start = Factors(np.zeros_like(product.b), np.ones_like(product.a))
+    return {f"decoder.block.{i}.q": start for i in range(n)}
+
+
+def held_sums(total: Any) -> list[ProductSum]:
+    """Every sum of products of a round."""
+    if hasattr(total, "indices"):
+        return [one.product for several in total.indices.values() for one in several]
+    return [*total.products.values(), *(one.products for one in total.changes.values())]
 
 
 def test_few_boards_are_kept_as_factors() -> None:
@@ -122,9 +150,9 @@ def test_what_does_not_fit_is_refused() -> None:
     (good, _), (other, _) = *drawn(6, 9, [2], seed=3), *drawn(9, 6, [2], seed=3)
 
     with pytest.raises(ValueError, match="do not fit"):
-        add(empty("w", good), Factors(good.b, good.a[:1]), 1.0)
+        add(empty(good), Factors(good.b, good.a[:1]), 1.0)
     with pytest.raises(ValueError, match="does not fit"):
-        add(empty("w", good), other, 1.0)
+        add(empty(good), other, 1.0)
 
 
 # --- what boards changed ----------------------------------------------------------------------------------------------
@@ -149,9 +177,7 @@ def changed(m: int, n: int, ranks: list[int], seed: int, late: int = 0, other: i
 
 
 def all_folded(boards: list[Contribution]) -> ProductTotal:
-    total = None
-    for board in boards:
-        total = fold_changes(total, board)
+    total: ProductTotal | None = folded(RULES["weave"], boards)
     assert total is not None
     return total
 
@@ -214,7 +240,7 @@ def drawn_on(board: Contribution) -> dict[str, Factors]:
 
 
 def test_a_round_of_changes_is_flat_in_memory() -> None:
-    """However many boards: sums of the largest rank, one start, at most 5 bytes an entry beside them, no message."""
+    """However many boards: sums of the largest rank, one start, at most 4.5 bytes an entry beside them, no message."""
     boards = changed(40, 64, [1 + i % RANK for i in range(200)], seed=2)
     messages = [array for one in boards for f in (*one.strands.values(), *one.start.values()) for array in (f.b, f.a)]
 
@@ -223,7 +249,7 @@ def test_a_round_of_changes_is_flat_in_memory() -> None:
     held = total.changes["w"]
     arrays = [held.a, held.start.b, held.start.a]
     assert [array.shape for array in arrays if array is not None] == [(RANK, 64), (40, RANK), (RANK, 64)]
-    assert held_bytes(held.products) <= 5 * 40 * 64
+    assert held_bytes(held.products) <= 4.5 * 40 * 64
     assert not any(np.shares_memory(array, message) for array in arrays if array is not None for message in messages)
 
 

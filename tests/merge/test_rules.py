@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aggregator.merge.rules import RULES, Rule
+from aggregator.merge.rules import RULES, Rule, folded
 from aggregator.merge.state import Factors, decode_state, encode_state
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
 from tests.reference.board import Board, Trained, manifest_of, work
 from tests.reference.braid import best_approximation
-from tests.reference.rounds import AMPLE, MAX_RANK, assert_same_model, begun, closed, fleet, folded, product
+from tests.reference.rounds import AMPLE, MAX_RANK, assert_same_model, begun, closed, fleet, product
 from tests.reference.rules import MERGED, Held, Sent
 from wire.messages import Weight
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aggregator.merge.rules import Rule
+from aggregator.merge.rules import Rule, folded
 from aggregator.merge.state import AdapterState, initial_state
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
@@ -34,13 +34,6 @@ def begun(rule: Rule[Any], weights: tuple[Weight, ...], shares: bool = False) ->
             )
         )
     return rule.first_basis(initial_state(weights), folded(rule, profiles), max_rank=MAX_RANK, seed=3)
-
-
-def folded(rule: Rule[Any], boards: Sequence[Contribution]) -> Any:
-    total = None
-    for added in boards:
-        total = rule.fold(total, added)
-    return total
 
 
 def closed(

@@ -11,7 +11,7 @@ from aggregator.merge.defences import geometric_median, median, multi_krum, norm
 from aggregator.merge.defences.claims import bounded
 from aggregator.merge.defences.defence import Believed, Defence
 from aggregator.merge.facts import Facts
-from aggregator.merge.rules import Rule, Total
+from aggregator.merge.rules import Rule, Total, folded
 from aggregator.merge.state import AdapterState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
@@ -46,6 +46,9 @@ class Kept:
     @property
     def n_updates(self) -> int:
         return len(self.boards)
+
+    def compacted(self) -> Kept:
+        return self
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,9 +85,7 @@ class Defended:
         return self.defence.believe(boards, self.FACTS, self.attackers)
 
     def _total(self, kept: Kept) -> Total:
-        total: Total | None = None
-        for board in self.believed(kept).boards:
-            total = self.rule.fold(total, board)
+        total: Total | None = folded(self.rule, self.believed(kept).boards)
         if total is None:
             raise ValueError("a round without updates cannot be merged")
         return total

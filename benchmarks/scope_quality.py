@@ -1,6 +1,7 @@
 """Does training the decoder alone cost quality? Decoder scope against all scope at equal parameters and equal time.
 
     python -m benchmarks.scope_quality --json scope.json   # half an hour on one core; goes on where it was interrupted
+    python -m benchmarks.scope_quality --rule braid        # B alone is trained, not A and B as by default
     python -m benchmarks.scope_quality --quick             # two minutes, to see that it works; its numbers mean nothing
 
 A federation of one board trains the builtin base, in bf16 and on one thread. All scope trains every weight at the
@@ -18,6 +19,9 @@ import argparse
 import os
 from pathlib import Path
 
+import msgspec
+
+from aggregator.merge.rules import RULES
 from benchmarks import scope_sets
 from benchmarks.machine import describe_machine
 from benchmarks.scope_results import Settings, Study
@@ -62,7 +66,8 @@ def main() -> None:
     prepare_for_training()
     from benchmarks.scope_study import run_study  # imports torch
 
-    study = Study(machine=describe_machine("torch"), settings=QUICK if options.quick else SETTINGS)
+    settings = msgspec.structs.replace(QUICK if options.quick else SETTINGS, rule=options.rule)
+    study = Study(machine=describe_machine("torch"), settings=settings)
     store = Store(options.json, study)
     sets = scope_sets.load_those_there(options.data_folder, options.sets)
     run_study(store, sets)
@@ -73,6 +78,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-folder", type=Path, default=Path("../shared/data"), help="where the published sets lie")
     parser.add_argument("--sets", nargs="+", choices=scope_sets.names(), default=list(scope_sets.names()))
+    parser.add_argument("--rule", choices=tuple(RULES), default="weave", help="how the server merges")
     parser.add_argument("--quick", action="store_true", help="tiny settings")
     parser.add_argument("--json", type=Path, help="keep all numbers in this file, and go on from what is in it")
     return parser.parse_args()

@@ -27,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     n_test: int
     n_written: int
     max_ranks: dict[str, int]
+    rule: str = "braid"
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

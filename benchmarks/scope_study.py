@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from aggregator.merge.rules import RULES
 from benchmarks import scope_sets
 from benchmarks.scope_results import Condition, Part, Point, Run, Settings, Study
 from benchmarks.scope_sets import TextSet
@@ -105,6 +106,7 @@ class _Trainer:
             batch=settings.batch,
             max_source_tokens=settings.max_source_tokens,
             max_target_tokens=settings.max_target_tokens,
+            rule=settings.rule,
         )
         return Solo(recipe, scope_sets.subset(self._set.train, settings.n_train, seed), folder)
 
@@ -138,8 +140,10 @@ class _Trainer:
 
 
 def equal_parameters(settings: Settings) -> int:
-    """Values of B that every strand of all scope has: what each condition trains, if it has as many."""
-    return n_parameters(weights("all"), [settings.max_ranks["all"]] * len(weights("all")))
+    """Values that every strand of all scope has: what each condition trains, if it has as many."""
+    every = weights("all")
+    trains_a = RULES[settings.rule].FACTS.trains_a
+    return n_parameters(every, [settings.max_ranks["all"]] * len(every), trains_a=trains_a)
 
 
 def _go_on(solo: Solo, local_steps: int, until_s: float) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 import builtin_base
-from aggregator.merge import braid
 from aggregator.merge.contribution import contribution, profile_contribution
+from aggregator.merge.rules import RULES
 from aggregator.merge.state import AdapterState, initial_state, strand_values
 from aggregator.merge.step import MergeSettings
 from edge_client.data import Data
@@ -52,7 +52,8 @@ _RUN_ID = "solo"
 class Recipe:
     """How the builtin base is trained.
 
-    `max_rank`: strands that each weight has. `n_parameters`: values of B that a round trains at most, Σ r_w·m_w.
+    `max_rank`: strands that each weight has. `n_parameters`: values that a round trains at most, Σ r_w·m_w, or
+    Σ r_w·(m_w + n_w) where it trains A as well. `rule`: how the server merges, which says what is trained.
     """
 
     scope: Scope
@@ -63,6 +64,7 @@ class Recipe:
     batch: int
     max_source_tokens: int
     max_target_tokens: int
+    rule: str = "braid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ class Solo:
         choose: Callable[[RunInfo], tuple[int, ...]] | None = None,
     ) -> None:
         self._recipe = recipe
+        self._rule = RULES[recipe.rule]
         self._choose = choose or partial(ranks_within, n_parameters=recipe.n_parameters)
         self._folder = folder
         self._session = TextSession(train=train)
@@ -126,14 +129,17 @@ class Solo:
 
     @property
     def n_trained(self) -> int:
-        """Values of B that the last round trained."""
-        return n_parameters(self._weights, self._ranks)
+        """Values that the last round trained."""
+        return n_parameters(self._weights, self._ranks, trains_a=self._rule.FACTS.trains_a)
 
     @property
     def encoder_share(self) -> float:
         """Part of them that is the encoder's."""
-        pairs = zip(self._weights, self._ranks, strict=True)
-        return sum(rank * w.rows for w, rank in pairs if w.name.startswith("encoder.")) / max(1, self.n_trained)
+        ranks = [
+            rank if weight.name.startswith("encoder.") else 0
+            for rank, weight in zip(self._ranks, self._weights, strict=True)
+        ]
+        return n_parameters(self._weights, ranks, trains_a=self._rule.FACTS.trains_a) / max(1, self.n_trained)
 
     @property
     def n_weights(self) -> int:
@@ -154,8 +160,8 @@ class Solo:
 
     def begin(self, profile: Profile | None = None) -> None:
         """The first basis, of `profile` or of a profiling pass."""
-        total = braid.fold(None, profile_contribution(profile or self.profile()))
-        self._state = braid.first_basis(self._state, total, max_rank=self._recipe.max_rank, seed=self._recipe.seed)
+        total = self._rule.fold(None, profile_contribution(profile or self.profile()))
+        self._state = self._rule.first_basis(self._state, total, max_rank=self._recipe.max_rank, seed=self._recipe.seed)
 
     def round(self, n_steps: int) -> None:
         """One round of `n_steps` optimiser steps, and the merge of its one update."""
@@ -166,24 +172,35 @@ class Solo:
             round=self._round,
             version=self._state.version,
             seed=derive_seed(self._recipe.seed, "round", self._round),
-            sketch=self._round % SKETCH_EVERY == 0,
+            sketch=self._rule.FACTS.sketches and self._round % SKETCH_EVERY == 0,
+            trains=self._rule.FACTS.trains(self._state.version),
         )
         job = self._job(task, n_steps)
         self._ranks = job.plan.ranks
-        _write_adapter(Path(job.adapter_path), job.run, self._state, self._ranks)
+        self._write_adapter(job, self._ranks)
         self._train(job)
-        total = braid.fold(
-            None, contribution(decode(Path(job.result_path).read_bytes(), Update), braid, self._state, "bf16")
-        )
-        self._state = braid.merge(self._state, total, MergeSettings(SERVER_RANK, self._recipe.max_rank))
+        update = decode(Path(job.result_path).read_bytes(), Update)
+        total = self._rule.fold(None, contribution(update, self._rule, self._state, "bf16"))
+        self._state = self._rule.merge(self._state, total, MergeSettings(SERVER_RANK, self._recipe.max_rank))
 
     def score(self, judge: TextSession, n_examples: int, *, rouge: bool) -> Mapping[str, float]:
         """What an evaluate job says of the merged adapter (before `begin`: the bare base) on the judge's text."""
         task = Task(kind="evaluate", run_id=_RUN_ID, version=self._state.version)
         job = self._job(task, n_steps=1, rouge=rouge, n_examples=n_examples)
         if job.adapter_path:
-            _write_adapter(Path(job.adapter_path), job.run, self._state, [0] * len(self._weights))
+            self._write_adapter(job, [0] * len(self._weights))
         return run_job(job, judge)
+
+    def _write_adapter(self, job: Job, ranks: Sequence[int]) -> None:
+        parts = self._rule.cut(self._state, ranks, "bf16")
+        adapter = Adapter(
+            protocol=PROTOCOL_VERSION,
+            run_id=job.run.run_id,
+            version=self._state.version,
+            manifest=job.run.manifest,
+            parts=parts,
+        )
+        Path(job.adapter_path).write_bytes(encode(adapter))
 
     # --- jobs ------------------------------------------------------------------------------------------------------
 
@@ -257,6 +274,7 @@ class Solo:
                 max_target_tokens=recipe.max_target_tokens,
                 sketch_batches=SKETCH_BATCHES,
                 importance=importance,
+                trains_a=self._rule.FACTS.trains_a,
                 seed=recipe.seed,
             ),
             max_rank=recipe.max_rank,
@@ -274,30 +292,27 @@ def weights(scope: Scope) -> tuple[Weight, ...]:
 
 
 def ranks_within(run: RunInfo, n_parameters: int) -> tuple[int, ...]:
-    """Ranks of as many leading strands as train at most `n_parameters` values of B."""
+    """Ranks of as many leading strands as train at most `n_parameters` values."""
     order, n_values, n_strands = strand_order(run), 0, 0
     for index in order:
-        n_values += run.weights[index].rows
+        n_values += _values(run.weights[index], run.settings.trains_a)
         if n_values > n_parameters:
             break
         n_strands += 1
     return allot(order, len(run.weights), n_strands)
 
 
-def n_parameters(manifest: Sequence[Weight], ranks: Sequence[int]) -> int:
-    """Values of B at these ranks: Σ r_w·m_w."""
-    return sum(rank * weight.rows for rank, weight in zip(ranks, manifest, strict=True))
+def n_parameters(manifest: Sequence[Weight], ranks: Sequence[int], *, trains_a: bool = False) -> int:
+    """Values that are trained at these ranks, of B, and of A where it is trained."""
+    return sum(rank * _values(weight, trains_a) for rank, weight in zip(ranks, manifest, strict=True))
+
+
+def _values(weight: Weight, trains_a: bool) -> int:
+    """Of one strand."""
+    return weight.rows + weight.columns * trains_a
 
 
 def _job_kind(task: Task) -> Literal["profile", "train", "evaluate"]:
     if task.kind == "wait" or task.kind == "finished":
         raise ValueError(f"{task.kind} is no work")
     return task.kind
-
-
-def _write_adapter(path: Path, run: RunInfo, state: AdapterState, ranks: Sequence[int]) -> None:
-    parts = braid.cut(state, ranks, "bf16")
-    adapter = Adapter(
-        protocol=PROTOCOL_VERSION, run_id=run.run_id, version=state.version, manifest=run.manifest, parts=parts
-    )
-    path.write_bytes(encode(adapter))

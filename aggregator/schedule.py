@@ -134,7 +134,7 @@ def _round(view: View, rules: Rules, now: float) -> Decision:
         refused = len(view.live & view.refused)
         if refused and view.live <= view.answered and view.accepted + refused >= quorum:
             # A board answers a round once: those refused can make up the quorum in another one alone.
-            reason = f"{refused} live boards were refused and {view.accepted} of {quorum} updates needed accepted"
+            reason = f"{view.accepted} of {quorum} updates needed accepted, {refused} refused, nobody left to answer"
             return Decision(AbandonRound(view.round, reason))
         reason = f"{view.accepted} of {quorum} updates needed have arrived by the deadline"
         return Decision(Extend(now + rules.deadline_s, reason))

@@ -72,11 +72,9 @@ def sums_bytes(facts: Facts, weights: Sequence[Weight], max_rank: int) -> int:
         if facts.space == "basis":
             return 8 * rank * (m + n * facts.sketches)
         factors = 8 * rank * (m + n + 1)
-        return (
-            factors
-            if facts.space == "factors"
-            else (9 * m * n // 2) * (rank if facts.sums_by_rank else 1) + 2 * factors
-        )
+        if facts.space == "factors":
+            return factors
+        return 9 * m * n // 2 * (rank if facts.sums_by_rank else 1) + 2 * factors
 
     return sum(map(of, weights))
 

@@ -57,13 +57,15 @@ class IndexTotal(Gathered):
     indices: Mapping[str, tuple[IndexSum, ...]] = field(default_factory=dict)
 
     def compacted(self) -> IndexTotal:
-        for name, sums in self.indices.items():
-            for i, one in enumerate(sums):
-                if one.product.is_long:
-                    shorter = replace(one, product=compacted(one.product))
-                    indices = {**self.indices, name: (*sums[:i], shorter, *sums[i + 1 :])}
-                    return replace(self, indices=MappingProxyType(indices))
-        return self
+        """All indices of one weight at a time: they mostly come to their length together."""
+        long = (name for name, sums in self.indices.items() if any(one.product.is_long for one in sums))
+        name = next(long, None)
+        if name is None:
+            return self
+        shorter = tuple(
+            replace(one, product=compacted(one.product)) if one.product.is_long else one for one in self.indices[name]
+        )
+        return replace(self, indices=MappingProxyType({**self.indices, name: shorter}))
 
     def goal(self, name: str) -> Addends:
         """Σ_i of the means of each index; no addend where nobody trained the weight."""

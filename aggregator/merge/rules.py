@@ -34,10 +34,10 @@ class Total(Protocol):
     def n_updates(self) -> int: ...
 
     def compacted(self) -> Total:
-        """The same sums, one of which takes less memory; itself where none takes more than it should.
+        """The same sums, those of one weight in less memory; itself where none takes more than it should.
 
         Whoever folds a round of unknown size takes these steps after every board, to the end, and drops before each
-        what it held: memory is then bounded (`sizes.sums_bytes`), and nothing but the one sum is in it twice.
+        what it held: memory is then bounded (`sizes.sums_bytes`), and the sums of one weight alone are in it twice.
         """
 
 

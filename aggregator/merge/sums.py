@@ -62,7 +62,7 @@ class Gathered:
     shares: Mapping[str, float] = field(default_factory=dict)
 
     def compacted(self: G) -> G:
-        """The same sums, one of which takes less memory; itself where none takes more than it should."""
+        """The same sums, those of one weight in less memory; itself where none takes more than it should."""
         return self
 
     def check_names(self, state: AdapterState, *others: Mapping[str, object]) -> None:

@@ -121,7 +121,10 @@ async def test_boards_that_were_refused_are_asked_again(
         assert (await board.train(task, scale=0.002)).accepted
     await server.run.step()
     rows, _ = zip(*server.run.rounds(), strict=True)
-    assert [row.state for row in rows][:2] == ["abandoned", "merged"] and "1 live" in rows[0].reason
+    assert [row.state for row in rows][:2] == [
+        "abandoned",
+        "merged",
+    ] and "1 of 2 updates needed accepted, 1 refused" in rows[0].reason
     assert server.run.state.version == 2
 
 

@@ -23,7 +23,7 @@ SETTINGS = {
     "train.max_source_tokens": "32",
     "train.max_target_tokens": "12",
     "rounds.quorum": "1",
-    "rounds.deadline_s": "5.0",
+    "rounds.deadline_s": "2.0",
     "merge.max_rank": "2",
     "merge.server_rank": "4",
 }

@@ -45,7 +45,7 @@ def held_out_text(libraries: Sequence[str], unseen: str, *, per_library: int) ->
 def score(adapter: Path | None, examples: Sequence[Example]) -> Score:
     """Score the builtin base in fp32 with an exported adapter, or bare."""
     base = load_base(builtin_base.folder(), "fp32")
-    model = Model(base, AdapterTensors() if adapter is None else read_any_adapter(adapter), "fp32")
+    model = Model(base, AdapterTensors() if adapter is None else read_any_adapter(adapter, base.weights), "fp32")
     tokeniser = Tokeniser(builtin_base.folder(), model.shape.eos_id, base.config["vocab_size"])
     pairs = sorted(
         (tokeniser.pair(example, MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS) for example in examples),

@@ -19,7 +19,7 @@ from edge_client.packages import require_packages
 @click.option(
     "--adapter",
     type=click.Path(path_type=Path, exists=True),
-    help="Folder that `aggregator export` wrote, or an adapter file.  [default: the bare base]",
+    help="PEFT LoRA folder, such as `aggregator export` writes, or an adapter file.  [default: the bare base]",
 )
 @click.option(
     "--format",

@@ -1,17 +1,16 @@
-"""An adapter as tensors, from the file that the server sent or from an exported PEFT folder; strict about keys."""
+"""An adapter as tensors, from the file that the server sent or from a PEFT folder; strict about keys."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from edge_client.engine.lora import Factors
+from edge_client.engine.peft_folder import read_peft
 from edge_client.errors import ConfigError, RefusedError
 from wire.checks import check_adapter
 from wire.codec import decode
@@ -19,9 +18,6 @@ from wire.errors import WireError
 from wire.messages import Adapter, RunInfo
 from wire.messages import Tensor as WireTensor
 from wire.tensors import unpack
-
-PEFT_PREFIX = "base_model.model."
-PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +49,13 @@ def read_adapter(path: Path, run: RunInfo, version: int, ranks: Sequence[int] | 
         ) from error
 
 
-def read_any_adapter(path: Path) -> AdapterTensors:
-    """Read an exported PEFT folder, or an adapter file of any run. Raises ConfigError where it is neither."""
+def read_any_adapter(path: Path, weights: Collection[str]) -> AdapterTensors:
+    """Read a PEFT LoRA folder for a base with these weights, or an adapter file of any run.
+
+    Raises ConfigError where it is neither, or a folder whose adapter is more than plain LoRA.
+    """
     if path.is_dir():
-        return _read_peft(path)
+        return AdapterTensors(read_peft(path, weights))
     try:
         return _tensors(decode(_read(path), Adapter))
     except WireError as error:
@@ -81,41 +80,3 @@ def _tensors(adapter: Adapter) -> AdapterTensors:
 def _tensor(tensor: WireTensor) -> Tensor:
     # numpy's view of the message is read-only, which torch tensors cannot be: copied once, here.
     return torch.from_numpy(unpack(tensor).copy())
-
-
-def _read_peft(folder: Path) -> AdapterTensors:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    for name in (PEFT_CONFIG, PEFT_WEIGHTS):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder} has no {name}", "name a folder that `aggregator export` wrote")
-    try:
-        config = json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8"))
-        tensors = load_file(folder / PEFT_WEIGHTS)
-        names = sorted(_module(key, "lora_A") for key in tensors if ".lora_A." in key)
-        context = {name: _peft_factors(name, tensors, config) for name in names}
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ConfigError(
-            f"{folder} is no PEFT LoRA folder, or damaged: {error}", "name a folder that `aggregator export` wrote"
-        ) from error
-    if unknown := set(tensors) - {_key(name, side) for name in names for side in ("lora_A", "lora_B")}:
-        raise ConfigError(f"{folder} holds {min(unknown)}, which is no LoRA factor", "export the adapter again")
-    return AdapterTensors(context)
-
-
-def _peft_factors(name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Factors:
-    """B·A with PEFT's α/r in B. Ranks may differ per module (rank_pattern, alpha_pattern)."""
-    a, b = tensors[_key(name, "lora_A")].float(), tensors[_key(name, "lora_B")].float()
-    rank = a.shape[0]
-    alpha = config.get("alpha_pattern", {}).get(name, config["lora_alpha"])
-    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-    return Factors(b * scale, a)
-
-
-def _key(name: str, side: str) -> str:
-    return f"{PEFT_PREFIX}{name}.{side}.weight"
-
-
-def _module(key: str, side: str) -> str:
-    return key.removeprefix(PEFT_PREFIX).removesuffix(f".{side}.weight")

@@ -25,9 +25,9 @@ BATCH = 8
 class Writer:
     """A base and an adapter, loaded once.
 
-    Args: base_folder; adapter: a folder that `aggregator export` wrote, an adapter file, or None for the bare base;
-    format and compute as in a plan; spare_bytes: memory that may hold unpacked weights, which makes writing faster;
-    None measures what the board can spare when the writing begins.
+    Args: base_folder; adapter: a PEFT LoRA folder, such as `aggregator export` writes, an adapter file, or None for the
+    bare base; format and compute as in a plan; spare_bytes: memory that may hold unpacked weights, which makes writing
+    faster; None measures what the board can spare when the writing begins.
     Raises BaseModelError or ConfigError where the base or the adapter cannot be used.
     """
 
@@ -46,7 +46,8 @@ class Writer:
             base = load_base(base_folder, format)
         except BaseFormatError as error:
             raise BaseModelError(str(error), "name another folder with --model") from error
-        self._model = Model(base, AdapterTensors() if adapter is None else read_any_adapter(adapter), compute)
+        tensors = AdapterTensors() if adapter is None else read_any_adapter(adapter, base.weights)
+        self._model = Model(base, tensors, compute)
         self._tokeniser = Tokeniser(base_folder, self._model.shape.eos_id, base.config["vocab_size"])
         self._max_source_tokens = max_source_tokens
         self._max_target_tokens = max_target_tokens

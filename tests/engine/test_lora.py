@@ -217,7 +217,8 @@ def test_exported_folder_equals_peft(
     loaded = PeftModel.from_pretrained(copy.deepcopy(reference), str(tmp_path / "adapter"))
     batch = batches[1]
 
-    model = Model(load_base(base_folder, "fp32"), read_any_adapter(tmp_path / "adapter"), "fp32")
+    base = load_base(base_folder, "fp32")
+    model = Model(base, read_any_adapter(tmp_path / "adapter", base.weights), "fp32")
     ours = model.loss_sum(batch) / batch.n_target_tokens
 
     theirs = loaded(input_ids=batch.source, attention_mask=batch.source_mask.long(), labels=batch.labels).loss

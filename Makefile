@@ -17,12 +17,8 @@ help:
 
 setup: $(READY)
 
-# torch comes first and alone, under the constraint, so that no resolver ever sees the several-gigabyte CUDA builds.
-$(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Braid needs Python 3.10 or newer; set PYTHON=")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+$(READY): pyproject.toml constraints.txt scripts/setup.sh
+	scripts/setup.sh $(PYTHON) $(VENV)
 	touch $@
 
 demo: $(READY)

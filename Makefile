@@ -29,7 +29,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m wire.docs --check
+	$(BIN)/python -m scripts.protocol_docs --check
 
 test: $(READY)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=10
@@ -38,7 +38,7 @@ test-fast: $(READY)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow'
 
 docs: $(READY)
-	$(BIN)/python -m wire.docs
+	$(BIN)/python -m scripts.protocol_docs
 
 format: $(READY)
 	$(BIN)/ruff format .

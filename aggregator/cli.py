@@ -38,7 +38,7 @@ def cli(debug: bool) -> None:
 @click.option("--force", is_flag=True, help="Replace a run.toml that is there, if no run was started on it.")
 def init(folder: Path, model: str, pairs: tuple[str, ...], force: bool, **given: Any) -> None:
     """Make a server's folder: a commented run.toml and the secrets beside it."""
-    from aggregator.setup import create
+    from aggregator.run.setup import create
 
     places = {"rounds": "run.rounds", "min_devices": "rounds.min_devices", "name": "run.name", "scope": "train.scope"}
     settings = {places[option]: value for option, value in given.items() if value is not None}
@@ -59,8 +59,8 @@ def serve(folder: Path, host: str, port: int, tls: str | None) -> None:
     # Before numpy is loaded. Merging factors small matrices, where OpenBLAS's threads spin while they wait for each
     # other: on a busy machine of two cores, the merge of two small updates took 8 s.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from aggregator.server import log_to
-    from aggregator.server import serve as serve_folder
+    from aggregator.http.server import log_to
+    from aggregator.http.server import serve as serve_folder
 
     log_to(_say)
     serve_folder(_folder(folder), host, port, tls, _say)
@@ -77,7 +77,7 @@ def token() -> None:
 @JSON
 def token_create(folder: Path, label: str, as_json: bool) -> None:
     """Make a join token. It is shown once; only its hash is kept."""
-    from aggregator.auth import new_secret, secret_hash
+    from aggregator.store.secrets import new_secret, secret_hash
 
     secret = new_secret()
     number = _with_store(folder, lambda store: store.add_token(secret_hash(secret), label))
@@ -89,7 +89,7 @@ def token_create(folder: Path, label: str, as_json: bool) -> None:
 @JSON
 def token_list(folder: Path, as_json: bool) -> None:
     """List join tokens by number."""
-    from aggregator.console import table
+    from aggregator.report.tables import table
 
     tokens = _with_store(folder, lambda store: store.tokens())
     facts = [{"id": t.id, "label": t.label, "created_at": t.created_at, "revoked": t.revoked} for t in tokens]
@@ -117,7 +117,7 @@ def device() -> None:
 @JSON
 def device_list(folder: Path, as_json: bool) -> None:
     """List enrolled boards."""
-    from aggregator.console import table
+    from aggregator.report.tables import table
 
     devices = _with_store(folder, lambda store: store.devices())
     facts = [{"device": d.device, "name": d.name, "enrolled_at": d.enrolled_at, "revoked": d.revoked} for d in devices]
@@ -142,7 +142,7 @@ def device_revoke(folder: Path, device_id: str) -> None:
 @JSON
 def status(target: str, token: str, fingerprint: str, as_json: bool) -> None:
     """Show a running server's run and boards."""
-    from aggregator.console import status_text
+    from aggregator.report.tables import status_text
 
     facts = _facts(target, token, fingerprint)
     _show(facts, as_json, status_text(facts))
@@ -155,7 +155,7 @@ def status(target: str, token: str, fingerprint: str, as_json: bool) -> None:
 @JSON
 def rounds(target: str, token: str, fingerprint: str, as_json: bool) -> None:
     """Show a running server's rounds, one a line."""
-    from aggregator.console import rounds_text
+    from aggregator.report.tables import rounds_text
 
     facts = _facts(target, token, fingerprint)
     _show({key: facts[key] for key in ("rounds", "evaluations")}, as_json, rounds_text(facts))
@@ -172,7 +172,7 @@ def export(folder: Path, out: Path, rank: int | None, version: int | None, force
     """Write the adapter as a PEFT folder, which `PeftModel.from_pretrained` loads onto the base."""
     from aggregator.export import export_peft
     from aggregator.merge.state import decode_state
-    from aggregator.setup import read_version
+    from aggregator.run.setup import read_version
     from wire.errors import WireError
 
     config, found, data = read_version(_folder(folder), version)
@@ -231,13 +231,13 @@ def _facts(target: str, token: str, fingerprint: str) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> Any:
-    from aggregator.folder import Folder
+    from aggregator.store.folder import Folder
 
     return Folder(path)
 
 
 def _with_store(path: Path, use: Callable[[Any], Any]) -> Any:
-    from aggregator.setup import open_store
+    from aggregator.run.setup import open_store
 
     store = open_store(_folder(path))
     try:

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from aggregator.base import BUILTIN
 from aggregator.errors import NothingToExportError
 from aggregator.merge.lowrank import truncate
 from aggregator.merge.state import F32, AdapterState
+from aggregator.settings.base_model import BUILTIN
 
 MARKER = "braid.json"
 """Says that a folder was written by `export`, so that it may be replaced."""

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aggregator.errors import ConfigError, OperatorRefusedError, StateError, UnreachableError
-from aggregator.folder import Folder
+from aggregator.store.folder import Folder
 
 TIMEOUT_S = 10.0
 

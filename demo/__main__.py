@@ -13,11 +13,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from braid_common.example import Example
 from demo.display import Display, size
 from demo.federation import Outcome, PowerCut, run_federation
 from demo.fleet import BoardSpec, BoardView, DemoError
 from demo.score import Score, held_out_text, most_improved, score
-from edge_client.examples import Example
 
 FOLDER = Path("demo-run")
 BOARDS = (

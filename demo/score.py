@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 
 import builtin_base
-from edge_client.data import load_data
-from edge_client.docstrings import extract
-from edge_client.engine.adapter_tensors import AdapterTensors, read_any_adapter
-from edge_client.engine.batches import micro_batches
-from edge_client.engine.evaluate import rouge
-from edge_client.engine.generate import Writer
-from edge_client.engine.model import Model
-from edge_client.engine.tokeniser import Tokeniser
-from edge_client.examples import Example
+from braid_common.example import Example
+from builtin_base.docstrings import extract
+from edge_client.data.readers import load_data
+from edge_client.engines.lean.evaluate import rouge
+from edge_client.engines.lean.generate import Writer
+from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_any_adapter
+from edge_client.engines.lean.model.batches import micro_batches
+from edge_client.engines.lean.model.model import Model
+from edge_client.engines.lean.model.tokeniser import Tokeniser
 from quantize.base import load_base
 
 MAX_SOURCE_TOKENS = 160

@@ -1,10 +1,9 @@
 """The loss of a base on a few texts: T5's forward pass, short and slow, with one matrix in memory at a time.
 
-It exists to say what a format costs in quality. Training has its own (edge_client/engine/t5.py). Architecture: Raffel
-et al. 2020 (T5) with v1.1's gated GELU; attention scores are not scaled, and cross-attention has no position bias.
-All examples' tokens lie in one matrix, (tokens, d_model) fp32, so that nothing is padded; attention runs example by
-example.
-"""
+It exists to say what a format costs in quality. Training has its own (edge_client/engines/lean/model/t5.py).
+Architecture: Raffel et al. 2020 (T5) with v1.1's gated GELU; attention scores are not scaled, and cross-attention has
+no position bias. All examples' tokens lie in one matrix, (tokens, d_model) fp32, so that nothing is padded; attention
+runs example by example."""
 
 from __future__ import annotations
 

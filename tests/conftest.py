@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from tests.fake_clock import FakeClock
-from tests.runs import TINY_T5
+from tests.fakes.clock import FakeClock
+from tests.fakes.runs import TINY_T5
 
 if TYPE_CHECKING:
-    from aggregator.folder import Folder
+    from aggregator.store.folder import Folder
 
 # The matrices here are small. OpenBLAS's threads spin while they wait for each other, which on a busy machine of two
 # cores made one test take 42 s instead of 0.5 s.
@@ -51,8 +51,8 @@ def server_base(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_folder(tmp_path: Path, server_base: Path) -> Callable[..., Folder]:
     """Make a server's folder; settings are run.toml's keys."""
-    from aggregator.folder import Folder
-    from aggregator.setup import create
+    from aggregator.run.setup import create
+    from aggregator.store.folder import Folder
 
     def make(settings: Mapping[str, Any] | None = None, name: str = "server") -> Folder:
         small = {

@@ -131,7 +131,7 @@ def download_dtype(upload: Dtype) -> Dtype:
 
 
 def frozen_dtype(download: Dtype) -> Dtype:
-    """That of what lies frozen beside strands of the global adapter itself (aggregator/merge/cuts.py)."""
+    """That of what lies frozen beside strands of the global adapter itself (aggregator/merge/slices.py)."""
     return "fp32" if download == "fp32" else "int8"
 
 

@@ -16,7 +16,7 @@ from aggregator.merge.lowrank import completed, significant, with_signs
 from aggregator.merge.state import F64, AdapterState, WeightState
 from aggregator.merge.step import MergeSettings, for_each_weight
 from aggregator.merge.sums import Gathered
-from wire.seeds import derive_seed
+from braid_common.seeds import derive_seed
 
 
 def first_basis(state: AdapterState, total: Gathered, *, max_rank: int, seed: int) -> AdapterState:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aggregator.merge.addends import Addends, Product
+from aggregator.merge.low_rank_sum import Addends, Product
 from aggregator.merge.products import ProductSum, add, compacted, empty, owned, terms
 from aggregator.merge.state import F64, Factors
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from aggregator.merge.changes import change
-from aggregator.merge.facts import Space
 from aggregator.merge.state import F64, Factors
 from aggregator.merge.sums import Contribution
+from aggregator.merge.traits import Space
 
 
 def gram(boards: Sequence[Contribution], space: Space) -> F64:

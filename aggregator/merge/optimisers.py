@@ -27,7 +27,7 @@ from typing import Literal
 
 import numpy as np
 
-from aggregator.merge.addends import Addends, Product, multiplied, scaled
+from aggregator.merge.low_rank_sum import Addends, Product, multiplied, scaled
 from aggregator.merge.lowrank import truncate_sum
 from aggregator.merge.state import F32, F64, Factors, Moments
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from aggregator.merge.addends import Addends, scaled
 from aggregator.merge.bases import next_version
 from aggregator.merge.changes import (
     ChangeSum,
@@ -17,6 +16,7 @@ from aggregator.merge.changes import (
     is_changed,
     no_change,
 )
+from aggregator.merge.low_rank_sum import Addends, scaled
 from aggregator.merge.products import ProductSum, add, compacted, empty, first_long, terms
 from aggregator.merge.state import AdapterState, Factors, WeightState
 from aggregator.merge.step import MergeSettings, stepped

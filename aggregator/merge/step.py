@@ -11,7 +11,7 @@ from threading import Lock
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from aggregator.merge.addends import Addends, Product, multiplied, scaled
+from aggregator.merge.low_rank_sum import Addends, Product, multiplied, scaled
 from aggregator.merge.lowrank import truncate_dense, truncate_sum
 from aggregator.merge.optimisers import (
     NONE,

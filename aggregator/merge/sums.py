@@ -13,7 +13,7 @@ from typing import TypedDict, TypeVar
 
 import numpy as np
 
-from aggregator.merge.addends import Addend, Addends, Product, scaled
+from aggregator.merge.low_rank_sum import Addend, Addends, Product, scaled
 from aggregator.merge.products import ProductSum, add, compacted, empty, first_long, terms
 from aggregator.merge.state import F32, F64, AdapterState, Factors, WeightState
 from wire.messages import Trains

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_client.bench.link import SERVER_RANK
 from edge_client.bench.request import Request, ranks_of
-from edge_client.board import Board, show_size
+from edge_client.bench.round_time import SERVER_RANK
 from edge_client.errors import BaseModelError, NoPlanError
-from edge_client.jobs import Compute, Format
-from edge_client.memory import predict_peak
-from edge_client.plan import CLIENT_BYTES, FORMATS, compute_for
+from edge_client.host.board import Board, show_size
+from edge_client.jobs.messages import Compute, Format
+from edge_client.plan.choose import CLIENT_BYTES, FORMATS, compute_for
+from edge_client.plan.peak_memory import predict_peak
 from wire.errors import WireError
 from wire.limits import PROTOCOL_VERSION
 from wire.manifest import manifest_digest, t5_weights
@@ -44,7 +44,8 @@ class Way:
 
 def choose_way(setting: Setting, board: Board, config: Mapping[str, Any], model: str) -> Way:
     """The first that fits the board: 8 bits or more, the highest precision first; the same with checkpointing; 4 bits.
-    With strands and micro-batch given, that is also the planner's order (edge_client/plan.py), but for close calls.
+    With strands and micro-batch given, that is also the planner's order (edge_client/plan/choose.py), but for close
+    calls.
 
     Args: config, the base's config.json; model, its name for people. Raises NoPlanError where none fits, BaseModelError
     where the config is no gated T5's.

@@ -12,8 +12,13 @@ import msgspec
 from edge_client.bench.progress import ProgressLine
 from edge_client.bench.request import Measured, Request
 from edge_client.errors import ClientError, ConfigError, DiskError, NoPlanError
-from edge_client.isolated import run_isolated
-from edge_client.process import die_with_parent, is_out_of_memory, offer_to_oom_killer, prepare_for_training
+from edge_client.host.forked import run_isolated
+from edge_client.host.worker_memory import (
+    die_with_parent,
+    is_out_of_memory,
+    offer_to_oom_killer,
+    prepare_for_training,
+)
 
 T = TypeVar("T")
 
@@ -23,7 +28,7 @@ _MEMORY_HINT = "take a smaller --micro-batch, --shape or --format, or stop other
 def run_request(request: Request) -> Measured:
     """Measure in a child process. Call it while this one has one thread and no torch.
 
-    Raises IsolatedError, with the exit code MEMORY where memory ran out, or of what edge_client.engine.bench.measure
+    Raises IsolatedError, with the exit code MEMORY where memory ran out, or of what edge_client.bench.phases.measure
     raises.
     """
     return _in_child(lambda: _measure(request), Measured)
@@ -67,7 +72,7 @@ def _in_words(error: Exception) -> ClientError:
 
 def _measure(request: Request) -> Measured:
     # Imported here: torch's threads and heap must come after malloc and OpenMP were told how to behave.
-    from edge_client.engine.bench import measure
+    from edge_client.bench.phases import measure
 
     progress = ProgressLine()
     try:

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_client.bench.link import Link, granularity
 from edge_client.bench.report import Report
+from edge_client.bench.round_time import Link, granularity
 from edge_client.bench.table import duration, granularity_text
 from edge_client.errors import ConfigError, DiskError
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_client.bench.link import Link, Traffic, context_rank, granularity, round_traffic
 from edge_client.bench.request import Measured, Request, ranks_of
-from edge_client.board import Board
-from edge_client.flops import StepFlops, step_flops
+from edge_client.bench.round_time import Link, Traffic, context_rank, granularity, round_traffic
+from edge_client.host.board import Board
+from edge_client.plan.flops import StepFlops, step_flops
 from wire.manifest import t5_weights
 
 

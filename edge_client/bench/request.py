@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from edge_client.jobs import Compute, Device, Format
+from edge_client.jobs.messages import Compute, Device, Format
 from wire.checks import basis_rank
 from wire.messages import Scope, Weight
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_client.bench.link import REQUESTS_PER_ROUND
 from edge_client.bench.report import Report
+from edge_client.bench.round_time import REQUESTS_PER_ROUND
 
 _GAP = "  "
 

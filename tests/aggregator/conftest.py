@@ -12,11 +12,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from aggregator.app import make_app
-from aggregator.auth import secret_hash
-from aggregator.folder import Folder
-from aggregator.setup import Opened, open_run
-from tests.fake_clock import FakeClock
+from aggregator.http.app import make_app
+from aggregator.run.setup import Opened, open_run
+from aggregator.store.folder import Folder
+from aggregator.store.secrets import secret_hash
+from tests.fakes.clock import FakeClock
 from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.limits import PROTOCOL_VERSION

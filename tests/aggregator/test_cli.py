@@ -93,7 +93,7 @@ def test_mistakes_are_one_line_and_a_hint(tmp_path: Path, server_base: Path) -> 
 
 def test_a_changed_manifest_is_refused_once_boards_have_enrolled(make_folder: Any, tmp_path: Path) -> None:
     """Settings that boards' files depend on cannot change in the middle of a run."""
-    from aggregator.setup import open_run, open_store
+    from aggregator.run.setup import open_run, open_store
 
     folder = make_folder()
     open_run(folder, time.monotonic).store.close()

@@ -12,7 +12,7 @@ import torch
 from quantize.base import load_base
 from quantize.errors import BaseFormatError
 from quantize.forward import Forward, Texts, check_runs, position_buckets
-from tests.random_t5 import random_t5, save_base
+from tests.fakes.random_t5 import random_t5, save_base
 
 SIZES = {
     "vocab_size": 96,

@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edge_client.arithmetic import Arithmetic
+from edge_client.host.matmul_speed import Arithmetic
 from quantize import kernel_trial, kernels, nf4
 from quantize.kernels import BITSANDBYTES, ON_SHARED_MEMORY, PLAIN_TORCH, Kernel, as_line, nf4_kernel
 from quantize.nf4 import to_nf4, unpack_with_torch
@@ -192,7 +192,7 @@ def test_doctor_says_what_unpacks(
     torch_is_there: bool, measured: str | None, shown: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Name and reason, as a line and as JSON's `nf4` and `nf4_reason`; without a measurement, the processor's."""
-    from edge_client import cli_doctor
+    from edge_client.cli import doctor
 
     arithmetic = measured and Arithmetic(
         key="",
@@ -205,13 +205,13 @@ def test_doctor_says_what_unpacks(
         torch="2",
     )
     chosen = Kernel(BITSANDBYTES, "the same numbers")
-    monkeypatch.setattr(cli_doctor, "known_arithmetic", lambda state: arithmetic or None)
-    monkeypatch.setattr(cli_doctor, "nf4_kernel", lambda device: chosen if device == "cuda" else nf4_kernel(device))
-    monkeypatch.setattr(cli_doctor, "find_spec", lambda name: object() if torch_is_there else None)
-    monkeypatch.setattr(cli_doctor, "require_packages", lambda: None)
+    monkeypatch.setattr(doctor, "known_arithmetic", lambda state: arithmetic or None)
+    monkeypatch.setattr(doctor, "nf4_kernel", lambda device: chosen if device == "cuda" else nf4_kernel(device))
+    monkeypatch.setattr(doctor, "find_spec", lambda name: object() if torch_is_there else None)
+    monkeypatch.setattr(doctor, "require_packages", lambda: None)
 
-    line = CliRunner().invoke(cli_doctor.doctor, ["--state", str(tmp_path)])
-    facts = CliRunner().invoke(cli_doctor.doctor, ["--state", str(tmp_path), "--json"])
+    line = CliRunner().invoke(doctor.doctor, ["--state", str(tmp_path)])
+    facts = CliRunner().invoke(doctor.doctor, ["--state", str(tmp_path), "--json"])
 
     assert f"4-bit base  {shown}" in line.output
     assert shown == f"{json.loads(facts.output)['nf4']} ({json.loads(facts.output)['nf4_reason']})"

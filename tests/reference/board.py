@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.merge.contribution import contribution
-from aggregator.merge.facts import Facts
 from aggregator.merge.rules import Rule
 from aggregator.merge.state import AdapterState
 from aggregator.merge.sums import Contribution
-from aggregator.terms import Terms
+from aggregator.merge.traits import Facts
+from aggregator.settings.terms import Terms
 from wire.checks import basis_rank, check_adapter, check_update
 from wire.manifest import manifest_digest
 from wire.messages import Adapter, AdapterPart, Dtype, Update, UpdatePart, Weight

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.engine.adam import Adam
+from edge_client.engines.lean.model.adam import Adam
 from wire.adam import farthest
 
 RATE = 0.01

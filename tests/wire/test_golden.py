@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import wire.messages as m
+from braid_common.seeds import derive_seed
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.manifest import manifest_digest, t5_weights
 from wire.projection import projection
-from wire.seeds import derive_seed
 from wire.tensors import unpack
 
 DIGEST = "0123456789abcdef" * 4

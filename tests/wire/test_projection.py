@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from braid_common.seeds import derive_seed
 from wire.projection import projection
-from wire.seeds import derive_seed
 
 seeds = st.integers(0, 2**53)
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from aggregator.merge.defences.defence import Believed, assumed_bad
-from aggregator.merge.facts import Facts
 from aggregator.merge.gram import changed, on_newest_basis, squared_norm, trained
 from aggregator.merge.lowrank import significant
 from aggregator.merge.state import F32, F64, Factors
 from aggregator.merge.sums import Contribution, Gathered, gather
+from aggregator.merge.traits import Facts
 
 COLUMNS = 64
 """Principal directions handled at once: what is held of K boards is K·m·64 numbers, whatever their ranks."""

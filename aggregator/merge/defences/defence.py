@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from aggregator.merge.facts import Facts
 from aggregator.merge.sums import Contribution
+from aggregator.merge.traits import Facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from types import MappingProxyType
 from typing import Any
 
 from aggregator.merge.defences import geometric_median, median, multi_krum, norm_clip, trimmed_mean
-from aggregator.merge.defences.claims import bounded
+from aggregator.merge.defences.bounds import bounded
 from aggregator.merge.defences.defence import Believed, Defence
-from aggregator.merge.facts import Facts
 from aggregator.merge.rules import Rule, Total, folded
 from aggregator.merge.state import AdapterState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
+from aggregator.merge.traits import Facts
 from wire.messages import AdapterPart, Dtype
 
 NONE = "none"

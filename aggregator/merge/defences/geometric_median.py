@@ -15,10 +15,10 @@ from dataclasses import replace
 import numpy as np
 
 from aggregator.merge.defences.defence import Believed, any_rule
-from aggregator.merge.facts import Facts
 from aggregator.merge.gram import gram
 from aggregator.merge.state import F64
 from aggregator.merge.sums import Contribution
+from aggregator.merge.traits import Facts
 
 SUMMARY = "boards far from the middle count less (Pillutla et al. 2019)"
 MIN_BOARDS = 3

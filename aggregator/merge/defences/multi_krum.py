@@ -16,10 +16,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from aggregator.merge.defences.defence import Believed, any_rule, assumed_bad
-from aggregator.merge.facts import Facts
 from aggregator.merge.gram import gram, squared_distances
 from aggregator.merge.state import F64
 from aggregator.merge.sums import Contribution
+from aggregator.merge.traits import Facts
 
 SUMMARY = "leaves out the boards farthest from the others (Blanchard et al. 2017)"
 MIN_BOARDS = 5

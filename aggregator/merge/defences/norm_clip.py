@@ -18,10 +18,10 @@ from statistics import median
 import numpy as np
 
 from aggregator.merge.defences.defence import Believed, any_rule
-from aggregator.merge.facts import Facts
 from aggregator.merge.gram import changed, inner, squared_norm
 from aggregator.merge.state import F64, Factors
 from aggregator.merge.sums import Contribution
+from aggregator.merge.traits import Facts
 
 SUMMARY = "no board changes the model by more than the middle one of its cohort (Sun et al. 2019)"
 MIN_BOARDS = 3

@@ -12,9 +12,9 @@ import numpy as np
 
 from aggregator.merge.defences.coordinates import fits, one_board
 from aggregator.merge.defences.defence import Believed
-from aggregator.merge.facts import Facts
 from aggregator.merge.state import F64
 from aggregator.merge.sums import Contribution
+from aggregator.merge.traits import Facts
 
 __all__ = ["MIN_BOARDS", "SUMMARY", "believe", "fits"]
 

@@ -1,0 +1,101 @@
+"""The adapters that boards download: any version that is still kept, cut to the ranks that they ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from aggregator.downloads.patches import Differences
+from aggregator.downloads.versions import read_version
+from aggregator.errors import CallError, StateError
+from aggregator.merge.state import AdapterState, initial_state
+from aggregator.settings.terms import Terms
+from aggregator.store.disk import Disk
+from aggregator.store.slices import Cut, Held
+from wire.checks import check_ranks
+from wire.codec import encode
+from wire.errors import WireError
+from wire.limits import PROTOCOL_VERSION
+from wire.messages import Adapter, AdapterDifference
+
+
+class Adapters:
+    """Makes and finds the files. Context and basis go out in bf16 unless the run uploads in fp32: B is trained on what
+    was received, so their rounding costs nothing that B's own does not."""
+
+    def __init__(self, terms: Terms, disk: Disk) -> None:
+        self._terms, self._disk = terms, disk
+        self._differences = Differences()
+        self._older: AdapterState | None = None  # the last that was read: boards are mostly one version behind
+        self._cutting = asyncio.Lock()
+
+    async def get(self, newest: AdapterState, version: int, ranks: Sequence[int], held: Held | None = None) -> Cut:
+        """The file of `version` cut to `ranks`; what it differs in from what the board holds, where that is smaller.
+
+        Raises CallError where there is no such version or rank. What is held may be anything: what is not here, or has
+        ranks that no board can have, gives the whole.
+        """
+        if version > newest.version:
+            raise _no_version(version, newest)
+        check_ranks(ranks, self._terms)
+        if version == 0 and any(ranks):
+            raise CallError("bad_request", "version 0 has no basis", "Ask for ranks 0.")
+        async with self._cutting:  # one version at a time is read into memory
+            make = partial(self._file, newest, version, ranks, held)
+            return await asyncio.to_thread(self._disk.cuts.get, version, ranks, make, held)
+
+    def _file(self, newest: AdapterState, version: int, ranks: Sequence[int], held: Held | None) -> bytes:
+        state = self._version(newest, version)
+        whole = self._cut(state, ranks)
+        data = encode(whole)
+        difference = None if held is None else self._difference(newest, state, whole, held, ranks)
+        return data if difference is None else min(data, encode(difference), key=len)
+
+    def _cut(self, state: AdapterState, ranks: Sequence[int]) -> Adapter:
+        return Adapter(
+            protocol=PROTOCOL_VERSION,
+            run_id=self._terms.run_id,
+            version=state.version,
+            manifest=self._terms.manifest,
+            parts=self._terms.rule.cut(state, ranks, self._terms.download),
+        )
+
+    def _difference(
+        self, newest: AdapterState, state: AdapterState, whole: Adapter, held: Held, ranks: Sequence[int]
+    ) -> AdapterDifference | None:
+        """From what is held to `whole`, which is `state` cut to `ranks`; None where there is none."""
+        rule = self._terms.rule
+        try:
+            check_ranks(held.ranks, self._terms)
+            before = rule.cut(self._version(newest, held.version), held.ranks, self._terms.download)
+        except (CallError, WireError):  # too old, or never there
+            return None
+        parts = self._differences.parts(before, whole.parts, rule.cut(state, ranks, "fp32"))
+        if parts is None:
+            return None
+        return AdapterDifference(
+            since=held.version,
+            protocol=whole.protocol,
+            run_id=whole.run_id,
+            version=whole.version,
+            manifest=whole.manifest,
+            parts=parts,
+        )
+
+    def _version(self, newest: AdapterState, version: int) -> AdapterState:
+        if version == newest.version:
+            return newest
+        if version == 0:
+            return initial_state(self._terms.weights)
+        if self._older is None or self._older.version != version:
+            self._older = None  # there is memory for one
+            try:
+                self._older = read_version(self._disk.blobs, self._disk.store.versions(), version)
+            except (KeyError, StateError) as error:  # dropped, perhaps just now
+                raise _no_version(version, newest) from error
+        return self._older
+
+
+def _no_version(version: int, newest: AdapterState) -> CallError:
+    return CallError("not_found", f"there is no version {version} here", f"The newest is {newest.version}.")

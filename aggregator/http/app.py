@@ -1,0 +1,125 @@
+"""The HTTP application: routes, the one place where errors become answers, and the orchestrator's life beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import web
+
+from aggregator.errors import CallError, DiskError
+from aggregator.http.app_keys import BASE_FILES, BASE_FOLDER, OPERATOR_HASH, RUN, STORE, UPLOADS, WORKER
+from aggregator.http.handlers import enrolment, operator, tasks, transfers
+from aggregator.run.setup import Opened
+from aggregator.store.uploads import SupersededError
+from braid_common.units import printable
+from wire.codec import CONTENT_TYPE, encode
+from wire.errors import ProtocolVersionError, WireError
+from wire.limits import MAX_TEXT_CHARS
+from wire.messages import Refusal, RefusalCode
+
+FOR_PEOPLE = frozenset({"/", "/v1/status", "/metrics"})
+"""Calls whose errors are plain text: no program of ours reads them."""
+
+RETRY_AFTER_S = 30
+"""When the disk is full: a person has to act, so asking again sooner is of no use."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = logging.getLogger("aggregator")
+
+
+def make_app(opened: Opened, operator_hash: str) -> web.Application:
+    """The application of one run. Starting it starts the orchestrator, stopping it stops it cleanly."""
+    # client_max_size bounds request.read() only; bodies are streamed and counted by aggregator.http.streaming.
+    app = web.Application(middlewares=[refusals])
+    app[RUN], app[STORE], app[UPLOADS] = opened.run, opened.store, opened.uploads
+    app[BASE_FOLDER], app[BASE_FILES] = opened.config.model_path, opened.base_files
+    app[OPERATOR_HASH] = operator_hash
+    app.add_routes(
+        [
+            web.post("/v1/devices", enrolment.enrol),
+            web.get("/v1/run", tasks.run_info),
+            web.get("/v1/work", tasks.work),
+            web.post("/v1/reports", tasks.report),
+            web.post("/v1/profiles", transfers.profile),
+            web.head("/v1/uploads/{round}", transfers.upload_offset),
+            web.patch("/v1/uploads/{round}", transfers.upload),
+            web.get("/v1/adapters/{version}", transfers.adapter),
+            web.get("/v1/base", transfers.base_files),
+            web.get("/v1/base/{file}", transfers.base_file),
+            web.get("/v1/status", operator.status),
+            web.get("/metrics", operator.metrics),
+            web.get("/healthz", operator.healthz),
+            web.get("/readyz", operator.readyz),
+            web.get("/", operator.index),
+        ]
+    )
+    app.cleanup_ctx.append(_orchestrating)
+    app.on_shutdown.append(_release_polls)
+    return app
+
+
+async def _orchestrating(app: web.Application) -> AsyncIterator[None]:
+    worker = asyncio.create_task(app[RUN].work_forever(), name="orchestrator")
+    app[WORKER] = worker
+    yield
+    worker.cancel()
+    await asyncio.gather(worker, return_exceptions=True)
+    await app[RUN].save_traffic()
+
+
+async def _release_polls(app: web.Application) -> None:
+    app[RUN].polls.stop()
+
+
+@web.middleware
+async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error with a Refusal; handlers only raise."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return _answer(request, _of_http(error))
+    except ConnectionError:
+        raise  # nobody is left to answer
+    except Exception as error:  # noqa: BLE001 - one of the two top loops: whatever happens, the server goes on
+        return _answer(request, _call_error(error))
+
+
+def _call_error(error: Exception) -> CallError:
+    """The one table from errors to answers. What is not in it is a bug of ours, and logged with its traceback."""
+    if isinstance(error, CallError):
+        return error
+    if isinstance(error, ProtocolVersionError):
+        return CallError("protocol_version", str(error))
+    if isinstance(error, WireError):
+        return CallError("bad_request", str(error))
+    if isinstance(error, SupersededError):  # by another request, or because the round closed: asking again tells which
+        return CallError("busy", "this upload is no longer this request's", headers={"Retry-After": "1"})
+    if isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        log.error("the disk refuses to be written: %s; free some space, boards try again", error)
+        return CallError("busy", "the server cannot write to its disk", headers={"Retry-After": str(RETRY_AFTER_S)})
+    log.error("a call failed; please report this", exc_info=error)
+    return CallError("internal", "the server made a mistake", "Its log has the details.")
+
+
+def _of_http(error: web.HTTPException) -> CallError:
+    if error.status == 404:
+        return CallError("not_found", "there is no such call", "docs/protocol.md lists them.")
+    code: RefusalCode = "too_large" if error.status == 413 else "bad_request"
+    allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+    return CallError(code, error.reason or "bad request", headers=allow, status=error.status)
+
+
+def _answer(request: web.Request, error: CallError) -> web.Response:
+    if error.status >= 500 or error.code == "too_large":
+        log.warning("%s", printable(f"{request.method} {request.path}: {error.message}"))
+    if request.path in FOR_PEOPLE:
+        return web.Response(text=f"{error.message}\n{error.hint}\n", status=error.status, headers=error.headers)
+    message, hint = error.message[:MAX_TEXT_CHARS], error.hint[:MAX_TEXT_CHARS]
+    body = encode(Refusal(code=error.code, message=message, hint=hint))
+    return web.Response(body=body, status=error.status, headers={**error.headers, "Content-Type": CONTENT_TYPE})

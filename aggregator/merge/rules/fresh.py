@@ -1,0 +1,30 @@
+"""Fresh adapters: every board draws its own A each round and trains both factors over the frozen global adapter.
+
+    W_g ← truncate_{R_s}( W_g + η · Σ p_k · B_k·A_k )      p_k = n_k / Σ n over the cohort's accepted updates
+
+A_k: orthonormal random rows of board k's own, B_k from zero; the mean of products is exact at any mix of ranks.
+
+Sources: merging each round's adapter into what is frozen and beginning a new one is ReLoRA (arXiv 2307.05695) and, with
+several boards, FLoRA (arXiv 2409.05976). What FLoRA lacks is the server's step: η, an optimiser, and a context that is
+truncated to a rank in every round.
+"""
+
+from __future__ import annotations
+
+from aggregator.merge.bases import first_basis
+from aggregator.merge.product_total import fold_products, merge_changes
+from aggregator.merge.slices import cut_context
+from aggregator.merge.traits import Facts
+
+__all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
+
+FACTS = Facts(
+    summary="each board draws its own A every round and trains A and B beside the frozen adapter; exact at any ranks",
+    space="products",
+    cycle=("both",),
+    own_basis=True,
+)
+
+cut = cut_context
+fold = fold_products
+merge = merge_changes

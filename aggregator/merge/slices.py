@@ -1,0 +1,112 @@
+"""What boards are sent of a version: parts of an adapter, cut to their ranks, in one of four ways.
+
+Where boards train the global adapter itself, all of it changes in every round, and nearly all of it travels each time
+as context of what a small board trains. That is frozen, and the server's own stays float32, so it travels in eight
+bits. Contexts beside a basis travel as differences (aggregator/downloads/patches.py), which eight bits are too coarse
+for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from aggregator.merge.initial_factors import start
+from aggregator.merge.state import F32, AdapterState, Factors, WeightState
+from braid_common.seeds import derive_seed
+from wire.errors import WireError
+from wire.messages import AdapterPart, Dtype, Tensor, frozen_dtype
+from wire.tensors import pack
+
+
+def cut_basis(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
+    """Whole contexts and leading rows of the bases, in `dtype`, for a board of these ranks (manifest order).
+
+    Raises WireError where there are not as many ranks as weights, or one is larger than the weight's basis.
+    """
+
+    def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
+        return _on_context(name, weight, weight.basis[:rank], dtype)
+
+    return _parts(state, ranks, part)
+
+
+def cut_context(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
+    """Whole contexts alone, for boards that draw their own A. Raises WireError as `cut_basis`."""
+
+    def part(name: str, weight: WeightState, _: int) -> AdapterPart:
+        return _on_context(name, weight, weight.basis[:0], dtype)
+
+    return _parts(state, ranks, part)
+
+
+def cut_start(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
+    """The leading strands of the global adapter as what a board begins with, and no context under them; the whole
+    global adapter as context of a weight that it does not train. Raises WireError as `cut_basis`."""
+
+    def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
+        if not rank:
+            return _frozen(name, weight, dtype)
+        begin = start(weight, rank, derive_seed(state.version, "start", name))
+        return _begun(name, weight, begin, weight.context_a.shape[0], dtype)
+
+    return _parts(state, ranks, part)
+
+
+def cut_woven(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
+    """The same, with all that is not trained of the global adapter as context; strands that it lacks begin along the
+    basis. Raises WireError as `cut_basis`."""
+
+    def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
+        if not rank:
+            return _frozen(name, weight, dtype)
+        begin = start(weight, rank, derive_seed(state.version, "start", name), along_basis=True)
+        return _begun(name, weight, begin, rank, dtype)
+
+    return _parts(state, ranks, part)
+
+
+def _begun(name: str, weight: WeightState, begin: Factors, first: int, dtype: Dtype) -> AdapterPart:
+    """What a board begins with, and the global adapter's strands from `first` on as context."""
+    context_b, context_a = _strands(weight, first, dtype)
+    return AdapterPart(
+        name=name, context_b=context_b, context_a=context_a, basis=pack(begin.a, dtype), start_b=pack(begin.b, dtype)
+    )
+
+
+def _frozen(name: str, weight: WeightState, dtype: Dtype) -> AdapterPart:
+    """The whole global adapter as context."""
+    context_b, context_a = _strands(weight, 0, dtype)
+    return AdapterPart(name=name, context_b=context_b, context_a=context_a, basis=pack(weight.basis[:0], dtype))
+
+
+def _strands(weight: WeightState, first: int, dtype: Dtype) -> tuple[Tensor, Tensor]:
+    """The global adapter's strands from `first` on, to be held frozen beside others in `dtype`. In eight bits A carries
+    their lengths: its rows have scales of their own, where B's columns share theirs."""
+    b, a = weight.context_b[:, first:], weight.context_a[first:]
+    frozen = frozen_dtype(dtype)
+    if frozen == dtype:
+        return pack(b, dtype), pack(a, dtype)
+    lengths = np.linalg.norm(b.astype(np.float64), axis=0)
+    lengths[lengths == 0] = 1
+    return pack(b / lengths, frozen), pack(a * lengths[:, None], frozen)
+
+
+def _parts(
+    state: AdapterState, ranks: Sequence[int], part: Callable[[str, WeightState, int], AdapterPart]
+) -> tuple[AdapterPart, ...]:
+    if len(ranks) != len(state.weights):
+        raise WireError(f"{len(ranks)} ranks were asked for, but the run has {len(state.weights)} weights")
+    for (name, weight), rank in zip(state.weights.items(), ranks, strict=True):
+        if not 0 <= rank <= len(weight.basis):
+            raise WireError(f"rank {rank} was asked for {name}, whose basis has {len(weight.basis)} rows")
+    return tuple(part(name, w, rank) for (name, w), rank in zip(state.weights.items(), ranks, strict=True))
+
+
+def _on_context(name: str, weight: WeightState, basis: F32, dtype: Dtype) -> AdapterPart:
+    return AdapterPart(
+        name=name,
+        context_b=pack(weight.context_b, dtype),
+        context_a=pack(weight.context_a, dtype),
+        basis=pack(basis, dtype),
+    )

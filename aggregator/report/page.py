@@ -1,0 +1,224 @@
+"""The status as a page: read-only, one document, nothing from elsewhere. Every text is escaped: boards choose names."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import zip_longest
+from typing import Any
+
+from aggregator.report import ranking_table
+from braid_common.units import show_seconds, show_size
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8882; --bad: #d33; --good: #2a7; }
+body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 84rem; padding: 0 1rem; }
+h1 { font-size: 1.3rem; margin: 0; } h2 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
+.facts { display: flex; flex-wrap: wrap; gap: .3rem 1.6rem; margin: .5rem 0; }
+.facts b { font-weight: 600; } .quiet { opacity: .65; } .bad { color: var(--bad); } .good { color: var(--good); }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { font-weight: 600; background: var(--soft); } th.text, td.text { text-align: left; }
+td.text { white-space: normal; min-width: 6rem; max-width: 24rem; overflow-wrap: anywhere; }
+td.note { text-align: left; white-space: normal; } td.note div { max-width: min(80rem, 88vw); overflow-wrap: anywhere; }
+tr.noted td { border-bottom: 0; padding-bottom: 0; }
+progress { width: 100%; height: .5rem; } ul { padding-left: 1.2rem; margin: 0; } #gone { display: none; }
+"""
+
+SCRIPT = """
+const main = document.querySelector("main"), gone = document.querySelector("#gone");
+async function refresh() {
+  if (!document.hidden) {
+    try {
+      const answer = await fetch(location.origin + "/?part=1", { cache: "no-store" });  // no user:password in it
+      if (!answer.ok) throw new Error(answer.status);
+      main.innerHTML = await answer.text();
+      gone.style.display = "none";
+    } catch { gone.style.display = "block"; }
+  }
+  setTimeout(refresh, 3000);
+}
+setTimeout(refresh, 3000);
+"""
+
+
+BOARD_COLUMNS = (
+    *("board", "state", "plan", "strands", "step", "loss", "held-out", "ROUGE-L"),
+    *("tokens/s", "peak", "up", "down", "updates"),
+)
+TEXT_COLUMNS = frozenset({"board", "state", "plan", "worst board", "why it closed", "weight"})
+"""Columns that may wrap; the others hold numbers and are aligned to the right."""
+
+
+def _source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+CONTENT_SECURITY_POLICY = (
+    f"default-src 'none'; style-src {_source(STYLE)}; script-src {_source(SCRIPT)}; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Only our own style and script, by their hash: a name that slipped through the escaping could still not run."""
+
+
+def page(facts: Mapping[str, Any]) -> str:
+    """The whole document."""
+    title = escape(f"{facts['run']['name']} – Braid")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
+        f'<body><p id="gone" class="bad">The server does not answer; trying again.</p>'
+        f"<main>{fragment(facts)}</main><script>{SCRIPT}</script></body></html>"
+    )
+
+
+def fragment(facts: Mapping[str, Any]) -> str:
+    """The part that changes."""
+    parts = [
+        _head(facts),
+        _boards(facts["boards"]),
+        _evaluations(facts["evaluations"]),
+        _rounds(facts["rounds"]),
+        _ranking(facts["ranking"]),
+    ]
+    events = "".join(f"<li>{escape(event)}</li>" for event in reversed(facts["events"]))
+    return "".join(parts) + (f"<h2>Events, newest first</h2><ul>{events}</ul>" if events else "")
+
+
+def _head(facts: Mapping[str, Any]) -> str:
+    run, base = facts["run"], facts["base"]
+    left = "" if run["time_left_s"] is None else f" · {show_seconds(run['time_left_s'])} left"
+    stale = f", {run['stale']} of older versions" if run["stale"] else ""
+    pairs = [
+        ("state", run["state"]),
+        ("mode", run["mode"]),
+        ("round", f"{run['round']} of {run['rounds']}{left}"),
+        ("updates" if run["version"] else "profiles", f"{run['accepted']} of {run['quorum']} needed{stale}"),
+        ("version", run["version"]),
+        ("base", f"{base['model']} ({base['digest'][:12]}…)"),
+    ]
+    facts_html = "".join(f"<span>{escape(key)} <b>{escape(str(value))}</b></span>" for key, value in pairs)
+    done = run["rounds"] if run["state"] == "finished" else max(0, run["round"] - 1)
+    return (
+        f'<h1>{escape(run["name"])} <span class="quiet">{escape(run["id"])}</span></h1>'
+        f'<div class="facts">{facts_html}</div><progress max="{int(run["rounds"])}" value="{int(done)}"></progress>'
+    )
+
+
+def _boards(boards: Sequence[Mapping[str, Any]]) -> str:
+    if not boards:
+        return '<h2>Boards</h2><p class="quiet">None has joined yet. `aggregator serve` printed the command.</p>'
+    notes = [_note(board) for board in boards]
+    return f"<h2>Boards</h2>{_table(BOARD_COLUMNS, [_board(board) for board in boards], notes)}"
+
+
+def _note(board: Mapping[str, Any]) -> str:
+    refusal = f'<span class="bad">last refusal: {escape(board["reason"])}</span>' if board["reason"] else ""
+    event = f"last event: {escape(board['event'])}" if board["event"] else ""
+    return "<br>".join(filter(None, (refusal, event)))
+
+
+def _board(board: Mapping[str, Any]) -> list[str]:
+    held_out = board["evaluation"]
+    step = "" if board["step"] is None else f"{board['step']:.0f}/{board['steps'] or 0:.0f}"
+    return [
+        escape(board["name"]) + _quiet(board["device"] if board["device"] != board["name"] else ""),
+        _state(board),
+        escape(board["plan"]),
+        f"{board['strands']} on {board['weights']}" if board["strands"] else "",
+        step,
+        _number(board["loss"] or None, 3),  # 0 before the first step
+        _number(held_out.get("loss"), 3),
+        _number(held_out.get("rougeL"), 3),
+        _number(board["tokens_per_s"], 0),
+        "" if board["peak_bytes"] is None else show_size(board["peak_bytes"]),
+        show_size(board["bytes_up"]),
+        show_size(board["bytes_down"]),
+        f"{board['accepted']}"
+        + (f' <span class="bad">−{board["refused"]}</span>' if board["refused"] else "")
+        + _quiet(f"last {board['staleness']} behind" if board["staleness"] else ""),
+    ]
+
+
+def _quiet(text: str) -> str:
+    return f' <span class="quiet">{escape(text)}</span>' if text else ""
+
+
+def _state(board: Mapping[str, Any]) -> str:
+    if board["revoked"]:
+        return '<span class="bad">revoked</span>'
+    if not board["live"]:
+        silent = "" if board["silent_s"] is None else f" for {show_seconds(board['silent_s'])}"
+        return f'<span class="bad">silent{silent}</span>'
+    return '<span class="good">done, waiting</span>' if board["answered"] else escape(board["phase"] or "alive")
+
+
+def _evaluations(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    heads = ("version", "mean loss", "worst loss", "worst board", "ROUGE-L", "boards")
+    cells = (
+        [
+            str(int(row["version"])),
+            _number(row["mean_loss"], 4),
+            _number(row["worst_loss"], 4),
+            escape(row["worst_board"] or ""),
+            _number(row["rougeL"], 4),
+            str(int(row["boards"])),
+        ]
+        for row in reversed(rows)
+    )
+    return f"<h2>Held-out text of the boards</h2>{_table(heads, list(cells))}"
+
+
+def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    heads = ("round", "state", "on version", "accepted", "of these stale", "refused", "took", "why it closed")
+    cells = (
+        [
+            str(int(row["round"])),
+            escape(row["state"]),
+            str(int(row["version"])),
+            str(int(row["accepted"])),
+            str(int(row["stale"])),
+            str(int(row["refused"])),
+            show_seconds(max(0.0, row["closed_at"] - row["opened_at"])) if row["closed_at"] else "",
+            escape(row["reason"]),
+        ]
+        for row in reversed(rows)
+    )
+    return f"<h2>Rounds</h2>{_table(heads, list(cells))}"
+
+
+def _ranking(ranking: Mapping[str, Any]) -> str:
+    if not ranking["weights"]:
+        return ""
+    rows = [[escape(cell) for cell in row] for row in ranking_table.rows(ranking)]
+    title = ranking_table.title(ranking)
+    return f"<h2>{escape(title[:1].upper() + title[1:])}</h2>{_table(ranking_table.heads(ranking), rows)}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """`rows` and `notes` hold HTML; a note that is not empty gets a line of its own below its row."""
+    head = _cells("th", heads, heads)
+    body = []
+    for row, note in zip_longest(rows, notes, fillvalue=""):
+        body.append(
+            f'<tr class="noted">{_cells("td", heads, row)}</tr>' if note else f"<tr>{_cells('td', heads, row)}</tr>"
+        )
+        if note:
+            body.append(f'<tr><td class="note" colspan="{len(heads)}"><div>{note}</div></td></tr>')
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<div class="scroll">{table}</div>'
+
+
+def _cells(tag: str, heads: Sequence[str], row: Sequence[str]) -> str:
+    kinds = (' class="text"' if head in TEXT_COLUMNS else "" for head in heads)
+    return "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,141 @@
+"""The run as facts for people: what `aggregator status`, the page and the metrics show. Plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from aggregator.report.ranking import WORTH_SHARE, ranking
+from aggregator.run.fleet import NUMBERS, Board
+from aggregator.run.run import Run
+from wire.limits import MAX_EXAMPLES
+from wire.rounds import RunState
+
+SHOWN_ROUNDS = 50
+"""Rounds in the history; older ones are in the database."""
+
+SHOWN_EVENTS = 30
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Everything at once. Losses are means over target tokens in nats; a mean over boards is weighted by examples."""
+    work = run.collecting
+    boards = [_board(run, board) for board in run.boards]
+    return {
+        "run": {
+            "id": run.terms.run_id,
+            "name": run.config.name,
+            "state": run.run_state.value,
+            "round": work.round if work else run.closed,
+            "rounds": run.config.rounds,
+            "version": run.state.version,
+            "mode": run.config.mode,
+            "staleness_limit": run.config.staleness_limit,
+            "accepted": work.accepted if work else 0,
+            "stale": work.stale if work else 0,
+            "quorum": run.config.quorum if run.state.version else run.config.min_devices,
+            "time_left_s": run.time_left_s(),
+            "complete": _complete(run),
+        },
+        "base": {"model": run.config.model_id, "digest": run.config.model_digest},
+        "ranking": _ranking(run),
+        "boards": boards,
+        "evaluations": _evaluations(run),
+        "rounds": _rounds(run),
+        "events": list(run.events)[-SHOWN_EVENTS:],
+    }
+
+
+def _complete(run: Run) -> bool:
+    """All rounds are done, and every live board has evaluated the result."""
+    if run.run_state is not RunState.FINISHED:
+        return False
+    live = run.boards.live(run.clock())
+    return all(run.state.version in run.boards[device].losses for device in live)
+
+
+def _ranking(run: Run) -> dict[str, Any]:
+    """All weights, the most important first; `share` is of all importance. Empty before the first basis."""
+    return {
+        "importance": run.terms.importance,
+        "version": run.state.ranked_at,
+        "worth_share": WORTH_SHARE,
+        "weights": [asdict(weight) for weight in ranking(run.state)],
+    }
+
+
+def _board(run: Run, board: Board) -> dict[str, Any]:
+    now = run.clock()
+    newest = max(board.losses, default=None)
+    return {
+        "device": board.device,
+        "name": board.name,
+        "live": run.boards.is_live(board, now),
+        "revoked": board.revoked,
+        "silent_s": None if board.seen_s is None else round(max(0.0, now - board.seen_s), 1),
+        "plan": board.plan,
+        "format": board.format,
+        "strands": sum(board.ranks),
+        "weights": sum(rank > 0 for rank in board.ranks),
+        "max_rank": max(board.ranks, default=0),
+        "phase": board.progress_text,
+        **{name: board.progress.get(name) for name in NUMBERS},
+        "bytes_up": board.bytes_up,
+        "bytes_down": board.bytes_down,
+        "answered": run.collecting is not None and board.device in run.collecting.answers,
+        "accepted": board.accepted,
+        "refused": board.refused,
+        "reason": board.reason,
+        "staleness": board.staleness,
+        "event": board.event,
+        "evaluated_version": newest,
+        "evaluation": dict(board.losses[newest]) if newest is not None else {},
+    }
+
+
+def _evaluations(run: Run) -> list[dict[str, Any]]:
+    """Per version: the weighted mean over boards, and the worst board, whom a mean hides."""
+    versions = sorted({version for board in run.boards for version in board.losses})
+    return [_evaluation(run, version) for version in versions[-SHOWN_ROUNDS:]]
+
+
+def _evaluation(run: Run, version: int) -> dict[str, Any]:
+    found = {board: board.losses[version] for board in run.boards if "loss" in board.losses.get(version, {})}
+    worst = max(found, key=lambda board: found[board]["loss"], default=None) if found else None
+    return {
+        "version": version,
+        "boards": len(found),
+        "mean_loss": _mean(found, "loss"),
+        "worst_loss": found[worst]["loss"] if worst else None,
+        "worst_board": worst.name if worst else None,
+        "worst_device": worst.device if worst else None,
+        **{name: _mean(found, name) for name in ("rouge1", "rouge2", "rougeL")},
+    }
+
+
+def _examples(values: Mapping[str, float]) -> float:
+    return min(max(1.0, values.get("n_examples", 1.0)), MAX_EXAMPLES)
+
+
+def _mean(found: Mapping[Board, Mapping[str, float]], name: str) -> float | None:
+    weighed = [(_examples(values), values[name]) for values in found.values() if name in values]
+    total = sum(weight for weight, _ in weighed)
+    return sum(weight * value for weight, value in weighed) / total if weighed else None
+
+
+def _rounds(run: Run) -> list[dict[str, Any]]:
+    return [
+        {
+            "round": row.round,
+            "state": row.state,
+            "version": row.version,
+            "accepted": counts.accepted,
+            "refused": counts.refused,
+            "stale": counts.stale,
+            "opened_at": row.opened_at,
+            "closed_at": row.closed_at,
+            "reason": row.reason,
+        }
+        for row, counts in run.rounds()[-SHOWN_ROUNDS:]
+    ]

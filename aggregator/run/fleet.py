@@ -1,0 +1,125 @@
+"""What the server knows of each board while it runs: when it was heard of, what it last said, what it has cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from aggregator.store.records import Answer, Device, StoredReport
+from wire.messages import Report
+
+NUMBERS = ("step", "steps", "loss", "tokens_per_s", "peak_bytes", "budget_bytes", "predicted_peak_bytes")
+"""What is kept of a board's plan and progress. Boards choose their words; memory must not."""
+
+MAX_NUMBER = 1e15
+"""Larger numbers, and negative ones, are no losses, counts or bytes, and are not kept."""
+
+_FORMAT = re.compile(r"\b(fp32|bf16|int8|nf4|int4)\b")
+
+
+@dataclass(slots=True, eq=False)
+class Board:
+    """One enrolled device, for people to look at. Nothing here decides what is merged."""
+
+    device: str
+    name: str
+    seen_s: float | None = None  # monotonic clock; None: not since the server started
+    revoked: bool = False
+    polls: int = 0  # long polls that are open
+    bytes_up: int = 0
+    bytes_down: int = 0
+    plan: str = ""
+    ranks: tuple[int, ...] = ()
+    progress: Mapping[str, float] = field(default_factory=dict)
+    progress_text: str = ""
+    event: str = ""  # the last one that it told of, such as that memory ran short; lost by a restart
+    losses: dict[int, Mapping[str, float]] = field(default_factory=dict)  # version → evaluation
+    accepted: int = 0
+    refused: int = 0
+    reason: str = ""  # of the last refusal
+    staleness: int | None = None  # versions that its last accepted update was behind; lost by a restart
+
+    @property
+    def format(self) -> str:
+        """The base's format, as named in the plan."""
+        found = _FORMAT.search(self.plan)
+        return found.group(1) if found else ""
+
+    def hear(self, report: Report) -> None:
+        """Take in those of a report's numbers that can be true."""
+        values = {name: value for name, value in report.values.items() if 0 <= value <= MAX_NUMBER}
+        if report.kind == "plan":
+            self.plan = report.text
+        elif report.kind == "evaluation":
+            self.losses[report.version] = values
+        elif report.kind == "event":
+            self.event = report.text
+        else:
+            self.progress_text = report.text
+        if report.kind in ("plan", "progress"):
+            self.progress = {**self.progress, **{name: values[name] for name in NUMBERS if name in values}}
+
+    def note(self, answer: Answer) -> None:
+        """Count an answer."""
+        self.accepted += answer.accepted
+        self.refused += not answer.accepted
+        if answer.accepted:
+            self.staleness = answer.staleness
+        else:
+            self.reason = answer.reason
+
+
+class Boards:
+    """All enrolled boards by device id."""
+
+    def __init__(self, liveness_s: float) -> None:
+        self._liveness_s = liveness_s
+        self._boards: dict[str, Board] = {}
+
+    def __iter__(self) -> Iterator[Board]:
+        return iter(self._boards.values())
+
+    def __len__(self) -> int:
+        return len(self._boards)
+
+    def __contains__(self, device: object) -> bool:
+        return device in self._boards
+
+    def __getitem__(self, device: str) -> Board:
+        return self._boards[device]
+
+    def add(self, device: Device) -> Board:
+        """Know a device; one that is known keeps its numbers and takes the new name."""
+        board = self._boards.get(device.device)
+        if board is None:
+            up, down = device.bytes_up, device.bytes_down
+            board = Board(device=device.device, name=device.name, bytes_up=up, bytes_down=down)
+            self._boards[device.device] = board
+        board.name, board.revoked = device.name, device.revoked
+        return board
+
+    def restore(self, reports: Iterable[StoredReport]) -> None:
+        """Take in what boards had reported before a restart, oldest first."""
+        for stored in reports:
+            values = dict(stored.values)
+            kind: Literal["plan", "evaluation"] = "plan" if stored.kind == "plan" else "evaluation"
+            report = Report(kind=kind, round=stored.round, version=stored.version, text=stored.text, values=values)
+            self._boards[stored.device].hear(report)
+
+    def live(self, now: float) -> frozenset[str]:
+        """Devices heard of within the liveness time."""
+        return frozenset(board.device for board in self._boards.values() if self.is_live(board, now))
+
+    def is_live(self, board: Board, now: float) -> bool:
+        return not board.revoked and board.seen_s is not None and now - board.seen_s < self._liveness_s
+
+    def next_expiry_s(self, now: float) -> float | None:
+        """When the next live board stops being live if it stays silent."""
+        seen = [b.seen_s for b in self._boards.values() if b.seen_s is not None and self.is_live(b, now)]
+        return min(seen) + self._liveness_s if seen else None
+
+    def traffic(self) -> dict[str, tuple[int, int]]:
+        """Bytes (up, down) per device."""
+        return {board.device: (board.bytes_up, board.bytes_down) for board in self._boards.values()}

@@ -1,0 +1,129 @@
+"""What boards have sent for one round, or as profiles before the first: answers, running sums, times. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from aggregator.merge.rules import Rule, Total
+from aggregator.merge.sums import Contribution
+from aggregator.run.round_spec import Asked, asked_of
+from aggregator.run.schedule import View
+from aggregator.run.screen import Sizes, sizes
+from aggregator.settings.config import RunConfig
+from aggregator.settings.terms import Terms
+from aggregator.store.records import Answer
+from braid_common.seeds import derive_seed
+from wire.rounds import RoundEvent, RoundState, advance
+
+PROFILING = 0
+"""The `round` of the collection that gathers profiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Immutable; each step returns the next.
+
+    `quorum`: accepted answers that are enough. `since_s`: when it began, None while a profiling server waits for boards
+    to enrol. `staleness_power`: how fast late updates of earlier rounds lose weight. `until_s`: deadline after an
+    extension. `quorum_s`: when the quorum was reached. `answers`: what came while it is open, one per board, whichever
+    round it was trained for; `stale`: how many of the accepted ones are of an older version. `cohort`: sizes of the
+    accepted ones; `before`: of the round before, so that the first to answer are compared with something.
+    """
+
+    asked: Asked
+    rule: Rule[Any]
+    quorum: int
+    since_s: float | None
+    staleness_power: float = 0.0
+    until_s: float | None = None
+    quorum_s: float | None = None
+    state: RoundState = RoundState.OPEN
+    answers: dict[str, Answer] = field(default_factory=dict)
+    total: Total | None = None
+    cohort: tuple[Sizes, ...] = ()
+    before: tuple[Sizes, ...] = ()
+    stale: int = 0
+
+    @property
+    def round(self) -> int:
+        return self.asked.round
+
+    @property
+    def version(self) -> int:
+        return self.asked.version
+
+    @property
+    def accepted(self) -> int:
+        return 0 if self.total is None else self.total.n_updates
+
+    @property
+    def answered(self) -> frozenset[str]:
+        return frozenset(self.answers)
+
+    def view(self, live: frozenset[str]) -> View:
+        """What the schedule must know, while those boards are live."""
+        return View(
+            phase="profiling" if self.round == PROFILING else "round",
+            round=self.round,
+            live=live,
+            answered=self.answered,
+            accepted=self.accepted,
+            since_s=self.since_s,
+            quorum_s=self.quorum_s,
+            until_s=self.until_s,
+            refused=frozenset(device for device, answer in self.answers.items() if not answer.accepted),
+        )
+
+    def refused(self, answer: Answer) -> Collection:
+        return replace(self, answers={**self.answers, answer.device: answer})
+
+    def compacted(self) -> Collection:
+        """The same with sums in less memory, as Total.compacted."""
+        total = None if self.total is None else self.total.compacted()
+        return self if total is self.total else replace(self, total=total)
+
+    def accepting(self, answer: Answer, contribution: Contribution, now: float) -> Collection:
+        """With one more board in the sums, which may then want to be compacted."""
+        total: Total = self.rule.fold(self.total, contribution)
+        reached = self.quorum_s is None and total.n_updates >= self.quorum
+        return replace(
+            self,
+            state=advance(self.state, RoundEvent.UPDATE_ACCEPTED),
+            answers={**self.answers, answer.device: answer},
+            total=total,
+            cohort=(*self.cohort, sizes(contribution)),
+            stale=self.stale + bool(answer.staleness),
+            quorum_s=now if reached else self.quorum_s,
+        )
+
+    def extended(self, until_s: float) -> Collection:
+        return replace(self, state=advance(self.state, RoundEvent.DEADLINE_WITH_TOO_FEW), until_s=until_s)
+
+    def begun(self, now: float) -> Collection:
+        """Profiling whose deadline starts to run: enough boards have enrolled."""
+        return self if self.since_s is not None else replace(self, since_s=now)
+
+
+def begin_profiling(config: RunConfig, terms: Terms) -> Collection:
+    """The collection of profiles, whose deadline does not run yet."""
+    return Collection(
+        asked=Asked(PROFILING, 0, derive_seed(config.seed, "profile"), sketch=True),
+        rule=terms.rule,
+        quorum=config.min_devices,
+        since_s=None,
+    )
+
+
+def begin_round(
+    config: RunConfig, terms: Terms, round_id: int, version: int, now: float, before: tuple[Sizes, ...] = ()
+) -> Collection:
+    """A new round. `before`: sizes of the last one, which say nothing where rounds train B and A in turn."""
+    return Collection(
+        asked=asked_of(config, round_id, version),
+        rule=terms.rule,
+        quorum=config.quorum,
+        since_s=now,
+        staleness_power=config.staleness_power,
+        before=before if len(terms.rule.FACTS.cycle) == 1 else (),
+    )

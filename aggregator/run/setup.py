@@ -1,0 +1,173 @@
+"""Making a server's folder, and opening one: from run.toml to the parts that `Run` needs."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aggregator.errors import ConfigError, DiskError, StateError
+from aggregator.merge.defences.defended import defended
+from aggregator.merge.rules import RULES
+from aggregator.run.run import Run
+from aggregator.settings import base_model
+from aggregator.settings.config import RunConfig
+from aggregator.settings.keys import KEYS, template
+from aggregator.settings.runfile import load, parse
+from aggregator.settings.sizes import check_sizes
+from aggregator.settings.terms import Terms
+from aggregator.store.blobs import Blobs
+from aggregator.store.device_ids import slug
+from aggregator.store.disk import Disk
+from aggregator.store.folder import Folder
+from aggregator.store.secrets import secret_hash
+from aggregator.store.slices import Cuts
+from aggregator.store.store import Store
+from aggregator.store.uploads import Uploads
+from braid_common.atomic_file import write_atomically
+from wire.adam import farthest
+from wire.manifest import manifest_digest
+from wire.messages import Weight, download_dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A folder whose run can be served."""
+
+    folder: Folder
+    config: RunConfig
+    run: Run
+    store: Store
+    uploads: Uploads
+    base_files: Mapping[str, base_model.BaseFile]
+
+
+def create(root: Path, model: str, settings: Mapping[str, Any], force: bool) -> RunConfig:
+    """Write `root`/run.toml and the secrets beside it. `settings` ("section.name") replace the defaults.
+
+    Raises BaseModelError, ConfigError for a setting that is not allowed or a folder that is in use, DiskError.
+    """
+    folder = Folder(root)
+    if folder.config.exists() and not force:
+        raise ConfigError(f"{folder.config} exists already.", "Edit it, choose another folder, or pass --force.")
+    if folder.database.exists():
+        raise ConfigError(f"{root} holds a run already.", "Choose another folder, or remove this one yourself.")
+    model_folder = base_model.resolve(model)
+    chosen = {
+        "model.path": str(model_folder),
+        "model.id": model,
+        "model.digest": base_model.digest(model_folder),
+        **settings,
+    }
+    if "rounds.min_devices" in settings and "rounds.quorum" not in settings:
+        chosen["rounds.quorum"] = math.ceil(settings["rounds.min_devices"] * 2 / 3)
+    if unknown := sorted(set(settings) - {key.path for key in KEYS}):
+        raise ConfigError(f"unknown key {unknown[0]}", "Keys are " + ", ".join(key.path for key in KEYS) + ".")
+    text = template(chosen)
+    config = parse(text, folder.config)
+    _weights(config)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder.config, text.encode())
+    except (OSError, UnicodeEncodeError) as error:
+        raise DiskError(f"{root} cannot be written: {error}", "Choose a folder of your own.") from error
+    folder.secret(folder.operator_token)
+    folder.secret(folder.join_token)
+    return config
+
+
+def open_store(folder: Folder) -> Store:
+    """The folder's database, made where there is none, with the first join token in it."""
+    folder.need()
+    store = Store(folder.database)
+    if not store.tokens():
+        store.add_token(secret_hash(folder.secret(folder.join_token)), "first")
+    return store
+
+
+def _weights(config: RunConfig) -> tuple[Weight, ...]:
+    """The run's manifest. Raises BaseModelError, and ConfigError where no run can be made of it."""
+    weights = base_model.trainable(config.model_path, config.train.scope, config.targets)
+    if not weights:
+        raise ConfigError(f"{config.source}: train.targets selects no weight", "Name at least one.")
+    check_sizes(config, weights)
+    return weights
+
+
+def _bind(config: RunConfig, store: Store) -> None:
+    """Raise StateError where run.toml now says something else about what binds the run."""
+    mine = config.frozen_values()
+    # A run that was begun when there was one rule, one importance, no fixed rank and no optimiser has not stored which.
+    stored = {
+        "rule": "braid",
+        "train_importance": "sketch",
+        "train_rank": 0,
+        "optimiser": "none",
+        **json.loads(store.settle("settings", json.dumps(mine))),
+    }
+    changed = [name for name in mine if stored.get(name) != mine[name]]
+    if changed and store.devices():
+        raise StateError(
+            f"{config.source}: {changed[0]} was {stored.get(changed[0])!r} when the first board enrolled, it is "
+            f"{mine[changed[0]]!r} now.",
+            "Put the old value back, or start a new run with `aggregator init` in another folder.",
+        )
+    if changed:
+        store.replace_fact("settings", json.dumps(mine))
+
+
+def terms_of(config: RunConfig, store: Store) -> Terms:
+    """What the run holds fixed. Its id is drawn when it is first asked for."""
+    weights = _weights(config)
+    return Terms(
+        run_id=store.settle("run_id", f"{slug(config.name, 'run')}-{secrets.token_hex(4)}"),
+        weights=weights,
+        manifest=manifest_digest(weights),
+        max_rank=config.max_rank,
+        server_rank=config.server_rank,
+        importance=config.train.importance,
+        rule=defended(RULES[config.rule], config.defence, config.attackers),
+        download=download_dtype(config.train.upload),
+        rank=0 if RULES[config.rule].FACTS.prunes else config.train.rank,
+        upload=config.train.upload,
+        farthest=farthest(config.train.learning_rate, config.train.local_steps),
+    )
+
+
+def open_run(folder: Folder, clock: Callable[[], float]) -> Opened:
+    """Open the folder's run where it was left. The caller holds the folder's lock and closes the store."""
+    folder.need()
+    config = load(folder.config)
+    store = open_store(folder)
+    try:
+        _bind(config, store)
+        terms = terms_of(config, store)
+        files = base_model.verify(config.model_path, config.model_digest, folder.base)
+        uploads = Uploads(folder.uploads)
+        disk = Disk(store, Blobs(folder.blobs), uploads, Cuts(folder.cuts))
+        return Opened(folder, config, Run(config, terms, disk, clock), store, uploads, files)
+    except OSError as error:
+        store.close()
+        raise DiskError(f"{folder.root} cannot be used: {error}", "Check its permissions and free space.") from error
+    except BaseException:
+        store.close()
+        raise
+
+
+def read_version(folder: Folder, version: int | None) -> tuple[RunConfig, int, bytes]:
+    """A stored version's bytes, the newest for None. Raises StateError where there is none."""
+    folder.need()
+    store = open_store(folder)
+    try:
+        versions = store.versions()
+    finally:
+        store.close()
+    wanted = max(versions, default=0) if version is None else version
+    if wanted not in versions:
+        kept = ", ".join(map(str, versions)) or "none yet"
+        raise StateError(f"There is no version {wanted} in {folder.root}.", f"Versions that are kept: {kept}.")
+    return load(folder.config), wanted, Blobs(folder.blobs).get(versions[wanted])

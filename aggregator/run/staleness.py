@@ -1,0 +1,37 @@
+"""Updates that come after their round has closed: which still count, in the round that is open then, and how much.
+
+Source: FedBuff (arXiv 2106.06639), whose polynomial staleness weight is FedAsync's (arXiv 1903.03934). An update is
+read against the version that it was trained on, so what it says to change stays what the board meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from aggregator.run.round_spec import Asked
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The rounds that are closed and whose updates still count. Immutable; each step returns the next.
+
+    `limit`: versions that such an update may be behind; 0: late updates do not count.
+    """
+
+    limit: int
+    rounds: Mapping[int, Asked] = field(default_factory=dict)
+
+    def adding(self, asked: Asked, newest: int) -> Closed:
+        """With one more round, now that `newest` is the newest version; without those that fell behind the limit."""
+        if not self.limit:
+            return self
+        rounds = {**self.rounds, asked.round: asked}
+        kept = {number: each for number, each in rounds.items() if newest - each.version <= self.limit}
+        return replace(self, rounds=MappingProxyType(kept))
+
+
+def staleness_weight(staleness: int, power: float) -> float:
+    """(1 + staleness)^−power: 1 for an update of the newest version, less the more versions it is behind."""
+    return float((1 + staleness) ** -power)

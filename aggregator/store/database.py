@@ -1,0 +1,80 @@
+"""SQLite in WAL mode through SQLAlchemy Core: opening, transactions, and the driver's errors as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+from sqlalchemy.pool import StaticPool
+
+from aggregator.errors import DiskError, StateError
+from aggregator.store.tables import migrate
+
+BUSY_TIMEOUT_S = 10.0
+"""How long a writer waits for another process's transaction; ours last milliseconds."""
+
+
+class Database:
+    """One database file of the newest schema, or one in memory for None.
+
+    Raises StateError where the file is no database of ours, DiskError where it cannot be written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}}
+        if path is None:
+            options["poolclass"] = StaticPool
+        self._engine = create_engine("sqlite://" if path is None else f"sqlite:///{path}", **options)
+        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "begin", _begin)
+        try:
+            with self.writing() as connection:
+                migrate(connection)
+        except (StateError, DiskError):
+            self._engine.dispose()
+            raise
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with _mapped(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that takes the write lock at once, so that what it reads stays true until it commits."""
+        with _mapped(), self._engine.connect().execution_options(braid_write=True) as connection, connection.begin():
+            yield connection
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    """Settings of every new connection. Transactions are ours, not the driver's."""
+    connection.isolation_level = None
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    write = connection.get_execution_options().get("braid_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """Turn the driver's errors into ours."""
+    try:
+        yield
+    except OperationalError as error:
+        hint = "Check free space (`df -h`) and the folder's permissions."
+        raise DiskError(f"The database cannot be used: {error.orig}", hint) from error
+    except IntegrityError:
+        raise
+    except DatabaseError as error:
+        hint = "Restore the folder from a backup, or start a new run with `aggregator init`."
+        raise StateError(f"The database is damaged: {error.orig}", hint) from error

@@ -1,0 +1,123 @@
+"""Uploads that have not arrived in full: one file per device, round and digest, which can be added to at its end."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from braid_common.base_files import file_digest
+
+_PART = re.compile(r"(?P<device>[0-9a-z-]+)\.(?P<round>\d+)\.(?P<digest>[0-9a-f]{64})\Z")
+
+
+_UNKNOWN = "0" * 64  # in the place of a digest that the sender does not announce
+
+
+class OffsetError(Exception):
+    """The sender continues at another place than the file ends. `offset` is where it ends."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"the upload has {offset} bytes")
+        self.offset = offset
+
+
+class SupersededError(Exception):
+    """Another request of the same device has taken the upload over: this one's connection was given up."""
+
+
+class Part:
+    """One unfinished upload, held by the last request that opened it."""
+
+    def __init__(self, path: Path, holders: dict[Path, Part]) -> None:
+        self._path = path
+        self._holders = holders
+        holders[path] = self
+
+    @property
+    def size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def append(self, chunk: bytes) -> None:
+        """Add bytes at the end. Raises SupersededError, and adds nothing, when another request holds the upload."""
+        self._need_hold()
+        with self._path.open("ab") as file:
+            file.write(chunk)
+
+    def finish(self) -> tuple[Path, str]:
+        """Make the file durable; return it and the SHA-256 of what is in it. Blocks for as long as reading takes.
+
+        Raises SupersededError as `append` does.
+        """
+        self._need_hold()
+        descriptor = os.open(self._path, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return self._path, file_digest(self._path)
+
+    def _need_hold(self) -> None:
+        if self._holders.get(self._path) is not self:
+            raise SupersededError(self._path.name)
+
+    def discard(self) -> None:
+        """Remove the file, unless another request holds it now."""
+        if self._holders.get(self._path) is self:
+            self._path.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        if self._holders.get(self._path) is self:
+            del self._holders[self._path]
+
+
+class Uploads:
+    """The folder of unfinished uploads. A device has one at a time, so that it cannot fill the disk with many."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._holders: dict[Path, Part] = {}
+
+    def size(self, device: str, round_id: int, digest: str) -> int:
+        """Bytes that have arrived."""
+        path = self._path(device, round_id, digest)
+        return path.stat().st_size if path.exists() else 0
+
+    def take(self, device: str, round_id: int, digest: str, offset: int) -> Part:
+        """Hold an upload in order to continue it at `offset`. Raises OffsetError where that is not its end.
+
+        An older request that still holds it is superseded; the device's other unfinished uploads are removed.
+        """
+        path = self._path(device, round_id, digest)
+        if (size := self.size(device, round_id, digest)) != offset:
+            raise OffsetError(size)
+        for other in self._folder.glob(f"{device}.*"):
+            if other != path:
+                other.unlink(missing_ok=True)
+                self._holders.pop(other, None)
+        return Part(path, self._holders)
+
+    def fresh(self, device: str) -> Part:
+        """Hold the device's one profile, from its first byte. An older request that sends it is superseded."""
+        path = self._path(device, 0, _UNKNOWN)
+        path.unlink(missing_ok=True)
+        return self.take(device, 0, _UNKNOWN, 0)
+
+    def sweep(self, rounds: Collection[int]) -> int:
+        """Remove all but those of these rounds; the number removed."""
+        removed = 0
+        for path in self._folder.iterdir():
+            match = _PART.match(path.name)
+            if match is None or int(match["round"]) not in rounds:
+                path.unlink()
+                self._holders.pop(path, None)
+                removed += 1
+        return removed
+
+    def _path(self, device: str, round_id: int, digest: str) -> Path:
+        return self._folder / f"{device}.{round_id}.{digest}"

@@ -1,0 +1,73 @@
+"""The plots of benchmarks.merge_rules: loss against rounds and against bytes, a column per rank mix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+from benchmarks.merge_rules.tables import REFERENCE, Cells
+from benchmarks.simulation.setting import History, Point
+
+COLUMN_INCHES, ROW_INCHES = 3.0, 2.7
+LINE_HEIGHT = 0.035
+"""Of the legend, as a part of the figure's height."""
+
+N_COLOURS = 10
+"""That matplotlib goes through before it begins again."""
+
+STYLE: Any = {
+    "svg.fonttype": "none",  # text stays text: small files
+    "svg.hashsalt": "braid",  # and the same ones for the same numbers
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def plot(found: Cells, path: Path) -> None:
+    """Write an SVG: means over seeds and boards. Every rule has the same colour in all of them."""
+    rules = list(dict.fromkeys(rule for runs in found.values() for rule in runs))
+    with matplotlib.rc_context(STYLE):
+        size = (COLUMN_INCHES * len(found), 2 * ROW_INCHES)
+        figure, rows = pyplot.subplots(2, len(found), figsize=size, sharey="row", squeeze=False)
+        for (mix, runs), by_round, by_bytes in zip(found.items(), *rows, strict=True):
+            for index, rule in enumerate(rules):
+                if rule in runs:
+                    _draw(by_round, by_bytes, rule, runs[rule], index)
+            by_round.set(title=mix, xlabel="rounds")
+            by_bytes.set(xlabel="MB up and down, whole fleet")
+        for row in rows:
+            row[0].set_ylabel("held-out loss, mean board")
+        fullest = max(rows[0], key=lambda axes: len(axes.lines))
+        handles, labels = fullest.get_legend_handles_labels()
+        n_columns = 2 * len(found)  # as many as are as wide as the plots
+        figure.legend(handles, labels, loc="outside lower center", ncols=n_columns, frameon=False)
+        figure.tight_layout(rect=(0, LINE_HEIGHT * (1 - len(labels) // -n_columns), 1, 1))
+        figure.savefig(path, metadata={"Date": None})
+        pyplot.close(figure)
+
+
+def _draw(by_round: Axes, by_bytes: Axes, rule: str, runs: Sequence[History], index: int) -> None:
+    points = [_mean(at) for at in zip(*(history.points for history in runs), strict=False)]
+    style: Any = {
+        "color": f"C{index % N_COLOURS}",
+        "linestyle": "-" if index < N_COLOURS else "--",
+        "linewidth": 2.0 if rule == REFERENCE else 1.0,
+        "label": rule,
+    }
+    by_round.plot([round_ for round_, _, _ in points], [loss for _, _, loss in points], **style)
+    by_bytes.plot([mb for _, mb, _ in points[1:]], [loss for _, _, loss in points[1:]], **style)
+
+
+def _mean(points: Sequence[Point]) -> tuple[int, float, float]:
+    """(round, MB, loss) over seeds."""
+    mb = fmean(point.up_bytes + point.down_bytes for point in points) / 1e6
+    return points[0].round, mb, fmean(point.mean for point in points)

@@ -1,0 +1,71 @@
+"""What benchmarks.merge_rules found so far, as one markdown file and plots beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.merge_rules.__main__ import SAME, Case
+from benchmarks.merge_rules.plots import plot
+from benchmarks.merge_rules.tables import cells, partition_tables, rates_table, variants_table
+from benchmarks.simulation.setting import RANKS, History, Mix, Setting
+from benchmarks.simulation.texts import Partition
+
+
+def write_report(
+    path: Path,
+    command: str,
+    machine: str,
+    *,
+    tuned: Sequence[History],
+    rates: Mapping[Case, float],
+    main: Sequence[History],
+    varied: Mapping[str, Sequence[History]],
+    partitions: Sequence[Partition],
+    mixes: Sequence[Mix],
+) -> None:
+    """`path`.md, and beside it an SVG per partition."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = ["# Merge rules on simulated fleets", "", f"`{command}`", "", _setup(main or tuned, machine), ""]
+    sames = SAME.items()
+    parts += [f"{name} is not listed: without a server step it is {other}, to the last bit." for name, other in sames]
+    parts += ["", "## Learning rates"]
+    for mix in dict.fromkeys(mix for _, mix in rates):
+        best = {rule: rate for (rule, mixed), rate in rates.items() if mixed == mix}
+        parts += ["", f"### {mix}", "", rates_table([one for one in tuned if one.setting.mix == mix], best)]
+    parts.append("")
+    for partition in partitions:
+        parts += _partition(path, main, partition, mixes)
+    for rule, histories in varied.items():
+        base = msgspec.structs.replace(histories[0].setting, seed=0)
+        parts += [f"## Settings of {rule}", "", variants_table(histories, base), ""]
+    path.with_suffix(".md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _partition(path: Path, histories: Sequence[History], partition: Partition, mixes: Sequence[Mix]) -> Iterator[str]:
+    found = cells(histories, partition, mixes)
+    if not found:
+        return
+    name = f"{path.name}-{partition}.svg"
+    plot(found, path.with_name(name))
+    yield from (f"## Partition: {partition}", "", f"![loss against rounds and bytes]({name})", "")
+    for title, text in partition_tables(found):
+        yield from (f"### {title}", "", text, "")
+
+
+def _setup(histories: Sequence[History], machine: str) -> str:
+    setting: Setting = histories[0].setting
+    cpu_s = sum(history.cpu_s for history in histories)
+    mixes = "; ".join(f"{mix} {' '.join(map(str, ranks))}" for mix, ranks in RANKS.items())
+    return (
+        f"{machine}; one thread a run. {len(RANKS[setting.mix])} boards, {setting.rounds} rounds of "
+        f"{setting.local_steps} steps of {setting.batch} examples, {setting.max_source_tokens}/"
+        f"{setting.max_target_tokens} tokens; every decoder weight is trained. Ranks: {mixes}; which board has which "
+        f"is drawn by the seed. {setting.n_train} training and {setting.n_held_out} held-out examples a board. "
+        f"max_rank {setting.max_rank}, server_rank {setting.server_rank}, sketches every {setting.sketch_every} "
+        f"rounds, uploads in {setting.upload}. Mean ± standard deviation over seeds; differences are of pairs of "
+        f"equal seeds, in bold where their 95 % interval leaves zero out. Runs took {cpu_s / 60:.0f} CPU minutes, "
+        f"{cpu_s / len(histories):.0f} s each."
+    )

@@ -1,0 +1,162 @@
+"""The tables of benchmarks.merge_rules, in markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean
+
+import msgspec
+
+from benchmarks.simulation.setting import History, Mix, Point, Setting
+from benchmarks.simulation.texts import Partition
+from benchmarks.study.tables import Measure, difference, mean_loss, spread, table, total_bytes_to, worst_loss
+
+REFERENCE = "weave"
+"""The default."""
+
+GAIN = 0.75
+"""Bytes are counted to the loss at which a fleet has made this part of the best rule's gain over the base."""
+
+Cells = Mapping[Mix, Mapping[str, Sequence[History]]]
+"""Of one partition: by mix and rule, a history per seed."""
+
+
+def cells(histories: Sequence[History], partition: Partition, mixes: Sequence[Mix]) -> Cells:
+    """Those that have run, of `histories`."""
+    found: dict[Mix, dict[str, list[History]]] = {mix: {} for mix in mixes}
+    for history in sorted(histories, key=lambda history: history.setting.seed):
+        setting = history.setting
+        if setting.partition == partition and setting.mix in found:
+            found[setting.mix].setdefault(setting.rule, []).append(history)
+    return {mix: rules for mix, rules in found.items() if rules}
+
+
+def rates_table(tuned: Sequence[History], best: Mapping[str, float]) -> str:
+    """Mean loss by rule and learning rate."""
+    rates = sorted({history.setting.learning_rate for history in tuned})
+    rows = []
+    for rule in best:
+        losses = {history.setting.learning_rate: history for history in tuned if history.setting.rule == rule}
+        rows.append([rule, *(_rate_cell(losses.get(rate), rate == best[rule]) for rate in rates)])
+    return table(["", *(f"{rate:g}" for rate in rates)], rows)
+
+
+def partition_tables(found: Cells) -> Iterator[tuple[str, str]]:
+    """(title, table) of one partition."""
+    yield "Held-out loss, mean board", _by_mix(found, lambda runs, _: _spread_cell(runs, mean_loss, 3), _mean)
+    yield (
+        f"The same, less {REFERENCE}'s",
+        _by_mix(found, lambda runs, all_runs: _difference_cell(runs, all_runs, mean_loss)),
+    )
+    yield "Held-out loss, worst tenth", _by_mix(found, lambda runs, _: _spread_cell(runs, worst_loss, 3), _worst)
+    yield (
+        f"The same, less {REFERENCE}'s",
+        _by_mix(found, lambda runs, all_runs: _difference_cell(runs, all_runs, worst_loss)),
+    )
+    yield "ROUGE-L", _by_mix(found, lambda runs, _: _spread_cell(runs, _rouge_points, 1))
+    yield "MB up and down per board and round", _by_mix(found, lambda runs, _: _traffic_cell(runs))
+    yield (
+        f"MB of the whole fleet, up and down, to {GAIN:.0%} of the best rule's gain",
+        _by_mix(found, _bytes_cell),
+    )
+
+
+def variants_table(runs: Sequence[History], base: Setting) -> str:
+    """What changing one of the settings of `base` does."""
+    by_setting: dict[Setting, list[History]] = {}
+    for history in runs:
+        by_setting.setdefault(msgspec.structs.replace(history.setting, seed=base.seed), []).append(history)
+    reference = by_setting.get(base, [])
+    rows = []
+    for setting, histories in by_setting.items():
+        delta, worst = (difference(histories, reference, measure) for measure in (mean_loss, worst_loss))
+        rows.append(
+            [
+                "as it is" if setting == base else changed(setting, base),
+                spread([mean_loss(history) for history in histories]).text(3),
+                delta.text(3) if delta and setting != base else "",
+                worst.text(3) if worst and setting != base else "",
+                _traffic_cell(histories),
+            ]
+        )
+    return table(["", "loss", "difference", "in the worst tenth", "MB up / down"], rows)
+
+
+def changed(setting: Setting, base: Setting) -> str:
+    """What of `setting` is not as in `base`."""
+    values, others = msgspec.to_builtins(setting), msgspec.to_builtins(base)
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value != others[name])
+
+
+def _by_mix(
+    found: Cells,
+    cell: Callable[[Sequence[History], Mapping[str, Sequence[History]]], str],
+    base: Callable[[Point], float] | None = None,
+) -> str:
+    """A row per rule; `base`: and one of the bare base, which any rule's runs began with."""
+    rules = dict.fromkeys(rule for runs in found.values() for rule in runs)
+    rows = [[rule, *(cell(runs[rule], runs) if runs.get(rule) else "–" for runs in found.values())] for rule in rules]
+    if base is not None:
+        rows.insert(0, ["base, no adapter", *(_base_cell(next(iter(runs.values())), base) for runs in found.values())])
+    return table(["", *found], rows)
+
+
+def _base_cell(runs: Sequence[History], measure: Callable[[Point], float]) -> str:
+    return spread([measure(history.points[0]) for history in runs]).text(3)
+
+
+def _spread_cell(runs: Sequence[History], measure: Measure, digits: int) -> str:
+    return spread([measure(history) for history in runs]).text(digits) + _failures(runs)
+
+
+def _difference_cell(runs: Sequence[History], all_runs: Mapping[str, Sequence[History]], measure: Measure) -> str:
+    if runs[0].setting.rule == REFERENCE:
+        return ""
+    found = difference(runs, all_runs.get(REFERENCE, []), measure)
+    return "–" if found is None else found.text(3) + _failures(runs)
+
+
+def _failures(runs: Sequence[History]) -> str:
+    count = sum(bool(history.failed) for history in runs)
+    return f" ({count} diverged)" if count else ""
+
+
+def _mean(point: Point) -> float:
+    return point.mean
+
+
+def _worst(point: Point) -> float:
+    return point.worst
+
+
+def _rouge_points(history: History) -> float:
+    return 100 * (history.rouge_l or 0.0)
+
+
+def _traffic_cell(runs: Sequence[History]) -> str:
+    up = fmean(history.last.up_bytes / _n_updates(history) for history in runs)
+    down = fmean(history.last.down_bytes / _n_updates(history) for history in runs)
+    return f"{up / 1e6:.2f} / {down / 1e6:.2f}"
+
+
+def _n_updates(history: History) -> int:
+    """One that failed at once has none."""
+    return max(1, history.last.round * len(history.last.losses))
+
+
+def _bytes_cell(runs: Sequence[History], all_runs: Mapping[str, Sequence[History]]) -> str:
+    base = fmean(history.points[0].mean for history in runs)
+    best = min(fmean(mean_loss(history) for history in others) for others in all_runs.values())
+    counts = [total_bytes_to(history, base - GAIN * (base - best)) for history in runs]
+    reached = [count for count in counts if count is not None]
+    if not reached:
+        return "not reached"
+    note = "" if len(reached) == len(counts) else f" ({len(reached)} of {len(counts)})"
+    return f"{fmean(reached) / 1e6:.0f}{note}"
+
+
+def _rate_cell(history: History | None, is_best: bool) -> str:
+    if history is None:
+        return ""
+    text = "diverged" if history.failed else f"{history.last.mean:.3f}"
+    return f"**{text}**" if is_best else text

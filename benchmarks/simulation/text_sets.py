@@ -1,0 +1,87 @@
+"""Sets for scope_quality and selection: real pairs of texts, divided into training, validation and test parts."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from braid_common.example import Example
+from braid_common.seeds import derive_seed
+from edge_client.data.readers import load_data
+from edge_client.errors import DataError
+
+FILES = {"MTS-Dialog": "mtsdialog", "SciTLDR": "scitldr"}
+"""Published sets with parts of their own. A target with several references counts by its first."""
+
+LIBRARY = "sqlalchemy"
+"""Docstrings that the builtin base was not trained on (builtin_base/model/README.md), and enough of one kind that there
+is something to learn: on four such libraries together, all scope gained 0.03 nats at most."""
+
+N_HELD_OUT = 200
+"""Docstrings for validation, and as many for testing."""
+
+SEED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class TextSet:
+    """Pairs of one task. The parts of a published set are its authors'; docstrings are divided at random."""
+
+    name: str
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+
+
+def names() -> tuple[str, ...]:
+    return (f"docstrings/{LIBRARY}", *FILES)
+
+
+def load_those_there(folder: Path, names: Sequence[str]) -> list[TextSet]:
+    """Of these sets the ones that are there; the others are named on stderr."""
+    sets = []
+    for name in names:
+        try:
+            sets.append(load(name, folder))
+        except DataError as error:
+            print(f"{name} is left out: {error.message}", file=sys.stderr)
+    return sets
+
+
+def load(name: str, folder: Path) -> TextSet:
+    """The set `name`, each part shuffled once and for all. Raises DataError where its files or libraries are absent."""
+    if name not in FILES:
+        pairs = _shuffled(_whole(f"builtin:{name}"))
+        return _text_set(name, pairs[2 * N_HELD_OUT :], pairs[:N_HELD_OUT], pairs[N_HELD_OUT : 2 * N_HELD_OUT])
+    stem = FILES[name]
+    train, validation, test = (_whole(str(folder / f"{stem}.{part}.jsonl")) for part in ("train", "val", "test"))
+    seen = {(example.source, example.target) for example in (*validation, *test)}
+    return _text_set(name, [pair for pair in train if (pair.source, pair.target) not in seen], validation, test)
+
+
+def subset(examples: Sequence[Example], n_examples: int, seed: int) -> list[Example]:
+    """`n_examples` of them, or all where there are no more, drawn by `seed`."""
+    draw = random.Random(derive_seed(seed, "subset"))
+    return draw.sample(list(examples), min(n_examples, len(examples)))
+
+
+def _whole(spec: str) -> list[Example]:
+    """All examples of a file or a library, read as a board reads them."""
+    data = load_data(spec)
+    return [*data.train, *data.held_out]
+
+
+def _text_set(name: str, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]) -> TextSet:
+    if not (train and validation and test):
+        raise DataError(f"{name} has an empty part", "check the files in --data-folder")
+    return TextSet(name, _shuffled(train), _shuffled(validation), _shuffled(test))
+
+
+def _shuffled(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """In an order of its own whatever the file's: the first few of a file need not stand for it."""
+    ordered = sorted(examples, key=lambda example: (example.source, example.target))
+    random.Random(SEED).shuffle(ordered)
+    return tuple(ordered)

@@ -1,0 +1,89 @@
+"""The run's base on this board: the one named with --model, else one that is here already, else the server's files."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from braid_common.base_files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_SUFFIX, read_base_config
+from edge_client.agent.console import Console
+from edge_client.base.locate import open_base
+from edge_client.errors import BaseModelError
+from edge_client.host.board import show_size
+from edge_client.network.api import Api
+from edge_client.network.errors import RequestError
+from edge_client.state.folder import disk_errors
+from wire.errors import WireError
+from wire.manifest import t5_weights
+from wire.messages import BaseFile, RunInfo
+
+
+async def find_base(model: str, run: RunInfo, api: Api, cache: Path, console: Console) -> Path:
+    """The folder of the run's base, its digest checked. `model` "" leaves the choice to us; `cache` keeps downloads.
+
+    Raises BaseModelError where --model is not the run's base, or where neither board nor server has it whole.
+    """
+    if model:
+        return await asyncio.to_thread(open_base, model, run.base.digest)
+    try:
+        return await asyncio.to_thread(open_base, run.base.model, run.base.digest)
+    except BaseModelError as error:
+        console.notice(f"{error.message}; taking it from the server")
+    return await _fetch(run, api, cache / run.base.digest)
+
+
+async def _fetch(run: RunInfo, api: Api, folder: Path) -> Path:
+    with disk_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - one entry
+    try:
+        listed = (await api.base_files()).files
+        missing = [file for file in listed if not (folder / file.name).exists()]
+        _check(missing, folder)
+        for file in missing:
+            await api.base_file(file, folder / file.name)
+    except RequestError as error:
+        raise BaseModelError(
+            f"the server does not give the base's files: {error.message}",
+            f"copy the folder of {run.base.model} to this board and name it with --model",
+        ) from error
+    try:
+        return await asyncio.to_thread(open_base, str(folder), run.base.digest)
+    except BaseModelError:
+        shutil.rmtree(folder, ignore_errors=True)  # else every start would meet the same files
+        raise
+
+
+def _check(files: Sequence[BaseFile], folder: Path) -> None:
+    """Raise BaseModelError for files that no base has, or that the disk cannot hold."""
+    for file in files:
+        if file.name not in (CONFIG_FILE, TOKENIZER_FILE) and not file.name.endswith(WEIGHTS_SUFFIX):
+            raise BaseModelError(f"the server lists {file.name}, which is no part of a base", "name one with --model")
+    need_bytes = sum(file.size_bytes for file in files)
+    with disk_errors(folder):
+        free_bytes = shutil.disk_usage(folder).free
+    if need_bytes > free_bytes:
+        raise BaseModelError(
+            f"the base takes {show_size(need_bytes)}, but {folder} has {show_size(free_bytes)} free",
+            "free some space, or name a folder that has the base with --model",
+        )
+
+
+def read_config(folder: Path, run: RunInfo) -> Mapping[str, Any]:
+    """The base's config.json. Raises BaseModelError where the run trains a weight that this base has not."""
+    try:
+        config = read_base_config(folder)
+        known = set(t5_weights(config, "all"))
+        if type(config.get("vocab_size")) is not int:
+            raise WireError(f"{folder / CONFIG_FILE} is not a T5's: vocab_size is missing")
+    except WireError as error:
+        raise BaseModelError(str(error), "give a folder with a FLAN-T5 with --model") from error
+    for weight in run.weights:
+        if weight not in known:
+            raise BaseModelError(
+                f"the run trains {weight.name} ({weight.rows}×{weight.columns}), which this base does not have",
+                "update the older of client and server",
+            )
+    return config

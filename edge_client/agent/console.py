@@ -1,0 +1,134 @@
+"""What a person or a program sees of a running client.
+
+On a terminal the current phase is one live line; elsewhere plain lines come out, rarely enough for a log. With `--json`
+standard output holds one JSON object per line and nothing else. Every object has `event`; the events are:
+
+    enrolled    device, run_id, server
+    plan        round, format, compute, device, micro_batch, checkpointing, cache, frozen_encoder, ranks_total,
+                max_rank, weights, predicted_peak_bytes, budget_bytes
+    probe       round, format, compute, device, micro_batch, checkpointing, cache, frozen_encoder,
+                predicted_peak_bytes, peak_bytes, step_s        what a plan took when it was tried
+    backed_off  message, and as in plan        memory ran short: the round goes on in this leaner way
+    phase       phase (wait, probe, profile, fetch, train, upload, evaluate), round, version
+    waiting     round, version       nothing to do until the server has more
+    progress    phase (load, encode, profile, train, evaluate), round, step, steps, loss, tokens_per_s, peak_bytes,
+                bytes_up, bytes_down
+    round_done  kind (profile, train), round, version, accepted, reason, bytes_up, bytes_down, and the worker's numbers:
+                loss, tokens_per_s, seconds, peak_bytes, n_examples, held_out_loss
+    evaluation  round, version, loss, and where asked rouge1, rouge2, rougeL (0…1), n_examples
+    offline     message, hint        the server went away; the client keeps trying
+    online      seconds              it is back
+    notice      message, hint        anything else worth a line
+    finished    rounds_done, bytes_up, bytes_down
+    error       message, hint, exit_code        the last line of a client that failed
+
+`bytes_up` and `bytes_down` count since the client started; losses are mean negative log-likelihoods per target token.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from edge_client.host.board import show_size
+
+PLAIN_EVERY_S = 10.0
+"""A progress line in a log at most this often."""
+
+LIVE_EVERY_S = 0.2
+"""A terminal's live line is redrawn at most this often."""
+
+JSON_EVERY_S = 0.5
+"""A `progress` object at most this often."""
+
+_BAR_CELLS = 20
+
+
+class Console:
+    """Writes events to `stream`. Errors of the stream itself (a closed pipe) are not caught: SIGPIPE's usual end."""
+
+    def __init__(
+        self, *, as_json: bool = False, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream or sys.stdout
+        self._as_json = as_json
+        self._live = not as_json and self._stream.isatty()
+        self._every_s = JSON_EVERY_S if as_json else LIVE_EVERY_S if self._live else PLAIN_EVERY_S
+        self._clock = clock
+        self._drawn_s = float("-inf")
+        self._line_open = False
+        self._phase: tuple[str, int] = ("", -1)
+        self._began_s = 0.0
+
+    def event(self, name: str, text: str = "", **fields: Any) -> None:
+        """One thing that happened: its object in JSON mode, else `text` as a line ("" prints nothing)."""
+        if self._as_json:
+            self._write(json.dumps({"event": name, **fields}) + "\n")
+        elif text:
+            self._write(self._wipe() + text + "\n")
+
+    def notice(self, message: str, hint: str = "") -> None:
+        self.event("notice", message + (f"\n  → {hint}" if hint else ""), message=message, hint=hint)
+
+    def progress(self, *, phase: str, round: int, step: int, steps: int, **fields: Any) -> None:
+        """How far the current phase is. Calls that come too often are dropped, the first and the last are not."""
+        now_s = self._clock()
+        if (phase, round) != self._phase:
+            self._phase, self._began_s = (phase, round), now_s
+        elif now_s - self._drawn_s < self._every_s and step < steps:
+            return
+        self._drawn_s = now_s
+        if self._as_json:
+            self.event("progress", phase=phase, round=round, step=step, steps=steps, **fields)
+            return
+        text = progress_text(phase, round, step, steps, elapsed_s=now_s - self._began_s, **fields)
+        if self._live:
+            self._write(self._wipe() + text[: shutil.get_terminal_size().columns - 1])
+            self._line_open = True
+        else:
+            self._write(text + "\n")
+
+    def close(self) -> None:
+        """Remove the live line."""
+        self._write(self._wipe())
+
+    def _wipe(self) -> str:
+        was_open, self._line_open = self._line_open, False
+        return "\r\x1b[2K" if was_open else ""
+
+    def _write(self, text: str) -> None:
+        if text:
+            self._stream.write(text)
+            self._stream.flush()
+
+
+def progress_text(phase: str, round: int, step: int, steps: int, *, elapsed_s: float, **fields: Any) -> str:
+    """One line: bar, steps, loss, speed, peak memory, traffic, time left."""
+    share = min(step / steps, 1.0) if steps else 0.0
+    filled = int(share * _BAR_CELLS)
+    parts = [f"round {round} {phase:<8} {'█' * filled}{'░' * (_BAR_CELLS - filled)} {step}/{steps}"]
+    if fields.get("loss"):  # 0 means that nothing has been measured yet
+        parts.append(f"loss {fields['loss']:.3f}")
+    if fields.get("tokens_per_s"):
+        parts.append(f"{fields['tokens_per_s']:.0f} tokens/s")
+    if fields.get("peak_bytes"):
+        parts.append(f"peak {show_size(fields['peak_bytes'])}")
+    if "bytes_up" in fields:
+        parts.append(f"up {show_size(fields['bytes_up'])} down {show_size(fields['bytes_down'])}")
+    if 0.0 < share < 1.0:
+        parts.append(f"{time_text(elapsed_s / share - elapsed_s)} left")
+    return " · ".join(parts)
+
+
+def time_text(seconds: float) -> str:
+    """Seconds for people: "42 s", "3 min 20 s", "2 h 5 min"."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,173 @@
+"""Tells what the board does to everybody who wants to know: the terminal, the status file, and the server's page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edge_client.agent.console import Console
+from edge_client.agent.reports import Reports
+from edge_client.host.board import show_size
+from edge_client.jobs.messages import Plan, Progress
+from edge_client.network.transport import Traffic, printable
+from edge_client.state.folder import Identity
+from edge_client.state.status import StatusFile
+from wire.messages import Receipt, RunInfo, Task
+
+_SCORES = ("loss", "rouge1", "rouge2", "rougeL")
+
+
+class Journal:
+    """`traffic` is the transport's counter."""
+
+    def __init__(self, console: Console, status: StatusFile, reports: Reports, traffic: Traffic) -> None:
+        self.console = console
+        self._status, self._reports, self._traffic = status, reports, traffic
+        self._plan: Plan | None = None
+        self.rounds_done = 0
+
+    def phase(self, phase: str, task: Task) -> None:
+        """A new phase of a task has begun."""
+        self._status.update(at_once=True, phase=phase, round=task.round, version=task.version, step=0, steps=0)
+        self.console.event("phase", phase=phase, round=task.round, version=task.version)
+
+    def enrolled(self, identity: Identity, run: RunInfo) -> None:
+        """The server has taken this board in."""
+        self.console.event(
+            "enrolled",
+            f"enrolled at {identity.server} as {identity.device}: run {run.run_id}, base {run.base.model}, "
+            f"{run.rounds} rounds",
+            device=identity.device,
+            run_id=run.run_id,
+            server=identity.server,
+        )
+
+    def waiting(self, task: Task) -> None:
+        """There is nothing to do; said once."""
+        if self._status.status.phase != "wait":
+            self.phase("wait", task)
+            self.console.event("waiting", "waiting for work", round=task.round, version=task.version)
+
+    def finished(self, task: Task) -> None:
+        """The run is over."""
+        self._status.update(at_once=True, phase="finished", round=task.round, version=task.version, **self.traffic())
+        traffic = self.traffic()
+        self.console.event(
+            "finished",
+            f"run finished: {self.rounds_done} updates of this board accepted since it was started, {_sums(traffic)}",
+            rounds_done=self.rounds_done,
+            **traffic,
+        )
+
+    async def plan(self, round_id: int, plan: Plan, why: Sequence[str]) -> None:
+        """The plan of a round: `why` in full the first time, one line when the plan changes."""
+        first, self._plan, before = self._plan is None, plan, self._plan
+        if plan == before:
+            return
+        numbers = plan_numbers(plan)
+        shown: dict[str, Any] = {name: numbers[name] for name in ("ranks_total", "max_rank", "predicted_peak_bytes")}
+        self._status.update(format=plan.format, **shown)
+        text = "\n".join(why if first else why[:1]) or f"plan: {plan_words(plan)}"
+        self.console.event("plan", text, round=round_id, **_choices(plan), **numbers)
+        await self._reports.plan(round_id, plan.format, plan.compute, numbers)
+
+    def probed(self, task: Task, plan: Plan, values: Mapping[str, float]) -> None:
+        """What a step of a plan took on this board."""
+        peak_bytes, step_s = int(values["peak_bytes"]), values["step_s"]
+        self.console.event(
+            "probe",
+            f"probe: {plan_words(plan)}: {show_size(peak_bytes)} measured, "
+            f"{show_size(plan.predicted_peak_bytes)} predicted, {step_s:.2f} s a step",
+            round=task.round,
+            **_choices(plan),
+            micro_batch=plan.micro_batch,
+            predicted_peak_bytes=plan.predicted_peak_bytes,
+            peak_bytes=peak_bytes,
+            step_s=step_s,
+        )
+
+    async def backed_off(self, task: Task, plan: Plan) -> None:
+        """A task that was begun goes on in a leaner way; the server is told as well."""
+        text = f"memory ran short: goes on with {plan_words(plan)}"
+        self.console.event("backed_off", text, round=task.round, message=text, **_choices(plan), **plan_numbers(plan))
+        await self._reports.event(task.round, text, plan_numbers(plan))
+
+    def progress(self, task: Task, progress: Progress) -> None:
+        """How far the worker is."""
+        place: dict[str, Any] = {
+            "phase": progress.phase,
+            "round": task.round,
+            "step": progress.step,
+            "steps": progress.steps,
+        }
+        speed = {"tokens_per_s": progress.tokens_per_s, "peak_bytes": progress.peak_bytes}
+        shown: dict[str, Any] = {**speed, **self.traffic()}
+        self.console.progress(**place, loss=progress.loss, **shown)
+        # While nothing is trained (load, encode) there is no loss: the last one stays in the status.
+        loss: dict[str, Any] = {"loss": progress.loss} if progress.loss else {}
+        self._status.update(**place, **loss, **shown)
+        self._reports.progress(task.round, task.version, progress, self.traffic())
+
+    def answered(self, task: Task, receipt: Receipt, values: Mapping[str, float]) -> None:
+        """The server's verdict on an upload. A refusal is no error: the run goes on without this part."""
+        self.rounds_done += receipt.accepted and task.kind == "train"
+        traffic = self.traffic()
+        self._status.update(at_once=True, rounds_done=self.rounds_done, **traffic)
+        what = "profile" if task.kind == "profile" else f"round {task.round}"
+        verdict = "accepted" if receipt.accepted else f"refused by the server: {printable(receipt.reason)}"
+        loss = f", loss {values['loss']:.3f}" if "loss" in values else ""
+        self.console.event(
+            "round_done",
+            f"{what}: {verdict}{loss}; {_sums(traffic)}",
+            kind=task.kind,
+            round=task.round,
+            version=task.version,
+            accepted=receipt.accepted,
+            reason=receipt.reason,
+            **values,
+            **traffic,
+        )
+
+    async def evaluation(self, task: Task, values: Mapping[str, float]) -> None:
+        """What a version scores on this board's held-out text."""
+        scores = " ".join(f"{name} {values[name]:.3f}" for name in _SCORES if name in values)
+        self.console.event(
+            "evaluation",
+            f"version {task.version} on this board's held-out text: {scores}",
+            round=task.round,
+            version=task.version,
+            **values,
+        )
+        await self._reports.evaluation(task.round, task.version, values)
+
+    def traffic(self) -> dict[str, int]:
+        return {"bytes_up": self._traffic.up_bytes, "bytes_down": self._traffic.down_bytes}
+
+
+def _sums(traffic: Mapping[str, int]) -> str:
+    return f"{show_size(traffic['bytes_up'])} up and {show_size(traffic['bytes_down'])} down so far"
+
+
+def plan_words(plan: Plan) -> str:
+    """A plan in one line for people."""
+    parts = [f"{plan.format} base", f"{plan.compute} arithmetic", f"{plan.micro_batch} examples at a time"]
+    parts += [f"{sum(plan.ranks)} strands", *["checkpointing"] * plan.checkpointing]
+    parts += [f"{plan.cache} cache"] * (plan.cache != "none") + ["the encoder left as it is"] * plan.frozen_encoder
+    return ", ".join(parts)
+
+
+def _choices(plan: Plan) -> dict[str, Any]:
+    names = ("format", "compute", "device", "checkpointing", "cache", "frozen_encoder")
+    return {name: getattr(plan, name) for name in names}
+
+
+def plan_numbers(plan: Plan) -> dict[str, int]:
+    """A plan's numbers, without one per weight."""
+    return {
+        "micro_batch": plan.micro_batch,
+        "ranks_total": sum(plan.ranks),
+        "max_rank": max(plan.ranks, default=0),
+        "weights": sum(rank > 0 for rank in plan.ranks),
+        "predicted_peak_bytes": plan.predicted_peak_bytes,
+        "budget_bytes": plan.budget_bytes,
+    }

@@ -1,0 +1,42 @@
+"""Whether the server is there, said once when it goes away and once when it is back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from edge_client.agent.console import Console, time_text
+from edge_client.network.errors import Unavailable
+
+
+class Link:
+    """`on_change` hears True or False when the state changes, for the status file."""
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        on_change: Callable[[bool], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console, self._on_change, self._clock = console, on_change, clock
+        self._lost_s: float | None = None
+
+    def lost(self, error: Unavailable) -> None:
+        """A call failed and will be tried again."""
+        if self._lost_s is not None:
+            return
+        self._lost_s = self._clock()
+        text = f"server away: {error.message}; trying again until it is back"
+        if error.hint:
+            text += f"\n  → {error.hint}"
+        self._console.event("offline", text, message=error.message, hint=error.hint)
+        self._on_change(False)
+
+    def found(self) -> None:
+        """A call was answered."""
+        if self._lost_s is None:
+            return
+        away_s, self._lost_s = self._clock() - self._lost_s, None
+        self._console.event("online", f"server is back after {time_text(away_s)}", seconds=round(away_s, 1))
+        self._on_change(True)

@@ -1,0 +1,175 @@
+"""`edge-client bench`: what training costs on this board, phase by phase, on random text."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from braid_common.base_files import read_base_config
+from edge_client.base.locate import BUILTIN, require_whole, resolve
+from edge_client.bench.budget import Setting, choose_way, make_request
+from edge_client.bench.measure import run_request, write_base
+from edge_client.bench.plot import check_plot, draw
+from edge_client.bench.report import Terms, facts, make_report
+from edge_client.bench.round_time import Link
+from edge_client.bench.table import lines
+from edge_client.cli.options import debug_option
+from edge_client.errors import BaseModelError, ConfigError
+from edge_client.host.board import Board, parse_size, probe_board
+from edge_client.host.matmul_speed import measure_arithmetic, processor, read_arithmetic, with_arithmetic
+from edge_client.host.packages import require_packages
+from edge_client.state.folder import default_state_folder
+from wire.errors import WireError
+from wire.limits import MAX_RANK
+
+SHAPES = ("small", "base", "large", "xl")
+"""FLAN-T5's; quantize/random_base.py has the numbers (tests hold the two equal, for that module imports torch)."""
+
+DISK_FOLDER = Path("/var/tmp")  # noqa: S108 - only a place for a temporary folder of our own
+"""Where a random base is written unless TMPDIR is set. It takes gigabytes, and /tmp is memory on many boards."""
+
+
+@click.command()
+@click.option("--model", envvar="BRAID_MODEL", default="", help="Base: hub id, folder or builtin.  [default: builtin]")
+@click.option("--shape", type=click.Choice(SHAPES), help="Instead: a FLAN-T5 of this size with random weights.")
+@click.option(
+    "--format",
+    type=click.Choice(["fp32", "bf16", "int8", "nf4"]),
+    help="Precision of the base in memory.  [default: the best that fits]",
+)
+@click.option(
+    "--scope",
+    type=click.Choice(["decoder", "all"]),
+    default="decoder",
+    show_default=True,
+    help="Which weights are trained.",
+)
+@click.option("--micro-batch", type=click.IntRange(1, 4096), default=4, show_default=True, help="Examples of a step.")
+@click.option("--source-tokens", type=click.IntRange(8, 8192), default=512, show_default=True, help="Of every source.")
+@click.option("--target-tokens", type=click.IntRange(2, 8192), default=64, show_default=True, help="Of every target.")
+@click.option("--rank", type=click.IntRange(1, MAX_RANK), default=8, show_default=True, help="Strands of every weight.")
+@click.option("--steps", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Measured steps.")
+@click.option("--threads", type=click.IntRange(0, 1024), default=0, help="For torch.  [default: its own choice]")
+@click.option("--memory", envvar="BRAID_MEMORY", default="", help="Memory to use, as 800MiB.  [default: what is free]")
+@click.option(
+    "--link-mbps",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    multiple=True,
+    default=(1.0, 10.0, 100.0),
+    show_default="1, 10, 100",
+    help="Link speed in Mbit/s; may be repeated.",
+)
+@click.option(
+    "--latency-ms",
+    type=click.FloatRange(0, 1e6),
+    default=20.0,
+    show_default=True,
+    help="Of a link, there and back.",
+)
+@click.option("--local-steps", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Steps of a round.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(1, 10_000),
+    default=3,
+    show_default=True,
+    help="That share the encoder's pass.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it, as .png or .svg.")
+@debug_option
+def bench(
+    model: str,
+    shape: str | None,
+    memory: str,
+    threads: int,
+    steps: int,
+    link_mbps: tuple[float, ...],
+    latency_ms: float,
+    local_steps: int,
+    epochs: int,
+    as_json: bool,
+    plot: Path | None,
+    debug: bool,
+    **setting: Any,
+) -> None:
+    """Measure this board: seconds per phase of a training step, tokens/s, MFU, memory, energy, granularity.
+
+    Trains on random text, so no data is needed and nothing is learnt.
+    """
+    del debug
+    _check(model, shape, (*link_mbps, latency_ms), plot)
+    wanted, board = Setting(**setting), _board(memory, threads)
+    terms = Terms(
+        model=f"FLAN-T5-{shape} with random weights" if shape else model or BUILTIN,
+        board=board.model or processor(),
+        epochs=epochs,
+        local_steps=local_steps,
+        links=[Link(mbps, latency_ms) for mbps in sorted(set(link_mbps))],
+    )
+    with _base(model, shape, lambda config: choose_way(wanted, board, config, terms.model)) as folder:
+        config = _config(folder)
+        way = choose_way(wanted, board, config, terms.model)
+        request = make_request(folder, wanted, way, board, steps=steps, threads=threads)
+        report = make_report(terms, board, request, config, run_request(request))
+    click.echo(json.dumps(facts(report)) if as_json else "\n".join(lines(report)))
+    if plot:
+        draw(report, plot)
+
+
+def _check(model: str, shape: str | None, of_links: Sequence[float], plot: Path | None) -> None:
+    """What can be said before anything is measured."""
+    if model and shape:
+        raise ConfigError("--model and --shape exclude each other", "give one of them")
+    if not all(map(math.isfinite, of_links)):  # nan passes every range
+        raise ConfigError("a link's speed or latency is not a number", "write it as --link-mbps 10 --latency-ms 20")
+    if plot:
+        check_plot(plot)
+    require_packages()
+
+
+def _board(memory: str, threads: int) -> Board:
+    """The board with its measured arithmetic; kept measurements are used, new ones are not kept."""
+    board = probe_board(parse_size(memory) if memory else None)
+    return with_arithmetic(board, read_arithmetic(default_state_folder(), threads) or measure_arithmetic(threads))
+
+
+@contextlib.contextmanager
+def _base(model: str, shape: str | None, check: Callable[[dict[str, Any]], object]) -> Iterator[Path]:
+    """The base's folder. A random one is written to a temporary folder, unless `check` refuses its config.json."""
+    if shape is None:
+        folder = resolve(model or BUILTIN)
+        require_whole(folder)
+        yield folder
+        return
+    place = None if "TMPDIR" in os.environ or not os.access(DISK_FOLDER, os.W_OK) else DISK_FOLDER
+    with _ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="braid-bench-", dir=place) as parent:
+        folder = Path(parent) / "base"
+        write_base(folder, shape, check)
+        yield folder
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM leaves by way of every `with`: no gigabytes stay behind on the disk."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return read_base_config(folder)
+    except WireError as error:
+        raise BaseModelError(str(error), "name another base with --model") from error

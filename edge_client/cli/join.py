@@ -1,0 +1,123 @@
+"""`edge-client join`: the flags, and what stands in for them."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import click
+
+from edge_client.agent.settings import JoinSettings, normalise_server, read_config
+from edge_client.cli.options import (
+    cache_option,
+    debug_option,
+    round_time_option,
+    round_traffic_option,
+    state_option,
+)
+
+
+def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
+    """A file's settings are defaults: flags and the environment are stronger."""
+    if value is not None:
+        settings = read_config(value)
+        if "json" in settings:
+            settings["as_json"] = settings.pop("json")  # click knows options by the names of their variables
+        ctx.default_map = {**(ctx.default_map or {}), **settings}
+    return value
+
+
+@click.command()
+@click.option("--server", envvar="BRAID_SERVER", default="", help="Address that `aggregator serve` printed.")
+@click.option("--token", envvar="BRAID_TOKEN", default="", help="Join token; needed once.")
+@click.option("--fingerprint", envvar="BRAID_FINGERPRINT", default="", help="SHA-256 of a self-signed certificate.")
+@click.option(
+    "--data",
+    envvar="BRAID_DATA",
+    default="builtin:docstrings",
+    show_default=True,
+    help="JSONL, CSV, a folder of text, or builtin:docstrings/LIBRARY.",
+)
+@click.option(
+    "--model", envvar="BRAID_MODEL", default="", help="Base: hub id, folder or builtin.  [default: the run's]"
+)
+@click.option(
+    "--memory", envvar="BRAID_MEMORY", default="", help="Memory to use, such as 800MiB.  [default: what is free]"
+)
+@cache_option
+@round_time_option
+@round_traffic_option
+@state_option
+@click.option(
+    "--name", envvar="BRAID_NAME", default=socket.gethostname, help="Name on the server's page.  [default: host]"
+)
+@click.option("--wait", is_flag=True, envvar="BRAID_WAIT", help="Wait for a server that is not there yet.")
+@click.option(
+    "--threads",
+    type=click.IntRange(0, 1024),
+    envvar="BRAID_THREADS",
+    default=0,
+    help="Processors; 0 is all that are free when a round begins.",
+)
+@click.option(
+    "--eval-examples",
+    type=click.IntRange(1, 100_000),
+    envvar="BRAID_EVAL_EXAMPLES",
+    default=200,
+    show_default=True,
+    help="Held-out examples that each evaluation looks at, at most.",
+)
+@click.option("--json", "as_json", is_flag=True, envvar="BRAID_JSON", help="One JSON object per event and line.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="BRAID_CONFIG",
+    is_eager=True,
+    expose_value=False,
+    callback=_load_config,
+    help="TOML file with these settings; flags and environment are stronger.",
+)
+@debug_option
+def join(
+    server: str,
+    token: str,
+    fingerprint: str,
+    data: str,
+    model: str,
+    memory: str,
+    cache: str,
+    round_time: str,
+    round_traffic: str,
+    state: Path,
+    name: str,
+    wait: bool,
+    threads: int,
+    eval_examples: int,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Train for a server until its run is over.
+
+    Enrols once with a token; from then on the state folder is enough. Ctrl-C and SIGTERM keep what was done.
+    """
+    del debug  # the option's callback has acted on it
+    settings = JoinSettings(
+        server=normalise_server(server) if server else "",
+        token=token,
+        fingerprint=fingerprint,
+        data=data,
+        model=model,
+        memory=memory,
+        state=state.expanduser(),
+        name=name,
+        wait=wait,
+        threads=threads,
+        eval_examples=eval_examples,
+        cache=cache,
+        round_time=round_time,
+        round_traffic=round_traffic,
+    )
+    from edge_client.agent.console import Console  # aiohttp and what comes with it are loaded only here
+    from edge_client.agent.join import join as run
+
+    run(settings, Console(as_json=as_json))

@@ -1,0 +1,86 @@
+"""`edge-client`: what a person types on a board. Every command loads what it needs, when it is run.
+
+Exit statuses are those of `edge_client.errors.ExitCode`. An error is one line and a hint; a traceback needs --debug.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from edge_client.errors import ClientError, ExitCode
+
+COMMANDS = {
+    "join": "edge_client.cli.join",
+    "plan": "edge_client.cli.plan",
+    "bench": "edge_client.cli.bench",
+    "status": "edge_client.cli.state",
+    "leave": "edge_client.cli.state",
+    "generate": "edge_client.cli.generate",
+    "doctor": "edge_client.cli.doctor",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when that command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="braid", prog_name="edge-client")
+def group() -> None:
+    """Fine-tune FLAN-T5 on this board, together with others, without its text leaving it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: ends the process with a documented status."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out a command line; its exit status."""
+    try:
+        group.main(list(arguments), prog_name="edge-client", standalone_mode=False)
+    except ClientError as error:
+        return _fail(arguments, int(error.exit_code), error.message, error.hint)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        return 128 + 2  # as a shell shows SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
+        return 128 + 13
+    except Exception as error:  # noqa: BLE001 (top loop)
+        what = f"{type(error).__name__}: {error}"
+        return _fail(arguments, ExitCode.INTERNAL, f"this is a bug: {what}", "run again with --debug and report it")
+    return ExitCode.OK
+
+
+def _fail(arguments: Sequence[str], exit_code: int, message: str, hint: str) -> int:
+    """Tell a failure: a line and a hint on stderr, and an event on stdout where that is read by a program."""
+    if "--debug" in arguments or os.environ.get("BRAID_DEBUG"):
+        traceback.print_exc()
+    if "--json" in arguments or os.environ.get("BRAID_JSON"):
+        click.echo(json.dumps({"event": "error", "message": message, "hint": hint, "exit_code": exit_code}))
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"  → {hint}", err=True)
+    return exit_code

@@ -1,0 +1,68 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from edge_client.state.folder import default_state_folder
+
+
+def debug_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--debug, which also makes the worker and its children talk."""
+
+    def remember(_: click.Context, __: click.Parameter, value: bool) -> bool:
+        if value:
+            os.environ["BRAID_DEBUG"] = "1"
+        return value
+
+    option = click.option(
+        "--debug", is_flag=True, callback=remember, help="Show tracebacks and the worker's own words."
+    )
+    return option(command)
+
+
+def cache_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--cache SIZE."""
+    option = click.option(
+        "--cache",
+        envvar="BRAID_CACHE",
+        default="",
+        help="Disk for the encoder's output, such as 2GiB; 0 for none.  [default: 4GiB, or a quarter of what is free]",
+    )
+    return option(command)
+
+
+def round_time_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--round-time DURATION."""
+    option = click.option(
+        "--round-time",
+        envvar="BRAID_ROUND_TIME",
+        default="",
+        help="Most that a round may take, such as 10min.  [default: no limit]",
+    )
+    return option(command)
+
+
+def round_traffic_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--round-traffic SIZE."""
+    option = click.option(
+        "--round-traffic",
+        envvar="BRAID_ROUND_TRAFFIC",
+        default="",
+        help="Most that a round may download and upload together, such as 5MB.  [default: no limit]",
+    )
+    return option(command)
+
+
+def state_option(command: click.decorators.FC) -> click.decorators.FC:
+    option = click.option(
+        "--state",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="BRAID_STATE",
+        default=default_state_folder,
+        help="Folder for identity and unfinished work.  [default: ~/.local/state/braid, /var/lib/braid for root]",
+    )
+    return option(command)

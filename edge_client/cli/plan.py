@@ -1,0 +1,207 @@
+"""`edge-client plan`: what this board would train, and why, without training anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from edge_client.agent.settings import normalise_server
+from edge_client.base.config import base_config
+from edge_client.base.locate import BUILTIN
+from edge_client.cli.options import (
+    cache_option,
+    debug_option,
+    round_time_option,
+    round_traffic_option,
+    state_option,
+)
+from edge_client.errors import ConfigError
+from edge_client.host.board import parse_size, probe_board
+from edge_client.host.matmul_speed import known_arithmetic, with_arithmetic
+from edge_client.plan.cache_budget import CacheRoom, default_limit, parse_cache
+from edge_client.plan.choose import Choice, choose, explain, facts, runners_up
+from edge_client.plan.round_cost import parse_limits
+from edge_client.plan.strand_selection import ranking as ranking_of
+from edge_client.state.folder import Identity, StateFolder
+from edge_client.state.pruned_ranks import read_pruned
+from wire.limits import MAX_NAME_CHARS, MAX_RANK, PROTOCOL_VERSION
+from wire.manifest import manifest_digest, t5_weights
+from wire.messages import Base, RunInfo, TrainSettings
+
+DEFAULT_SETTINGS = TrainSettings(
+    scope="decoder",
+    learning_rate=0.005,
+    batch=16,
+    micro_batch=4,
+    local_steps=20,
+    max_source_tokens=192,
+    max_target_tokens=32,
+    sketch_batches=8,
+    importance="magnitude_gradient",
+    trains_a=True,
+    seed=1,
+)
+"""Those that `aggregator init` writes; what a plan needs when no server is asked."""
+
+DEFAULT_RANK, DEFAULT_SERVER_RANK = 16, 16
+
+SHOWN_WEIGHTS = 10
+"""Of the ranking, for people; --json has all."""
+
+
+@click.command()
+@click.option(
+    "--model",
+    envvar="BRAID_MODEL",
+    default="",
+    help="Base: a folder (config.json is enough), builtin, flan-t5-small|base|large|xl, or a hub id.  [default: the "
+    "run's, or builtin]",
+)
+@click.option(
+    "--memory", envvar="BRAID_MEMORY", default="", help="Memory to use, such as 800MiB.  [default: what is free]"
+)
+@click.option(
+    "--rank", type=click.IntRange(1, MAX_RANK), help="Strands per weight, at most.  [default: the run's, or 16]"
+)
+@click.option("--server", default="", help="Plan for the run of this server, which the board must have joined.")
+@cache_option
+@round_time_option
+@round_traffic_option
+@state_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@debug_option
+def plan(
+    model: str,
+    memory: str,
+    rank: int | None,
+    server: str,
+    cache: str,
+    round_time: str,
+    round_traffic: str,
+    state: Path,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Show the plan for this board, what it costs, and why the alternatives lost.
+
+    Without --server the run is assumed to have the settings that `aggregator init` writes, and every strand to be worth
+    the same. How fast this board multiplies is measured, unless `join` has done it.
+    """
+    del debug
+    board = probe_board(parse_size(memory) if memory else None)
+    limits = parse_limits(round_time, round_traffic)
+    state_folder = StateFolder(state.expanduser())
+    room = _room(cache, state_folder)
+    run = _run_of(server, state_folder) if server else None
+    name = model or (run.base.model if run else BUILTIN)
+    config = base_config(name)
+    run = run or _assumed_run(name, config)
+    if rank is not None:
+        run = _with_rank(run, rank)
+    arithmetic = known_arithmetic(state_folder.path)
+    board = with_arithmetic(board, arithmetic)
+    if arithmetic is not None:
+        limits = replace(limits, gflops=arithmetic.gflops)
+    pruned = _pruned(run, state_folder) if server else {}
+    choice = choose(board, run, config, room=room, limits=limits, pruned=pruned)
+    others = runners_up(choice, board, run, config, room, limits=limits)
+    if as_json:
+        click.echo(json.dumps(facts(choice, board, others) | {"ranking": _ranking_facts(run, choice)}))
+    else:
+        click.echo("\n".join([*explain(choice, board, others), *_ranking(run, choice), *_legend(run, bool(server))]))
+
+
+def _ranking(run: RunInfo, choice: Choice) -> list[str]:
+    """The most important weights; nothing before the run has a ranking."""
+    ranked = ranking_of(run)
+    if not ranked:
+        return []
+    ranks = {weight.name: rank for weight, rank in zip(run.weights, choice.plan.ranks, strict=True)}
+    lines = [
+        f"  {weight.name:<56}{100 * weight.share:5.1f} %  {ranks[weight.name]:>3} of {weight.n_strands} strands here"
+        for weight in ranked[:SHOWN_WEIGHTS]
+    ]
+    return [f"most important of {len(ranked)} weights, by their share of the run's importance:", *lines]
+
+
+def _ranking_facts(run: RunInfo, choice: Choice) -> list[dict[str, Any]]:
+    """All weights, the most important first; empty before the run has a ranking."""
+    ranks = {weight.name: rank for weight, rank in zip(run.weights, choice.plan.ranks, strict=True)}
+    return [
+        {"weight": weight.name, "share": weight.share, "strands": weight.n_strands, "planned": ranks[weight.name]}
+        for weight in ranking_of(run)
+    ]
+
+
+def _legend(run: RunInfo, is_servers: bool) -> list[str]:
+    """What a person needs to read the lines above."""
+    settings = run.settings
+    source = f"run {run.run_id} has" if is_servers else "`aggregator init` writes"
+    return [
+        "A strand is one rank of one weight's adapter: the more of them, the more this board can teach.",
+        f"Reckoned with the settings that {source}: texts of up to {settings.max_source_tokens} tokens, "
+        f"answers of up to {settings.max_target_tokens}, at most {run.max_rank} strands per weight.",
+    ]
+
+
+def _room(cache: str, folder: StateFolder) -> CacheRoom:
+    """As `join` would have it, for a board with plenty of data."""
+    limit_bytes = parse_cache(cache)
+    return CacheRoom(default_limit(folder.path, folder.cache) if limit_bytes is None else limit_bytes)
+
+
+def _assumed_run(model: str, config: Mapping[str, Any]) -> RunInfo:
+    """A run of default settings for a base with this config.json; the base's files are not read."""
+    weights = t5_weights(config, DEFAULT_SETTINGS.scope)
+    return RunInfo(
+        protocol=PROTOCOL_VERSION,
+        run_id="plan",
+        state="profiling",
+        base=Base(model=model[:MAX_NAME_CHARS], digest="0" * 64),
+        weights=weights,
+        manifest=manifest_digest(weights),
+        settings=DEFAULT_SETTINGS,
+        max_rank=DEFAULT_RANK,
+        server_rank=DEFAULT_SERVER_RANK,
+        rounds=1,
+        round=0,
+        version=0,
+    )
+
+
+def _with_rank(run: RunInfo, rank: int) -> RunInfo:
+    """The run with another most of strands per weight; known values are kept as far as they go."""
+    known = tuple(values[:rank] for values in run.values) if rank <= run.max_rank else ()
+    return msgspec.structs.replace(run, max_rank=rank, values=known)
+
+
+def _run_of(server: str, folder: StateFolder) -> RunInfo:
+    """The run of the server that this board has joined."""
+    identity = folder.read_identity()
+    if identity is None or not identity.credential or identity.server != normalise_server(server):
+        raise ConfigError(
+            f"this board has not joined {server}", "join it first, give its --state, or plan without --server"
+        )
+    return asyncio.run(_ask(identity))
+
+
+def _pruned(run: RunInfo, folder: StateFolder) -> dict[str, int]:
+    """Ranks that this board has pruned weights to; none where they cannot be read, as `join` has it."""
+    identity = folder.read_identity()
+    return (identity and read_pruned(folder.pruned, run, identity.device, run.round)) or {}
+
+
+async def _ask(identity: Identity) -> RunInfo:
+    from edge_client.network.transport import Transport
+
+    async with Transport(
+        identity.server, credential=identity.credential, fingerprint=identity.fingerprint
+    ) as transport:
+        return await transport.call("GET", "/v1/run", RunInfo)

@@ -1,0 +1,118 @@
+"""What the decoder reads of a job's sources: the frozen encoder's output, computed once and kept on disk.
+
+While the encoder works the rest of the base is not in memory: a job asks for what it needs first, and loads after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edge_client.engines.lean.encoder_cache.encoder_pass import HIDDEN_BYTES, encode_sources
+from edge_client.engines.lean.encoder_cache.store import Origin, PrefixCache, Source
+from edge_client.engines.lean.model.batches import Batch
+from edge_client.engines.lean.model.model import DTYPES
+from edge_client.engines.lean.session import Meter, Session
+from edge_client.host.worker_memory import resident_bytes, return_free_memory
+from edge_client.jobs.messages import Job
+
+LEAST_HIDDEN_BYTES = 8 << 20
+"""For the chunk of hidden states that the encoder works on, where the plan leaves little. A few thousand tokens: enough
+that a block is read for many."""
+
+SOURCES_AT_ONCE = 512
+"""Sources whose ids are in memory together while the cache is filled: 10 MB at 512 tokens each."""
+
+
+class Prefix:
+    """The encoder's outputs for one job. Without a cache in the job's plan it knows none, and the model encodes.
+
+    Attributes: seconds and n_tokens of the encoding that this job needed.
+    """
+
+    def __init__(self, job: Job, session: Session) -> None:
+        self._job = job
+        self._session = session
+        self._compute = DTYPES[job.plan.compute]
+        self._device = session.device(job)
+        self._cache = _open_cache(job, session)
+        self.seconds = 0.0
+        self.n_tokens = 0
+
+    def prepare(self, sources: Iterable[Source]) -> None:
+        """Encode the sources that the cache lacks, and keep all of them until the job's end."""
+        if self._cache is None:
+            return
+        remaining = iter(sources)
+        while group := list(islice(remaining, SOURCES_AT_ONCE)):
+            self._cache.keep(group)
+            if missing := self._cache.missing(group):
+                self._session.release_base()
+                self._encode(missing)
+
+    def encoded(self, batch: Batch) -> Tensor | None:
+        """The batch's encoder output (b, s, d) in the compute dtype, zeros on padding; None where the model is to
+        encode. What was lost since `prepare` is encoded again."""
+        return None if self._cache is None else self.encoded_sources(batch.sources, batch.source.shape[1])
+
+    def encoded_sources(self, sources: Sequence[Source], width: int) -> Tensor | None:
+        """As `encoded`, for sources padded to `width` tokens."""
+        if self._cache is None:
+            return None
+        found = {ids: self._cache.get(ids, self._compute) for ids in dict.fromkeys(sources)}
+        lost = [ids for ids, hidden in found.items() if hidden is None]
+        if lost:
+            self._encode(lost, into=found)
+        rows = [found[ids] for ids in sources]
+        return stacked([row for row in rows if row is not None], width).to(self._device)
+
+    def read_ahead(self, batches: Iterable[Batch]) -> None:
+        """Ask the system to read what these batches will need, while others are computed."""
+        if self._cache is not None:
+            self._cache.read_ahead([ids for batch in batches for ids in batch.sources])
+
+    def _encode(self, sources: Sequence[Source], into: dict[Source, Tensor | None] | None = None) -> None:
+        cache = self._cache
+        assert cache is not None
+
+        def store(ids: Source, hidden: Tensor) -> None:
+            is_kept = cache.put(ids, hidden)
+            if into is not None:  # read back, so that it is rounded as it will be in the next epoch
+                into[ids] = cache.get(ids, self._compute) if is_kept else hidden.clone()
+
+        meter = Meter(self._session, "encode", len(sources))
+        encode_sources(
+            Path(self._job.base_folder),
+            self._job.plan.format,
+            self._compute,
+            sources,
+            store,
+            tell=lambda n_done, n_tokens: meter.count(n_done, 0.0, n_tokens),
+            check_stop=self._session.check_stop,
+            device=self._device,
+            hidden_bytes=self._hidden_bytes(),
+        )
+        self.seconds += meter.seconds
+        self.n_tokens += sum(map(len, sources))
+        return_free_memory()
+
+    def _hidden_bytes(self) -> int:
+        """Memory for the chunk of hidden states: a quarter of what the plan leaves, for others are beside it."""
+        spare_bytes = self._job.plan.predicted_peak_bytes - resident_bytes()
+        return max(LEAST_HIDDEN_BYTES, min(HIDDEN_BYTES, spare_bytes // 4))
+
+
+def _open_cache(job: Job, session: Session) -> PrefixCache | None:
+    if job.plan.cache == "none":
+        return None
+    origin = Origin(job.run.base.digest, job.plan.format, job.plan.compute, job.plan.cache)
+    return PrefixCache(Path(job.cache_path), origin, session.config(job)["d_model"], job.cache_limit_bytes)
+
+
+def stacked(rows: Sequence[Tensor], width: int) -> Tensor:
+    """(batch, width, d) of hidden states (tokens, d), zeros on padding, which no attention sees."""
+    return torch.stack([torch.nn.functional.pad(row, (0, 0, 0, width - row.shape[0])) for row in rows])

@@ -1,0 +1,115 @@
+"""How good an adapter is on the board's held-out text: loss per token, and ROUGE of what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from braid_common.example import Example
+from edge_client.engines.lean.encoder_cache.reader import Prefix
+from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_adapter
+from edge_client.engines.lean.model.batches import micro_batches, source_batch
+from edge_client.engines.lean.model.greedy import write_greedily
+from edge_client.engines.lean.model.model import Model
+from edge_client.engines.lean.model.tokeniser import Pair, Tokeniser
+from edge_client.engines.lean.session import Meter, Session, peaks
+from edge_client.errors import ConfigError
+from edge_client.host.worker_memory import resident_bytes
+from edge_client.jobs.messages import Job
+
+ROUGE_KINDS = ("rouge1", "rouge2", "rougeL")
+
+SPARE_SHARE = 0.5
+"""Part of the memory still free under the budget that unpacked weights may take while text is written."""
+
+
+def evaluate(job: Job, session: Session) -> dict[str, float]:
+    """Run an "evaluate" job: loss and n_examples, and rouge1, rouge2, rougeL (F1, 0…1) if the job asks for them.
+
+    Raises ConfigError where the board holds no held-out example.
+    """
+    adapter = AdapterTensors()  # version 0 is the bare base
+    if job.adapter_path:
+        adapter = read_adapter(Path(job.adapter_path), job.run, job.task.version, None)
+    tokeniser = session.tokeniser(job)
+    examples = held_out_examples(job, session)
+    if not examples:
+        raise ConfigError(f"{job.data} leaves no example to evaluate on", "give at least two examples with --data")
+    start_s = session.clock()
+    pairs = [_pair(tokeniser, example, job) for example in examples]
+    prefix = Prefix(job, session)
+    prefix.prepare(pair.source for pair in pairs)
+    model = Model(session.base(job), adapter, job.plan.compute)
+    loss, tokens_per_s = held_out_loss(model, prefix, job, session, pairs)
+    values = {"loss": loss, "n_examples": float(len(examples)), "tokens_per_s": tokens_per_s}
+    if job.rouge:
+        texts = [tokeniser.decode(ids) for ids in _written(model, prefix, pairs, job, session)]
+        del model, prefix, adapter
+        session.release_base()  # what scores the texts takes as much as a base, and comes at the end of a run
+        values |= rouge([example.target for example in examples], texts)
+    return values | {"seconds": session.clock() - start_s} | peaks(session.device(job))
+
+
+def held_out_examples(job: Job, session: Session) -> list[Example]:
+    """The same first `max_eval_examples` held-out examples in every round."""
+    return session.data(job.data).held_out[: job.max_eval_examples]
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: Model, prefix: Prefix, job: Job, session: Session, pairs: Sequence[Pair]
+) -> tuple[float, float]:
+    """Mean loss in nats per target token over `pairs`, and tokens (source and target) per second."""
+    meter = Meter(session, "evaluate", len(pairs))
+    total, n_labels, n_done = 0.0, 0, 0
+    for batch in micro_batches(
+        sorted(pairs, key=_length), job.plan.micro_batch, model.shape.pad_id, model.shape.start_id
+    ):
+        session.check_stop()
+        loss = float(model.loss_sum(batch, prefix.encoded(batch)))
+        total, n_labels, n_done = total + loss, n_labels + batch.n_target_tokens, n_done + batch.source.shape[0]
+        meter.count(n_done, loss / batch.n_target_tokens, batch.n_source_tokens + batch.n_target_tokens)
+    mean = total / n_labels
+    if not -1e300 < mean < 1e300:
+        raise ConfigError(
+            f"the held-out loss is {mean}: the adapter or the base is broken", "lower train.learning_rate in run.toml"
+        )
+    return mean, meter.tokens_per_s
+
+
+def rouge(references: Sequence[str], written: Sequence[str]) -> dict[str, float]:
+    """Mean F1 of ROUGE-1, -2 and -L (Lin 2004; Google's rouge_score with Porter's stemmer, as in the T5 papers)."""
+    from rouge_score.rouge_scorer import RougeScorer  # some 50 MB with nltk, needed at the end of a run only
+
+    scorer = RougeScorer(list(ROUGE_KINDS), use_stemmer=True)
+    scores = [scorer.score(reference, text) for reference, text in zip(references, written, strict=True)]
+    return {kind: sum(score[kind].fmeasure for score in scores) / len(scores) for kind in ROUGE_KINDS}
+
+
+def _written(model: Model, prefix: Prefix, pairs: Sequence[Pair], job: Job, session: Session) -> list[list[int]]:
+    """The ids that the model writes for each pair's source, in their order."""
+    order = sorted(range(len(pairs)), key=lambda i: _length(pairs[i]))
+    every: list[list[int]] = [[] for _ in pairs]
+    meter = Meter(session, "evaluate", len(pairs))
+    spare_bytes = int(SPARE_SHARE * max(0, job.plan.budget_bytes - resident_bytes()))
+    with model.unpacked_decoder(spare_bytes):
+        for first in range(0, len(order), job.plan.micro_batch):
+            session.check_stop()
+            part = order[first : first + job.plan.micro_batch]
+            batch = source_batch([pairs[i].source for i in part], model.shape.pad_id)
+            encoded = prefix.encoded_sources([pairs[i].source for i in part], batch[0].shape[1])
+            written = write_greedily(model, *batch, job.run.settings.max_target_tokens, encoded)
+            for i, ids in zip(part, written, strict=True):
+                every[i] = ids
+            meter.count(first + len(part), 0.0, sum(len(ids) for ids in written))
+    return every
+
+
+def _pair(tokeniser: Tokeniser, example: Example, job: Job) -> Pair:
+    return tokeniser.pair(example, job.run.settings.max_source_tokens, job.run.settings.max_target_tokens)
+
+
+def _length(pair: Pair) -> int:
+    return len(pair.source)

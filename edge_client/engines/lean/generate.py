@@ -1,0 +1,69 @@
+"""Text in, text out: the base with or without an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from braid_common.example import PREFIX
+from edge_client.engines.lean.evaluate import SPARE_SHARE
+from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_any_adapter
+from edge_client.engines.lean.model.batches import source_batch
+from edge_client.engines.lean.model.greedy import write_greedily
+from edge_client.engines.lean.model.model import Model
+from edge_client.engines.lean.model.tokeniser import Tokeniser
+from edge_client.errors import BaseModelError
+from edge_client.host.board import probe_board
+from edge_client.host.worker_memory import resident_bytes
+from edge_client.jobs.messages import Compute, Format
+from quantize.base import BaseFormatError, load_base
+
+BATCH = 8
+"""Texts written side by side."""
+
+
+class Writer:
+    """A base and an adapter, loaded once.
+
+    Args: base_folder; adapter: a PEFT LoRA folder, such as `aggregator export` writes, an adapter file, or None for the
+    bare base; format and compute as in a plan; spare_bytes: memory that may hold unpacked weights, which makes writing
+    faster; None measures what the board can spare when the writing begins.
+    Raises BaseModelError or ConfigError where the base or the adapter cannot be used.
+    """
+
+    def __init__(
+        self,
+        base_folder: Path,
+        adapter: Path | None = None,
+        *,
+        format: Format = "fp32",
+        compute: Compute = "fp32",
+        max_source_tokens: int = 512,
+        max_target_tokens: int = 64,
+        spare_bytes: int | None = None,
+    ) -> None:
+        try:
+            base = load_base(base_folder, format)
+        except BaseFormatError as error:
+            raise BaseModelError(str(error), "name another folder with --model") from error
+        tensors = AdapterTensors() if adapter is None else read_any_adapter(adapter, base.weights)
+        self._model = Model(base, tensors, compute)
+        self._tokeniser = Tokeniser(base_folder, self._model.shape.eos_id, base.config["vocab_size"])
+        self._max_source_tokens = max_source_tokens
+        self._max_target_tokens = max_target_tokens
+        self._spare_bytes = spare_bytes
+
+    def write(self, texts: Sequence[str]) -> list[str]:
+        """One answer per text, in their order; each text gets the prefix that training used."""
+        sources = [self._tokeniser.encode(PREFIX + text, self._max_source_tokens) for text in texts]
+        written: list[list[int]] = []
+        with self._model.unpacked_decoder(spare_now() if self._spare_bytes is None else self._spare_bytes):
+            for first in range(0, len(sources), BATCH):
+                batch = source_batch(sources[first : first + BATCH], self._model.shape.pad_id)
+                written += write_greedily(self._model, *batch, self._max_target_tokens)
+        return [self._tokeniser.decode(ids) for ids in written]
+
+
+def spare_now() -> int:
+    """Bytes that unpacked weights may take on this board now, with everything else loaded."""
+    return int(SPARE_SHARE * max(0, probe_board().memory_bytes - resident_bytes()))

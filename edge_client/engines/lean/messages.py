@@ -1,0 +1,93 @@
+"""What the worker leaves for the network side to send: an Update or a Profile, as a file that is whole or not there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from braid_common.atomic_file import write_atomically
+from edge_client.engines.lean.model.lora import Factors
+from edge_client.errors import ConfigError
+from edge_client.jobs.messages import Job
+from edge_client.state.folder import disk_errors
+from wire.codec import encode
+from wire.errors import WireError
+from wire.limits import MAX_EXAMPLES, PROTOCOL_VERSION
+from wire.messages import Dtype, NamedTensor, Profile, Update, UpdatePart, Weight, sketch_dtype
+from wire.messages import Tensor as WireTensor
+from wire.tensors import pack
+
+
+def update_message(job: Job, n_examples: int, strands: Mapping[str, Factors], sketches: Mapping[str, Tensor]) -> Update:
+    """The round's Update in manifest order: of `strands`, b (m, r) and a (r, n), what the round trains, in the run's
+    upload dtype; sketches (R, n) in theirs. Raises ConfigError where a value is not finite."""
+    parts = [
+        _part(job, weight, strands.get(weight.name), sketches.get(weight.name))
+        for weight in job.run.weights
+        if weight.name in strands or weight.name in sketches
+    ]
+    return Update(
+        protocol=PROTOCOL_VERSION,
+        run_id=job.run.run_id,
+        round=job.task.round,
+        version=job.task.version,
+        manifest=job.run.manifest,
+        n_examples=min(n_examples, MAX_EXAMPLES),
+        parts=tuple(parts),
+    )
+
+
+def _part(job: Job, weight: Weight, strands: Factors | None, sketch: Tensor | None) -> UpdatePart:
+    trains, upload = job.task.trains, job.run.settings.upload
+    return UpdatePart(
+        name=weight.name,
+        b=_no_strands(weight.rows) if strands is None or trains == "a" else _packed(strands.b, upload),
+        a=None if strands is None or trains == "b" else _packed(strands.a, upload),
+        sketch=None if sketch is None else _packed(sketch, sketch_dtype(upload)),
+    )
+
+
+def profile_message(job: Job, n_examples: int, sketches: Mapping[str, Tensor], scores: Mapping[str, float]) -> Profile:
+    """The board's Profile in manifest order, of the weights that it sketched: sketches (R, n), and the scores
+    of just these, or none at all. Raises ConfigError where a value is not finite."""
+    weights = [weight for weight in job.run.weights if weight.name in sketches]
+    dtype = sketch_dtype(job.run.settings.upload)
+    return Profile(
+        protocol=PROTOCOL_VERSION,
+        run_id=job.run.run_id,
+        manifest=job.run.manifest,
+        n_examples=min(n_examples, MAX_EXAMPLES),
+        sketches=tuple(
+            NamedTensor(name=weight.name, tensor=_packed(sketches[weight.name], dtype)) for weight in weights
+        ),
+        scores=tuple(_finite(scores[weight.name], weight.name) for weight in weights) if scores else (),
+    )
+
+
+def write_result(path: Path, message: Update | Profile) -> None:
+    """Write the encoded message atomically. Raises DiskError where the disk is full or not ours."""
+    data = encode(message)
+    with disk_errors(path):
+        write_atomically(path, data)
+
+
+def _packed(tensor: Tensor, dtype: Dtype) -> WireTensor:
+    try:
+        return pack(tensor.detach().cpu().numpy(), dtype)
+    except WireError as error:
+        raise ConfigError(
+            f"training gave values that cannot be sent ({error})", "lower train.learning_rate in the server's run.toml"
+        ) from error
+
+
+def _finite(score: float, name: str) -> float:
+    if not math.isfinite(score):
+        raise ConfigError(f"the score of {name} is {score}", "fetch the base model again, or plan fp32 compute")
+    return score
+
+
+def _no_strands(rows: int) -> WireTensor:
+    return WireTensor(dtype="fp32", shape=(rows, 0), data=b"")

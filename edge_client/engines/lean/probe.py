@@ -1,0 +1,121 @@
+"""A training step on dummy text before any work is at stake: what a plan really takes on this board, and how long.
+
+The worker that probes must be a fresh one, for its peak to be the probe's own, loading the base included.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from edge_client.engines.lean.encoder_cache.encoder_pass import TOKENS_PER_BATCH, encode_sources
+from edge_client.engines.lean.encoder_cache.reader import LEAST_HIDDEN_BYTES
+from edge_client.engines.lean.gradients.sketches import Sketches
+from edge_client.engines.lean.model.adam import Adam
+from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
+from edge_client.engines.lean.model.batches import collate
+from edge_client.engines.lean.model.lora import Factors
+from edge_client.engines.lean.model.model import DTYPES, Model, start_training
+from edge_client.engines.lean.model.tokeniser import Pair
+from edge_client.engines.lean.session import Session, peaks, run_as_reached, trains_encoder
+from edge_client.host.worker_memory import peak_bytes, return_free_memory
+from edge_client.jobs.messages import Job
+from edge_client.plan.peak_memory import CUDA_CONTEXT_BYTES, IMPORTS_BYTES
+
+
+def probe(job: Job, session: Session) -> dict[str, float]:
+    """Run a "probe" job: peak_bytes, comparable to a plan's predicted_peak_bytes, and step_s.
+
+    The step is one micro-batch of texts as long as the run allows, forward and backward with a sketch, and one step of
+    Adam, on strands of the plan's ranks; step_s are its seconds. One on a single text comes before it, and where the
+    plan has a cache, a batch through the encoder. The base stays loaded for the job that follows. Raises BaseModelError
+    where the base is missing or damaged.
+    """
+    session.data(job.data)  # held by every job that follows
+    session.tokeniser(job)
+    encoding_bytes = _encode(job, session) if job.plan.cache != "none" else 0
+    steps = _Steps(job, session)
+    steps.take_one(1)  # kernels are loaded, Adam's moments and the sketches become resident
+    start_s = session.clock()
+    steps.take_one(job.plan.micro_batch)
+    seconds = session.clock() - start_s
+    return {"peak_bytes": max(encoding_bytes, _peak(session.device(job))), "step_s": seconds}
+
+
+class _Steps:
+    """A model with strands and everything else that a round keeps beside it."""
+
+    def __init__(self, job: Job, session: Session) -> None:
+        settings, plan = job.run.settings, job.plan
+        self._model = Model(
+            session.base(job),
+            _dummy_adapter(job),
+            plan.compute,
+            trains_encoder=trains_encoder(job),
+            checkpointing=plan.checkpointing,
+            trains="both" if settings.trains_a else "b",  # what the hungriest round takes
+        )
+        self._trained = start_training(self._model.linears)
+        self._adam = Adam(self._trained, settings.learning_rate)
+        reached = run_as_reached(job)
+        self._sketches = Sketches(reached.weights, reached.max_rank, job.task.seed, self._model.device)
+        self._sketches.attach(self._model.linears)
+        self._job = job
+
+    def take_one(self, n_examples: int) -> None:
+        settings, plan, shape = self._job.run.settings, self._job.plan, self._model.shape
+        # All but the first are a token shorter than the run allows: a batch with padding takes more than one without.
+        sources = [settings.max_source_tokens - (i > 0) for i in range(n_examples)]
+        pairs = [_pair(source, settings.max_target_tokens) for source in sources]
+        batch, encoded = collate(pairs, shape.pad_id, shape.start_id), None
+        if plan.cache != "none":
+            dtype, device = DTYPES[plan.compute], self._model.device
+            encoded = torch.zeros(*batch.source.shape, shape.d_model, dtype=dtype, device=device)
+        loss = self._model.loss_sum(batch, encoded)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._sketches.count(batch.n_target_tokens)
+        if self._trained:
+            self._adam.step(batch.n_target_tokens)
+        float(loss.detach())  # waits for a GPU
+
+
+def _dummy_adapter(job: Job) -> AdapterTensors:
+    """Contexts of the largest rank that the server makes, and bases of the plan's ranks: zeros that are written, for
+    pages that are only reserved are not resident."""
+    context, basis = {}, {}
+    for weight, rank in zip(job.run.weights, job.plan.ranks, strict=True):
+        rank_in_all = min(job.run.server_rank, weight.rows, weight.columns)
+        context[weight.name] = Factors(
+            torch.full((weight.rows, rank_in_all), 0.0), torch.full((rank_in_all, weight.columns), 0.0)
+        )
+        basis[weight.name] = torch.full((rank, weight.columns), 0.0)
+    return AdapterTensors(context, basis)
+
+
+def _encode(job: Job, session: Session) -> int:
+    """Peak of an encoding pass: of one batch, and what a chunk of hidden states would take beside it."""
+    length = job.run.settings.max_source_tokens
+    encode_sources(
+        Path(job.base_folder),
+        job.plan.format,
+        DTYPES[job.plan.compute],
+        [_pair(length, 2).source] * max(1, TOKENS_PER_BATCH // length),
+        lambda ids, hidden: None,
+        check_stop=session.check_stop,
+        device=session.device(job),
+    )
+    return_free_memory()
+    return _peak(session.device(job)) + LEAST_HIDDEN_BYTES
+
+
+def _pair(source_tokens: int, target_tokens: int) -> Pair:
+    """Ids that every vocabulary has, ended as texts are."""
+    return Pair((2,) * (source_tokens - 1) + (1,), (2,) * (target_tokens - 1) + (1,))
+
+
+def _peak(device: torch.device) -> int:
+    """As predictions count it: on a GPU what is held there, and the libraries."""
+    if device.type == "cuda":
+        return IMPORTS_BYTES + CUDA_CONTEXT_BYTES + int(peaks(device)["gpu_peak_bytes"])
+    return peak_bytes()

@@ -1,0 +1,181 @@
+"""What the worker keeps from job to job, and how a job reaches the outside: progress, clock, the request to stop."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import torch
+
+from edge_client.data.readers import Data, load_data
+from edge_client.engines.lean.model.tokeniser import Tokeniser
+from edge_client.errors import BaseModelError, NoPlanError
+from edge_client.host.worker_memory import peak_bytes, return_free_memory
+from edge_client.jobs.messages import Job, Progress
+from quantize.base import BaseFormatError, FrozenBase, load_base
+from quantize.layout import read_config
+from wire.messages import RunInfo
+
+Phase = Literal["load", "encode", "profile", "train", "evaluate"]
+
+PROGRESS_EVERY_S = 1.0
+
+
+class Stopped(BaseException):
+    """The worker was asked to stop; the job's place has been saved. No error: nothing may catch it on the way out."""
+
+
+_WANTED: Mapping[str, Callable[[str], bool]] = {
+    "all": lambda name: True,
+    "decoder": lambda name: not name.startswith("encoder."),
+}
+"""Which tensors a part of the base consists of."""
+
+
+class Session:
+    """The base and the examples stay loaded while jobs ask for the same ones.
+
+    Args: emit takes Progress events; clock gives seconds, monotonic; wants_stop is asked between steps.
+    """
+
+    def __init__(
+        self,
+        emit: Callable[[Progress], None] = lambda progress: None,
+        clock: Callable[[], float] = time.monotonic,
+        wants_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.emit = emit
+        self.clock = clock
+        self.wants_stop = wants_stop
+        self._base: FrozenBase | None = None
+        self._base_key = ("", "", "", "")
+        self._tokeniser: Tokeniser | None = None
+        self._tokeniser_key = ""
+        self._data: Data | None = None
+        self._data_key = ""
+
+    def base(self, job: Job) -> FrozenBase:
+        """The frozen base, or its decoder alone where the job's plan has a cache.
+
+        Raises BaseModelError where it is missing or damaged, NoPlanError where the plan's device is not there.
+        """
+        part = "decoder" if job.plan.cache != "none" else "all"
+        key = (job.base_folder, job.plan.format, part, job.plan.device)
+        if self._base is None or self._base_key != key:
+            self.release_base()  # before the next one is loaded: there is room for one
+            with _base_errors():
+                self._base = load_base(
+                    Path(job.base_folder), job.plan.format, wanted=_WANTED[part], device=self.device(job)
+                )
+            self._base_key = key
+            return_free_memory()
+        return self._base
+
+    def release_base(self) -> None:
+        """Make room: the base is loaded again when it is asked for."""
+        self._base = None
+        gc.collect()
+        return_free_memory()
+
+    def config(self, job: Job) -> Mapping[str, Any]:
+        """The base's config.json, without loading the base. Raises BaseModelError."""
+        with _base_errors():
+            return read_config(Path(job.base_folder))
+
+    def device(self, job: Job) -> torch.device:
+        """Where the job computes. Raises NoPlanError where the plan names a device that is not there (any more)."""
+        if job.plan.device == "cuda" and not torch.cuda.is_available():
+            raise NoPlanError("the plan is for a GPU, and torch finds none", "restart edge-client, to plan again")
+        return torch.device(job.plan.device)
+
+    def data(self, spec: str) -> Data:
+        """The board's examples, read once: a run's data stays what it was when the worker first saw it."""
+        if self._data is None or self._data_key != spec:
+            self._data, self._data_key = load_data(spec), spec
+        return self._data
+
+    def tokeniser(self, job: Job) -> Tokeniser:
+        """The base's tokeniser. Raises BaseModelError."""
+        if self._tokeniser is None or self._tokeniser_key != job.base_folder:
+            config = self.config(job)
+            self._tokeniser = Tokeniser(Path(job.base_folder), config.get("eos_token_id", 1), config["vocab_size"])
+            self._tokeniser_key = job.base_folder
+        return self._tokeniser
+
+    def check_stop(self) -> None:
+        """Raise Stopped if the worker was asked to stop. For work that is not worth saving."""
+        if self.wants_stop():
+            raise Stopped
+
+
+def trains_encoder(job: Job) -> bool:
+    """In scope "all", unless the plan leaves the encoder as it was received."""
+    return job.run.settings.scope == "all" and not job.plan.frozen_encoder
+
+
+def run_as_reached(job: Job) -> RunInfo:
+    """The run with those of its weights alone that the job's backward passes reach, and so can sketch."""
+    weights = job.run.weights
+    if not trains_encoder(job):
+        weights = tuple(weight for weight in weights if not weight.name.startswith("encoder."))
+    return msgspec.structs.replace(job.run, weights=weights)
+
+
+@contextmanager
+def _base_errors() -> Iterator[None]:
+    try:
+        yield
+    except BaseFormatError as error:
+        raise BaseModelError(str(error), "fetch the base model again, or check its folder") from error
+
+
+def peaks(device: torch.device) -> dict[str, float]:
+    """The process's peak memory, and on a GPU what torch held there at most, for a job's numbers."""
+    values = {"peak_bytes": float(peak_bytes())}
+    if device.type == "cuda":
+        values["gpu_peak_bytes"] = float(torch.cuda.max_memory_allocated(device))
+    return values
+
+
+class Meter:
+    """Counts tokens of one phase and tells the session about once a second. `done`: steps that were done before."""
+
+    def __init__(self, session: Session, phase: Phase, steps: int, done: int = 0) -> None:
+        self._session = session
+        self._phase: Phase = phase
+        self._steps = steps
+        self._start_s = session.clock()
+        self._told_s = self._start_s
+        self._n_tokens = 0
+        session.emit(Progress(phase=phase, step=done, steps=steps, loss=0.0, tokens_per_s=0.0, peak_bytes=peak_bytes()))
+
+    @property
+    def seconds(self) -> float:
+        return self._session.clock() - self._start_s
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self._n_tokens / max(self.seconds, 1e-9)
+
+    def count(self, step: int, loss: float, n_tokens: int) -> None:
+        """`step` steps are done, the last with `loss` (nats per token) on `n_tokens` source and target tokens."""
+        self._n_tokens += n_tokens
+        now_s = self._session.clock()
+        if now_s - self._told_s < PROGRESS_EVERY_S and step < self._steps:
+            return
+        self._told_s = now_s
+        self._session.emit(
+            Progress(
+                phase=self._phase,
+                step=step,
+                steps=self._steps,
+                loss=loss,
+                tokens_per_s=self.tokens_per_s,
+                peak_bytes=peak_bytes(),
+            )
+        )

@@ -1,0 +1,100 @@
+"""Energy of a stretch of work: a counter's difference, or power sampled meanwhile and integrated over time."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from edge_client.host.power_sensors import EnergySensor, PowerSensor, Sensor
+
+SAMPLE_EVERY_S = 0.1
+"""Between two samples of a power sensor. An INA3221 of a Jetson has a new average every few milliseconds; reading it
+takes a bus transfer, so more often would only cost the work its processor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """What a stretch of work took. `n_samples` is 2 for an energy counter."""
+
+    joules: float
+    seconds: float
+    n_samples: int
+
+    @property
+    def watts(self) -> float:
+        return self.joules / self.seconds
+
+
+class EnergyRecorder:
+    """Use as a context around the work; `energy` is there afterwards, None where the sensor could not be read."""
+
+    def __init__(self, sensor: Sensor, clock: Callable[[], float] = time.monotonic) -> None:
+        self._recording = (_Counter if isinstance(sensor, EnergySensor) else _Sampler)(sensor, clock)  # type: ignore[arg-type]
+        self.energy: Energy | None = None
+
+    def __enter__(self) -> EnergyRecorder:
+        self._recording.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.energy = self._recording.stop()
+
+
+class _Counter:
+    def __init__(self, sensor: EnergySensor, clock: Callable[[], float]) -> None:
+        self._sensor, self._clock = sensor, clock
+        self._before: tuple[int, ...] | None = None
+        self._start_s = 0.0
+
+    def start(self) -> None:
+        self._before, self._start_s = self._sensor.read(), self._clock()
+
+    def stop(self) -> Energy | None:
+        after, seconds = self._sensor.read(), self._clock() - self._start_s
+        if self._before is None or after is None or seconds <= 0:
+            return None
+        return Energy(self._sensor.joules(self._before, after), seconds, 2)
+
+
+class _Sampler:
+    """A thread that sleeps between samples; torch's products do not hold it up, for they release the interpreter."""
+
+    def __init__(self, sensor: PowerSensor, clock: Callable[[], float]) -> None:
+        self._sensor, self._clock = sensor, clock
+        self._samples: list[tuple[float, float]] = []
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="power samples", daemon=True)
+
+    def start(self) -> None:
+        self._sample()
+        self._thread.start()
+
+    def stop(self) -> Energy | None:
+        self._stopped.set()
+        self._thread.join()
+        self._sample()
+        return integrate(self._samples)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(SAMPLE_EVERY_S):
+            self._sample()
+
+    def _sample(self) -> None:
+        watts = self._sensor.watts()
+        if watts is not None:
+            self._samples.append((self._clock(), watts))
+
+
+def integrate(samples: Sequence[tuple[float, float]]) -> Energy | None:
+    """Energy under (seconds, watts) samples by the trapezoidal rule; None for fewer than two."""
+    if len(samples) < 2 or samples[-1][0] <= samples[0][0]:
+        return None
+    pairs = itertools.pairwise(samples)
+    joules = sum((late_s - early_s) * (before + after) / 2 for (early_s, before), (late_s, after) in pairs)
+    return Energy(joules, samples[-1][0] - samples[0][0], len(samples))

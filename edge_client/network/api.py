@@ -1,0 +1,152 @@
+"""The calls of the protocol as an enrolled board makes them: each one repeated until the server has answered.
+
+An enrolled board never gives up because the server is away; only enrolment leaves patience to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from aiohttp import hdrs
+
+from edge_client.agent.outage import Link
+from edge_client.errors import RefusedError
+from edge_client.network.retry import Backoff, retry
+from edge_client.network.transfer import download, file_blocks, upload
+from edge_client.network.transport import READ_TIMEOUT_S, Transport
+from edge_client.state.held_adapter import Held
+from wire.checks import check_run
+from wire.codec import encode
+from wire.errors import WireError
+from wire.limits import MAX_LONG_POLL_S, MAX_MESSAGE_BYTES
+from wire.messages import BaseFile, BaseFiles, Enrol, Enrolled, Receipt, Report, RunInfo, Task
+
+T = TypeVar("T")
+
+PART_HEADER_BYTES = 1024
+"""More than a weight's name, shapes and keys take in an adapter."""
+
+
+MAX_QUERY_CHARS = 6000
+"""Of ranks in an address; a longer one asks for the whole adapter. Servers and proxies commonly take 8 KiB of it, and
+FLAN-T5-xxl's 432 weights need up to 2600 for two lists of ranks."""
+
+
+class Api:
+    """`new_backoff` makes the pauses of one call; it takes the keyword arguments of Backoff."""
+
+    def __init__(self, transport: Transport, link: Link, new_backoff: Callable[..., Backoff] = Backoff) -> None:
+        self.transport, self.new_backoff = transport, new_backoff
+        self._link = link
+
+    async def enrol(self, message: Enrol) -> Enrolled:
+        """One try. Raises Unavailable, or RefusedError where the token or the version is refused."""
+        enrolled = await self.transport.call("POST", "/v1/devices", Enrolled, body=encode(message))
+        _require_sound(enrolled.run)
+        return enrolled
+
+    async def run(self) -> RunInfo:
+        run = await self._patiently(lambda: self.transport.call("GET", "/v1/run", RunInfo))
+        _require_sound(run)
+        return run
+
+    async def work(self, *, after: int, wait_s: float = MAX_LONG_POLL_S) -> Task:
+        """What to do now; with nothing to do the server answers after `wait_s`. `after`: the last round answered."""
+        params = {"wait": f"{wait_s:g}", "after": str(after)}
+        timeout_s = wait_s + READ_TIMEOUT_S
+        return await self._patiently(
+            lambda: self.transport.call("GET", "/v1/work", Task, params=params, read_timeout_s=timeout_s)
+        )
+
+    async def profile(self, source: Path) -> Receipt:
+        """Send the profile that the worker wrote. A server that has one of this board already says so again."""
+        headers: dict[str, str] = {hdrs.CONTENT_LENGTH: str(source.stat().st_size)}  # noqa: ASYNC240 - a local file
+
+        def call() -> Awaitable[Receipt]:
+            body = file_blocks(self.transport.traffic, source)
+            return self.transport.call("POST", "/v1/profiles", Receipt, body=body, headers=headers)
+
+        return await self._patiently(call)
+
+    async def adapter(
+        self, run: RunInfo, version: int, ranks: Sequence[int], target: Path, held: Held | None = None
+    ) -> None:
+        """Fetch context and basis of `version`, cut to `ranks` (manifest order), into `target`; or the difference to
+        what is `held`, where the server has one that is smaller (`wire.adapter_patch` tells which it is)."""
+        await download(
+            self.transport,
+            f"/v1/adapters/{version}",
+            target,
+            backoff=self.new_backoff(),
+            params=_adapter_query(ranks, held),
+            max_bytes=largest_adapter_bytes(run, ranks),
+            on_failure=self._link.lost,
+        )
+        self._link.found()
+
+    async def upload(self, round_id: int, source: Path) -> Receipt:
+        """Send the update that the worker wrote. Raises GoneError or ConflictError: drop it."""
+        path = f"/v1/uploads/{round_id}"
+        receipt = await upload(self.transport, path, source, backoff=self.new_backoff(), on_failure=self._link.lost)
+        self._link.found()
+        return receipt
+
+    async def report(self, report: Report, *, patient: bool = True) -> None:
+        """Numbers for people. `patient` False tries once: the next progress report replaces a lost one."""
+        body = encode(report)
+
+        async def post() -> None:
+            async with self.transport.open("POST", "/v1/reports", body=body):
+                pass
+
+        await (self._patiently(post) if patient else post())
+
+    async def base_files(self) -> BaseFiles:
+        """The files of the base model that the server can give."""
+        return await self._patiently(lambda: self.transport.call("GET", "/v1/base", BaseFiles))
+
+    async def base_file(self, file: BaseFile, target: Path) -> None:
+        """Fetch one file of the base model, for boards that reach no hub; no more bytes than were announced."""
+        await download(
+            self.transport,
+            f"/v1/base/{file.name}",
+            target,
+            backoff=self.new_backoff(),
+            max_bytes=file.size_bytes,
+            on_failure=self._link.lost,
+        )
+        self._link.found()
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        result = await retry(call, self.new_backoff(), on_failure=self._link.lost)
+        self._link.found()
+        return result
+
+
+def _adapter_query(ranks: Sequence[int], held: Held | None) -> dict[str, str]:
+    query = {"ranks": ".".join(map(str, ranks))}
+    if held is None:
+        return query
+    had = {} if held.ranks == tuple(ranks) else {"had": ".".join(map(str, held.ranks))}
+    longer = {**query, "have": str(held.version), **had}
+    return longer if sum(map(len, longer.values())) <= MAX_QUERY_CHARS else query
+
+
+def largest_adapter_bytes(run: RunInfo, ranks: Sequence[int]) -> int:
+    """More than any adapter of this run cut to `ranks` can have: the plan has no memory for a larger one."""
+    values = sum(
+        run.server_rank * (weight.rows + weight.columns) + rank * weight.columns
+        for weight, rank in zip(run.weights, ranks, strict=True)
+    )
+    return min(4 * values + PART_HEADER_BYTES * (1 + len(run.weights)), MAX_MESSAGE_BYTES)
+
+
+def _require_sound(run: RunInfo) -> None:
+    try:
+        check_run(run)
+    except WireError as error:
+        raise RefusedError(
+            f"the server's run cannot be used: {error}", "update the older of client and server"
+        ) from error

@@ -1,0 +1,243 @@
+"""What a round costs a board beside memory: bytes over the network, and seconds of arithmetic; and what it may cost.
+
+Both are reckoned for the worst round, so that a limit holds in every one: texts as long as the run allows, a context at
+the server's full rank, gradient sketches asked for, every example new to the cache. Most rounds cost less.
+
+Arithmetic is counted in floating-point operations (edge_client/plan/flops.py); what else a step does with the frozen
+base is counted as so many. So ways of training compare on a board whose speed nobody knows, and seconds follow where
+it was measured (edge_client/host/matmul_speed.py)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_client.errors import ConfigError
+from edge_client.host.board import parse_size
+from edge_client.jobs.messages import Compute, Format
+from edge_client.plan.adapter_memory import begins_at_adapter
+from edge_client.plan.cache_budget import CacheRoom, distinct_examples
+from edge_client.plan.flops import StepFlops, step_flops
+from edge_client.plan.training_mode import Way
+from wire.checks import basis_rank
+from wire.manifest import t5_weights
+from wire.messages import Dtype, RunInfo, Scope, Weight, download_dtype, frozen_dtype, sketch_dtype, tensor_bytes
+
+EFFICIENCY: Mapping[Compute, float] = {"bf16": 0.5, "fp32": 0.75}
+"""Part of the speed of plain products that a training step's products reach, the passes below aside."""
+
+PASS_OPERATIONS: Mapping[Compute, Mapping[Format, int]] = {
+    "bf16": {"bf16": 200, "int8": 260, "nf4": 400},
+    "fp32": {"fp32": 200, "bf16": 250, "int8": 250, "nf4": 280},
+}
+"""Operations that take as long as one pass over a frozen value does, whatever the micro-batch: it is read, unpacked and
+laid out for the product.
+
+Both tables were fitted to CPU seconds of steps on one thread of an x86-64 machine with avx512_bf16, in units of plain
+products timed in the same process: 512/64 tokens, 8 strands on every weight, micro-batches of 1 and 4, FLAN-T5-small's
+and base's shapes. What they give is 0.85 to 1.5 of what was measured there and of the times in docs/performance.md. Not
+known on ARM or a GPU."""
+
+UPDATE_PART_BYTES, ADAPTER_PART_BYTES, NEXT_TENSOR_BYTES = 150, 215, 43
+"""Names, keys and shapes of one weight in an update of B with a sketch and in an adapter, and of one tensor more in
+either: 149, 213 and 42 of FLAN-T5-xl's longest name, measured on encoded messages."""
+
+_UNITS_S = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
+_DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+LONGEST_S = 365 * 86400.0
+"""A round time above a year is a typing error."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundLimits:
+    """What one round may cost; None is no limit.
+
+    Attributes:
+        round_s: seconds of training, encoding and evaluating.
+        round_bytes: downloaded and uploaded together.
+        gflops: measured 10⁹ operations per second of plain products, by arithmetic; empty where nobody measured.
+    """
+
+    round_s: float | None = None
+    round_bytes: int | None = None
+    gflops: Mapping[Compute, float] = field(default_factory=dict)
+
+
+NO_LIMITS = RoundLimits()
+
+
+def parse_limits(round_time: str, round_traffic: str) -> RoundLimits:
+    """From --round-time and --round-traffic, "" for no limit; of a board whose speed is not known yet. Raises
+    ConfigError."""
+    return RoundLimits(
+        round_s=parse_duration(round_time) if round_time.strip() else None,
+        round_bytes=parse_size(round_traffic, "traffic") if round_traffic.strip() else None,
+    )
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90s", "10min" or "1.5h". Raises ConfigError for anything else, and for zero."""
+    match = _DURATION.fullmatch(text)
+    if match is None or match[2].lower() not in _UNITS_S:
+        raise ConfigError(f"{text!r} is not a duration", "write it with its unit, as 90s, 10min or 1.5h")
+    seconds = float(match[1]) * _UNITS_S[match[2].lower()]
+    if not 0 < seconds <= LONGEST_S:
+        raise ConfigError(f"{text!r} is out of range for a duration", "write it as 90s, 10min or 1.5h")
+    return seconds
+
+
+def show_duration(seconds: float) -> str:
+    """ "42 s", "1.7 min" or "25 h": two figures."""
+    if seconds < 100:
+        unit, value = "s", seconds
+    else:
+        unit, value = ("min", seconds / 60) if seconds < 6000 else ("h", seconds / 3600)
+    return f"{value:.{0 if value >= 10 else 1}f} {unit}"
+
+
+# --- bytes ---------------------------------------------------------------------------------------------------------
+
+
+def context_dtype(run: RunInfo) -> Dtype:
+    """Of contexts: frozen ones beside the global adapter's own strands travel in less than others."""
+    download = download_dtype(run.settings.upload)
+    return frozen_dtype(download) if begins_at_adapter(run) else download
+
+
+def strand_traffic(run: RunInfo) -> list[float]:
+    """Bytes of one strand of each weight: down its row of the basis, unless boards draw their own; up its column of B,
+    and where the run trains A its row of that.
+
+    Where boards begin at the global adapter, strands come in place of a context. An evaluation fetches that whole, so
+    it is counted (`fixed_traffic`), and of strands what they can take beyond it, spread over all of them.
+    """
+    settings = run.settings
+    down, up = _per_value(download_dtype(settings.upload)), _per_value(settings.upload)
+    instead = _per_value(context_dtype(run))
+    costs = []
+    for weight in run.weights:
+        m, n = weight.rows, weight.columns
+        received = 0.0 if settings.own_basis else float(n)
+        if begins_at_adapter(run):
+            most, context = basis_rank(weight, run.max_rank), basis_rank(weight, run.server_rank)
+            received = (m + n) * (1 - min(most, context) / most * instead / down)
+        costs.append(down * received + up * (m + n if settings.trains_a else m))
+    return costs
+
+
+def fixed_traffic(run: RunInfo, *, frozen_encoder: bool) -> int:
+    """Bytes that a round without strands would take: every weight's context down, a sketch of every weight that the
+    backward pass reaches up, and what says which weight is which."""
+    more_up = NEXT_TENSOR_BYTES if run.settings.trains_a else 0
+    more_down = NEXT_TENSOR_BYTES if begins_at_adapter(run) else 0
+    total_bytes = 0
+    for weight in run.weights:
+        context = basis_rank(weight, run.server_rank)
+        total_bytes += _bytes(context_dtype(run), context * (weight.rows + weight.columns))
+        total_bytes += ADAPTER_PART_BYTES + more_down
+        if not (frozen_encoder and weight.name.startswith("encoder.")):
+            sketch = basis_rank(weight, run.max_rank)
+            total_bytes += (
+                _bytes(sketch_dtype(run.settings.upload), sketch * weight.columns) + UPDATE_PART_BYTES + more_up
+            )
+    return total_bytes
+
+
+def _bytes(dtype: Dtype, values: int) -> int:
+    return sum(tensor_bytes(dtype, values))
+
+
+def _per_value(dtype: Dtype) -> float:
+    """Bytes per value of a long tensor."""
+    many = 1 << 20
+    return _bytes(dtype, many) / many
+
+
+# --- seconds -------------------------------------------------------------------------------------------------------
+
+
+class RoundWork:
+    """Operations of a round of `run` on a base with `config` (config.json), for a board with `room` for its cache."""
+
+    def __init__(self, config: Mapping[str, Any], run: RunInfo, room: CacheRoom) -> None:
+        self._config, self._run, self._room = config, run, room
+        self._ranks = {weight.name: basis_rank(weight, run.max_rank) for weight in run.weights}
+        self._contexts = {weight.name: basis_rank(weight, run.server_rank) for weight in run.weights}
+        self._n_train = run.settings.batch * run.settings.local_steps
+        self._steps: dict[tuple[Scope, str], StepFlops] = {}
+        values = {"encoder": 0, "decoder": 0}
+        for weight in t5_weights(config, "all"):
+            values[weight.name.split(".")[0]] += weight.rows * weight.columns
+        self._encoder_values, self._decoder_values = values["encoder"], values["decoder"]
+
+    def operations(self, way: Way) -> float:
+        """Of a round that trains every strand; the encoder's output is in the cache, where there is one."""
+        return self._products(way, self._step(self._scope(way))) + self._passes(way)
+
+    def encoding(self, way: Way) -> float:
+        """What a round adds whose examples are all new to the cache; 0 without one."""
+        step = self._step(self._scope(way))
+        return 0.0 if way.cache == "none" else float(step.encode * distinct_examples(self._run, self._room))
+
+    def strand_operations(self, way: Way) -> list[float]:
+        """What one strand of each weight adds to a round: the difference that leaving a weight out makes, reckoned once
+        for all weights of a shape that read the same tokens."""
+        every = self._products(way, self._step(self._scope(way)))
+        found: dict[tuple[int, int, bool], float] = {}
+        for weight in reversed(self._run.weights):  # the last blocks: gradients pass through all of their weights
+            if kind_of(weight) not in found:
+                without = self._products(way, self._step(self._scope(way), without=weight.name))
+                found[kind_of(weight)] = (every - without) / self._ranks[weight.name]
+        return [found[kind_of(weight)] for weight in self._run.weights]
+
+    def _scope(self, way: Way) -> Scope:
+        return "decoder" if way.frozen_encoder else self._run.settings.scope
+
+    def _step(self, scope: Scope, without: str = "") -> StepFlops:
+        """Of one example, every weight of the scope with all of its strands but one weight without any."""
+        if (scope, without) not in self._steps:
+            settings = self._run.settings
+            ranks = {name: 0 if name == without else rank for name, rank in self._ranks.items()}
+            if scope == "decoder":
+                ranks = {name: rank for name, rank in ranks.items() if name.startswith("decoder.")}
+            lengths = settings.max_source_tokens, settings.max_target_tokens
+            self._steps[scope, without] = step_flops(
+                self._config, scope, 1, *lengths, ranks, self._contexts, trains_a=settings.trains_a
+            )
+        return self._steps[scope, without]
+
+    def _products(self, way: Way, step: StepFlops) -> float:
+        encodes = step.encode if self._scope(way) == "decoder" else 0
+        again = step.forward - step.head_gradient if way.checkpointing else 0  # the head is not computed twice
+        training, evaluating = step.step + again, step.forward
+        if way.cache == "none":
+            training, evaluating = training + encodes, evaluating + encodes
+        return float(self._n_train * training + self._room.n_evaluated * evaluating)
+
+    def _passes(self, way: Way) -> float:
+        """In every micro-batch over each trained block forth and back, once more where it is computed again; over a
+        frozen encoder forth; over the head, which nf4 keeps in int8, once."""
+        settings, passes = self._run.settings, 3 if way.checkpointing else 2
+        if self._scope(way) == "all":
+            blocks = passes * (self._encoder_values + self._decoder_values)
+        else:
+            blocks = passes * self._decoder_values + (self._encoder_values if way.cache == "none" else 0)
+        per_value = PASS_OPERATIONS[way.compute]
+        head = int(self._config["vocab_size"]) * int(self._config["d_model"])
+        head_operations = head * per_value["int8" if way.format == "nf4" else way.format]
+        n_micro_batches = settings.local_steps * -(-settings.batch // way.micro_batch)
+        return float(n_micro_batches * (per_value[way.format] * blocks + head_operations))
+
+
+def operations_per_s(compute: Compute, limits: RoundLimits) -> float:
+    """What a training step reaches of the board's measured speed; 0 where that is not known."""
+    return limits.gflops.get(compute, 0.0) * 1e9 * EFFICIENCY[compute]
+
+
+def kind_of(weight: Weight) -> tuple[int, int, bool]:
+    """Weights of a kind cost the same per strand: they have the same shape and read the same tokens, the source's
+    (True) or the target's."""
+    is_cross = weight.name.endswith((".EncDecAttention.k", ".EncDecAttention.v"))
+    return weight.rows, weight.columns, is_cross or weight.name.startswith("encoder.")

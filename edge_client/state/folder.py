@@ -1,0 +1,177 @@
+"""The folder where a board keeps who it is and where it was, so that a power cut costs at most the current step.
+
+    lock              held by the one running client
+    identity.json     server, device, credential (mode 0600)
+    status.json       what the client is doing, for `edge-client status` and dashboards
+    work/KEY.adapter  what a round starts from; KEY names run, round, version and plan
+    work/KEY.checkpoint, work/KEY.result
+    held/             the adapter of the last round, to which the next is fetched as a difference
+    residual          what quantisation dropped of the last update, to be added to the next one
+    pruned.json       ranks of the weights that the rounds so far have pruned
+    arithmetic.json   how fast this board multiplies, measured once
+    corrections.json  what probes took beside what was predicted
+    cache/            the frozen encoder's output per text: can be made again, so never swept with a task
+
+Files appear under their names only when whole (`braid_common/atomic_file.py`), so what is found can be used.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from braid_common.atomic_file import sweep_temporaries, write_atomically
+from edge_client.errors import ConfigError, DiskError, LockedError
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who this board is. `device` and `credential` are empty until the server has answered the enrolment."""
+
+    server: str
+    install_id: str
+    fingerprint: str = ""
+    device: str = ""
+    credential: str = ""
+
+
+def default_state_folder() -> Path:
+    """/var/lib/braid for root (as the systemd unit has it), else a folder in the user's home."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/braid")
+    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(home).expanduser() / "braid"
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's file errors into a DiskError that names `path` and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskError(f"no space left for {path}", "free some space or choose another --state folder") from error
+        reason = error.strerror or str(error)
+        raise DiskError(f"{path} cannot be used: {reason}", "check its owner and rights, or choose --state") from error
+
+
+class StateFolder:
+    """The state of one board. Nothing is written before `lock`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.work = path / "work"
+        self.cache = path / "cache"
+        self.held = path / "held"
+        self.residual = path / "residual"
+        self.pruned = path / "pruned.json"
+        self._lock_fd = -1
+
+    def lock(self) -> None:
+        """Create the folder and take it for this process. Raises LockedError or DiskError."""
+        with disk_errors(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.work.mkdir(mode=0o700, exist_ok=True)
+            self.cache.mkdir(mode=0o700, exist_ok=True)
+            self.held.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise LockedError(
+                f"another edge-client (process {holder or 'unknown'}) uses {self.path}",
+                "stop that one, or give this one a folder of its own with --state",
+            ) from error
+        with disk_errors(self.path):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+            for folder in (self.path, self.work, self.held):  # what a killed client was writing
+                sweep_temporaries(folder)
+        self._lock_fd = descriptor
+
+    def unlock(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def is_locked(self) -> bool:
+        """Whether some client is running on this folder now."""
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    # --- identity --------------------------------------------------------------------------------------------------
+
+    def read_identity(self) -> Identity | None:
+        """Raises ConfigError where the file is damaged: guessing would make this board a second one."""
+        path = self.path / "identity.json"
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DiskError(f"{path} cannot be read: {error.strerror}", "check its owner and rights") from error
+        try:
+            return msgspec.json.decode(data, type=Identity)
+        except ValueError as error:  # msgspec's errors, and UnicodeDecodeError
+            raise ConfigError(
+                f"{path} is damaged: {error}", "run `edge-client leave`, then join again with a new token"
+            ) from error
+
+    def write_identity(self, identity: Identity) -> None:
+        self.write("identity.json", msgspec.json.encode(identity))
+
+    def forget_identity(self) -> None:
+        """Remove identity, work, residual, pruned ranks, held adapter and cache; the folder and its lock stay."""
+        with disk_errors(self.path):
+            (self.path / "identity.json").unlink(missing_ok=True)
+            self.residual.unlink(missing_ok=True)
+            self.pruned.unlink(missing_ok=True)
+            for path in self.held.glob("*"):
+                path.unlink(missing_ok=True)
+        self.sweep("")
+        self.empty_cache()
+
+    def empty_cache(self) -> None:
+        """Remove all encoder outputs."""
+        with disk_errors(self.cache):
+            if self.cache.exists():
+                shutil.rmtree(self.cache)
+            self.cache.mkdir(mode=0o700)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the file `name` in this folder at once and for good, readable by its owner only."""
+        path = self.path / name
+        with disk_errors(path):
+            write_atomically(path, data)
+
+    # --- work ------------------------------------------------------------------------------------------------------
+
+    def sweep(self, keep: str) -> None:
+        """Remove the work files whose names do not start with `keep` ("" removes all)."""
+        with disk_errors(self.work):
+            for path in self.work.glob("*"):
+                if not keep or not path.name.startswith(keep):
+                    path.unlink(missing_ok=True)
+
+
+def new_install_id() -> str:
+    """32 hexadecimal digits, drawn once per board and kept."""
+    return secrets.token_hex(16)

@@ -1,0 +1,111 @@
+"""The adapter that a board keeps from one round for the next, which it then fetches as the difference to it.
+
+Whatever is odd about it, it is forgotten and the whole adapter is fetched: nothing is lost but the saving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from braid_common.atomic_file import write_atomically
+from edge_client.errors import DiskError
+from edge_client.network.transfer import file_digest
+from edge_client.state.folder import disk_errors
+from wire.adapter_patch import START_BYTES, is_difference
+from wire.limits import MAX_CONTROL_BYTES
+
+FULL_EVERY = 8
+"""Differences in a row. Each may leave out and round away about 2⁻⁹ of a context, and what is not exact stays so until
+the whole comes again; tests/aggregator/downloads/test_patches.py holds what eight of them add up to below 2⁻⁶."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A version, cut to ranks (manifest order)."""
+
+    version: int
+    ranks: tuple[int, ...]
+
+
+class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the file is, and by how many differences in a row it came to be."""
+
+    run_id: str
+    version: int
+    ranks: tuple[int, ...]
+    digest: str
+    n_differences: int = 0
+
+
+class HeldAdapter:
+    """`folder` is for its two files alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self._facts_path = folder / "adapter", folder / "facts"
+
+    def of_run(self, run_id: str) -> Held | None:
+        """What is there to make a difference to. None where there is nothing, where it is another run's or damaged, or
+        where it is time for the whole."""
+        facts = self._facts()
+        if facts is None or facts.run_id != run_id or facts.n_differences >= FULL_EVERY:
+            return None
+        try:
+            is_sound = file_digest(self.path) == facts.digest
+        except DiskError:
+            is_sound = False
+        return Held(facts.version, facts.ranks) if is_sound else None
+
+    def keep(self, adapter: Path, run_id: str, version: int, ranks: Sequence[int]) -> None:
+        """Take over a file that the round is done with; one that was never made whole stays where it is.
+
+        It came as a difference if anything is held still, for `forget` is called when a whole adapter has arrived.
+        """
+        if not adapter.exists() or starts_as_difference(adapter):
+            return
+        before = self._facts()
+        n_differences = before.n_differences + 1 if before is not None else 0
+        try:
+            facts = _Facts(run_id, version, tuple(ranks), file_digest(adapter), n_differences)
+            with disk_errors(self.path):
+                adapter.replace(self.path)
+                write_atomically(self._facts_path, msgspec.json.encode(facts))
+        except DiskError:
+            self.forget()
+
+    def forget(self) -> None:
+        """Hold nothing."""
+        for path in (self._facts_path, self.path):
+            with suppress(OSError):
+                path.unlink()
+
+    def needed_for(self, adapter: Path) -> str:
+        """The path of the file that a fetched one is the difference to; "" where that is whole, or not there."""
+        return str(self.path) if adapter.exists() and starts_as_difference(adapter) else ""
+
+    def give_up(self, adapter: Path) -> bool:
+        """Drop a difference that could not be used, and what it is to, so that the whole is fetched; True if there was
+        one."""
+        if not adapter.exists() or not starts_as_difference(adapter):
+            return False
+        self.forget()
+        with disk_errors(adapter):
+            adapter.unlink()
+        return True
+
+    def _facts(self) -> _Facts | None:
+        try:
+            data = self._facts_path.read_bytes()
+            return msgspec.json.decode(data, type=_Facts) if len(data) <= MAX_CONTROL_BYTES else None
+        except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors
+            return None
+
+
+def starts_as_difference(adapter: Path) -> bool:
+    """Whether a file that was fetched is an AdapterDifference. Reads its first bytes alone. Raises DiskError."""
+    with disk_errors(adapter), adapter.open("rb") as file:
+        return is_difference(file.read(START_BYTES))

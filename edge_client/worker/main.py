@@ -1,0 +1,124 @@
+"""The training process: reads jobs from stdin, writes events to stdout, one job after another, until stdin ends.
+
+    python -m edge_client.worker.main          started by edge_client.worker.process; of no use by hand
+
+Frames are those of edge_client.jobs.frames, bodies msgpack of edge_client.jobs.messages. SIGTERM asks it to save its
+place and leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from edge_client.errors import ClientError, ExitCode
+from edge_client.host.processors import free_processors
+from edge_client.host.worker_memory import (
+    die_with_parent,
+    is_out_of_memory,
+    offer_to_oom_killer,
+    prepare_for_training,
+    return_free_memory,
+)
+from edge_client.jobs.frames import FrameError, read_frame, write_frame
+from edge_client.jobs.messages import Done, Event, Failed, Job
+
+if TYPE_CHECKING:
+    from edge_client.engines.lean.session import Session
+
+
+def main() -> int:
+    """Exit status 0 when stdin ends or a stop was asked for, 1 when the pipe is broken."""
+    die_with_parent(os.getppid())
+    offer_to_oom_killer()
+    prepare_for_training()
+    stop_signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stop_signals.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the network side's to handle
+    jobs, events = sys.stdin.buffer, _take_stdout()
+    try:
+        return _serve(jobs, events, stop_signals)
+    except (FrameError, BrokenPipeError) as error:
+        sys.stderr.write(f"training worker: {error}\n")
+        return 1
+
+
+def _take_stdout() -> BinaryIO:
+    """The pipe to the parent. From now on, whatever a library prints goes to stderr and cannot damage a frame."""
+    events = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return events
+
+
+def _serve(jobs: BinaryIO, events: BinaryIO, stop_signals: list[int]) -> int:
+    # Imported here: torch's threads and heap must come after malloc and OpenMP were told how to behave.
+    from edge_client.engines.lean.session import Session, Stopped
+
+    def emit(event: Event) -> None:
+        write_frame(events, msgspec.msgpack.encode(event))
+
+    session = Session(emit, wants_stop=lambda: bool(stop_signals))
+    while not stop_signals and (frame := read_frame(jobs)) is not None:
+        try:
+            emit(_answer(frame, session))
+        except Stopped:
+            break
+        return_free_memory()
+    return 0
+
+
+def _answer(frame: bytes, session: Session) -> Done | Failed:
+    """Run one job. Every error becomes an event, for the worker to go on; only a broken pipe ends it."""
+    try:
+        return Done(values=run_job(msgspec.msgpack.decode(frame, type=Job), session))
+    except ClientError as error:
+        return Failed(exit_code=int(error.exit_code), message=error.message, hint=error.hint)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 (top loop)
+        return _failed(error)
+
+
+def run_job(job: Job, session: Session) -> dict[str, float]:
+    """The job's numbers, its result written. Raises ClientError for what a person can mend."""
+    import torch
+
+    from edge_client.engines.lean.adapter_patch import make_whole
+    from edge_client.engines.lean.evaluate import evaluate
+    from edge_client.engines.lean.probe import probe
+    from edge_client.engines.lean.profile import profile
+    from edge_client.engines.lean.train import train
+
+    torch.set_num_threads(job.threads or free_processors())
+    if job.held_path:
+        ranks = job.plan.ranks if job.kind == "train" else [0] * len(job.run.weights)
+        make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.task.version, ranks)
+    return {"probe": probe, "profile": profile, "train": train, "evaluate": evaluate}[job.kind](job, session)
+
+
+def _failed(error: Exception) -> Failed:
+    if os.environ.get("BRAID_DEBUG") == "1":
+        traceback.print_exc()
+    text = str(error)
+    if is_out_of_memory(error):
+        return Failed(
+            exit_code=int(ExitCode.MEMORY),
+            message="memory ran out while training",
+            hint="give a smaller --memory, or stop other programs on this board",
+        )
+    first_line = text.splitlines()[0] if text else "no message"
+    return Failed(
+        exit_code=int(ExitCode.INTERNAL),
+        message=f"the training worker failed: {type(error).__name__}: {first_line}",
+        hint="this is a bug of ours; run again with --debug and report what it says",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

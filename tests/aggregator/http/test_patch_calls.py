@@ -1,0 +1,123 @@
+"""Downloads as differences, over a real connection with the client's own transport."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_client.agent.console import Console
+from edge_client.agent.outage import Link
+from edge_client.engines.lean.adapter_patch import make_whole
+from edge_client.network.api import Api
+from edge_client.network.retry import Backoff
+from edge_client.network.transport import Transport
+from edge_client.state.held_adapter import Held, starts_as_difference
+from wire.checks import basis_rank
+from wire.codec import decode
+from wire.messages import Adapter
+
+
+class Fetcher:
+    """A board's side of a download, on a server at version 3."""
+
+    def __init__(self, api: Api, board: Any, folder: Path) -> None:
+        self.api, self.board, self.folder = api, board, folder
+        self.run = board.info
+
+    def ranks(self, rank: int) -> list[int]:
+        return [min(rank, basis_rank(weight, self.run.max_rank)) for weight in self.run.weights]
+
+    async def fetch(self, name: str, version: int, ranks: Sequence[int], held: Held | None = None) -> Path:
+        target = self.folder / name
+        await self.api.adapter(self.run, version, ranks, target, held)
+        return target
+
+
+@pytest.fixture
+async def fetcher(make_folder: Any, start: Any, begin_training: Any, tmp_path: Path) -> Any:
+    """Two boards have trained two rounds; the first one fetches."""
+    server = await start(make_folder())
+    boards = [await server.board("ada"), await server.board("bo")]
+    tasks = await begin_training(boards)
+    for version in (2, 3):
+        for board, task in zip(boards, tasks, strict=True):
+            await board.train(task)
+        tasks = [await board.work(after=version - 1) for board in boards]
+        assert [task.version for task in tasks] == [version] * 2
+    url = str(server.client.make_url("")).rstrip("/")
+    async with Transport(url, credential=boards[0].credential) as transport:
+        yield Fetcher(Api(transport, Link(Console(), on_change=lambda online: None), Backoff), boards[0], tmp_path)
+
+
+async def test_a_difference_is_smaller_and_leads_to_the_version(fetcher: Fetcher) -> None:
+    """At the ranks that were held and at others."""
+    held = await fetcher.fetch("held", 2, fetcher.ranks(3))
+    for name, rank in (("same", 3), ("less", 1), ("none", 0)):
+        whole = await fetcher.fetch(f"{name}-whole", 3, fetcher.ranks(rank))
+
+        got = await fetcher.fetch(name, 3, fetcher.ranks(rank), Held(2, tuple(fetcher.ranks(3))))
+
+        assert starts_as_difference(got) and got.stat().st_size < whole.stat().st_size
+        make_whole(got, held, fetcher.run, 3, fetcher.ranks(rank))
+        made, wanted = (decode(path.read_bytes(), Adapter) for path in (got, whole))
+        assert [part.basis for part in made.parts] == [part.basis for part in wanted.parts]
+
+
+async def test_a_version_held_already_costs_next_to_nothing(fetcher: Fetcher) -> None:
+    """A round that is opened again on the version before, or a client that lost its place."""
+    ranks = fetcher.ranks(2)
+    held = await fetcher.fetch("held", 3, ranks)
+
+    got = await fetcher.fetch("again", 3, ranks, Held(3, tuple(ranks)))
+
+    assert got.stat().st_size < 300
+    make_whole(got, held, fetcher.run, 3, ranks)
+    assert got.read_bytes() == held.read_bytes()
+
+
+@pytest.mark.parametrize("odd", ["too old", "not yet", "far ahead", "another base", "beyond the basis", "version 0"])
+async def test_what_is_not_known_gives_the_whole(fetcher: Fetcher, odd: str) -> None:
+    """Whatever a board says that it holds is no error."""
+    ranks = tuple(fetcher.ranks(2))
+    held = {
+        "too old": Held(0, ranks),
+        "not yet": Held(4, ranks),
+        "far ahead": Held(99_999, ranks),
+        "another base": Held(2, (1, 2, 3)),
+        "beyond the basis": Held(2, (200,) * len(ranks)),
+        "version 0": Held(0, (0,) * len(ranks)),
+    }[odd]
+    whole = await fetcher.fetch("whole", 3, ranks)
+
+    got = await fetcher.fetch("odd", 3, ranks, held)
+
+    if odd == "version 0":  # which everybody has: no context; the difference to it is no smaller
+        assert not starts_as_difference(got)
+    assert got.read_bytes() == whole.read_bytes()
+
+
+async def test_a_broken_difference_is_gone_on_with(fetcher: Fetcher) -> None:
+    """Range and ETag are those of any file: what has come of it is not sent again."""
+    ranks, held = fetcher.ranks(2), Held(2, tuple(fetcher.ranks(3)))
+    whole = (await fetcher.fetch("difference", 3, ranks, held)).read_bytes()
+    digest = sha256(whole).hexdigest()
+    (fetcher.folder / f"broken.{digest}.part").write_bytes(whole[:-100])
+    before_bytes = fetcher.api.transport.traffic.down_bytes
+
+    got = await fetcher.fetch("broken", 3, ranks, held)
+
+    assert got.read_bytes() == whole
+    assert fetcher.api.transport.traffic.down_bytes - before_bytes == 100
+
+
+@pytest.mark.parametrize("query", ["have=x", "have=-1", "have=1&had=", "have=1&had=a", "have=2&had=1..2", "have="])
+async def test_nonsense_is_refused(fetcher: Fetcher, query: str) -> None:
+    """An address that says nothing is an error, as it is for ranks."""
+    ranks = ".".join(map(str, fetcher.ranks(1)))
+    board = fetcher.board
+    async with board.client.get(f"/v1/adapters/3?ranks={ranks}&{query}", headers=board.headers) as response:
+        assert response.status == 400

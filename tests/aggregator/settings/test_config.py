@@ -1,0 +1,124 @@
+"""run.toml: what `init` writes is what `load` reads, and every mistake is named with what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aggregator.errors import ConfigError
+from aggregator.merge.optimisers import OPTIMISERS
+from aggregator.settings.config import merge_settings
+from aggregator.settings.keys import KEYS, Key, template
+from aggregator.settings.runfile import load, parse
+
+GIVEN = {"model.path": "/base", "model.digest": "a" * 64}
+
+
+def test_the_template_reads_back_as_the_defaults() -> None:
+    """The file that `init` writes holds every key, explained, with its default."""
+    text = template(GIVEN)
+
+    config = parse(text, Path("/srv/run.toml"))
+
+    assert (config.rounds, config.quorum, config.train.scope, config.max_rank) == (6, 2, "decoder", 16)
+    for key in KEYS:
+        assert f"# {key.help}" in text
+    assert parse(template(GIVEN).replace("/base", "base"), Path("/srv/run.toml")).model_path == Path("/srv/base")
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_eta_0_is_the_optimisers_own_step(name: str) -> None:
+    """A run that names no eta takes the optimiser's; one that does takes that."""
+    own = merge_settings(parse(template({**GIVEN, "merge.optimiser": name}), Path("run.toml")))
+    named = merge_settings(parse(template({**GIVEN, "merge.optimiser": name, "merge.eta": 0.3}), Path("run.toml")))
+
+    assert (own.eta, own.optimiser) == (OPTIMISERS[name].eta, OPTIMISERS[name])
+    assert (named.eta, named.optimiser) == (0.3, OPTIMISERS[name])
+
+
+@settings(max_examples=50)
+@given(st.sampled_from(KEYS), st.data())
+def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) -> None:
+    """Any allowed value of any key comes back unchanged."""
+    if isinstance(key.default, str) and not key.choices:
+        printable = st.characters(exclude_categories=["Cs", "Cc"])
+        value: Any = data.draw(st.text(printable, min_size=int(key.low), max_size=min(int(key.high), 100)))
+        if not key.low <= len(value) <= key.high:
+            return
+    elif key.choices:
+        value = data.draw(st.sampled_from(key.choices))
+        value = [value] if isinstance(key.default, tuple) else value
+    elif isinstance(key.default, int):
+        value = data.draw(st.integers(int(key.low), int(key.high)))
+    else:
+        value = data.draw(st.floats(key.low, key.high, exclude_min=key.above))
+    values = {**GIVEN, key.path: value}
+    if key.name in ("batch", "micro_batch"):
+        values |= {"train.batch": value, "train.micro_batch": value}
+    if key.name in ("min_devices", "quorum"):
+        values |= {"rounds.min_devices": value, "rounds.quorum": value}
+    if key.path == "merge.defence":
+        values |= {"rounds.min_devices": 10, "rounds.quorum": 10}
+    if key.path == "train.rank":
+        values["merge.max_rank"] = max(value, 1)
+    if key.path == "merge.rule":
+        values["train.rank"] = 1
+
+    config = parse(template(values), Path("/srv/run.toml"))
+
+    places = {"run.name": config.name, "model.id": config.model_id, "train.scope": config.train.scope}
+    known = {**places, "merge.eta": config.eta, "run.rounds": config.rounds, "rounds.grace_s": config.grace_s}
+    if key.path in known:
+        assert known[key.path] == value
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("[train]\nlearning_rat = 1", ["unknown key train.learning_rat", "run.toml", "learning_rate"]),
+        ("[trian]\nx = 1", ["unknown key 'trian'", "train"]),
+        ("x = 1", ["unknown key 'x'"]),
+        ("[rounds]\nquorum = 3", ["rounds.quorum = 3", "rounds.min_devices = 2"]),
+        ("[rounds]\nquorum = 0", ["rounds.quorum = 0", "from 1 to"]),
+        ("[rounds]\nquorum = 2.5", ["rounds.quorum = 2.5", "whole number"]),
+        ("[rounds]\nquorum = true", ["rounds.quorum = True"]),
+        ("[rounds]\ndeadline_s = nan", ["rounds.deadline_s = nan"]),
+        ("[train]\nlearning_rate = 0", ["train.learning_rate = 0", "above 0"]),
+        ("[train]\ntargets = []", ["train.targets", "one or more of"]),
+        ('[train]\ntargets = ["q", "q"]', ["train.targets", "each once"]),
+        ('[merge]\nrule = "mean"', ["merge.rule = 'mean'", '"braid"']),
+        ('[merge]\nrule = "fedavg"', ["merge.rule = fedavg", "train.rank = 0"]),
+        ('[rounds]\nmode = "asynchronous"\nstaleness_limit = 0', ["rounds.staleness_limit = 0", "synchronous"]),
+        ('[rounds]\nmode = "asynchronous"\n[merge]\nrule = "flexlora"', ["merge.rule = flexlora", "braid"]),
+        ('[rounds]\nstaleness_limit = 3\n[merge]\nrule = "flexlora"', ["rounds.staleness_limit = 3", "braid"]),
+        ('[merge]\noptimiser = "sgd"', ["merge.optimiser = 'sgd'", '"none", "momentum", "nesterov"']),
+        ("[merge]\neta = -0.5", ["merge.eta = -0.5", "from 0 to 10"]),
+        ('[merge]\nrule = "flora"\noptimiser = "fedadam"', ["merge.rule = flora", "merge.optimiser to none"]),
+        ("[train]\nbatch = 2", ["train.micro_batch = 4", "train.batch = 2"]),
+        ('[train]\nimportance = "fedpipe"', ["train.importance = 'fedpipe'", '"sketch", "adalora"']),
+        ('[run]\nname = "a\\u0007"', ["run.name", "control character"]),
+        ("[run\n", ["is not TOML"]),
+    ],
+)
+def test_every_mistake_names_key_value_and_what_is_allowed(line: str, told: list[str]) -> None:
+    """One clear error for each way in which a run.toml can be wrong."""
+    head = f'{line}\n[model]\npath = "/base"\ndigest = "{"a" * 64}"\n'
+
+    with pytest.raises(ConfigError) as caught:
+        parse(head, Path("run.toml"))
+
+    text = f"{caught.value.message} {caught.value.hint}"
+    for part in [*told, "run.toml"]:
+        assert part in text
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    """`serve` on an empty folder names `aggregator init`."""
+    with pytest.raises(ConfigError, match="There is no") as caught:
+        load(tmp_path / "run.toml")
+
+    assert "aggregator init" in caught.value.hint

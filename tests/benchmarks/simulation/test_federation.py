@@ -1,0 +1,124 @@
+"""Simulated fleets train as boards do: real jobs on the builtin base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from benchmarks.simulation.federation import Fleet, run_fleet
+from benchmarks.simulation.noise import with_sketch_noise
+from benchmarks.simulation.session import FleetSession
+from benchmarks.simulation.setting import Setting
+from benchmarks.simulation.texts import BoardText
+from braid_common.example import Example
+from wire.checks import part_rank
+from wire.tensors import unpack
+
+pytestmark = pytest.mark.slow
+
+SETTING = Setting(
+    rule="braid",
+    learning_rate=0.01,
+    seed=1,
+    mix="uniform",
+    rounds=2,
+    local_steps=2,
+    batch=2,
+    n_train=6,
+    n_held_out=2,
+    max_source_tokens=16,
+    max_target_tokens=8,
+    sketch_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def session() -> FleetSession:
+    return FleetSession()
+
+
+@pytest.mark.parametrize("rule", ["fresh", "hetlora"])
+def test_training_together_is_training_one_by_one(rule: str, session: FleetSession, tmp_path: Path) -> None:
+    """The updates have the bits of those that the boards' jobs give: frozen, trained and own A, start and penalty."""
+    fleet = Fleet(msgspec.structs.replace(SETTING, rule=rule), _texts(), tmp_path, session)
+    fleet.begin()
+
+    for _ in range(2):
+        together, one_by_one = fleet.updates(), fleet.updates(together=False)
+        assert together == one_by_one
+        fleet.merge(map(fleet.contribution, together))
+
+
+def test_boards_that_prune_begin_at_what_they_last_sent(session: FleetSession, tmp_path: Path) -> None:
+    """Weight for weight; another fleet in the same folder begins at the planned ranks."""
+    setting = msgspec.structs.replace(SETTING, rule="hetlora", learning_rate=0.3)
+    fleet = Fleet(setting, _texts(), tmp_path, session)
+    fleet.begin()
+    planned = begun = _begun(fleet)
+    for _ in range(3):
+        updates = fleet.updates()
+        sent = [tuple(part_rank(part) for part in update.parts) for update in updates]
+        assert all(last <= first for a, b in zip(begun, sent, strict=True) for first, last in zip(a, b, strict=True))
+        fleet.merge(map(fleet.contribution, updates))
+        begun = _begun(fleet)
+        assert begun == sent
+
+    assert begun != planned
+    assert _begun(Fleet(setting, _texts(), tmp_path, session)) == planned
+
+
+def _begun(fleet: Fleet) -> list[tuple[int, ...]]:
+    """The ranks at which the next round begins, of each board."""
+    boards = range(len(fleet.ranks))
+    return [fleet._jobs.make("train", fleet._task(), board, fleet.state).plan.ranks for board in boards]
+
+
+def test_a_run_learns_and_counts_bytes(session: FleetSession, tmp_path: Path) -> None:
+    """Losses fall on text this small; bytes grow with every round, and downloads as differences take fewer."""
+    setting = msgspec.structs.replace(SETTING, evaluate_every=1)
+    whole = run_fleet(setting, _texts(), tmp_path, session)
+    differences = run_fleet(msgspec.structs.replace(setting, differences=True), _texts(), tmp_path, session)
+
+    assert whole.last.mean < whole.points[0].mean
+    assert [point.round for point in whole.points] == [0, 1, 2]
+    assert 0 < whole.points[1].up_bytes < whole.points[2].up_bytes
+    assert differences.last.down_bytes < whole.last.down_bytes
+    assert differences.last.mean == pytest.approx(whole.last.mean, rel=0.01)
+
+
+def test_a_run_that_diverges_says_so(session: FleetSession, tmp_path: Path) -> None:
+    """A study goes on: the run counts as failed, with what it had reached."""
+    history = run_fleet(msgspec.structs.replace(SETTING, learning_rate=1e30), _texts(), tmp_path, session)
+
+    assert history.failed
+    assert history.points[0].round == 0
+
+
+def test_sketch_noise_has_the_size_that_was_asked_for(session: FleetSession, tmp_path: Path) -> None:
+    """As a part of each sketch's root mean square; B stays as it is."""
+    fleet = Fleet(msgspec.structs.replace(SETTING, sketch_every=1), _texts(), tmp_path, session)
+    fleet.begin()
+    update = fleet.updates([0])[0]
+
+    noisy = with_sketch_noise(update, 0.5, seed=3)
+
+    for before, after in zip(update.parts, noisy.parts, strict=True):
+        assert before.sketch is not None
+        assert after.sketch is not None
+        sketch, change = unpack(before.sketch), unpack(after.sketch) - unpack(before.sketch)
+        assert (change**2).mean() ** 0.5 == pytest.approx(0.5 * (sketch**2).mean() ** 0.5, rel=0.1)
+        assert before.b == after.b
+
+
+def _texts() -> list[BoardText]:
+    """Ten boards that count, each from another number."""
+    return [
+        BoardText(tuple(_example(board, i) for i in range(6)), tuple(_example(board, i) for i in (6, 7)), {})
+        for board in range(10)
+    ]
+
+
+def _example(board: int, i: int) -> Example:
+    return Example(str(i), "", f"number {board} and number {i}", f"{board} plus {i}")

@@ -1,0 +1,243 @@
+"""`edge-client plan`: what it takes, what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from edge_client.base.config import FLAN_T5, base_config
+from edge_client.cli import plan as plan_command
+from edge_client.cli.main import run as run_command
+from edge_client.errors import ExitCode
+from edge_client.host.matmul_speed import Arithmetic
+from edge_client.jobs.messages import Job, Plan
+from edge_client.plan.strand_selection import basis_rows
+from edge_client.state.folder import Identity, StateFolder
+from edge_client.state.pruned_ranks import keep_pruned
+from tests.fakes.runs import SMALL_T5, run_of
+from wire.messages import RunInfo, Task
+
+ARITHMETIC = Arithmetic(
+    key="k",
+    device="cpu",
+    device_name="a processor",
+    device_memory_bytes=0,
+    bf16_gflops=400.0,
+    fp32_gflops=80.0,
+    threads=0,
+    torch="2.13",
+)
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board whose arithmetic is known: measuring would load torch."""
+    monkeypatch.setattr(plan_command, "known_arithmetic", lambda folder: ARITHMETIC)
+
+
+@pytest.fixture
+def config_only(tmp_path: Path) -> Path:
+    """A folder with config.json and nothing else: no weights, no tokenizer."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(SMALL_T5))
+    return folder
+
+
+def plan(capsys: Any, tmp_path: Path, *arguments: object) -> tuple[int, str]:
+    """Exit code, and what was printed."""
+    code = run_command(["plan", "--state", str(tmp_path / "state"), *map(str, arguments)])
+    told = capsys.readouterr()
+    return code, told.out + told.err
+
+
+def test_a_config_is_enough(capsys: Any, tmp_path: Path, config_only: Path) -> None:
+    """A plan needs shapes, not weights."""
+    code, text = plan(capsys, tmp_path, "--model", config_only, "--memory", "1GiB")
+
+    assert code == ExitCode.OK
+    assert "importance: 100 % of the run's" in text
+    assert "not nf4 base: " in text
+
+
+@pytest.mark.parametrize("name", FLAN_T5)
+def test_flan_t5_is_known_by_name(capsys: Any, tmp_path: Path, name: str) -> None:
+    """Nothing is downloaded; the choice, its cost and the runners-up are there for programs."""
+    code, text = plan(capsys, tmp_path, "--model", name, "--memory", "16GiB", "--round-time", "9h", "--json")
+
+    facts = json.loads(text)
+    assert code == ExitCode.OK
+    assert facts["importance_share"] == 1.0
+    assert 0 < facts["round_s"] < 9 * 3600
+    assert facts["round_bytes"] > 0
+    assert facts["accumulation"] * facts["micro_batch"] == 16
+    assert {"kind", "reason", "worth", "importance_share"} <= set(facts["runners_up"][0])
+    assert facts["ranking"] == []
+
+
+@pytest.mark.slow
+def test_the_known_shapes_are_those_of_random_bases() -> None:
+    """quantize/random_base.py has them too; it needs torch."""
+    from quantize.random_base import shape_config
+
+    for name in FLAN_T5:
+        ours, theirs = base_config(name), shape_config(name.removeprefix("flan-t5-"))
+        assert ours == {key: theirs[key] for key in ours}
+
+
+def test_with_a_ranking_its_top_is_shown(
+    capsys: Any, tmp_path: Path, config_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The most important weights with their share and what of them is planned; all of them in --json."""
+    ranked = ranked_run()
+    monkeypatch.setattr(plan_command, "_run_of", lambda server, folder: ranked)
+    arguments = ("--model", config_only, "--memory", "1GiB", "--server", "http://server")
+
+    _, text = plan(capsys, tmp_path, *arguments)
+    _, encoded = plan(capsys, tmp_path, *arguments, "--json")
+
+    table = json.loads(encoded)["ranking"]
+    assert ranked.weights[-1].name in text
+    assert ranked.weights[0].name not in text
+    assert table[0]["weight"] == ranked.weights[-1].name
+    assert len(table) == len(ranked.weights)
+    assert sum(row["share"] for row in table) == pytest.approx(1.0)
+
+
+def test_a_run_with_one_rank_for_all_boards_is_told(
+    capsys: Any, tmp_path: Path, config_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the plan; and with what is lacking, where this board cannot train at that rank."""
+    run = run_of(SMALL_T5, {"scope": "decoder", "rank": 8, "trains_a": True})
+    monkeypatch.setattr(plan_command, "_run_of", lambda server, folder: run)
+    arguments = ("--model", config_only, "--server", "http://server", "--memory")
+
+    _, text = plan(capsys, tmp_path, *arguments, "1GiB")
+    _, encoded = plan(capsys, tmp_path, *arguments, "1GiB", "--json")
+    code, refusal = plan(capsys, tmp_path, *arguments, "200MiB")
+
+    assert "rank 8 on each as on every board" in text
+    assert set(json.loads(encoded)["ranks"]) == {8}
+    assert code == ExitCode.MEMORY
+    assert "every weight at rank 8" in refusal
+    assert "train.rank" in refusal
+
+
+def test_what_the_board_has_pruned_is_not_planned_again(
+    capsys: Any, tmp_path: Path, config_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the run that it has joined, and as text too."""
+    run = run_of(SMALL_T5, {"scope": "decoder", "rank": 8, "trains_a": True, "pruning": True}, round=4)
+    monkeypatch.setattr(plan_command, "_run_of", lambda server, folder: run)
+    folder = StateFolder(tmp_path / "state")
+    folder.lock()
+    folder.unlock()
+    folder.write_identity(Identity(server="http://server", install_id="0" * 32, device="d-1", credential="c"))
+    ranks = (8,) * len(run.weights)
+    begun = Plan(format="fp32", compute="fp32", micro_batch=1, ranks=ranks, predicted_peak_bytes=0, budget_bytes=0)
+    task = Task(kind="train", run_id=run.run_id, round=3, version=3)
+    path = str(folder.pruned)
+    job = Job(kind="train", base_folder="", data="", device="d-1", run=run, task=task, plan=begun, pruned_path=path)
+    keep_pruned(job, {run.weights[1].name: 7})
+    arguments = ("--model", config_only, "--server", "http://server", "--memory", "1GiB")
+
+    _, text = plan(capsys, tmp_path, *arguments)
+    _, encoded = plan(capsys, tmp_path, *arguments, "--json")
+
+    facts = json.loads(encoded)
+    assert f"pruning: 1 of {len(run.weights)} weights" in text
+    assert "as on every board" not in text
+    assert facts["ranks"] == [8, 7, *ranks[2:]]
+    assert facts["pruned_ranks"] == {run.weights[1].name: 7}
+
+
+def ranked_run() -> RunInfo:
+    """Each weight worth more than the one before it in the manifest."""
+    ranked = run_of(SMALL_T5, {"scope": "decoder"})
+    values = tuple(tuple(float(i + 1) for _ in range(rows)) for i, rows in enumerate(basis_rows(ranked)))
+    return msgspec.structs.replace(ranked, values=values)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--memory", "0"),
+        ("--memory", "-1GiB"),
+        ("--memory", "much"),
+        ("--round-time", "0min"),
+        ("--round-time", "-1min"),
+        ("--round-time", "abc"),
+        ("--round-time", "10"),
+        ("--round-traffic", "0"),
+        ("--round-traffic", "-5MB"),
+        ("--round-traffic", "5 apples"),
+    ],
+)
+def test_budgets_of_zero_or_nonsense_are_refused(
+    capsys: Any, tmp_path: Path, config_only: Path, arguments: tuple[str, str]
+) -> None:
+    """In one line that shows what was typed, and one that says how to write it."""
+    code, text = plan(capsys, tmp_path, "--model", config_only, *arguments)
+
+    assert code == ExitCode.CONFIG
+    assert arguments[1] in text
+    assert "→ " in text
+    assert "Traceback" not in text
+
+
+def test_a_limit_that_cannot_be_kept_is_told(capsys: Any, tmp_path: Path, config_only: Path) -> None:
+    """With what the least round needs."""
+    code, text = plan(capsys, tmp_path, "--model", config_only, "--memory", "1GiB", "--round-traffic", "100kB")
+
+    assert code == ExitCode.MEMORY
+    assert "a round moves" in text
+    assert "--round-traffic" in text
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["", "{", "[]", "null", '"t5"', "[" * 100_000, '{"model_type": "bert"}', json.dumps({**SMALL_T5, "d_model": 0})],
+    ids=["empty", "torn", "list", "null", "text", "nested", "bert", "zero"],
+)
+def test_a_config_that_is_none_is_refused(capsys: Any, tmp_path: Path, config_only: Path, config: str) -> None:
+    """Status BASE and a sentence that names the file or what is wrong in it."""
+    (config_only / "config.json").write_text(config)
+
+    code, text = plan(capsys, tmp_path, "--model", config_only)
+
+    assert code == ExitCode.BASE
+    assert "config.json" in text
+
+
+def test_a_config_without_a_vocabulary_is_refused(capsys: Any, tmp_path: Path, config_only: Path) -> None:
+    """The head's size decides much of the memory."""
+    (config_only / "config.json").write_text(json.dumps({**SMALL_T5, "vocab_size": None}))
+
+    code, text = plan(capsys, tmp_path, "--model", config_only)
+
+    assert code == ExitCode.BASE
+    assert "vocab_size" in text
+
+
+def test_a_folder_without_a_config_is_refused(capsys: Any, tmp_path: Path) -> None:
+    """And told what may be given instead."""
+    code, text = plan(capsys, tmp_path, "--model", tmp_path)
+
+    assert code == ExitCode.BASE
+    assert "flan-t5-base" in text
+
+
+def test_what_is_assumed_without_a_server_is_what_a_server_writes() -> None:
+    """`aggregator init`'s defaults; the board's code may not import the server's."""
+    from aggregator.settings.keys import template
+    from aggregator.settings.runfile import parse
+    from edge_client.cli.plan import DEFAULT_RANK, DEFAULT_SERVER_RANK, DEFAULT_SETTINGS
+
+    written = parse(template({"model.path": "/base", "model.digest": "a" * 64}), Path("run.toml"))
+
+    assert written.train == DEFAULT_SETTINGS
+    assert (written.max_rank, written.server_rank) == (DEFAULT_RANK, DEFAULT_SERVER_RANK)

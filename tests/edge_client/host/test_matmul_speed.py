@@ -1,0 +1,178 @@
+"""What is kept of the board's measured arithmetic, and what follows from it: no torch, no measuring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_client.errors import ConfigError
+from edge_client.host.board import Board
+from edge_client.host.matmul_speed import (
+    BF16_GAIN,
+    FILE,
+    Arithmetic,
+    arithmetic_key,
+    known_arithmetic,
+    processor,
+    read_arithmetic,
+    settle_arithmetic,
+    with_arithmetic,
+)
+from edge_client.state.folder import StateFolder
+
+SPEED = st.floats(0.01, 1e6)
+BOARD = Board(memory_bytes=1 << 30, memory_source="as the test says", cpu_count=2, machine="aarch64", bf16_fast=False)
+
+
+def arithmetic(key: str | None = None, threads: int = 0, bf16: float = 40.0, fp32: float = 20.0) -> Arithmetic:
+    return Arithmetic(
+        key=key or arithmetic_key(threads) or "",
+        device="cpu",
+        device_name="a processor",
+        device_memory_bytes=0,
+        bf16_gflops=bf16,
+        fp32_gflops=fp32,
+        threads=threads,
+        torch="2.0",
+    )
+
+
+@pytest.fixture
+def torch_version(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The version of torch that is found to be installed: set its one entry to change it."""
+    found = ["2.0"]
+    monkeypatch.setattr("edge_client.host.matmul_speed.version", lambda name: found[0])
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StateFolder:
+    state = StateFolder(tmp_path / "state")
+    state.lock()
+    return state
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Threads of each measurement that was asked for; none is made."""
+    asked: list[int] = []
+
+    def measure(threads: int = 0) -> Arithmetic:
+        asked.append(threads)
+        return arithmetic(threads=threads)
+
+    monkeypatch.setattr("edge_client.host.matmul_speed.measure_arithmetic", measure)
+    return asked
+
+
+@given(SPEED, SPEED)
+def test_bf16_is_computed_in_only_where_it_is_clearly_faster(bf16: float, fp32: float) -> None:
+    """The choice is a function of the two speeds, and slower bf16 is never chosen."""
+    found = arithmetic("key", bf16=bf16, fp32=fp32)
+
+    assert found.compute == ("bf16" if bf16 > BF16_GAIN * fp32 else "fp32")
+    assert found.compute == "fp32" or bf16 > fp32
+
+
+def test_a_board_is_measured_once(folder: StateFolder, measured: list[int], torch_version: list[str]) -> None:
+    """The second start reads what the first one kept, and says nothing."""
+    said: list[str] = []
+
+    first = settle_arithmetic(folder, 2, said.append)
+    second = settle_arithmetic(folder, 2, said.append)
+
+    assert first == second == read_arithmetic(folder.path)
+    assert measured == [2]
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("change", ["torch", "threads", "damage"])
+def test_a_measurement_of_something_else_is_made_again(
+    change: str, folder: StateFolder, measured: list[int], torch_version: list[str]
+) -> None:
+    """Another torch, another number of threads, a damaged file: each is measured anew."""
+    settle_arithmetic(folder, 1, lambda text: None)
+    if change == "torch":
+        torch_version[0] = "3.0"
+    if change == "damage":
+        (folder.path / FILE).write_bytes(b"{")
+
+    settle_arithmetic(folder, 3 if change == "threads" else 1, lambda text: None)
+
+    assert len(measured) == 2
+
+
+def test_the_key_names_processor_board_gpu_and_torch(
+    tmp_path: Path, torch_version: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them changes the key; none needs torch to be imported."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    files = {
+        "proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU\n",
+        "proc/device-tree/model": "Some Board\0",
+        "proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t Some GPU\nIRQ: 1\n",
+    }
+    keys = {arithmetic_key(1, tmp_path)}
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        keys.add(arithmetic_key(1, tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    keys |= {arithmetic_key(1, tmp_path), arithmetic_key(2, tmp_path)}
+    torch_version[0] = "3.0"
+    keys.add(arithmetic_key(1, tmp_path))
+
+    assert len(keys) == 7
+    assert all(part in str(arithmetic_key(1, tmp_path)) for part in ("Some CPU", "Some Board", "Some GPU", "3.0"))
+
+
+def test_arm_processors_are_told_apart_by_their_parts(tmp_path: Path) -> None:
+    """arm64 kernels give numbers in place of a model's name."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text("CPU implementer\t: 0x41\nCPU part\t: 0xd42\n\nCPU part\t: 0xd4b\n")
+
+    assert "0x41 0xd42" in processor(tmp_path)
+
+
+def test_what_was_measured_replaces_the_guess() -> None:
+    """A board whose flags promise nothing gets bf16 if that was faster; without a measurement it stays as it is."""
+    assert with_arithmetic(BOARD, arithmetic("key", bf16=40.0, fp32=20.0)).bf16_fast
+    assert not with_arithmetic(BOARD, arithmetic("key", bf16=2.0, fp32=20.0)).bf16_fast
+    assert with_arithmetic(BOARD, None) == BOARD
+
+
+@pytest.mark.parametrize(("gpu_bytes", "budget_bytes"), [(1 << 29, 1 << 29), (1 << 33, 1 << 30)])
+def test_on_a_gpu_the_smaller_memory_counts(gpu_bytes: int, budget_bytes: int) -> None:
+    """A small card limits the plan; a Jetson's GPU shares the board's memory."""
+    found = msgspec.structs.replace(arithmetic("key"), device="cuda", device_memory_bytes=gpu_bytes)
+
+    board = with_arithmetic(BOARD, found)
+
+    assert board.device == "cuda"
+    assert board.memory_bytes == budget_bytes
+
+
+def test_whoever_only_looks_gets_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch that cannot be loaded leaves `plan` and `doctor` with the processor's flags."""
+
+    def fail(threads: int = 0) -> Arithmetic:
+        raise ConfigError("torch is installed but cannot be loaded", "install it anew")
+
+    monkeypatch.setattr("edge_client.host.matmul_speed.measure_arithmetic", fail)
+
+    assert known_arithmetic(tmp_path) is None
+
+
+def test_a_busy_board_is_not_judged(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement that other programs starved is neither believed nor kept."""
+    starved = arithmetic(bf16=0.4, fp32=0.1)
+    monkeypatch.setattr("edge_client.host.matmul_speed.run_isolated", lambda *_, **__: starved)
+    told: list[str] = []
+    assert settle_arithmetic(folder, 0, told.append) is None
+    assert "too busy" in told[-1]
+    assert not (folder.path / FILE).exists()

@@ -1,0 +1,161 @@
+"""Plans that follow one at which memory ran short."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_client.errors import ConfigError, NoPlanError
+from edge_client.host.board import Board
+from edge_client.jobs.messages import Plan
+from edge_client.plan.calibration import Corrections
+from edge_client.plan.choose import CLIENT_BYTES
+from edge_client.plan.planner import Planner
+from edge_client.state.pruned_ranks import limited
+from tests.fakes.runs import SMALL_T5, run_of
+from wire.messages import RunInfo
+
+CONFIG = {**SMALL_T5, "num_layers": 5, "num_decoder_layers": 6}
+MIB = 1 << 20
+BOARD = Board(1 << 30, "as the test says", 2, "aarch64", True)
+
+
+def make_run() -> RunInfo:
+    return run_of(CONFIG, {"scope": "all", "batch": 16, "micro_batch": 16, "max_source_tokens": 256})
+
+
+def make_planner(left_bytes: int, board: Board = BOARD) -> Planner:
+    """On a board that offers `left_bytes` when it is measured again."""
+    return Planner(board, CONFIG, measure=lambda: replace(board, memory_bytes=left_bytes, memory_source="what is left"))
+
+
+def smallest_bytes() -> int:
+    """What the board must have at least."""
+    try:
+        Planner(replace(BOARD, memory_bytes=MIB), CONFIG).choose(make_run())
+    except NoPlanError as error:
+        return int(error.message.split("(")[1].split()[0])
+    raise AssertionError("a megabyte was enough")
+
+
+@given(left_bytes=st.integers(300 * MIB, 1 << 31))
+@settings(max_examples=30, deadline=None)
+def test_the_next_plan_fits_what_is_left_and_keeps_what_it_can(left_bytes: int) -> None:
+    """Below what was measured and below the plan that failed, with all strands if a way fits, else with some of them;
+    or refused."""
+    run, planner = make_run(), make_planner(left_bytes)
+    begun = planner.choose(run)
+    planner.ran_short(begun)
+    assert not planner.fits(begun)
+
+    try:
+        plan = planner.leaner(run, begun)
+    except NoPlanError:
+        assert left_bytes < smallest_bytes() + MIB
+        return
+
+    assert plan.predicted_peak_bytes < begun.predicted_peak_bytes
+    assert plan.predicted_peak_bytes <= left_bytes - CLIENT_BYTES
+    assert all(kept <= before for kept, before in zip(plan.ranks, begun.ranks, strict=True))
+    assert planner.fits(plan)
+    assert planner.why(run, plan)[0].startswith("plan:")
+
+
+def test_all_strands_are_kept_while_some_way_holds_them() -> None:
+    """Far more memory than the leanest way needs is left: no strand is given up."""
+    run, planner = make_run(), make_planner(500 * MIB)
+    begun = planner.choose(run)
+    planner.ran_short(begun)
+
+    assert planner.leaner(run, begun).ranks == begun.ranks
+
+
+def test_each_shortage_lowers_the_plan_and_the_last_one_is_tried_again() -> None:
+    """A board that tells of plenty, and runs short all the same, comes down step by step; at the bottom the smallest
+    plan goes once more, for the board says that it fits."""
+    run, planner = make_run(), make_planner(1 << 30)
+    plan = planner.choose(run)
+    seen: list[Plan] = []
+    while plan not in seen:
+        seen.append(plan)
+        planner.ran_short(plan)
+        plan = planner.leaner(run, plan)
+
+    sizes = [one.predicted_peak_bytes for one in seen]
+    assert sizes == sorted(set(sizes), reverse=True)
+    assert len(seen) > 3
+    assert plan == seen[-1] == planner.choose(run)
+    assert sizes[-1] < smallest_bytes()
+
+
+@given(
+    st.integers(300 * MIB, 1 << 30),
+    st.lists(st.integers(1, 20), min_size=1, max_size=7),
+    st.sampled_from([0, 6]),
+    st.booleans(),
+)
+@settings(max_examples=30, deadline=None)
+def test_no_plan_gives_back_what_was_pruned(left_bytes: int, limits: list[int], rank: int, runs_short: bool) -> None:
+    """Each weight has the lesser of what the plan has without pruning and what pruning left, in the same way of
+    training or a simpler one that has become possible, for no more memory; whether boards choose their ranks or the
+    run does. What was begun with pruned weights goes on with no more."""
+    run = run_of(CONFIG, {"scope": "all", "batch": 16, "micro_batch": 16, "trains_a": True, "rank": rank})
+    pruned = {weight.name: limits[i % len(limits)] for i, weight in enumerate(run.weights) if i % 3}
+    planner = make_planner(left_bytes)
+    whole = planner.choose(run)
+
+    plan = planner.choose(run, pruned)
+    if (plan.format, plan.frozen_encoder, plan.micro_batch) == (whole.format, whole.frozen_encoder, whole.micro_batch):
+        assert plan.ranks == limited(whole.ranks, run.weights, pruned)
+        assert plan.predicted_peak_bytes <= whole.predicted_peak_bytes
+    assert plan.ranks == limited(plan.ranks, run.weights, pruned)
+    assert any("pruning: " in line for line in planner.why(run, plan))
+
+    if runs_short:
+        planner.ran_short(plan)
+        with contextlib.suppress(NoPlanError):
+            leaner = planner.leaner(run, plan, pruned)
+            assert all(kept <= before for kept, before in zip(leaner.ranks, plan.ranks, strict=True))
+
+
+def test_a_board_without_room_refuses() -> None:
+    """Where not even the smallest plan fits what is left, the sentence says what the board has now."""
+    run, planner = make_run(), make_planner(smallest_bytes() - MIB)
+    plan = planner.choose(run)
+    planner.ran_short(plan)
+
+    with pytest.raises(NoPlanError, match="what is left"):
+        planner.leaner(run, plan)
+
+
+def test_a_board_that_does_not_tell_its_memory_lowers_what_it_was_given() -> None:
+    """--memory on a system without /proc: the shortage itself is the only measurement."""
+
+    def nothing_to_read() -> Board:
+        raise ConfigError("the board does not tell how much memory it has")
+
+    run, planner = make_run(), Planner(BOARD, CONFIG, measure=nothing_to_read)
+    plan = planner.choose(run)
+    planner.ran_short(plan)
+
+    assert planner.leaner(run, plan).predicted_peak_bytes < plan.predicted_peak_bytes
+
+
+def test_a_measured_step_changes_the_next_plan() -> None:
+    """What a probe took above the prediction is kept, and plans of that way need more from then on."""
+    kept: list[Corrections] = []
+    run, planner = make_run(), Planner(BOARD, CONFIG, keep=kept.append)
+    plan = planner.choose(run)
+    assert not planner.is_measured(plan)
+
+    planner.correct(plan, plan.predicted_peak_bytes + 100 * MIB)
+
+    assert planner.is_measured(plan)
+    again = Planner(BOARD, CONFIG, corrections=kept[0]).choose(run)
+    assert again == planner.choose(run)
+    if (again.format, again.ranks, again.micro_batch) == (plan.format, plan.ranks, plan.micro_batch):
+        assert abs(again.predicted_peak_bytes - plan.predicted_peak_bytes - 100 * MIB) <= 1

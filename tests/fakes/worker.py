@@ -1,0 +1,177 @@
+"""A training worker without torch: speaks the real frames, writes real messages full of zeros.
+
+Started by tests in place of edge_client.worker.main. A training job has as many steps as the run says; where its place
+is saved after every step, as the real one does, and resumed from, is a text file. Flags, faults first:
+
+--fail CODE           answer every job with a Failed
+--hang                never finish training
+--hold FILE           do not finish training while there is this file
+--kill KIND[:STEP]    SIGKILL itself at a job of this kind, a training job after so many steps; once per --kill
+--fail-once KIND      answer one job of this kind with a Failed that says that memory ran out
+--prune               send every weight of two strands or more with one less, and keep that as the real one does; --kill
+                      kept dies between that file and the result
+--took KIND=BYTES     what a probe says that it took, by the plan's format; without it, what was predicted
+--memory FILE         remembers which of the faults have happened
+--log FILE            one line per job: kind, round, version, strands, format, micro-batch, first step, cache and limit
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from braid_common.atomic_file import write_atomically
+from edge_client.engines.lean.adapter_patch import make_whole
+from edge_client.errors import ClientError
+from edge_client.jobs.frames import read_frame, write_frame
+from edge_client.jobs.messages import Done, Failed, Job, Progress
+from edge_client.state.pruned_ranks import keep_pruned
+from wire.codec import encode
+from wire.messages import NamedTensor, Profile, Tensor, Update, UpdatePart
+
+
+def tensor(rows: int, columns: int) -> Tensor:
+    """A zero matrix (rows, columns)."""
+    return Tensor(dtype="fp32", shape=(rows, columns), data=bytes(4 * rows * columns))
+
+
+def profile(job: Job) -> Profile:
+    run = job.run
+    sketches = tuple(
+        NamedTensor(name=weight.name, tensor=tensor(min(run.max_rank, weight.rows, weight.columns), weight.columns))
+        for weight in run.weights
+    )
+    scores = () if run.settings.importance == "sketch" else (1.0,) * len(sketches)
+    return Profile(protocol=1, run_id=run.run_id, manifest=run.manifest, n_examples=3, sketches=sketches, scores=scores)
+
+
+def update(job: Job, ranks: Mapping[str, int]) -> Update:
+    parts = tuple(
+        UpdatePart(name=weight.name, b=tensor(weight.rows, ranks[weight.name]))
+        for weight in job.run.weights
+        if weight.name in ranks
+    )
+    return Update(
+        protocol=1,
+        run_id=job.run.run_id,
+        round=job.task.round,
+        version=job.task.version,
+        manifest=job.run.manifest,
+        n_examples=3,
+        parts=parts,
+    )
+
+
+def sent_ranks(job: Job, *, prune: bool) -> dict[str, int]:
+    """Of the weights that were trained, with `prune` one strand less where there are two."""
+    planned = zip(job.run.weights, job.plan.ranks, strict=True)
+    return {weight.name: max(1, rank - prune) for weight, rank in planned if rank}
+
+
+class Faults:
+    """The faults of the flags that have not happened yet; a file remembers those that have, from worker to worker."""
+
+    def __init__(self, flags: argparse.Namespace) -> None:
+        self._memory: Path | None = flags.memory
+        self._kills = [f"kill {text}" for text in flags.kill]
+        self._failures = [f"fail {text}" for text in flags.fail_once]
+
+    def kill(self, point: str) -> None:
+        """End as the kernel ends a process when memory runs out, if that is due at `point`."""
+        if self._is_due(f"kill {point}", self._kills):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def fails(self, point: str) -> bool:
+        return self._is_due(f"fail {point}", self._failures)
+
+    def _is_due(self, fault: str, wanted: list[str]) -> bool:
+        assert self._memory is not None or not wanted, "--memory is needed"
+        if self._memory is None or wanted.count(fault) <= self._happened().count(fault):
+            return False
+        with self._memory.open("a") as file:
+            file.write(f"{fault}\n")
+        return True
+
+    def _happened(self) -> list[str]:
+        assert self._memory is not None
+        return self._memory.read_text().splitlines() if self._memory.exists() else []
+
+
+def say(event: object) -> None:
+    write_frame(sys.stdout.buffer, msgspec.msgpack.encode(event))
+
+
+def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed:
+    """Do a job, unless a fault comes before."""
+    place = Path(job.checkpoint_path) if job.checkpoint_path else None
+    first = int(place.read_text()) if place is not None and place.exists() else 0
+    if flags.log:
+        with flags.log.open("a") as log:
+            log.write(f"{job.kind} {job.task.round} {job.task.version} {sum(job.plan.ranks)} ")
+            log.write(f"{job.plan.format} {job.plan.micro_batch} {first} ")
+            log.write(f"{job.plan.cache} {job.cache_path or '-'} {job.cache_limit_bytes}\n")
+    faults.kill(job.kind)
+    if job.held_path:  # read as the real one does
+        ranks = job.plan.ranks if job.kind == "train" else [0] * len(job.run.weights)
+        try:
+            make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.task.version, ranks)
+        except ClientError as error:
+            return Failed(exit_code=int(error.exit_code), message=error.message, hint=error.hint)
+    if flags.fail:
+        return Failed(exit_code=flags.fail, message="the fake worker fails", hint="as it was told")
+    if faults.fails(job.kind):
+        return Failed(exit_code=6, message="memory ran out while training", hint="as it was told")
+    if job.kind == "probe":
+        took = dict(text.split("=") for text in flags.took)
+        return Done(
+            values={"peak_bytes": float(took.get(job.plan.format, job.plan.predicted_peak_bytes)), "step_s": 0.1}
+        )
+    if job.plan.cache != "none":
+        say(Progress(phase="encode", step=3, steps=3, loss=0.0, tokens_per_s=9.0, peak_bytes=1 << 20))
+    steps = job.run.settings.local_steps
+    for step in range(first, steps + 1):
+        if place is not None:
+            place.write_text(str(step))
+        say(Progress(phase=job.kind, step=step, steps=steps, loss=2.0, tokens_per_s=9.0, peak_bytes=1 << 20))
+        faults.kill(f"{job.kind}:{step}")
+    while flags.hang and job.kind == "train":
+        time.sleep(60)
+    while flags.hold and flags.hold.exists() and job.kind == "train":
+        time.sleep(0.01)
+    if job.kind == "evaluate":
+        return Done(values={"loss": 1.5, "n_examples": 2.0, "rouge1": 0.3, "rouge2": 0.2, "rougeL": 0.25})
+    if job.kind == "profile":
+        write_atomically(Path(job.result_path), encode(profile(job)))
+    else:
+        sent = sent_ranks(job, prune=flags.prune)
+        if job.run.settings.pruning:
+            keep_pruned(job, sent)
+            faults.kill("kept")
+        write_atomically(Path(job.result_path), encode(update(job, sent)))
+    return Done(values={"loss": 2.0, "held_out_loss": 1.9, "n_examples": 3.0, "tokens_per_s": 9.0})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fail", type=int)
+    parser.add_argument("--hang", action="store_true")
+    parser.add_argument("--hold", type=Path)
+    parser.add_argument("--kill", action="append", default=[])
+    parser.add_argument("--fail-once", action="append", default=[])
+    parser.add_argument("--prune", action="store_true")
+    parser.add_argument("--took", action="append", default=[])
+    parser.add_argument("--memory", type=Path)
+    parser.add_argument("--log", type=Path)
+    flags = parser.parse_args()
+    faults = Faults(flags)
+    while (frame := read_frame(sys.stdin.buffer)) is not None:
+        say(answer(msgspec.msgpack.decode(frame, type=Job), flags, faults))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Disks that are full, sums that cannot be merged, boards too few: the run says so and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from aggregator.errors import DiskError, StateError
+from aggregator.http.app import make_app
+from aggregator.merge.rules.braid import fold
+from aggregator.merge.sums import Contribution
+from aggregator.run.setup import Opened, open_run
+from aggregator.store.folder import Folder
+from aggregator.store.records import Answer
+from aggregator.store.secrets import secret_hash
+from aggregator.store.uploads import Part
+from tests.fakes.clock import FakeClock
+from wire.codec import CONTENT_TYPE, decode, encode
+from wire.messages import NamedTensor, Profile, Receipt, Refusal, Tensor
+
+
+@pytest.fixture
+def opened(make_folder: Callable[..., Folder], clock: FakeClock) -> Iterator[Opened]:
+    """A run of one round that one board alone can carry."""
+    settings = {
+        "run.rounds": 1,
+        "merge.max_rank": 2,
+        "rounds.min_devices": 1,
+        "rounds.quorum": 1,
+        "rounds.deadline_s": 100.0,
+        "rounds.profile_deadline_s": 100.0,
+        "train.targets": ["q"],
+    }
+    made = open_run(make_folder(settings), clock)
+    yield made
+    made.store.close()
+
+
+def profile_of(opened: Opened) -> bytes:
+    terms = opened.run.terms
+    sketches = tuple(
+        NamedTensor(name=w.name, tensor=Tensor(dtype="bf16", shape=(2, w.columns), data=b"\x80\x3f" * 2 * w.columns))
+        for w in terms.weights
+    )
+    scores = (1.0,) * len(sketches)
+    return encode(
+        Profile(
+            protocol=1, run_id=terms.run_id, manifest=terms.manifest, n_examples=1, sketches=sketches, scores=scores
+        )
+    )
+
+
+async def post_profile(opened: Opened) -> tuple[int, dict[str, str], bytes]:
+    """Enrol a board and send its profile over HTTP."""
+    await opened.run.enrol("1" * 32, "ada", secret_hash("credential"))
+    app = make_app(opened, "0" * 64)
+    headers = {"Authorization": "Bearer credential", "Content-Type": CONTENT_TYPE}
+    async with (
+        TestClient(TestServer(app)) as client,
+        client.post("/v1/profiles", data=profile_of(opened), headers=headers) as response,
+    ):
+        return response.status, dict(response.headers), await response.read()
+
+
+@pytest.mark.parametrize("point", ["append", "adopt", "row"])
+async def test_a_full_disk_is_busy_and_damages_nothing(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """503 with Retry-After at each place that writes; nothing is counted, and with space again the board succeeds."""
+    fired: list[str] = []
+
+    def full(*_: Any, **__: Any) -> None:
+        fired.append(point)
+        if point == "row":
+            raise DiskError("The database cannot be used: database or disk is full")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    owner: Any = {"append": Part, "adopt": opened.run._disk.blobs, "row": opened.store}[point]
+    name = {"append": "append", "adopt": "adopt", "row": "add_profile"}[point]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, full)
+        status, headers, body = await post_profile(opened)
+    assert fired and (status, decode(body, Refusal).code) == (503, "busy") and int(headers["Retry-After"]) > 0
+    assert opened.run.collecting is not None and opened.run.collecting.accepted == 0
+    assert opened.store.profiles() == ()
+
+    status, _, body = await post_profile(opened)
+
+    assert status == 200 and decode(body, Receipt).accepted
+    assert len(opened.store.profiles()) == 1
+
+
+async def test_a_sum_that_cannot_be_merged_abandons_the_round(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version stays, the reason is written down, and the run goes on to its end."""
+    await post_profile(opened)
+    run = opened.run
+    await run.step()
+    assert run.collecting is not None and run.state.version == 1
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise ValueError("SVD did not converge")
+
+    monkeypatch.setattr("aggregator.merge.rules.braid.merge", fails)
+    run.collecting = replace(run.collecting, **_one_update())
+    await run.step()
+
+    assert run.state.version == 1 and run.run_state.value == "finished"
+    row = opened.store.rounds()[0]
+    assert row.state == "abandoned" and "SVD did not converge" in row.reason
+
+
+def _one_update() -> dict[str, Any]:
+    """A collection's fields after one board has answered; what it holds does not matter here."""
+    answer = Answer(1, 1, "ada", "a" * 64, 1, 1, True)
+    return {"answers": {"ada": answer}, "total": fold(None, Contribution(weight=1.0)), "quorum_s": 1000.0}
+
+
+async def test_too_few_boards_extend_the_deadline(opened: Opened, clock: FakeClock) -> None:
+    """Profiling and rounds without a quorum are extended at their deadline, and people are told."""
+    run = opened.run
+    await run.enrol("1" * 32, "ada", secret_hash("credential"))
+    clock.advance(101)
+    await run.step()
+    assert any("no board has profiled" in event for event in run.events)
+    assert run.time_left_s() == 100
+
+    await post_profile(opened)
+    await run.step()
+    clock.advance(101)
+    await run.step()
+
+    assert any("0 of 1 updates needed" in event for event in run.events)
+    assert opened.store.rounds()[0].state == "extended"
+    assert run.collecting is not None and run.collecting.round == 1
+
+
+def test_a_restart_keeps_an_extended_round_open(opened: Opened, clock: FakeClock) -> None:
+    """The restarted server is in the same round, with a whole deadline."""
+
+    async def extend() -> None:
+        await post_profile(opened)
+        await opened.run.step()
+        clock.advance(101)
+        await opened.run.step()
+
+    asyncio.run(extend())
+    opened.store.close()
+
+    again = open_run(opened.folder, clock)
+
+    assert again.run.collecting is not None and again.run.collecting.round == 1
+    assert again.run.collecting.state.value == "extended" and again.run.time_left_s() == 100
+    again.store.close()
+
+
+def test_a_damaged_blob_stops_the_server_with_a_sentence(opened: Opened, make_damage: Callable[[Path], None]) -> None:
+    """A version that cannot be read is named; nothing is guessed."""
+
+    async def train() -> None:
+        await post_profile(opened)
+        await opened.run.step()
+
+    asyncio.run(train())
+    opened.store.close()
+    (digest,) = opened.store.versions().values()
+    opened.store.close()
+    make_damage(opened.folder.blobs / digest)
+
+    with pytest.raises(StateError, match="damaged"):
+        open_run(opened.folder, time.monotonic)
+
+
+@pytest.fixture
+def make_damage() -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(bytes(data))
+
+    return damage

@@ -79,7 +79,7 @@ def _factors(state: AdapterState, rank: int | None) -> dict[str, tuple[F32, F32]
         raise ValueError(f"rank {rank} exports nothing; it must be at least 1")
     kept = {}
     for name, weight in state.weights.items():
-        b, a = weight.context_b, weight.context_a
+        b, a = weight.frozen_b, weight.frozen_a
         if rank is not None and rank < len(a):
             b, a = truncate(b, a, rank)
         if b.any() and a.any():

@@ -1,6 +1,6 @@
 """An adapter as its difference to one that the board holds: how the two answers are told apart.
 
-Checked by `wire.checks.check_difference`, made by the server, undone by the board's worker.
+Checked by `wire.checks.check_patch`, made by the server, undone by the board's worker.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ START_BYTES = 1 + len(_FIRST_KEY)
 
 
 def is_difference(start: bytes) -> bool:
-    """Whether a file that begins like this is an AdapterDifference; else it is an Adapter, or nothing of ours.
+    """Whether a file that begins like this is an AdapterPatch; else it is an Adapter, or nothing of ours.
 
-    `encode` writes the fields of a message in their order: an AdapterDifference begins with `since`, an Adapter with
+    `encode` writes the fields of a message in their order: an AdapterPatch begins with `since`, an Adapter with
     `protocol`.
     """
     return start[1:START_BYTES] == _FIRST_KEY

@@ -15,12 +15,11 @@ from wire.errors import WireError
 from wire.manifest import manifest_digest
 from wire.messages import (
     Adapter,
-    AdapterDifference,
     AdapterPart,
-    FactorChange,
+    AdapterPatch,
+    FactorPatch,
     Importance,
     NamedTensor,
-    PartDifference,
     Profile,
     RunInfo,
     Tensor,
@@ -28,6 +27,7 @@ from wire.messages import (
     Update,
     UpdatePart,
     Weight,
+    WeightPatch,
 )
 
 
@@ -105,7 +105,7 @@ def check_adapter(
 ) -> None:
     """Raise WireError unless `adapter` is the answer to a request for `version` with `ranks` (manifest order).
 
-    Every weight of the manifest must be there, in order: context_b (m, s), context_a (s, n), s ≤ server_rank, and
+    Every weight of the manifest must be there, in order: frozen_b (m, s), frozen_a (s, n), s ≤ server_rank, and
     basis (r, n) with the r asked for, or (0, n) in a run whose boards draw their own, who begin at B = 0; start_b
     (m, r) or nil. A weight without context has s = 0.
     """
@@ -122,7 +122,7 @@ def check_adapter(
         _check_strands(part, weight, rank, own_basis)
 
 
-def check_difference(difference: AdapterDifference, held: Adapter, run: Agreed, *, version: int) -> None:
+def check_patch(difference: AdapterPatch, held: Adapter, run: Agreed, *, version: int) -> None:
     """Raise WireError unless `difference` leads from `held`, an adapter of this run, to one of `version`.
 
     Parts are some of the manifest's weights, in its order. A factor with a mix has at most server_rank new columns (B)
@@ -196,41 +196,41 @@ def _check_sent(sent: _Sent, run: Agreed, what: str) -> None:
         )
 
 
-def _check_part_difference(part: PartDifference, held: AdapterPart, weight: Weight, server_rank: int) -> None:
-    before = held.context_b.shape[1]
-    rank_b = before if part.context_b is None else (part.context_b.mix or part.context_b.new).shape[1]
-    rank_a = before if part.context_a is None else (part.context_a.mix or part.context_a.new).shape[0]
+def _check_part_difference(part: WeightPatch, held: AdapterPart, weight: Weight, server_rank: int) -> None:
+    before = held.frozen_b.shape[1]
+    rank_b = before if part.frozen_b is None else (part.frozen_b.mix or part.frozen_b.new).shape[1]
+    rank_a = before if part.frozen_a is None else (part.frozen_a.mix or part.frozen_a.new).shape[0]
     if rank_b != rank_a or rank_b > server_rank:
         raise WireError(
             f"{weight.name}: context factors of ranks {rank_b} and {rank_a}, one is needed, at most {server_rank}"
         )
-    if part.context_b is not None:
-        _check_factor_change(part.context_b, "b", weight, (before, rank_b), server_rank)
-    if part.context_a is not None:
-        _check_factor_change(part.context_a, "a", weight, (before + held.basis.shape[0], rank_a), server_rank)
+    if part.frozen_b is not None:
+        _check_factor_change(part.frozen_b, "b", weight, (before, rank_b), server_rank)
+    if part.frozen_a is not None:
+        _check_factor_change(part.frozen_a, "a", weight, (before + held.basis.shape[0], rank_a), server_rank)
 
 
 def _check_factor_change(
-    change: FactorChange, side: str, weight: Weight, ranks: tuple[int, int], server_rank: int
+    change: FactorPatch, side: str, weight: Weight, ranks: tuple[int, int], server_rank: int
 ) -> None:
     """`ranks`: how many held columns (B) or rows (A) are mixed, and how many the change makes of them."""
     before, after = ranks
     n_new = after if change.mix is None else change.new.shape[1 if side == "b" else 0]
     if n_new > server_rank:
-        raise WireError(f"{weight.name}.context_{side}: {n_new} new strands, at most {server_rank} are sent")
+        raise WireError(f"{weight.name}.frozen_{side}: {n_new} new strands, at most {server_rank} are sent")
     new = (weight.rows, n_new) if side == "b" else (n_new, weight.columns)
-    _check_shape(change.new, new, f"{weight.name}.context_{side}")
+    _check_shape(change.new, new, f"{weight.name}.frozen_{side}")
     if change.mix is not None:
         mix = (before + n_new, after) if side == "b" else (after, before + n_new)
-        _check_shape(change.mix, mix, f"{weight.name}.context_{side}.mix")
+        _check_shape(change.mix, mix, f"{weight.name}.frozen_{side}.mix")
 
 
 def _check_context(part: AdapterPart, weight: Weight, server_rank: int) -> None:
-    context_rank = part.context_b.shape[1]
+    context_rank = part.frozen_b.shape[1]
     if context_rank > server_rank:
         raise WireError(f"{weight.name}: context of rank {context_rank}, the run's server_rank is {server_rank}")
-    _check_shape(part.context_b, (weight.rows, context_rank), f"{weight.name}.context_b")
-    _check_shape(part.context_a, (context_rank, weight.columns), f"{weight.name}.context_a")
+    _check_shape(part.frozen_b, (weight.rows, context_rank), f"{weight.name}.frozen_b")
+    _check_shape(part.frozen_a, (context_rank, weight.columns), f"{weight.name}.frozen_a")
 
 
 def _check_strands(part: AdapterPart, weight: Weight, rank: int, own_basis: bool) -> None:

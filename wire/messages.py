@@ -234,13 +234,13 @@ class Task(Message, frozen=True, kw_only=True):
 
 
 class AdapterPart(Message, frozen=True, kw_only=True):
-    """What a board begins a round with, of one weight: the frozen context context_b·context_a ((m, s)·(s, n)), and the
+    """What a board begins a round with, of one weight: the frozen context frozen_b·frozen_a ((m, s)·(s, n)), and the
     strands B·A it trains: `basis` is A (r, n), or (0, n) where boards draw their own; `start_b` B (m, r), nil for zero.
     """
 
     name: Name
-    context_b: Tensor
-    context_a: Tensor
+    frozen_b: Tensor
+    frozen_a: Tensor
     basis: Tensor
     start_b: Tensor | None = None
 
@@ -256,7 +256,7 @@ class Adapter(Message, frozen=True, kw_only=True):
     parts: Annotated[tuple[AdapterPart, ...], Meta(max_length=MAX_WEIGHTS)]
 
 
-class FactorChange(Message, frozen=True, kw_only=True):
+class FactorPatch(Message, frozen=True, kw_only=True):
     """A factor of a context that changed. Without `mix`, `new` takes the place of the one held. With it, the factor is
     made of what is held and of `new`: B = [held B | new]·mix, (m, s0 + k)·(s0 + k, s), or A = mix·[held A over held
     basis over new], (s, s0 + r0 + k)·(s0 + r0 + k, n)."""
@@ -265,17 +265,17 @@ class FactorChange(Message, frozen=True, kw_only=True):
     mix: Tensor | None = None
 
 
-class PartDifference(Message, frozen=True, kw_only=True):
+class WeightPatch(Message, frozen=True, kw_only=True):
     """What changed of one weight; nil is as the board holds it."""
 
     name: Name
-    context_b: FactorChange | None = None
-    context_a: FactorChange | None = None
+    frozen_b: FactorPatch | None = None
+    frozen_a: FactorPatch | None = None
     basis: Tensor | None = None  # the whole of it
     start_b: Tensor | None = None  # the whole of it
 
 
-class AdapterDifference(Message, frozen=True, kw_only=True):
+class AdapterPatch(Message, frozen=True, kw_only=True):
     """The other answer to `GET /v1/adapters/{version}?ranks=…&have={since}&had=…`: what makes that adapter of the one
     of version `since`, cut to the ranks `had`. Its first key, `since`, tells it from an Adapter. Weights of which
     nothing changed are left out."""
@@ -285,7 +285,7 @@ class AdapterDifference(Message, frozen=True, kw_only=True):
     run_id: Name
     version: RoundId
     manifest: Digest
-    parts: Annotated[tuple[PartDifference, ...], Meta(max_length=MAX_WEIGHTS)]
+    parts: Annotated[tuple[WeightPatch, ...], Meta(max_length=MAX_WEIGHTS)]
 
 
 class UpdatePart(Message, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from wire.checks import check_ranks
 from wire.codec import encode
 from wire.errors import WireError
 from wire.limits import PROTOCOL_VERSION
-from wire.messages import Adapter, AdapterDifference
+from wire.messages import Adapter, AdapterPatch
 
 
 class Adapters:
@@ -63,7 +63,7 @@ class Adapters:
 
     def _difference(
         self, newest: AdapterState, state: AdapterState, whole: Adapter, held: Held, ranks: Sequence[int]
-    ) -> AdapterDifference | None:
+    ) -> AdapterPatch | None:
         """From what is held to `whole`, which is `state` cut to `ranks`; None where there is none."""
         rule = self._terms.rule
         try:
@@ -74,7 +74,7 @@ class Adapters:
         parts = self._differences.parts(before, whole.parts, rule.cut(state, ranks, "fp32"))
         if parts is None:
             return None
-        return AdapterDifference(
+        return AdapterPatch(
             since=held.version,
             protocol=whole.protocol,
             run_id=whole.run_id,

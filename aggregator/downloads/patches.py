@@ -16,7 +16,7 @@ from itertools import chain
 import numpy as np
 
 from aggregator.merge.state import F32, F64
-from wire.messages import AdapterPart, Dtype, FactorChange, PartDifference, Tensor
+from wire.messages import AdapterPart, Dtype, FactorPatch, Tensor, WeightPatch
 from wire.tensors import pack, unpack
 
 TOLERANCE: Mapping[Dtype, float] = {"bf16": 2.0**-9, "fp32": 2.0**-24}
@@ -31,7 +31,7 @@ MAX_KEPT_BYTES = 64 * 1024**2
 """Changed contexts that are kept for boards of other ranks, for which they are mostly the same. FLAN-T5-base has 27 MB
 of contexts at rank 32 in bf16."""
 
-Changes = tuple[FactorChange | None, FactorChange | None]
+Changes = tuple[FactorPatch | None, FactorPatch | None]
 """Of the context's B and A; None: as held."""
 
 
@@ -44,7 +44,7 @@ class Differences:
 
     def parts(
         self, held: Sequence[AdapterPart], sent: Sequence[AdapterPart], exact: Sequence[AdapterPart]
-    ) -> tuple[PartDifference, ...] | None:
+    ) -> tuple[WeightPatch, ...] | None:
         """What changed from `held` to `sent`, which is `exact` before rounding, as fp32; all in manifest order.
 
         None where a weight begins or ceases to have a start_b: no difference says that.
@@ -54,22 +54,22 @@ class Differences:
             if (before.start_b is None) != (after.start_b is None):
                 return None
             made.append(self._part(before, after, unrounded))
-        return tuple(part for part in made if part != PartDifference(name=part.name))
+        return tuple(part for part in made if part != WeightPatch(name=part.name))
 
-    def _part(self, held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> PartDifference:
-        context_b, context_a = self._context(held, sent, exact)
-        return PartDifference(
+    def _part(self, held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> WeightPatch:
+        frozen_b, frozen_a = self._context(held, sent, exact)
+        return WeightPatch(
             name=sent.name,
-            context_b=context_b,
-            context_a=context_a,
+            frozen_b=frozen_b,
+            frozen_a=frozen_a,
             basis=None if sent.basis == held.basis else sent.basis,
             start_b=None if sent.start_b == held.start_b else sent.start_b,
         )
 
     def _context(self, held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> Changes:
-        if (held.context_b, held.context_a) == (sent.context_b, sent.context_a):
+        if (held.frozen_b, held.frozen_a) == (sent.frozen_b, sent.frozen_a):
             return None, None
-        key = _digest(held.context_b, held.context_a, held.basis, exact.context_b, exact.context_a)
+        key = _digest(held.frozen_b, held.frozen_a, held.basis, exact.frozen_b, exact.frozen_a)
         if key not in self._kept:
             self._keep(key, context_changes(held, sent, exact))
         self._kept.move_to_end(key)
@@ -84,15 +84,15 @@ class Differences:
 
 def context_changes(held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> Changes:
     """How each factor of a context is to be sent to a board that holds `held`: not at all, mixed, or whole."""
-    b, a = unpack(exact.context_b), unpack(exact.context_a)
+    b, a = unpack(exact.frozen_b), unpack(exact.frozen_a)
     change_b = change_a = None
-    if sent.context_b != held.context_b:
-        mixed = _mixed(unpack(held.context_b), b, sent.context_b.dtype)
-        change_b = _smaller(sent.context_b, mixed)
-    if sent.context_a != held.context_a:
-        rows = np.concatenate([unpack(held.context_a), unpack(held.basis)])
-        mixed = _mixed(rows.T, a.T, sent.context_a.dtype)
-        change_a = _smaller(sent.context_a, mixed and (mixed[0].T, mixed[1].T))
+    if sent.frozen_b != held.frozen_b:
+        mixed = _mixed(unpack(held.frozen_b), b, sent.frozen_b.dtype)
+        change_b = _smaller(sent.frozen_b, mixed)
+    if sent.frozen_a != held.frozen_a:
+        rows = np.concatenate([unpack(held.frozen_a), unpack(held.basis)])
+        mixed = _mixed(rows.T, a.T, sent.frozen_a.dtype)
+        change_a = _smaller(sent.frozen_a, mixed and (mixed[0].T, mixed[1].T))
     return change_b, change_a
 
 
@@ -100,13 +100,13 @@ def _mixed(held: F32, factor: F32, dtype: Dtype) -> tuple[F64, F64] | None:
     return mixture(held, factor, dtype) if dtype in TOLERANCE else None
 
 
-def _smaller(factor: Tensor, mixed: tuple[F64, F64] | None) -> FactorChange:
+def _smaller(factor: Tensor, mixed: tuple[F64, F64] | None) -> FactorPatch:
     """The factor whole, or as new strands and a mix where these take fewer bytes."""
-    whole = FactorChange(new=factor)
+    whole = FactorPatch(new=factor)
     if mixed is None:
         return whole
     new, mix = (pack(one, factor.dtype) for one in mixed)
-    return min(whole, FactorChange(new=new, mix=mix), key=lambda one: _size_bytes((one, None)))
+    return min(whole, FactorPatch(new=new, mix=mix), key=lambda one: _size_bytes((one, None)))
 
 
 def mixture(held: F32, factor: F32, dtype: Dtype) -> tuple[F64, F64] | None:

@@ -32,7 +32,7 @@ def contribution(update: Update, rule: Rule[Any], sent: AdapterState, dtype: Dty
         strands=strands,
         start=start,
         sketches=sketches,
-        trains=rule.FACTS.trains(sent.version),
+        trains=rule.TRAITS.trains(sent.version),
         staleness=staleness,
     )
 
@@ -57,7 +57,7 @@ def _shares(profile: Profile) -> dict[str, float]:
 
 def _start(update: Update, rule: Rule[Any], sent: AdapterState, dtype: Dtype) -> Mapping[str, Factors]:
     """What the board began with, bit for bit as it received it: what it did not change is no change then."""
-    if not rule.FACTS.has_start:
+    if not rule.TRAITS.has_start:
         return {}
     ranks = {part.name: rank for part in update.parts if (rank := part_rank(part))}
     trained = replace(sent, weights={name: sent.weights[name] for name in ranks})  # the others' contexts may be large

@@ -20,17 +20,17 @@ def start(weight: WeightState, rank: int, seed: int, *, along_basis: bool = Fals
     (HetLoRA's way, arXiv 2401.06432). Strands that the context lacks begin like LoRA's: B = 0, rows of A random, the
     same for boards of every rank; `along_basis`: the leading rows of the weight's basis, as far as they are new.
     """
-    held = weight.context_a.shape[0]
+    held = weight.frozen_a.shape[0]
     if rank <= held:
-        return Factors(weight.context_b[:, :rank], weight.context_a[:rank])
-    b = np.concatenate([weight.context_b, np.zeros((len(weight.context_b), rank - held), np.float32)], axis=1)
-    return Factors(b, np.concatenate([weight.context_a, _new_rows(weight, seed, along_basis)[: rank - held]]))
+        return Factors(weight.frozen_b[:, :rank], weight.frozen_a[:rank])
+    b = np.concatenate([weight.frozen_b, np.zeros((len(weight.frozen_b), rank - held), np.float32)], axis=1)
+    return Factors(b, np.concatenate([weight.frozen_a, _new_rows(weight, seed, along_basis)[: rank - held]]))
 
 
 def _new_rows(weight: WeightState, seed: int, along_basis: bool) -> F32:
     """All the rows that the context lacks up to the largest rank, however many are asked for: boards of unequal rank
     must train the same row i."""
-    held = np.linalg.qr(weight.context_a.astype(np.float64).T)[0].T
+    held = np.linalg.qr(weight.frozen_a.astype(np.float64).T)[0].T
     rows = np.concatenate([held, _outside(weight.basis.astype(np.float64), held)]) if along_basis else held
     return completed(rows, len(weight.basis), seed)[len(held) :].astype(np.float32)
 

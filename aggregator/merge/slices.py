@@ -48,7 +48,7 @@ def cut_start(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[
         if not rank:
             return _frozen(name, weight, dtype)
         begin = start(weight, rank, derive_seed(state.version, "start", name))
-        return _begun(name, weight, begin, weight.context_a.shape[0], dtype)
+        return _begun(name, weight, begin, weight.frozen_a.shape[0], dtype)
 
     return _parts(state, ranks, part)
 
@@ -68,22 +68,22 @@ def cut_woven(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[
 
 def _begun(name: str, weight: WeightState, begin: Factors, first: int, dtype: Dtype) -> AdapterPart:
     """What a board begins with, and the global adapter's strands from `first` on as context."""
-    context_b, context_a = _strands(weight, first, dtype)
+    frozen_b, frozen_a = _strands(weight, first, dtype)
     return AdapterPart(
-        name=name, context_b=context_b, context_a=context_a, basis=pack(begin.a, dtype), start_b=pack(begin.b, dtype)
+        name=name, frozen_b=frozen_b, frozen_a=frozen_a, basis=pack(begin.a, dtype), start_b=pack(begin.b, dtype)
     )
 
 
 def _frozen(name: str, weight: WeightState, dtype: Dtype) -> AdapterPart:
     """The whole global adapter as context."""
-    context_b, context_a = _strands(weight, 0, dtype)
-    return AdapterPart(name=name, context_b=context_b, context_a=context_a, basis=pack(weight.basis[:0], dtype))
+    frozen_b, frozen_a = _strands(weight, 0, dtype)
+    return AdapterPart(name=name, frozen_b=frozen_b, frozen_a=frozen_a, basis=pack(weight.basis[:0], dtype))
 
 
 def _strands(weight: WeightState, first: int, dtype: Dtype) -> tuple[Tensor, Tensor]:
     """The global adapter's strands from `first` on, to be held frozen beside others in `dtype`. In eight bits A carries
     their lengths: its rows have scales of their own, where B's columns share theirs."""
-    b, a = weight.context_b[:, first:], weight.context_a[first:]
+    b, a = weight.frozen_b[:, first:], weight.frozen_a[first:]
     frozen = frozen_dtype(dtype)
     if frozen == dtype:
         return pack(b, dtype), pack(a, dtype)
@@ -106,7 +106,7 @@ def _parts(
 def _on_context(name: str, weight: WeightState, basis: F32, dtype: Dtype) -> AdapterPart:
     return AdapterPart(
         name=name,
-        context_b=pack(weight.context_b, dtype),
-        context_a=pack(weight.context_a, dtype),
+        frozen_b=pack(weight.frozen_b, dtype),
+        frozen_a=pack(weight.frozen_a, dtype),
         basis=pack(basis, dtype),
     )

@@ -63,15 +63,15 @@ class Moments:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightState:
-    """One weight W (m × n): its global adapter W_g = context_b·context_a, and the basis boards train on next.
+    """One weight W (m × n): its global adapter W_g = frozen_b·frozen_a, and the basis boards train on next.
 
     `values` is what each strand is worth: σ² of its row, or with a `score` (the weight's share of all importance, by
     the profiles) that score divided among the strands in proportion to σ². Arrays become read-only. Raises ValueError
     where shapes or dtypes do not fit each other, or the score is negative or not finite.
     """
 
-    context_b: F32  # (m, s)
-    context_a: F32  # (s, n)
+    frozen_b: F32  # (m, s)
+    frozen_a: F32  # (s, n)
     basis: F32  # (R, n), orthonormal rows ordered by value
     values: F64  # (R,), descending
     score: float | None = None  # None: the run ranks by sketches alone
@@ -83,10 +83,10 @@ class WeightState:
             if array.dtype != dtype or array.ndim != dimensions:
                 raise ValueError(f"{field} is {array.ndim}-D {array.dtype}, {dimensions}-D {dtype} is needed")
             object.__setattr__(self, field, _read_only(array))
-        rank, columns = self.context_a.shape
-        if self.context_b.shape[1] != rank or self.basis.shape[1] != columns or len(self.values) != len(self.basis):
+        rank, columns = self.frozen_a.shape
+        if self.frozen_b.shape[1] != rank or self.basis.shape[1] != columns or len(self.values) != len(self.basis):
             shapes = [getattr(self, field).shape for field, _, _ in _FIELDS]
-            raise ValueError(f"context_b, context_a, basis and values do not fit each other: shapes {shapes}")
+            raise ValueError(f"frozen_b, frozen_a, basis and values do not fit each other: shapes {shapes}")
         if self.score is not None and not 0 <= self.score < math.inf:
             raise ValueError(f"a score is at least 0 and finite, not {self.score}")
         if self.moments is not None and self.moments.shape != self.shape:
@@ -95,12 +95,12 @@ class WeightState:
     @property
     def shape(self) -> tuple[int, int]:
         """(m, n) of the weight."""
-        return self.context_b.shape[0], self.context_a.shape[1]
+        return self.frozen_b.shape[0], self.frozen_a.shape[1]
 
 
 _FIELDS = (
-    ("context_b", np.float32, 2),
-    ("context_a", np.float32, 2),
+    ("frozen_b", np.float32, 2),
+    ("frozen_a", np.float32, 2),
     ("basis", np.float32, 2),
     ("values", np.float64, 1),
 )
@@ -128,7 +128,7 @@ def initial_state(weights: Sequence[Weight]) -> AdapterState:
 
 def _bare(rows: int, columns: int) -> WeightState:
     empty = np.zeros((0, columns), np.float32)
-    return WeightState(context_b=np.zeros((rows, 0), np.float32), context_a=empty, basis=empty, values=np.zeros(0))
+    return WeightState(frozen_b=np.zeros((rows, 0), np.float32), frozen_a=empty, basis=empty, values=np.zeros(0))
 
 
 def strand_values(state: AdapterState) -> tuple[tuple[float, ...], ...]:
@@ -159,8 +159,8 @@ class _StoredMoments(Message, frozen=True, kw_only=True):
 
 class _StoredWeight(Message, frozen=True, kw_only=True):
     name: Name
-    context_b: Tensor
-    context_a: Tensor
+    frozen_b: Tensor
+    frozen_a: Tensor
     basis: Tensor
     values: Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_RANK)]
     score: NonNegative | None
@@ -207,8 +207,8 @@ def decode_state(data: bytes) -> AdapterState:
 def _stored(name: str, weight: WeightState) -> _StoredWeight:
     return _StoredWeight(
         name=name,
-        context_b=pack(weight.context_b, "fp32"),
-        context_a=pack(weight.context_a, "fp32"),
+        frozen_b=pack(weight.frozen_b, "fp32"),
+        frozen_a=pack(weight.frozen_a, "fp32"),
         basis=pack(weight.basis, "fp32"),
         values=tuple(weight.values.tolist()),
         score=weight.score,
@@ -226,8 +226,8 @@ def _stored_moments(moments: Moments) -> _StoredMoments:
 
 def _restored(stored: _StoredWeight) -> WeightState:
     return WeightState(
-        context_b=unpack(stored.context_b),
-        context_a=unpack(stored.context_a),
+        frozen_b=unpack(stored.frozen_b),
+        frozen_a=unpack(stored.frozen_a),
         basis=unpack(stored.basis),
         values=np.array(stored.values, np.float64),
         score=stored.score,

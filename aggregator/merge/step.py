@@ -53,10 +53,10 @@ def stepped(weight: WeightState, change: Addends, settings: MergeSettings) -> We
     if optimiser.squares:
         return _stepped_dense(weight, first, change, settings)
     step = scaled(low_rank_step(first, change, optimiser), settings.eta)
-    before = Product(1.0, weight.context_b, weight.context_a)
-    context_b, context_a = truncate_sum((before, *step), settings.server_rank)
+    before = Product(1.0, weight.frozen_b, weight.frozen_a)
+    frozen_b, frozen_a = truncate_sum((before, *step), settings.server_rank)
     moments = kept(first, None, settings.server_rank) if optimiser.beta else None
-    return replace(weight, context_b=context_b, context_a=context_a, moments=moments)
+    return replace(weight, frozen_b=frozen_b, frozen_a=frozen_a, moments=moments)
 
 
 def _stepped_dense(weight: WeightState, first: Addends, change: Addends, settings: MergeSettings) -> WeightState:
@@ -64,11 +64,11 @@ def _stepped_dense(weight: WeightState, first: Addends, change: Addends, setting
     optimiser = settings.optimiser
     dense_change = multiplied(change, np.float64) if change else np.zeros(weight.shape)
     second = second_moment(weight.moments, dense_change, optimiser)
-    before = weight.context_b.astype(np.float64) @ weight.context_a.astype(np.float64)
+    before = weight.frozen_b.astype(np.float64) @ weight.frozen_a.astype(np.float64)
     after = (1 - settings.eta * optimiser.decay) * before + settings.eta * dense_step(first, second, optimiser)
-    context_b, context_a = truncate_dense(after, settings.server_rank)
+    frozen_b, frozen_a = truncate_dense(after, settings.server_rank)
     moments = kept(first, second, settings.server_rank)
-    return replace(weight, context_b=context_b, context_a=context_a, moments=moments)
+    return replace(weight, frozen_b=frozen_b, frozen_a=frozen_a, moments=moments)
 
 
 # --- every weight -----------------------------------------------------------------------------------------------------

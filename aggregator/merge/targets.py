@@ -18,8 +18,8 @@ def reached(weight: WeightState, goal: Addends, settings: MergeSettings) -> Weig
     another step as the settings say. No addend: nobody had a goal for this weight."""
     if not goal or not is_plain(settings):
         return stepped(weight, _way(weight, goal), settings)
-    context_b, context_a = truncate_sum(goal, settings.server_rank)
-    return replace(weight, context_b=context_b, context_a=context_a)
+    frozen_b, frozen_a = truncate_sum(goal, settings.server_rank)
+    return replace(weight, frozen_b=frozen_b, frozen_a=frozen_a)
 
 
 def reached_pair(weight: WeightState, goal: tuple[F64, F64] | None, settings: MergeSettings) -> WeightState:
@@ -32,7 +32,7 @@ def reached_pair(weight: WeightState, goal: tuple[F64, F64] | None, settings: Me
     if goal is None or not is_plain(settings) or goal[0].shape[1] > settings.server_rank:
         return reached(weight, () if goal is None else (Product(1.0, *goal),), settings)
     b, a = goal
-    return replace(weight, context_b=b.astype(np.float32), context_a=a.astype(np.float32))
+    return replace(weight, frozen_b=b.astype(np.float32), frozen_a=a.astype(np.float32))
 
 
 def is_plain(settings: MergeSettings) -> bool:
@@ -42,4 +42,4 @@ def is_plain(settings: MergeSettings) -> bool:
 
 def _way(weight: WeightState, goal: Addends) -> Addends:
     """goal − W_g."""
-    return (*goal, Product(-1.0, weight.context_b, weight.context_a)) if goal else ()
+    return (*goal, Product(-1.0, weight.frozen_b, weight.frozen_a)) if goal else ()

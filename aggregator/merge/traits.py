@@ -12,7 +12,7 @@ Space = Literal["basis", "products", "factors"]
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Traits:
     """`summary`: one line for run.toml. `cycle`: what boards train, round by round, repeated. `own_basis`: each board
     draws its own A. `has_start`: boards begin at the global adapter, cut to their rank, and not at B = 0. `is_change`:
     an update says what to add to the global adapter, and so counts though it was trained on an older version; otherwise

@@ -41,7 +41,7 @@ def _judge_update(data: bytes, terms: Terms, asked: Asked, sent: AdapterState, i
     update = decode(data, Update)
     check_protocol(update.protocol)
     where = {"round_id": asked.round, "version": asked.version}
-    trains = terms.rule.FACTS.trains(asked.version)
+    trains = terms.rule.TRAITS.trains(asked.version)
     if reason := screen(update, terms, **where, sketch=asked.sketch, trains=trains, rank=terms.rank):
         return Verdict(update.n_examples, None, reason)
     added = _contribution(update, terms, sent, into)

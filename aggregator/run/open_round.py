@@ -125,5 +125,5 @@ def begin_round(
         quorum=config.quorum,
         since_s=now,
         staleness_power=config.staleness_power,
-        before=before if len(terms.rule.FACTS.cycle) == 1 else (),
+        before=before if len(terms.rule.TRAITS.cycle) == 1 else (),
     )

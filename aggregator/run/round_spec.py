@@ -22,7 +22,7 @@ class Asked:
 def asked_of(config: RunConfig, round_id: int, version: int) -> Asked:
     """A round asks for sketches every `sketch_every` rounds, where the rule makes bases of them, and never if it is the
     last, which needs no basis."""
-    makes_basis = RULES[config.rule].FACTS.sketches and round_id < config.rounds
+    makes_basis = RULES[config.rule].TRAITS.sketches and round_id < config.rounds
     return Asked(
         round=round_id,
         version=version,

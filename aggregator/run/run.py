@@ -146,7 +146,7 @@ class Run:
             version=work.version,
             seed=work.asked.seed,
             sketch=work.asked.sketch,
-            trains=self.terms.rule.FACTS.trains(work.version),
+            trains=self.terms.rule.TRAITS.trains(work.version),
             staleness_limit=0 if is_profile else self.config.staleness_limit,
             time_left_s=self.time_left_s() if is_profile or not self.config.is_asynchronous else None,
         )

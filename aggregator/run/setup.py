@@ -132,7 +132,7 @@ def terms_of(config: RunConfig, store: Store) -> Terms:
         importance=config.train.importance,
         rule=defended(RULES[config.rule], config.defence, config.attackers),
         download=download_dtype(config.train.upload),
-        rank=0 if RULES[config.rule].FACTS.prunes else config.train.rank,
+        rank=0 if RULES[config.rule].TRAITS.prunes else config.train.rank,
         upload=config.train.upload,
         farthest=farthest(config.train.learning_rate, config.train.local_steps),
     )

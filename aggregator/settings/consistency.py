@@ -35,8 +35,8 @@ def _with_staleness(config: RunConfig) -> RunConfig:
             "that is not in time, and no round waits",
             f"Set rounds.staleness_limit to {ASYNCHRONOUS_STALENESS} or so, or rounds.mode to synchronous.",
         )
-    if config.staleness_limit and not RULES[config.rule].FACTS.is_change:
-        others = ", ".join(name for name, rule in RULES.items() if rule.FACTS.is_change)
+    if config.staleness_limit and not RULES[config.rule].TRAITS.is_change:
+        others = ", ".join(name for name, rule in RULES.items() if rule.TRAITS.is_change)
         raise ConfigError(
             f"{config.source}: merge.rule = {config.rule} takes updates that say what the adapter should be, and not "
             f"how to change it: late ones cannot count (rounds.mode = {config.mode}, rounds.staleness_limit = "
@@ -50,7 +50,7 @@ def _check_defence(config: RunConfig) -> None:
     """Raise ConfigError where the defence cannot work with the merge rule, or with so few boards."""
     if config.defence == NONE:
         return
-    defence, facts = DEFENCES[config.defence], RULES[config.rule].FACTS
+    defence, facts = DEFENCES[config.defence], RULES[config.rule].TRAITS
     if not defence.fits(facts):
         others = ", ".join(name for name, other in DEFENCES.items() if other.fits(facts))
         raise ConfigError(
@@ -68,7 +68,7 @@ def _check_defence(config: RunConfig) -> None:
 
 def _check_rule(config: RunConfig) -> None:
     """Raise ConfigError where the merge rule cannot work with the ranks or the server's step."""
-    facts = RULES[config.rule].FACTS
+    facts = RULES[config.rule].TRAITS
     if facts.needs_equal_ranks and not config.train.rank:
         raise ConfigError(
             f"{config.source}: merge.rule = {config.rule} averages factors of equal rank, and train.rank = 0 lets "

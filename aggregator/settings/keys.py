@@ -163,7 +163,7 @@ def template(values: Mapping[str, Any]) -> str:
 def _comment(key: Key) -> list[str]:
     """What every merge rule, defence and optimiser is, a line each, above the choice between them."""
     summaries = {
-        "merge.rule": {name: rule.FACTS.summary for name, rule in RULES.items()},
+        "merge.rule": {name: rule.TRAITS.summary for name, rule in RULES.items()},
         "merge.defence": {name: defence.SUMMARY for name, defence in DEFENCES.items()},
         "merge.optimiser": {name: optimiser.summary for name, optimiser in OPTIMISERS.items()},
     }.get(key.path, {})

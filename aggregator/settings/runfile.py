@@ -83,5 +83,5 @@ def _checked(document: Mapping[str, Any], source: Path) -> dict[str, Any]:
 
 def _of_rule(name: str) -> dict[str, bool]:
     """The settings of training that the merge rule decides."""
-    facts = RULES[name].FACTS
+    facts = RULES[name].TRAITS
     return {"trains_a": facts.trains_a, "own_basis": facts.own_basis, "pruning": facts.prunes}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from aggregator.errors import ConfigError
 from aggregator.merge.optimisers import NONE, OPTIMISERS, Optimiser
 from aggregator.merge.rules import RULES
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 from aggregator.settings.config import RunConfig
 from braid_common.units import show_size
 from wire.checks import basis_rank
@@ -64,7 +64,7 @@ def update_bytes(weights: Sequence[Weight], max_rank: int, dtype: Dtype, trains_
     return _HEAD_BYTES + sum(map(of, weights))
 
 
-def sums_bytes(facts: Facts, weights: Sequence[Weight], max_rank: int) -> int:
+def sums_bytes(facts: Traits, weights: Sequence[Weight], max_rank: int) -> int:
     """At most what a round's running sums take, however many boards send, if every weight is trained by them."""
 
     def of(weight: Weight) -> int:
@@ -84,7 +84,7 @@ def memory_warning(config: RunConfig, weights: Sequence[Weight], installed_bytes
 
     No refusal: a fleet of few boards, or one that trains some of the weights, never needs as much.
     """
-    by_rule = {name: sums_bytes(rule.FACTS, weights, config.max_rank) for name, rule in RULES.items()}
+    by_rule = {name: sums_bytes(rule.TRAITS, weights, config.max_rank) for name, rule in RULES.items()}
     needed = by_rule[config.rule]
     if needed <= installed_bytes * SUMS_SHARE:
         return None
@@ -99,7 +99,7 @@ def memory_warning(config: RunConfig, weights: Sequence[Weight], installed_bytes
 def check_sizes(config: RunConfig, weights: Sequence[Weight]) -> None:
     """Raise ConfigError, which names the settings to lower, unless all of a run's messages fit into their limit."""
     optimiser = OPTIMISERS[config.optimiser]
-    begun = RULES[config.rule].FACTS.has_start
+    begun = RULES[config.rule].TRAITS.has_start
     state = state_bytes(weights, config.server_rank, config.max_rank, optimiser, begun=begun)
     update = update_bytes(weights, config.max_rank, config.train.upload, config.train.trains_a)
     _check_squares(config, optimiser, weights, state)

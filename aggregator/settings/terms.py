@@ -41,4 +41,4 @@ class Terms:
     @property
     def largest_upload_bytes(self) -> int:
         """More than any honest update of this run has: every factor and every sketch at full rank in fp32."""
-        return min(MAX_MESSAGE_BYTES, update_bytes(self.weights, self.max_rank, "fp32", self.rule.FACTS.trains_a))
+        return min(MAX_MESSAGE_BYTES, update_bytes(self.weights, self.max_rank, "fp32", self.rule.TRAITS.trains_a))

@@ -29,7 +29,7 @@ from aggregator.store.records import (
     StoredReport,
     Token,
 )
-from aggregator.store.tables import DEVICES, FACTS, PROFILES, REPORTS, ROUNDS, TOKENS, UPDATES, VERSIONS
+from aggregator.store.tables import DEVICES, PROFILES, REPORTS, ROUNDS, TOKENS, TRAITS, UPDATES, VERSIONS
 from wire.rounds import RoundState
 
 OPEN_STATES = (RoundState.OPEN.value, RoundState.EXTENDED.value)
@@ -60,18 +60,18 @@ class Store:
 
     def fact(self, key: str) -> str | None:
         with self._reading() as connection:
-            value = connection.execute(select(FACTS.c.value).where(FACTS.c.key == key)).scalar_one_or_none()
+            value = connection.execute(select(TRAITS.c.value).where(TRAITS.c.key == key)).scalar_one_or_none()
         return None if value is None else str(value)
 
     def settle(self, key: str, value: str) -> str:
         """Store a fact unless it is there; return what is there now."""
         with self._writing() as connection:
-            connection.execute(insert(FACTS).values(key=key, value=value).on_conflict_do_nothing())
-            return str(connection.execute(select(FACTS.c.value).where(FACTS.c.key == key)).scalar_one())
+            connection.execute(insert(TRAITS).values(key=key, value=value).on_conflict_do_nothing())
+            return str(connection.execute(select(TRAITS.c.value).where(TRAITS.c.key == key)).scalar_one())
 
     def replace_fact(self, key: str, value: str) -> None:
         with self._writing() as connection:
-            row = insert(FACTS).values(key=key, value=value)
+            row = insert(TRAITS).values(key=key, value=value)
             connection.execute(row.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
 
     # --- join tokens ---

@@ -23,7 +23,7 @@ from aggregator.errors import StateError
 
 SCHEMA = MetaData()
 
-FACTS = Table("facts", SCHEMA, Column("key", String, primary_key=True), Column("value", String, nullable=False))
+TRAITS = Table("facts", SCHEMA, Column("key", String, primary_key=True), Column("value", String, nullable=False))
 """Single values: run id, and the settings that bind the run."""
 
 TOKENS = Table(

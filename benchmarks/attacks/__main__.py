@@ -81,7 +81,7 @@ def _cells(rule: str, options: argparse.Namespace) -> Iterator[tuple[Attack, flo
 
 
 def _guards(rule: str, options: argparse.Namespace) -> tuple[str, ...]:
-    facts = RULES[rule].FACTS
+    facts = RULES[rule].TRAITS
     return tuple(guard for guard in options.guards if guard not in DEFENCES or DEFENCES[guard].fits(facts))
 
 

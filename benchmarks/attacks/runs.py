@@ -105,7 +105,7 @@ def _round(fleet: Fleet, work: Work, bad: Sequence[int], before: Sequence[Sizes]
     the round `before`."""
     others = [i for i in range(len(fleet.ranks)) if i not in bad]
     accepted: list[Contribution] = []
-    cohort = list(before) if len(fleet.rule.FACTS.cycle) == 1 else []
+    cohort = list(before) if len(fleet.rule.TRAITS.cycle) == 1 else []
     order = [*(() if work.attack == "absent" else bad), *others]
     for board, update in zip(order, fleet.updates(order), strict=True):
         added = fleet.contribution(update)

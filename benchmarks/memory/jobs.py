@@ -162,7 +162,7 @@ def _write_adapter(path: Path, run: RunInfo, ranks: Sequence[int], trains: Train
     for part, weight, rank in zip(parts, run.weights, ranks, strict=True):
         begins = trains != "b" and rank > 0
         held = 0 if begins else min(run.server_rank, weight.rows, weight.columns)
-        context = {"context_b": _zeros(weight.rows, held), "context_a": _zeros(held, weight.columns)}
+        context = {"frozen_b": _zeros(weight.rows, held), "frozen_a": _zeros(held, weight.columns)}
         start_b = _zeros(weight.rows, rank) if begins else None
         full.append(msgspec.structs.replace(part, **context, start_b=start_b))
     adapter = Adapter(protocol=PROTOCOL_VERSION, run_id=run.run_id, version=1, manifest=run.manifest, parts=tuple(full))

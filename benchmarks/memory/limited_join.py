@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.memory.control_group import ControlGroup
 from demo.fleet import BIN, Aggregator, Event, run_command
-from edge_client.host.matmul_speed import FILE, settle_arithmetic
+from edge_client.host.matmul_speed import FILE, settle_matmul_speed
 from edge_client.state.folder import StateFolder
 
 THREADS = 1
@@ -90,7 +90,7 @@ def measure_board(folder: Path) -> Path:
     """Measure this machine's arithmetic, as a board does when it first starts; the file that says it."""
     state = StateFolder(folder)
     state.lock()
-    settle_arithmetic(state, THREADS, lambda text: None)
+    settle_matmul_speed(state, THREADS, lambda text: None)
     state.unlock()
     return folder / FILE
 

@@ -72,7 +72,7 @@ def rules_of(mix: Mix) -> list[str]:
     """Those that can merge such a fleet."""
     from aggregator.merge.rules import RULES
 
-    fitting = [name for name, rule in RULES.items() if mix == "equal" or not rule.FACTS.needs_equal_ranks]
+    fitting = [name for name, rule in RULES.items() if mix == "equal" or not rule.TRAITS.needs_equal_ranks]
     return [name for name in fitting if name not in SAME]
 
 

@@ -92,15 +92,15 @@ def start(weights: Sequence[Weight]) -> AdapterState:
         m, n = weight.shape
         a = np.linalg.qr(rng.standard_normal((n, RANK)))[0].T.astype(np.float32)
         b = (rng.standard_normal((m, RANK)) * DECAY ** np.arange(RANK)).astype(np.float32)
-        learned[name] = replace(weight, context_b=b, context_a=a)
+        learned[name] = replace(weight, frozen_b=b, frozen_a=a)
     return AdapterState(version=2, weights=learned)
 
 
 def sent(rule: str, state: AdapterState) -> Mapping[str, Factors]:
     """What boards of a rule share: their start, as it is sent in bf16, or the basis, as the server keeps it."""
-    facts = RULES[rule].FACTS
+    facts = RULES[rule].TRAITS
     if facts.space == "basis":
-        return {name: Factors(one.context_b[:, :0], one.basis) for name, one in state.weights.items()}
+        return {name: Factors(one.frozen_b[:, :0], one.basis) for name, one in state.weights.items()}
     if facts.has_start:
         parts = RULES[rule].cut(state, [RANK] * len(state.weights), "bf16")
         return {part.name: Factors(unpack(part.start_b), unpack(part.basis)) for part in parts if part.start_b}
@@ -129,7 +129,7 @@ class Ours:
 
     def result(self, name: str) -> tuple[F32, F32]:
         weight = self._state.weights[name]
-        return weight.context_b, weight.context_a
+        return weight.frozen_b, weight.frozen_a
 
 
 class DenseSum:
@@ -225,7 +225,7 @@ def relative_error(name: str, contestant: Contestant, weights: Sequence[Weight],
     w /= weight
     if name in ADDS_TO_CONTEXT:
         before = start(one).weights[one[0].name]
-        w += _product(Factors(before.context_b, before.context_a))
+        w += _product(Factors(before.frozen_b, before.frozen_a))
     u, s, vh = np.linalg.svd(w, full_matrices=False)
     best = (u[:, :RANK] * s[:RANK]) @ vh[:RANK]
     b, a = contestant.result(one[0].name)

@@ -142,7 +142,7 @@ class _Trainer:
 def equal_parameters(settings: Settings) -> int:
     """Values that every strand of all scope has: what each condition trains, if it has as many."""
     every = weights("all")
-    trains_a = RULES[settings.rule].FACTS.trains_a
+    trains_a = RULES[settings.rule].TRAITS.trains_a
     return n_parameters(every, [settings.max_ranks["all"]] * len(every), trains_a=trains_a)
 
 

@@ -13,7 +13,7 @@ from aggregator.merge.state import AdapterState
 from edge_client.jobs.messages import Job
 from wire.codec import encode
 from wire.limits import PROTOCOL_VERSION
-from wire.messages import Adapter, AdapterDifference, AdapterPart, Dtype
+from wire.messages import Adapter, AdapterPart, AdapterPatch, Dtype
 
 
 class Downloads:
@@ -45,13 +45,13 @@ class Downloads:
                 self._held[job.held_path] = state
                 Path(job.adapter_path).replace(job.held_path)
 
-    def _difference(self, job: Job, state: AdapterState, parts: Sequence[AdapterPart]) -> AdapterDifference | None:
+    def _difference(self, job: Job, state: AdapterState, parts: Sequence[AdapterPart]) -> AdapterPatch | None:
         before, ranks, run = self._held[job.held_path], job.plan.ranks, job.run
         held = self._rule.cut(before, ranks, self._dtype)
         changes = self._differences.parts(held, parts, self._rule.cut(state, ranks, "fp32"))
         if changes is None:
             return None
-        return AdapterDifference(
+        return AdapterPatch(
             since=before.version,
             protocol=PROTOCOL_VERSION,
             run_id=run.run_id,

@@ -66,7 +66,7 @@ class Fleet:
         self._held_out = [list(text.held_out) for text in texts]
         files = folder / digest(setting.seed, *texts)
         files.mkdir(parents=True, exist_ok=True)
-        self._jobs = Jobs(setting, self.rule.FACTS, files)
+        self._jobs = Jobs(setting, self.rule.TRAITS, files)
         self._jobs.forget_rounds()
         self._session = session
         session.texts = {board_name(board): Data(list(text.train), []) for board, text in enumerate(texts)}
@@ -158,12 +158,12 @@ class Fleet:
             version=self.state.version,
             seed=derive_seed(self.setting.seed, "round", number),
             sketch=self._sketches(number),
-            trains=self.rule.FACTS.trains(self.state.version),
+            trains=self.rule.TRAITS.trains(self.state.version),
         )
 
     def _sketches(self, number: int) -> bool:
         """Whether the server would ask for sketches in a round."""
-        makes_basis = self.rule.FACTS.sketches and number < self.setting.rounds
+        makes_basis = self.rule.TRAITS.sketches and number < self.setting.rounds
         return makes_basis and number % self.setting.sketch_every == 0
 
     def _evaluation(self) -> Task:

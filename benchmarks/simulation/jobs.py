@@ -10,7 +10,7 @@ import msgspec
 
 import builtin_base
 from aggregator.merge.state import AdapterState, strand_values
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 from benchmarks.simulation.setting import Setting, board_ranks
 from benchmarks.simulation.solo import weights
 from edge_client.jobs.messages import Job, Plan
@@ -44,7 +44,7 @@ _MANIFEST = manifest_digest(WEIGHTS)
 class Jobs:
     """Makes them. Args: setting; facts of its merge rule; folder for all files that jobs read and write."""
 
-    def __init__(self, setting: Setting, facts: Facts, folder: Path) -> None:
+    def __init__(self, setting: Setting, facts: Traits, folder: Path) -> None:
         self.ranks = board_ranks(setting)
         self._setting = setting
         self._facts = facts

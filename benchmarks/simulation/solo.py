@@ -130,7 +130,7 @@ class Solo:
     @property
     def n_trained(self) -> int:
         """Values that the last round trained."""
-        return n_parameters(self._weights, self._ranks, trains_a=self._rule.FACTS.trains_a)
+        return n_parameters(self._weights, self._ranks, trains_a=self._rule.TRAITS.trains_a)
 
     @property
     def encoder_share(self) -> float:
@@ -139,7 +139,7 @@ class Solo:
             rank if weight.name.startswith("encoder.") else 0
             for rank, weight in zip(self._ranks, self._weights, strict=True)
         ]
-        return n_parameters(self._weights, ranks, trains_a=self._rule.FACTS.trains_a) / max(1, self.n_trained)
+        return n_parameters(self._weights, ranks, trains_a=self._rule.TRAITS.trains_a) / max(1, self.n_trained)
 
     @property
     def n_weights(self) -> int:
@@ -149,7 +149,7 @@ class Solo:
     @property
     def n_adapter(self) -> int:
         """Values of the merged adapter, both factors."""
-        return sum(w.context_b.size + w.context_a.size for w in self._state.weights.values())
+        return sum(w.frozen_b.size + w.frozen_a.size for w in self._state.weights.values())
 
     def profile(self, importance: Importance = "sketch") -> Profile:
         """What the board says of its text and the bare base."""
@@ -172,8 +172,8 @@ class Solo:
             round=self._round,
             version=self._state.version,
             seed=derive_seed(self._recipe.seed, "round", self._round),
-            sketch=self._rule.FACTS.sketches and self._round % SKETCH_EVERY == 0,
-            trains=self._rule.FACTS.trains(self._state.version),
+            sketch=self._rule.TRAITS.sketches and self._round % SKETCH_EVERY == 0,
+            trains=self._rule.TRAITS.trains(self._state.version),
         )
         job = self._job(task, n_steps)
         self._ranks = job.plan.ranks
@@ -274,7 +274,7 @@ class Solo:
                 max_target_tokens=recipe.max_target_tokens,
                 sketch_batches=SKETCH_BATCHES,
                 importance=importance,
-                trains_a=self._rule.FACTS.trains_a,
+                trains_a=self._rule.TRAITS.trains_a,
                 seed=recipe.seed,
             ),
             max_rank=recipe.max_rank,

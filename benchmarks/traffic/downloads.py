@@ -25,7 +25,7 @@ from edge_client.engines.lean.adapter_patch import changed_parts
 from edge_client.state.held_adapter import FULL_EVERY
 from wire.codec import encode
 from wire.limits import PROTOCOL_VERSION
-from wire.messages import Adapter, AdapterDifference, AdapterPart, Dtype, FactorChange, PartDifference
+from wire.messages import Adapter, AdapterPart, AdapterPatch, Dtype, FactorPatch, WeightPatch
 from wire.tensors import unpack
 
 FORMATS: tuple[Dtype, Dtype] = ("bf16", "fp32")
@@ -65,9 +65,7 @@ class Downloads:
         self.unmixed_bytes += min(unmixed_bytes, whole_bytes)
         self.deviation = max(self.deviation, *map(_deviation, self._held, exact))
 
-    def _changes(
-        self, sent: tuple[AdapterPart, ...], exact: tuple[AdapterPart, ...]
-    ) -> tuple[PartDifference, ...] | None:
+    def _changes(self, sent: tuple[AdapterPart, ...], exact: tuple[AdapterPart, ...]) -> tuple[WeightPatch, ...] | None:
         assert self._before is not None
         return self._differences.parts(cut(self._before, self._ranks(self._before), FORMATS[0]), sent, exact)
 
@@ -79,27 +77,25 @@ def _whole(parts: tuple[AdapterPart, ...]) -> Adapter:
     return Adapter(protocol=PROTOCOL_VERSION, run_id="solo", version=1, manifest="0" * 64, parts=parts)
 
 
-def _difference(parts: tuple[PartDifference, ...]) -> AdapterDifference:
-    return AdapterDifference(
-        since=1, protocol=PROTOCOL_VERSION, run_id="solo", version=2, manifest="0" * 64, parts=parts
-    )
+def _difference(parts: tuple[WeightPatch, ...]) -> AdapterPatch:
+    return AdapterPatch(since=1, protocol=PROTOCOL_VERSION, run_id="solo", version=2, manifest="0" * 64, parts=parts)
 
 
-def _unmixed(changes: tuple[PartDifference, ...], sent: tuple[AdapterPart, ...]) -> tuple[PartDifference, ...]:
+def _unmixed(changes: tuple[WeightPatch, ...], sent: tuple[AdapterPart, ...]) -> tuple[WeightPatch, ...]:
     """The same changes with every factor whole."""
     parts = {part.name: part for part in sent}
     return tuple(
         replace(
             change,
-            context_b=change.context_b and FactorChange(new=parts[change.name].context_b),
-            context_a=change.context_a and FactorChange(new=parts[change.name].context_a),
+            frozen_b=change.frozen_b and FactorPatch(new=parts[change.name].frozen_b),
+            frozen_a=change.frozen_a and FactorPatch(new=parts[change.name].frozen_a),
         )
         for change in changes
     )
 
 
 def _deviation(found: AdapterPart, exact: AdapterPart) -> float:
-    got, true = (unpack(part.context_b).astype(np.float64) @ unpack(part.context_a) for part in (found, exact))
+    got, true = (unpack(part.frozen_b).astype(np.float64) @ unpack(part.frozen_a) for part in (found, exact))
     return float(np.linalg.norm(got - true) / max(float(np.linalg.norm(true)), np.finfo(np.float64).tiny))
 
 

@@ -26,7 +26,7 @@ from benchmarks.training_speed.contest import Contestant, ContestantFailed, Kind
 from benchmarks.training_speed.ours import run_ours
 from benchmarks.training_speed.peers import PeerJob, run_peer
 from benchmarks.training_speed.table import sketch_shares, table
-from edge_client.host.matmul_speed import measure_arithmetic
+from edge_client.host.matmul_speed import measure_matmul_speed
 from edge_client.jobs.messages import CacheDtype, Compute, Format
 from quantize.random_base import SHAPES, write_random_base
 from wire.messages import Scope
@@ -141,7 +141,7 @@ def _ours(options: argparse.Namespace) -> list[Contestant]:
 
 def _fast_compute(threads: int) -> Compute:
     """The dtype that a board of this arithmetic plans with."""
-    measured = measure_arithmetic(threads)
+    measured = measure_matmul_speed(threads)
     return measured.compute if measured is not None else "fp32"
 
 

@@ -26,13 +26,13 @@ from edge_client.agent.tasks import WATCH_EVERY_S, BoardSetup, BoardWork
 from edge_client.data.readers import load_data
 from edge_client.host.board import Board, parse_size, probe_board
 from edge_client.host.forked import run_isolated
-from edge_client.host.matmul_speed import arithmetic_key, settle_arithmetic, with_arithmetic
+from edge_client.host.matmul_speed import matmul_key, settle_matmul_speed, with_matmul_speed
 from edge_client.host.packages import require_packages
 from edge_client.network.api import Api
 from edge_client.network.retry import MAX_DELAY_S, MAX_RETRY_AFTER_S, Backoff
 from edge_client.network.transport import Transport, parse_fingerprint
 from edge_client.plan.cache_budget import CacheRoom, default_limit, parse_cache
-from edge_client.plan.calibration import corrections_key, read_corrections, write_corrections
+from edge_client.plan.calibration import calibration_key, read_calibration, write_calibration
 from edge_client.plan.planner import Planner
 from edge_client.plan.round_cost import NO_LIMITS, RoundLimits, parse_limits
 from edge_client.state.folder import Identity, StateFolder
@@ -97,8 +97,8 @@ def preflight(settings: JoinSettings, console: Console) -> Preflight:
     folder = StateFolder(settings.state)
     folder.lock()
     identity = prepare_identity(folder, settings)
-    arithmetic = settle_arithmetic(folder, settings.threads, console.notice)
-    board = with_arithmetic(board, arithmetic)
+    arithmetic = settle_matmul_speed(folder, settings.threads, console.notice)
+    board = with_matmul_speed(board, arithmetic)
     if arithmetic is not None:
         limits = replace(limits, gflops=arithmetic.gflops)
     if cache_bytes is None:
@@ -192,14 +192,14 @@ class Client:
         base_folder = await find_base(self._settings.model, run, self._api, found.folder.path / "base", console)
         n_evaluated = min(self._settings.eval_examples, found.data.n_held_out)
         room = CacheRoom(found.cache_bytes, found.data.n_train, n_evaluated)
-        key = corrections_key(run.base.digest, client_version(), arithmetic_key(self._settings.threads) or "no torch")
+        key = calibration_key(run.base.digest, client_version(), matmul_key(self._settings.threads) or "no torch")
         planner = Planner(
             found.board,
             read_config(base_folder, run),
             room,
             found.limits,
-            read_corrections(found.folder, key),
-            keep=lambda corrections: write_corrections(found.folder, corrections),
+            read_calibration(found.folder, key),
+            keep=lambda calibration: write_calibration(found.folder, calibration),
             measure=self._parts.measure,
         )
         setup = BoardSetup(

@@ -26,7 +26,7 @@ from edge_client.bench.table import lines
 from edge_client.cli.options import debug_option
 from edge_client.errors import BaseModelError, ConfigError
 from edge_client.host.board import Board, parse_size, probe_board
-from edge_client.host.matmul_speed import measure_arithmetic, processor, read_arithmetic, with_arithmetic
+from edge_client.host.matmul_speed import measure_matmul_speed, processor, read_matmul_speed, with_matmul_speed
 from edge_client.host.packages import require_packages
 from edge_client.state.folder import default_state_folder
 from wire.errors import WireError
@@ -140,7 +140,7 @@ def _check(model: str, shape: str | None, of_links: Sequence[float], plot: Path 
 def _board(memory: str, threads: int) -> Board:
     """The board with its measured arithmetic; kept measurements are used, new ones are not kept."""
     board = probe_board(parse_size(memory) if memory else None)
-    return with_arithmetic(board, read_arithmetic(default_state_folder(), threads) or measure_arithmetic(threads))
+    return with_matmul_speed(board, read_matmul_speed(default_state_folder(), threads) or measure_matmul_speed(threads))
 
 
 @contextlib.contextmanager

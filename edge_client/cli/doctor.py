@@ -13,7 +13,7 @@ import msgspec
 
 from edge_client.cli.options import debug_option, state_option
 from edge_client.host.board import probe_board, show_size
-from edge_client.host.matmul_speed import Arithmetic, known_arithmetic, with_arithmetic
+from edge_client.host.matmul_speed import MatmulSpeed, known_matmul_speed, with_matmul_speed
 from edge_client.host.packages import require_packages, versions
 from quantize.kernels import Kernel, nf4_kernel
 
@@ -33,9 +33,9 @@ def doctor(state: Path, as_json: bool, debug: bool) -> None:
 def examine(state: Path) -> dict[str, Any]:
     """The findings, as plain values. `packages` maps a name to its version, or None where it is not installed;
     `arithmetic` is None where torch is not installed or cannot be loaded."""
-    arithmetic = known_arithmetic(state)
+    arithmetic = known_matmul_speed(state)
     kernel = _nf4_kernel(arithmetic)
-    board = with_arithmetic(probe_board(), arithmetic)
+    board = with_matmul_speed(probe_board(), arithmetic)
     return {
         "board": board.model or platform.node(),
         "machine": board.machine,
@@ -65,7 +65,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _nf4_kernel(arithmetic: Arithmetic | None) -> Kernel:
+def _nf4_kernel(arithmetic: MatmulSpeed | None) -> Kernel:
     """What unpacks a 4-bit base here. torch stays out of this process: a GPU is tried in another one."""
     if find_spec("torch") is None:
         return Kernel("none", "torch is not installed")

@@ -24,7 +24,7 @@ from edge_client.cli.options import (
 )
 from edge_client.errors import ConfigError
 from edge_client.host.board import parse_size, probe_board
-from edge_client.host.matmul_speed import known_arithmetic, with_arithmetic
+from edge_client.host.matmul_speed import known_matmul_speed, with_matmul_speed
 from edge_client.plan.cache_budget import CacheRoom, default_limit, parse_cache
 from edge_client.plan.choose import Choice, choose, explain, facts, runners_up
 from edge_client.plan.round_cost import parse_limits
@@ -105,8 +105,8 @@ def plan(
     run = run or _assumed_run(name, config)
     if rank is not None:
         run = _with_rank(run, rank)
-    arithmetic = known_arithmetic(state_folder.path)
-    board = with_arithmetic(board, arithmetic)
+    arithmetic = known_matmul_speed(state_folder.path)
+    board = with_matmul_speed(board, arithmetic)
     if arithmetic is not None:
         limits = replace(limits, gflops=arithmetic.gflops)
     pruned = _pruned(run, state_folder) if server else {}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
-from edge_client.host.matmul_speed import Arithmetic, processor
+from edge_client.host.matmul_speed import MatmulSpeed, processor
 
 CPU_SHAPES = ((64, 256, 256), (256, 512, 256), (512, 1024, 512))
 """Tokens, rows and columns of products, ascending: the largest one that takes no longer than SAMPLE_S is measured. The
@@ -38,10 +38,10 @@ MIN_CAPABILITY = (8, 0)
 BOTH = (torch.bfloat16, torch.float32)
 
 
-def probe(key: str, threads: int = 0) -> Arithmetic:
+def probe(key: str, threads: int = 0) -> MatmulSpeed:
     """Measure the GPU where there is one that can be used, else the processor.
 
-    Args: key, see edge_client.host.matmul_speed.arithmetic_key, which the result carries; threads, 0 for torch's
+    Args: key, see edge_client.host.matmul_speed.matmul_key, which the result carries; threads, 0 for torch's
     choice."""
     with _threads(threads):
         device = choose_device()
@@ -54,7 +54,7 @@ def probe(key: str, threads: int = 0) -> Arithmetic:
             device = torch.device("cpu")
             bf16_gflops, fp32_gflops = _best(BOTH, device)
     name, memory_bytes = _describe(device)
-    return Arithmetic(
+    return MatmulSpeed(
         key=key,
         device="cuda" if device.type == "cuda" else "cpu",
         device_name=name,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edge_client.host.board import Board
     from edge_client.state.folder import StateFolder
 
-FILE = "arithmetic.json"
+FILE = "matmul_speed.json"
 
 BF16_GAIN = 1.2
 """bf16 is computed in where its products are faster by more than this. Below it the gain is eaten by what surrounds a
@@ -45,11 +45,11 @@ _CPU_FIELDS = ("model name", "cpu model", "hardware", "cpu implementer", "cpu pa
 _GPU_DEVICES = ("dev/nvidia0", "dev/nvhost-gpu", "dev/nvgpu/igpu0/ctrl")
 
 
-class Arithmetic(msgspec.Struct, frozen=True, kw_only=True):
+class MatmulSpeed(msgspec.Struct, frozen=True, kw_only=True):
     """Measured speed of matrix products.
 
     Attributes:
-        key: what the measurement holds for (`arithmetic_key`).
+        key: what the measurement holds for (`matmul_key`).
         device: where training runs.
         device_name: the GPU's or the processor's.
         device_memory_bytes: the GPU's memory, 0 for the processor.
@@ -83,7 +83,7 @@ class Arithmetic(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.bf16_gflops, self.fp32_gflops) >= MIN_GFLOPS
 
 
-def arithmetic_key(threads: int, root: Path = Path("/")) -> str | None:
+def matmul_key(threads: int, root: Path = Path("/")) -> str | None:
     """What a measurement depends on, in words; None where torch is not installed. Imports nothing."""
     try:
         torch = version("torch")
@@ -115,35 +115,35 @@ def processor(root: Path = Path("/")) -> str:
     return found.get("model name") or " ".join([platform.machine(), *found.values()])
 
 
-def read_arithmetic(folder: Path, threads: int | None = None, root: Path = Path("/")) -> Arithmetic | None:
+def read_matmul_speed(folder: Path, threads: int | None = None, root: Path = Path("/")) -> MatmulSpeed | None:
     """What was measured on this very board, None where nothing fits. `threads` None takes any number."""
-    found = read_small(folder / FILE, Arithmetic)
+    found = read_small(folder / FILE, MatmulSpeed)
     return (
         found
-        if found is not None and found.key == arithmetic_key(found.threads if threads is None else threads, root)
+        if found is not None and found.key == matmul_key(found.threads if threads is None else threads, root)
         else None
     )
 
 
-def measure_arithmetic(threads: int = 0) -> Arithmetic | None:
+def measure_matmul_speed(threads: int = 0) -> MatmulSpeed | None:
     """Measure in a child process; None where torch is not installed, or the board too busy for a measurement.
 
     Call it while this process has one thread. Raises ConfigError where torch is installed but cannot be loaded.
     """
-    key = arithmetic_key(threads)
+    key = matmul_key(threads)
     if key is None:
         return None
-    found = run_isolated(lambda: _probe(key, threads), Arithmetic, if_killed=_WHILE_MEASURING)
+    found = run_isolated(lambda: _probe(key, threads), MatmulSpeed, if_killed=_WHILE_MEASURING)
     return found if found.is_plausible else None
 
 
-def settle_arithmetic(folder: StateFolder, threads: int, tell: Callable[[str], None]) -> Arithmetic | None:
+def settle_matmul_speed(folder: StateFolder, threads: int, tell: Callable[[str], None]) -> MatmulSpeed | None:
     """What is kept in `folder`, which is locked, or a new measurement that is kept there. None where there is neither:
     the processor's flags then decide, until the next start."""
-    found = read_arithmetic(folder.path, threads)
-    if found is None and arithmetic_key(threads) is not None:
+    found = read_matmul_speed(folder.path, threads)
+    if found is None and matmul_key(threads) is not None:
         tell("measuring this board's arithmetic (a few seconds, once)…")
-        found = measure_arithmetic(threads)
+        found = measure_matmul_speed(threads)
         if found is None:
             tell("the board is too busy to measure its arithmetic: the processor's flags decide until the next start")
         else:
@@ -151,16 +151,16 @@ def settle_arithmetic(folder: StateFolder, threads: int, tell: Callable[[str], N
     return found
 
 
-def known_arithmetic(folder: Path) -> Arithmetic | None:
+def known_matmul_speed(folder: Path) -> MatmulSpeed | None:
     """For commands that look only: what is kept in `folder`, else a measurement that is not kept. None where neither
     can be had: whoever only looks gets flags instead of an error."""
     try:
-        return read_arithmetic(folder) or measure_arithmetic()
+        return read_matmul_speed(folder) or measure_matmul_speed()
     except ClientError:
         return None
 
 
-def with_arithmetic(board: Board, found: Arithmetic | None) -> Board:
+def with_matmul_speed(board: Board, found: MatmulSpeed | None) -> Board:
     """`board` with what was measured in place of what its flags say.
 
     On CUDA the smaller of both memories counts: a Jetson's GPU has no memory of its own, and on a large card's host
@@ -174,7 +174,7 @@ def with_arithmetic(board: Board, found: Arithmetic | None) -> Board:
     return board
 
 
-def _probe(key: str, threads: int) -> Arithmetic:
+def _probe(key: str, threads: int) -> MatmulSpeed:
     """In the child."""
     from edge_client.host.worker_memory import prepare_for_training
 

@@ -43,7 +43,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One piece of work.
 
     `adapter_path` holds a `wire.messages.Adapter` ("" for a profile, which runs on the bare base), or the
-    `AdapterDifference` to the one in `held_path`, which the worker then replaces by the whole; the result, a
+    `AdapterPatch` to the one in `held_path`, which the worker then replaces by the whole; the result, a
     `Profile` or an `Update`, is written to `result_path` atomically. A probe tries the plan on dummy text, reads no
     adapter and writes nothing. `checkpoint_path` is where a training job saves its place and resumes from, and
     `residual_path` and `pruned_path` where it keeps, from round to round, what quantised uploads lacked and the ranks

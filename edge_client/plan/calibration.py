@@ -19,7 +19,7 @@ from edge_client.plan.peak_memory import IMPORTS_BYTES
 if TYPE_CHECKING:
     from edge_client.state.folder import StateFolder
 
-FILE = "corrections.json"
+FILE = "calibration.json"
 
 LOWEST_RATIO = 1.0
 """A low reading lowers nothing. Texts of many lengths leave holes in the heap that one step does not, and an evaluation
@@ -42,11 +42,11 @@ class Probe(msgspec.Struct, frozen=True):
     expected_bytes: int
 
 
-class Corrections(msgspec.Struct, frozen=True, kw_only=True):
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """The newest probe of each way of training.
 
     Attributes:
-        key: what the measurements hold for (`corrections_key`).
+        key: what the measurements hold for (`calibration_key`).
         probes: by the way's name (`way_name`).
     """
 
@@ -67,24 +67,24 @@ class Corrections(msgspec.Struct, frozen=True, kw_only=True):
         return predicted_bytes if probe is None else _scaled(predicted_bytes, probe.ratio)
 
     def knows(self, plan: Plan) -> bool:
-        """Whether a probe speaks for `plan`, whose predicted peak is after corrections."""
+        """Whether a probe speaks for `plan`, whose predicted peak is after calibration."""
         probe = self.probes.get(plan_way(plan))
         least, most = REACH
         if probe is None:
             return False
         return least * probe.expected_bytes <= plan.predicted_peak_bytes <= most * probe.expected_bytes
 
-    def with_measured(self, plan: Plan, peak_bytes: int) -> Corrections:
-        """With a probe's peak for `plan`, whose predicted peak is after these corrections."""
+    def with_measured(self, plan: Plan, peak_bytes: int) -> Calibration:
+        """With a probe's peak for `plan`, whose predicted peak is after these calibration."""
         before = self.probes.get(plan_way(plan))
         predicted_bytes = _scaled(plan.predicted_peak_bytes, 1.0 if before is None else 1.0 / before.ratio)
         ratio = (peak_bytes - IMPORTS_BYTES) / max(1, predicted_bytes - IMPORTS_BYTES)
         ratio = min(HIGHEST_RATIO, max(LOWEST_RATIO, ratio))
         probe = Probe(ratio, _scaled(predicted_bytes, ratio))
-        return Corrections(key=self.key, probes={**self.probes, plan_way(plan): probe})
+        return Calibration(key=self.key, probes={**self.probes, plan_way(plan): probe})
 
 
-NO_CORRECTIONS = Corrections()
+NO_CALIBRATION = Calibration()
 
 
 def _scaled(size_bytes: int, ratio: float) -> int:
@@ -104,18 +104,18 @@ def plan_way(plan: Plan) -> str:
     return way_name(plan.format, plan.compute, plan.checkpointing, plan.cache, plan.frozen_encoder)
 
 
-def corrections_key(base_digest: str, client_version: str, arithmetic_key: str) -> str:
+def calibration_key(base_digest: str, client_version: str, matmul_key: str) -> str:
     """What measurements hold for: the base, the version that predicts, and the processor, GPU, threads and torch that
     it runs on."""
-    return f"{base_digest}; edge-client {client_version}; {arithmetic_key}"
+    return f"{base_digest}; edge-client {client_version}; {matmul_key}"
 
 
-def read_corrections(folder: StateFolder, key: str) -> Corrections:
+def read_calibration(folder: StateFolder, key: str) -> Calibration:
     """What was measured for `key`, nothing where the file is missing, damaged or of another base or board."""
-    found = read_small(folder.path / FILE, Corrections)
-    return found if found is not None and found.key == key else Corrections(key=key)
+    found = read_small(folder.path / FILE, Calibration)
+    return found if found is not None and found.key == key else Calibration(key=key)
 
 
-def write_corrections(folder: StateFolder, corrections: Corrections) -> None:
+def write_calibration(folder: StateFolder, calibration: Calibration) -> None:
     """Keep them in `folder`, which is locked. Raises DiskError."""
-    folder.write(FILE, msgspec.json.encode(corrections))
+    folder.write(FILE, msgspec.json.encode(calibration))

@@ -12,7 +12,7 @@ from typing import Any
 from edge_client.host.board import Board
 from edge_client.jobs.messages import Plan
 from edge_client.plan.cache_budget import CacheRoom
-from edge_client.plan.calibration import Corrections
+from edge_client.plan.calibration import Calibration
 from edge_client.plan.choice import Choice
 from edge_client.plan.peak_memory import Breakdown, predict_peak, strand_marginal_bytes
 from edge_client.plan.round_cost import (
@@ -49,12 +49,12 @@ class Candidates:
         imports_bytes: int,
         room: CacheRoom,
         limits: RoundLimits,
-        corrections: Corrections,
+        calibration: Calibration,
         kept_ranks: Sequence[int] | None = None,
         pruned: Mapping[str, int] = NO_PRUNING,
     ) -> None:
         self._board, self._run, self._config, self._imports_bytes = board, run, config, imports_bytes
-        self._limits, self._corrections = limits, corrections
+        self._limits, self._corrections = limits, calibration
         if kept_ranks is not None:
             self._limits = replace(limits, round_s=None, round_bytes=None)
         self._pruned, rank = pruned, run.settings.rank

@@ -16,7 +16,7 @@ class Choice:
 
     Attributes:
         plan: what the board would do.
-        memory: where its memory goes, as predicted; `Plan.predicted_peak_bytes` is after corrections.
+        memory: where its memory goes, as predicted; `Plan.predicted_peak_bytes` is after calibration.
         n_strands, n_strands_in_all: trained here, and of the run.
         rank: that every board trains every weight at, as far as the weight can; 0 where boards choose, or this one has
             pruned weights.

@@ -23,7 +23,7 @@ from edge_client.errors import BaseModelError, ConfigError, RefusedError
 from edge_client.host.board import Board
 from edge_client.jobs.messages import Plan
 from edge_client.plan.cache_budget import NO_ROOM, CacheRoom
-from edge_client.plan.calibration import NO_CORRECTIONS, Corrections
+from edge_client.plan.calibration import NO_CALIBRATION, Calibration
 from edge_client.plan.candidates import CLIENT_BYTES as CLIENT_BYTES
 from edge_client.plan.candidates import Candidates
 from edge_client.plan.choice import Choice as Choice
@@ -52,13 +52,13 @@ def choose(
     room: CacheRoom = NO_ROOM,
     *,
     limits: RoundLimits = NO_LIMITS,
-    corrections: Corrections = NO_CORRECTIONS,
+    calibration: Calibration = NO_CALIBRATION,
     kept_ranks: Sequence[int] | None = None,
     pruned: Mapping[str, int] = NO_PRUNING,
 ) -> Choice:
     """Choose the plan, with all that it costs.
 
-    Args: imports_bytes, the worker's before it loads anything; limits, what a round may cost; corrections, what this
+    Args: imports_bytes, the worker's before it loads anything; limits, what a round may cost; calibration, what this
     board's own measurements make of predictions; kept_ranks, strands per weight of a round that was begun, which goes
     on in whatever way is best now, without limits on the round; pruned, ranks of weights by name that no candidate
     exceeds. Where the run has one rank for all boards, only the way is chosen.
@@ -71,7 +71,7 @@ def choose(
     _check_limits(limits)
     if kept_ranks is not None:
         _check_kept(kept_ranks, run)
-    candidates = Candidates(board, run, config, imports_bytes, room, limits, corrections, kept_ranks, pruned)
+    candidates = Candidates(board, run, config, imports_bytes, room, limits, calibration, kept_ranks, pruned)
     among = _usable(candidates.ways, board)
     best = candidates.best(among)
     if best is None:
@@ -87,12 +87,12 @@ def runners_up(
     room: CacheRoom = NO_ROOM,
     *,
     limits: RoundLimits = NO_LIMITS,
-    corrections: Corrections = NO_CORRECTIONS,
+    calibration: Calibration = NO_CALIBRATION,
 ) -> list[RunnerUp]:
     """The best candidate of every other kind, each once, and why it lost: other formats, with or without checkpointing
     and cache, another micro-batch, the encoder frozen or not."""
     imports_bytes, pruned = choice.memory.imports_bytes, choice.pruned
-    candidates = Candidates(board, run, config, imports_bytes, room, limits, corrections, pruned=pruned)
+    candidates = Candidates(board, run, config, imports_bytes, room, limits, calibration, pruned=pruned)
     found: dict[Plan, RunnerUp] = {}
     for kind, among in _other_kinds(choice.plan, candidates.ways).items():
         usable = _usable(among, board)

@@ -66,17 +66,17 @@ def step_flops(
     source_tokens: int,
     target_tokens: int,
     ranks: Mapping[str, int],
-    context_ranks: Mapping[str, int] | None = None,
+    frozen_ranks: Mapping[str, int] | None = None,
     *,
     trains_a: bool = False,
 ) -> StepFlops:
     """Count one training step of `micro_batch` examples with exactly these lengths.
 
-    Args: config, a gated T5's config.json; ranks and context_ranks, by weight name, 0 where a weight is missing; in
+    Args: config, a gated T5's config.json; ranks and frozen_ranks, by weight name, 0 where a weight is missing; in
     decoder scope those of the encoder's weights cost their forward products but are not trained; trains_a, whether A is
     trained beside B. Raises WireError where the config is no such T5's.
     """
-    model = _Model(config, micro_batch, source_tokens, target_tokens, ranks, context_ranks or {}, trains_a)
+    model = _Model(config, micro_batch, source_tokens, target_tokens, ranks, frozen_ranks or {}, trains_a)
     encoder, decoder = _Tally(model), _Tally(model)
     trains_encoder = scope == "all"
     reaches = _encoder(encoder) and trains_encoder
@@ -100,11 +100,11 @@ class _Model:
         source: int,
         target: int,
         ranks: Mapping[str, int],
-        context_ranks: Mapping[str, int],
+        frozen_ranks: Mapping[str, int],
         trains_a: bool,
     ) -> None:
         self.weights = {weight.name: weight for weight in t5_weights(config, "all")}
-        self.ranks, self.context_ranks, self.trains_a = ranks, context_ranks, trains_a
+        self.ranks, self.frozen_ranks, self.trains_a = ranks, frozen_ranks, trains_a
         self.micro_batch, self.source, self.target = micro_batch, source, target
         self.n_source, self.n_target = micro_batch * source, micro_batch * target
         self.d_model, self.vocabulary = int(config["d_model"]), int(config["vocab_size"])
@@ -123,7 +123,7 @@ class _Tally:
 
     def linear(self, name: str, n_tokens: int, reaches: bool) -> bool:
         weight, rank = self.model.weights[name], self.model.ranks.get(name, 0)
-        low_rank = (rank + self.model.context_ranks.get(name, 0)) * (weight.rows + weight.columns)
+        low_rank = (rank + self.model.frozen_ranks.get(name, 0)) * (weight.rows + weight.columns)
         once = MULTIPLY_ADD * n_tokens * (weight.rows * weight.columns + low_rank)
         self.forward += once
         self.backward += once if reaches else 0

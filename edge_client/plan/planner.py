@@ -16,7 +16,7 @@ from edge_client.errors import ConfigError, NoPlanError
 from edge_client.host.board import Board, probe_board, show_size
 from edge_client.jobs.messages import Plan
 from edge_client.plan.cache_budget import NO_ROOM, CacheRoom
-from edge_client.plan.calibration import NO_CORRECTIONS, Corrections
+from edge_client.plan.calibration import NO_CALIBRATION, Calibration
 from edge_client.plan.choose import CLIENT_BYTES, Choice, choose, explain, runners_up
 from edge_client.plan.peak_memory import IMPORTS_BYTES
 from edge_client.plan.round_cost import NO_LIMITS, RoundLimits
@@ -30,7 +30,7 @@ same: the prediction was too low, or another program has grown by more than is m
 
 class Planner:
     """`config` is the base's config.json, `room` the disk for the encoder's output, `limits` what a round may cost;
-    `keep` takes the corrections each time a probe has added to them; `measure` looks at the board anew."""
+    `keep` takes the calibration each time a probe has added to them; `measure` looks at the board anew."""
 
     def __init__(
         self,
@@ -38,13 +38,13 @@ class Planner:
         config: Mapping[str, Any],
         room: CacheRoom = NO_ROOM,
         limits: RoundLimits = NO_LIMITS,
-        corrections: Corrections = NO_CORRECTIONS,
+        calibration: Calibration = NO_CALIBRATION,
         *,
-        keep: Callable[[Corrections], None] = lambda corrections: None,
+        keep: Callable[[Calibration], None] = lambda calibration: None,
         measure: Callable[[], Board] = probe_board,
     ) -> None:
         self._board, self._config, self._room, self._limits = board, config, room, limits
-        self._corrections, self._keep, self._measure = corrections, keep, measure
+        self._corrections, self._keep, self._measure = calibration, keep, measure
         self._offered = board  # as measured; plans are made for less, once memory ran short
         self._ran_short_at: Plan | None = None
         self._newest: Choice | None = None
@@ -84,7 +84,7 @@ class Planner:
             self._config,
             self._room,
             limits=self._limits,
-            corrections=self._corrections,
+            calibration=self._corrections,
         )
         return explain(choice, self._board, others)
 
@@ -132,7 +132,7 @@ class Planner:
             self._config,
             room=self._room,
             limits=self._limits,
-            corrections=self._corrections,
+            calibration=self._corrections,
             kept_ranks=kept_ranks,
             pruned=pruned,
         )

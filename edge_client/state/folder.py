@@ -9,7 +9,7 @@
     residual          what quantisation dropped of the last update, to be added to the next one
     pruned.json       ranks of the weights that the rounds so far have pruned
     arithmetic.json   how fast this board multiplies, measured once
-    corrections.json  what probes took beside what was predicted
+    calibration.json  what probes took beside what was predicted
     cache/            the frozen encoder's output per text: can be made again, so never swept with a task
 
 Files appear under their names only when whole (`braid_common/atomic_file.py`), so what is found can be used.

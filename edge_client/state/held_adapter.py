@@ -106,6 +106,6 @@ class HeldAdapter:
 
 
 def starts_as_difference(adapter: Path) -> bool:
-    """Whether a file that was fetched is an AdapterDifference. Reads its first bytes alone. Raises DiskError."""
+    """Whether a file that was fetched is an AdapterPatch. Reads its first bytes alone. Raises DiskError."""
     with disk_errors(adapter), adapter.open("rb") as file:
         return is_difference(file.read(START_BYTES))

@@ -39,10 +39,10 @@ def adapter(weights: tuple[Weight, ...], ranks: Mapping[str, int]) -> AdapterSta
     for weight in weights:
         rank = ranks.get(weight.name, 0)
         b, a = rng.standard_normal((weight.rows, rank)), rng.standard_normal((rank, weight.columns))
-        context_b, context_a = truncate(b, a, rank)
+        frozen_b, frozen_a = truncate(b, a, rank)
         states[weight.name] = WeightState(
-            context_b=context_b,
-            context_a=context_a,
+            frozen_b=frozen_b,
+            frozen_a=frozen_a,
             basis=np.zeros((0, weight.columns), np.float32),
             values=np.zeros(0),
         )
@@ -50,7 +50,7 @@ def adapter(weights: tuple[Weight, ...], ranks: Mapping[str, int]) -> AdapterSta
 
 
 def product(weight: WeightState) -> np.ndarray:
-    return weight.context_b.astype(np.float64) @ weight.context_a
+    return weight.frozen_b.astype(np.float64) @ weight.frozen_a
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_peft_loads_what_was_exported(state: AdapterState, tmp_path: Path, rank:
 
     deltas = added(with_peft(random_t5(0), summary.folder))
 
-    expected = {name: product(w) for name, w in state.weights.items() if w.context_b.size}
+    expected = {name: product(w) for name, w in state.weights.items() if w.frozen_b.size}
     assert deltas.keys() == expected.keys()
     assert summary.n_weights == len(expected)
     assert summary.rank == (rank or 7)

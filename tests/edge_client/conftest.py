@@ -23,7 +23,7 @@ from edge_client.agent.enrolment import prepare_identity
 from edge_client.agent.join import Client, DataSummary, Preflight, open_client
 from edge_client.agent.settings import JoinSettings
 from edge_client.host.board import Board
-from edge_client.host.matmul_speed import Arithmetic, arithmetic_key
+from edge_client.host.matmul_speed import MatmulSpeed, matmul_key
 from edge_client.network.retry import Backoff
 from edge_client.state.folder import StateFolder
 from edge_client.worker.process import WorkerProcess
@@ -74,9 +74,9 @@ Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 def fake_matmul_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that run inside the test process find a measurement: no fork, no torch. Real processes measure."""
 
-    def measure(threads: int = 0) -> Arithmetic:
-        return Arithmetic(
-            key=arithmetic_key(threads) or "no torch",
+    def measure(threads: int = 0) -> MatmulSpeed:
+        return MatmulSpeed(
+            key=matmul_key(threads) or "no torch",
             device="cpu",
             device_name="a processor",
             device_memory_bytes=0,
@@ -86,7 +86,7 @@ def fake_matmul_speed(monkeypatch: pytest.MonkeyPatch) -> None:
             torch="0.0",
         )
 
-    monkeypatch.setattr("edge_client.host.matmul_speed.measure_arithmetic", measure)
+    monkeypatch.setattr("edge_client.host.matmul_speed.measure_matmul_speed", measure)
 
 
 @pytest.fixture(scope="session")
@@ -168,8 +168,8 @@ class FakeServer:
         parts = tuple(
             AdapterPart(
                 name=weight.name,
-                context_b=_empty(weight.rows, 0),
-                context_a=_empty(0, weight.columns),
+                frozen_b=_empty(weight.rows, 0),
+                frozen_a=_empty(0, weight.columns),
                 basis=_empty(rank, weight.columns),
             )
             for weight, rank in zip(self.run().weights, ranks, strict=True)

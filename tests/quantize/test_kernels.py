@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edge_client.host.matmul_speed import Arithmetic
+from edge_client.host.matmul_speed import MatmulSpeed
 from quantize import kernel_trial, kernels, nf4
 from quantize.kernels import BITSANDBYTES, ON_SHARED_MEMORY, PLAIN_TORCH, Kernel, as_line, nf4_kernel
 from quantize.nf4 import to_nf4, unpack_with_torch
@@ -194,7 +194,7 @@ def test_doctor_says_what_unpacks(
     """Name and reason, as a line and as JSON's `nf4` and `nf4_reason`; without a measurement, the processor's."""
     from edge_client.cli import doctor
 
-    arithmetic = measured and Arithmetic(
+    arithmetic = measured and MatmulSpeed(
         key="",
         device="cuda",
         device_name="a card",
@@ -205,7 +205,7 @@ def test_doctor_says_what_unpacks(
         torch="2",
     )
     chosen = Kernel(BITSANDBYTES, "the same numbers")
-    monkeypatch.setattr(doctor, "known_arithmetic", lambda state: arithmetic or None)
+    monkeypatch.setattr(doctor, "known_matmul_speed", lambda state: arithmetic or None)
     monkeypatch.setattr(doctor, "nf4_kernel", lambda device: chosen if device == "cuda" else nf4_kernel(device))
     monkeypatch.setattr(doctor, "find_spec", lambda name: object() if torch_is_there else None)
     monkeypatch.setattr(doctor, "require_packages", lambda: None)

@@ -16,7 +16,7 @@ from aggregator.merge.contribution import contribution
 from aggregator.merge.rules import Rule
 from aggregator.merge.state import AdapterState
 from aggregator.merge.sums import Contribution
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 from aggregator.settings.terms import Terms
 from wire.checks import basis_rank, check_adapter, check_update
 from wire.manifest import manifest_digest
@@ -55,7 +55,7 @@ def manifest_of(state: AdapterState) -> tuple[Weight, ...]:
 def work(rule: Rule[Any], state: AdapterState, board: Board, staleness: int = 0) -> Trained:
     """One round of a board on the version `state`. Raises WireError where a message is not what both sides agreed."""
     parts = _fetched(rule, state, board)
-    trained = [_trained(part, rule.FACTS, state, rank, board) for part, rank in zip(parts, board.ranks, strict=True)]
+    trained = [_trained(part, rule.TRAITS, state, rank, board) for part, rank in zip(parts, board.ranks, strict=True)]
     update = _checked(rule, state, board, [part for part, _, _ in trained])
     return Trained(
         contribution=contribution(update, rule, state, board.download, staleness),
@@ -67,12 +67,12 @@ def work(rule: Rule[Any], state: AdapterState, board: Board, staleness: int = 0)
 def _terms(rule: Rule[Any], state: AdapterState) -> Terms:
     weights = manifest_of(state)
     max_rank = max(len(weight.basis) for weight in state.weights.values())
-    server_rank = max(1, *(weight.context_a.shape[0] for weight in state.weights.values()))
+    server_rank = max(1, *(weight.frozen_a.shape[0] for weight in state.weights.values()))
     return Terms("run", weights, manifest_digest(weights), max_rank, server_rank, "sketch", rule)
 
 
 def _fetched(rule: Rule[Any], state: AdapterState, board: Board) -> tuple[AdapterPart, ...]:
-    terms, facts = _terms(rule, state), rule.FACTS
+    terms, facts = _terms(rule, state), rule.TRAITS
     parts = rule.cut(state, board.ranks, board.download)
     adapter = Adapter(protocol=1, run_id="run", version=state.version, manifest=terms.manifest, parts=parts)
     check_adapter(adapter, terms, board.ranks, version=state.version, own_basis=facts.own_basis)
@@ -80,12 +80,12 @@ def _fetched(rule: Rule[Any], state: AdapterState, board: Board) -> tuple[Adapte
 
 
 def _trained(
-    part: AdapterPart, facts: Facts, state: AdapterState, rank: int, board: Board
+    part: AdapterPart, facts: Traits, state: AdapterState, rank: int, board: Board
 ) -> tuple[UpdatePart, F64, F64]:
     """What the board sends of a weight, and its adapter there before and after."""
     rng = np.random.default_rng([board.seed, state.version, *part.name.encode()])
     trains = facts.trains(state.version)
-    context = unpack(part.context_b).astype(np.float64) @ unpack(part.context_a)
+    context = unpack(part.frozen_b).astype(np.float64) @ unpack(part.frozen_a)
     m, n = context.shape
     a = np.linalg.qr(rng.standard_normal((n, rank)))[0].T if facts.own_basis else unpack(part.basis)
     b = np.zeros((m, rank)) if part.start_b is None else unpack(part.start_b)
@@ -124,7 +124,7 @@ def _checked(rule: Rule[Any], state: AdapterState, board: Board, parts: Sequence
         round_id=state.version,
         version=state.version,
         sketch=board.sketches,
-        trains=rule.FACTS.trains(state.version),
+        trains=rule.TRAITS.trains(state.version),
         ranks=board.ranks,
     )
     return update

@@ -50,7 +50,7 @@ def fleet(rule: Rule[Any], seed: int = 0, sketches: bool = True) -> list[Board]:
     mixes = [(4, 0, 8), (2, 12, 0), (0, 5, 3), (7, 3, 1)]
     if seed // 10 % 2:
         mixes = [tuple(-(-rank // 2) for rank in ranks) for ranks in mixes]
-    if rule.FACTS.needs_equal_ranks:
+    if rule.TRAITS.needs_equal_ranks:
         mixes = [tuple(min(rank, 1) * 4 for rank in ranks) for ranks in mixes]
     counts = (3, 50, 7, 20)
     return [
@@ -62,7 +62,7 @@ def fleet(rule: Rule[Any], seed: int = 0, sketches: bool = True) -> list[Board]:
 def product(state: AdapterState, name: str) -> np.ndarray:
     """W_g (m, n) in float64."""
     weight = state.weights[name]
-    return weight.context_b.astype(np.float64) @ weight.context_a
+    return weight.frozen_b.astype(np.float64) @ weight.frozen_a
 
 
 def assert_same_model(one: AdapterState, other: AdapterState, rtol: float = 1e-6) -> None:

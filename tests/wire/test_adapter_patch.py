@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wire.adapter_patch import START_BYTES, is_difference
 from wire.codec import encode
-from wire.messages import Adapter, AdapterDifference
+from wire.messages import Adapter, AdapterPatch
 
 MANIFEST = "0" * 64
 
@@ -13,7 +13,7 @@ def test_the_first_bytes_say_which_it_is() -> None:
     """Whatever the numbers in it are, and of what is cut short or empty nobody says that it is a difference."""
     for version in (0, 200, 100_000):
         difference = encode(
-            AdapterDifference(since=version, protocol=1, run_id="r", version=version, manifest=MANIFEST, parts=())
+            AdapterPatch(since=version, protocol=1, run_id="r", version=version, manifest=MANIFEST, parts=())
         )
         whole = encode(Adapter(protocol=1, run_id="since", version=version, manifest=MANIFEST, parts=()))
 

@@ -7,10 +7,10 @@ from msgspec.structs import replace
 
 from tests.fakes.runs import TINY_T5, run_of
 from wire.adapter_patch import START_BYTES, is_difference
-from wire.checks import check_adapter, check_difference
+from wire.checks import check_adapter, check_patch
 from wire.codec import encode
 from wire.errors import ProtocolVersionError, WireError
-from wire.messages import Adapter, AdapterDifference, AdapterPart, FactorChange, PartDifference, Tensor, tensor_bytes
+from wire.messages import Adapter, AdapterPart, AdapterPatch, FactorPatch, Tensor, WeightPatch, tensor_bytes
 
 RUN = run_of(TINY_T5, {"scope": "decoder"}, max_rank=5, server_rank=4)
 RANKS = [5] * len(RUN.weights)
@@ -30,8 +30,8 @@ HELD = Adapter(
     parts=tuple(
         AdapterPart(
             name=weight.name,
-            context_b=tensor(weight.rows, HELD_RANK),
-            context_a=tensor(HELD_RANK, weight.columns),
+            frozen_b=tensor(weight.rows, HELD_RANK),
+            frozen_a=tensor(HELD_RANK, weight.columns),
             basis=tensor(BASIS_RANK, weight.columns),
         )
         for weight in RUN.weights
@@ -39,26 +39,24 @@ HELD = Adapter(
 )
 
 
-def mixed(new: int, after: int) -> tuple[FactorChange, FactorChange]:
+def mixed(new: int, after: int) -> tuple[FactorPatch, FactorPatch]:
     """Changes of the first weight's B and A to rank `after`, from `new` strands beside the held ones; A also from the
     rows of the held basis."""
-    b = FactorChange(new=tensor(FIRST.rows, new), mix=tensor(HELD_RANK + new, after))
-    a = FactorChange(new=tensor(new, FIRST.columns), mix=tensor(after, HELD_RANK + BASIS_RANK + new))
+    b = FactorPatch(new=tensor(FIRST.rows, new), mix=tensor(HELD_RANK + new, after))
+    a = FactorPatch(new=tensor(new, FIRST.columns), mix=tensor(after, HELD_RANK + BASIS_RANK + new))
     return b, a
 
 
-def difference(*parts: PartDifference) -> AdapterDifference:
-    return AdapterDifference(
-        since=1, protocol=1, run_id=RUN.run_id, version=2, manifest=RUN.manifest, parts=tuple(parts)
-    )
+def difference(*parts: WeightPatch) -> AdapterPatch:
+    return AdapterPatch(since=1, protocol=1, run_id=RUN.run_id, version=2, manifest=RUN.manifest, parts=tuple(parts))
 
 
-def part(b: FactorChange | None, a: FactorChange | None) -> PartDifference:
-    return PartDifference(name=FIRST.name, context_b=b, context_a=a)
+def part(b: FactorPatch | None, a: FactorPatch | None) -> WeightPatch:
+    return WeightPatch(name=FIRST.name, frozen_b=b, frozen_a=a)
 
 
-def judge(sent: AdapterDifference) -> None:
-    check_difference(sent, HELD, RUN, version=2)
+def judge(sent: AdapterPatch) -> None:
+    check_patch(sent, HELD, RUN, version=2)
 
 
 @pytest.mark.parametrize(("new", "after"), [(0, 3), (1, 4), (4, 4), (4, 1), (2, 0)])
@@ -66,12 +64,12 @@ def test_what_fits_passes(new: int, after: int) -> None:
     """Factors that are mixed, replaced, or left as they are; also nothing at all."""
     check_adapter(HELD, RUN, RANKS, version=1)
     b, a = mixed(new, after)
-    whole_b = FactorChange(new=tensor(FIRST.rows, after))
+    whole_b = FactorPatch(new=tensor(FIRST.rows, after))
 
     judge(difference(part(b, a)))
     judge(difference(part(whole_b, a)))
     judge(difference())
-    judge(difference(PartDifference(name=SECOND.name, basis=tensor(5, SECOND.columns))))
+    judge(difference(WeightPatch(name=SECOND.name, basis=tensor(5, SECOND.columns))))
 
 
 MIXED_B, MIXED_A = mixed(1, 4)
@@ -82,16 +80,16 @@ MIXED_B, MIXED_A = mixed(1, 4)
     [
         (part(MIXED_B, None), "ranks 4 and 3, one is needed"),
         (part(*mixed(4, 5)), "ranks 5 and 5, one is needed, at most 4"),
-        (part(*mixed(5, 4)), r"context_b: 5 new strands, at most 4 are sent"),
-        (part(replace(MIXED_B, new=tensor(FIRST.columns, 1)), MIXED_A), r"context_b has shape \[64, 1\], \[48, 1\]"),
-        (part(replace(MIXED_B, mix=tensor(3, 4)), MIXED_A), r"context_b.mix has shape \[3, 4\], \[4, 4\]"),
-        (part(MIXED_B, replace(MIXED_A, mix=tensor(4, 3))), r"context_a.mix has shape \[4, 3\], \[4, 9\]"),
-        (part(FactorChange(new=tensor(FIRST.columns, 3)), None), r"context_b has shape \[64, 3\], \[48, 3\]"),
-        (part(None, FactorChange(new=tensor(3, FIRST.rows))), r"context_a has shape \[3, 48\], \[3, 64\]"),
-        (PartDifference(name="q"), "difference has weight q, which is not in the run's manifest"),
+        (part(*mixed(5, 4)), r"frozen_b: 5 new strands, at most 4 are sent"),
+        (part(replace(MIXED_B, new=tensor(FIRST.columns, 1)), MIXED_A), r"frozen_b has shape \[64, 1\], \[48, 1\]"),
+        (part(replace(MIXED_B, mix=tensor(3, 4)), MIXED_A), r"frozen_b.mix has shape \[3, 4\], \[4, 4\]"),
+        (part(MIXED_B, replace(MIXED_A, mix=tensor(4, 3))), r"frozen_a.mix has shape \[4, 3\], \[4, 9\]"),
+        (part(FactorPatch(new=tensor(FIRST.columns, 3)), None), r"frozen_b has shape \[64, 3\], \[48, 3\]"),
+        (part(None, FactorPatch(new=tensor(3, FIRST.rows))), r"frozen_a has shape \[3, 48\], \[3, 64\]"),
+        (WeightPatch(name="q"), "difference has weight q, which is not in the run's manifest"),
     ],
 )
-def test_difference_is_consumed_strictly(changed: PartDifference, said: str) -> None:
+def test_difference_is_consumed_strictly(changed: WeightPatch, said: str) -> None:
     """Whatever does not fit the weight, the held factor or the run is named."""
     assert (FIRST.rows, FIRST.columns) == (48, 64)
     with pytest.raises(WireError, match=said):
@@ -113,7 +111,7 @@ def test_it_must_lead_from_what_is_held_to_what_was_asked_for() -> None:
     with pytest.raises(ProtocolVersionError):
         judge(replace(sent, protocol=2))
     with pytest.raises(WireError, match=f"held adapter lacks weight {FIRST.name}"):
-        check_difference(sent, replace(HELD, parts=HELD.parts[1:]), RUN, version=2)
+        check_patch(sent, replace(HELD, parts=HELD.parts[1:]), RUN, version=2)
 
 
 def test_the_first_bytes_tell_the_two_answers_apart() -> None:

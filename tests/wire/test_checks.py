@@ -77,8 +77,8 @@ def tensor(rows: int, columns: int) -> Tensor:
 def adapter_part(weight: Weight, rank: int, context_rank: int = 2) -> AdapterPart:
     return AdapterPart(
         name=weight.name,
-        context_b=tensor(weight.rows, context_rank),
-        context_a=tensor(context_rank, weight.columns),
+        frozen_b=tensor(weight.rows, context_rank),
+        frozen_a=tensor(context_rank, weight.columns),
         basis=tensor(rank, weight.columns),
     )
 
@@ -211,8 +211,8 @@ def test_adapter_of_another_version() -> None:
         (ADAPTER.parts[::-1], "not in the manifest's order"),
         ((adapter_part(WEIGHTS[0], 4), *ADAPTER.parts[1:]), r"q.basis has shape \[4, 9\], \[5, 9\] is needed"),
         ((adapter_part(WEIGHTS[0], 5, 3), *ADAPTER.parts[1:]), "q: context of rank 3, the run's server_rank is 2"),
-        ((replace(ADAPTER.parts[0], context_a=tensor(1, 9)), *ADAPTER.parts[1:]), r"q.context_a has shape \[1, 9\]"),
-        ((replace(ADAPTER.parts[0], context_b=tensor(9, 2)), *ADAPTER.parts[1:]), r"q.context_b has shape \[9, 2\]"),
+        ((replace(ADAPTER.parts[0], frozen_a=tensor(1, 9)), *ADAPTER.parts[1:]), r"q.frozen_a has shape \[1, 9\]"),
+        ((replace(ADAPTER.parts[0], frozen_b=tensor(9, 2)), *ADAPTER.parts[1:]), r"q.frozen_b has shape \[9, 2\]"),
         ((replace(ADAPTER.parts[0], basis=tensor(5, 6)), *ADAPTER.parts[1:]), r"q.basis has shape \[5, 6\]"),
     ],
 )

@@ -63,12 +63,12 @@ RUN = m.RunInfo(
     version=2,
     values=((4.0, 2.5, 0.0), (1.0, 0.5, 0.25)),
 )
-PART = m.AdapterPart(name="w", context_b=EMPTY, context_a=EMPTY, basis=FP32)
-START = m.AdapterPart(name="v", context_b=EMPTY, context_a=EMPTY, basis=FP32, start_b=BF16)
+PART = m.AdapterPart(name="w", frozen_b=EMPTY, frozen_a=EMPTY, basis=FP32)
+START = m.AdapterPart(name="v", frozen_b=EMPTY, frozen_a=EMPTY, basis=FP32, start_b=BF16)
 UPDATE_PART = m.UpdatePart(name="w", b=BF16, sketch=INT4)
 A_PART = m.UpdatePart(name="v", b=EMPTY, a=INT8)
-MIXED = m.FactorChange(new=BF16, mix=FP32)
-CHANGED = m.PartDifference(name="w", context_b=MIXED, context_a=m.FactorChange(new=FP32), basis=FP32, start_b=BF16)
+MIXED = m.FactorPatch(new=BF16, mix=FP32)
+CHANGED = m.WeightPatch(name="w", frozen_b=MIXED, frozen_a=m.FactorPatch(new=FP32), basis=FP32, start_b=BF16)
 MESSAGES: dict[str, m.Message] = {
     "Tensor-fp32": FP32,
     "Tensor-bf16": BF16,
@@ -108,12 +108,10 @@ MESSAGES: dict[str, m.Message] = {
     "AdapterPart": PART,
     "AdapterPart-start": START,
     "Adapter": m.Adapter(protocol=1, run_id="run-1", version=2, manifest=DIGEST, parts=(PART, START)),
-    "FactorChange": MIXED,
-    "PartDifference": CHANGED,
-    "PartDifference-nothing": m.PartDifference(name="w"),
-    "AdapterDifference": m.AdapterDifference(
-        since=1, protocol=1, run_id="run-1", version=2, manifest=DIGEST, parts=(CHANGED,)
-    ),
+    "FactorPatch": MIXED,
+    "WeightPatch": CHANGED,
+    "WeightPatch-nothing": m.WeightPatch(name="w"),
+    "AdapterPatch": m.AdapterPatch(since=1, protocol=1, run_id="run-1", version=2, manifest=DIGEST, parts=(CHANGED,)),
     "UpdatePart": UPDATE_PART,
     "UpdatePart-a": A_PART,
     "Update": m.Update(

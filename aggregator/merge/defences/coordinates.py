@@ -26,13 +26,13 @@ from aggregator.merge.gram import changed, on_newest_basis, squared_norm, traine
 from aggregator.merge.lowrank import significant
 from aggregator.merge.state import F32, F64, Factors
 from aggregator.merge.sums import Contribution, Gathered, gather
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
 COLUMNS = 64
 """Principal directions handled at once: what is held of K boards is K·m·64 numbers, whatever their ranks."""
 
 
-def fits(facts: Facts) -> bool:
+def fits(facts: Traits) -> bool:
     """Whether a merge rule can take such a mean: it must be told changes, and not look at A and B one by one."""
     return facts.is_change and facts.space != "factors"
 
@@ -54,7 +54,7 @@ class Voting:
 
 
 def one_board(
-    boards: Sequence[Contribution], facts: Facts, attackers: float, centre: Callable[[F64, int], F64]
+    boards: Sequence[Contribution], facts: Traits, attackers: float, centre: Callable[[F64, int], F64]
 ) -> Believed:
     """The robust mean of what the boards changed, as the update of a board that began at zero and has the weight, and
     the mean sketches, of all."""

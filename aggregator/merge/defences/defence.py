@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aggregator.merge.sums import Contribution
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,17 @@ class Defence(Protocol):
     def MIN_BOARDS(self) -> int:
         """Of fewer boards it can tell none from the others."""
 
-    def fits(self, facts: Facts) -> bool:
+    def fits(self, facts: Traits) -> bool:
         """Whether it can defend a merge rule of these facts."""
 
-    def believe(self, boards: Sequence[Contribution], facts: Facts, attackers: float) -> Believed:
+    def believe(self, boards: Sequence[Contribution], facts: Traits, attackers: float) -> Believed:
         """What to merge of these boards, of which at least one trained something.
 
         `facts`: of the merge rule; `attackers`: the share of boards that may be bad, below a half.
         """
 
 
-def any_rule(facts: Facts) -> bool:
+def any_rule(facts: Traits) -> bool:
     """What `fits` is where boards are only weighed or drawn back, and keep their factors."""
     return True
 

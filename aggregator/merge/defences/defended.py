@@ -14,7 +14,7 @@ from aggregator.merge.rules import Rule, Total, folded
 from aggregator.merge.state import AdapterState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 from wire.messages import AdapterPart, Dtype
 
 NONE = "none"
@@ -61,8 +61,8 @@ class Defended:
     attackers: float
 
     @property
-    def FACTS(self) -> Facts:
-        return self.rule.FACTS
+    def TRAITS(self) -> Traits:
+        return self.rule.TRAITS
 
     def first_basis(self, state: AdapterState, total: Kept, *, max_rank: int, seed: int) -> AdapterState:
         return self.rule.first_basis(state, self._total(total), max_rank=max_rank, seed=seed)
@@ -82,7 +82,7 @@ class Defended:
         boards = bounded(total.boards)
         if not any(board.strands for board in boards):
             return Believed(boards, (1.0,) * len(boards))
-        return self.defence.believe(boards, self.FACTS, self.attackers)
+        return self.defence.believe(boards, self.TRAITS, self.attackers)
 
     def _total(self, kept: Kept) -> Total:
         total: Total | None = folded(self.rule, self.believed(kept).boards)

@@ -18,7 +18,7 @@ from aggregator.merge.defences.defence import Believed, any_rule
 from aggregator.merge.gram import gram
 from aggregator.merge.state import F64
 from aggregator.merge.sums import Contribution
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
 SUMMARY = "boards far from the middle count less (Pillutla et al. 2019)"
 MIN_BOARDS = 3
@@ -34,7 +34,7 @@ _SETTLED = 1e-9
 """No weight changes by more: the iteration is over."""
 
 
-def believe(boards: Sequence[Contribution], facts: Facts, attackers: float) -> Believed:
+def believe(boards: Sequence[Contribution], facts: Traits, attackers: float) -> Believed:
     """Every board at its weight in the geometric median; the weights' sum stays."""
     total = sum(board.weight for board in boards)
     fair = np.array([board.weight / total for board in boards])

@@ -13,7 +13,7 @@ from aggregator.merge.defences.defence import Believed
 from aggregator.merge.defences.trimmed_mean import trimmed
 from aggregator.merge.state import F64
 from aggregator.merge.sums import Contribution
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
 __all__ = ["MIN_BOARDS", "SUMMARY", "believe", "fits"]
 
@@ -21,7 +21,7 @@ SUMMARY = "of each number, the one in the middle; boards count alike (Yin et al.
 MIN_BOARDS = 3
 
 
-def believe(boards: Sequence[Contribution], facts: Facts, attackers: float) -> Believed:
+def believe(boards: Sequence[Contribution], facts: Traits, attackers: float) -> Believed:
     """The median as one board."""
     return one_board(boards, facts, attackers, middle)
 

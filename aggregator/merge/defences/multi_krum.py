@@ -19,7 +19,7 @@ from aggregator.merge.defences.defence import Believed, any_rule, assumed_bad
 from aggregator.merge.gram import gram, squared_distances
 from aggregator.merge.state import F64
 from aggregator.merge.sums import Contribution
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
 SUMMARY = "leaves out the boards farthest from the others (Blanchard et al. 2017)"
 MIN_BOARDS = 5
@@ -27,7 +27,7 @@ MIN_BOARDS = 5
 fits = any_rule
 
 
-def believe(boards: Sequence[Contribution], facts: Facts, attackers: float) -> Believed:
+def believe(boards: Sequence[Contribution], facts: Traits, attackers: float) -> Believed:
     """The boards that are chosen, as they are."""
     n_bad = max(0, min(assumed_bad(len(boards), attackers), (len(boards) - 3) // 2))
     if not n_bad:

@@ -21,7 +21,7 @@ from aggregator.merge.defences.defence import Believed, any_rule
 from aggregator.merge.gram import changed, inner, squared_norm
 from aggregator.merge.state import F64, Factors
 from aggregator.merge.sums import Contribution
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
 SUMMARY = "no board changes the model by more than the middle one of its cohort (Sun et al. 2019)"
 MIN_BOARDS = 3
@@ -31,7 +31,7 @@ _HALVINGS = 50
 """Of the interval in which the scale of a board is sought: 2⁻⁵⁰ is near a double's own resolution."""
 
 
-def believe(boards: Sequence[Contribution], facts: Facts, attackers: float) -> Believed:
+def believe(boards: Sequence[Contribution], facts: Traits, attackers: float) -> Believed:
     """Every board, the larger ones drawn towards what they began with."""
     norms = [math.sqrt(sum(squared_norm(changed(board, name)) for name in board.strands)) for board in boards]
     roots = [math.sqrt(sum(len(strand.a) for strand in board.strands.values())) for board in boards]

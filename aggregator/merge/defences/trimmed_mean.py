@@ -14,7 +14,7 @@ from aggregator.merge.defences.coordinates import fits, one_board
 from aggregator.merge.defences.defence import Believed
 from aggregator.merge.state import F64
 from aggregator.merge.sums import Contribution
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
 __all__ = ["MIN_BOARDS", "SUMMARY", "believe", "fits"]
 
@@ -22,7 +22,7 @@ SUMMARY = "of each number, the mean without the largest and smallest ones; board
 MIN_BOARDS = 3
 
 
-def believe(boards: Sequence[Contribution], facts: Facts, attackers: float) -> Believed:
+def believe(boards: Sequence[Contribution], facts: Traits, attackers: float) -> Believed:
     """The trimmed mean as one board."""
     return one_board(boards, facts, attackers, trimmed)
 

@@ -23,7 +23,7 @@ from aggregator.merge.rules import (
 from aggregator.merge.state import AdapterState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 from wire.messages import AdapterPart, Dtype
 
 
@@ -52,7 +52,7 @@ class Rule(Protocol[T]):
     """
 
     @property
-    def FACTS(self) -> Facts:
+    def TRAITS(self) -> Traits:
         """What boards and the rest of the server must know of the rule."""
 
     def first_basis(self, state: AdapterState, total: T, *, max_rank: int, seed: int) -> AdapterState:

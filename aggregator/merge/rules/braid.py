@@ -15,11 +15,11 @@ from aggregator.merge.slices import cut_basis
 from aggregator.merge.state import AdapterState, WeightState
 from aggregator.merge.step import MergeSettings, stepped
 from aggregator.merge.sums import BasisSum, fold_basis
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
-__all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
+__all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
 
-FACTS = Facts(
+TRAITS = Traits(
     summary="boards train B on leading rows of one shared, ordered basis; sums are exact at any mix of ranks",
     space="basis",
     sketches=True,

@@ -13,11 +13,11 @@ from __future__ import annotations
 from aggregator.merge.bases import first_basis
 from aggregator.merge.product_total import fold_changes, merge_changes
 from aggregator.merge.slices import cut_start
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
-__all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
+__all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
 
-FACTS = Facts(
+TRAITS = Traits(
     summary="boards train the adapter cut to their rank, and the mean of what they changed is added",
     space="products",
     cycle=("both",),

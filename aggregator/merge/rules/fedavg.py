@@ -15,11 +15,11 @@ from aggregator.merge.state import F64, AdapterState, WeightState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
 from aggregator.merge.targets import reached_pair
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
-__all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
+__all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
 
-FACTS = Facts(
+TRAITS = Traits(
     summary="A and B averaged each, boards of equal rank only (FedIT); needs train.rank; not exact",
     space="factors",
     cycle=("both",),

@@ -22,12 +22,12 @@ from aggregator.merge.slices import cut_basis
 from aggregator.merge.state import AdapterState, WeightState
 from aggregator.merge.step import MergeSettings, stepped
 from aggregator.merge.sums import BasisSum, fold_basis
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 from braid_common.seeds import derive_seed
 
-__all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
+__all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
 
-FACTS = Facts(
+TRAITS = Traits(
     summary="boards train B alone on one shared A, made anew each round from the adapter's own SVD (FedSVD)",
     space="basis",
 )
@@ -51,5 +51,5 @@ def merge(state: AdapterState, total: BasisSum, settings: MergeSettings) -> Adap
 
 def _refactored(weight: WeightState, seed: int) -> WeightState:
     """The weight with a basis of the right singular rows of its context, which `stepped` leaves in order."""
-    basis = completed(weight.context_a.astype(np.float64), len(weight.basis), seed)
+    basis = completed(weight.frozen_a.astype(np.float64), len(weight.basis), seed)
     return replace(weight, basis=basis.astype(np.float32))

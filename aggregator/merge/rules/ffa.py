@@ -17,11 +17,11 @@ from aggregator.merge.slices import cut_basis
 from aggregator.merge.state import AdapterState, WeightState
 from aggregator.merge.step import MergeSettings, stepped
 from aggregator.merge.sums import BasisSum, fold_basis
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
-__all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
+__all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
 
-FACTS = Facts(summary="boards train B alone on one random A that never changes (FFA-LoRA)", space="basis")
+TRAITS = Traits(summary="boards train B alone on one random A that never changes (FFA-LoRA)", space="basis")
 
 first_basis = first_drawn_basis
 cut = cut_basis

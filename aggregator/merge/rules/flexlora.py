@@ -15,11 +15,11 @@ from aggregator.merge.slices import cut_start
 from aggregator.merge.state import AdapterState, WeightState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.targets import reached
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
-__all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
+__all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
 
-FACTS = Facts(
+TRAITS = Traits(
     summary="the mean of boards' products, cut to each board's rank by SVD; shrinks what small boards do not hold",
     space="products",
     cycle=("both",),

@@ -17,11 +17,11 @@ from aggregator.merge.product_total import ProductTotal, fold_products, merge_ch
 from aggregator.merge.slices import cut_context
 from aggregator.merge.state import AdapterState
 from aggregator.merge.step import MergeSettings
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
-__all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
+__all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
 
-FACTS = Facts(
+TRAITS = Traits(
     summary="boards' new adapters are stacked and added whole (FLoRA): as fresh, without a server step",
     space="products",
     cycle=("both",),

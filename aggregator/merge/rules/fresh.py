@@ -14,11 +14,11 @@ from __future__ import annotations
 from aggregator.merge.bases import first_basis
 from aggregator.merge.product_total import fold_products, merge_changes
 from aggregator.merge.slices import cut_context
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
-__all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
+__all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
 
-FACTS = Facts(
+TRAITS = Traits(
     summary="each board draws its own A every round and trains A and B beside the frozen adapter; exact at any ranks",
     space="products",
     cycle=("both",),

@@ -21,11 +21,11 @@ from aggregator.merge.state import F64, AdapterState, Factors, WeightState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
 from aggregator.merge.targets import reached_pair
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
-__all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
+__all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
 
-FACTS = Facts(
+TRAITS = Traits(
     summary="A and B averaged each, padded with zeros and weighted by norm; boards prune their own rank; not exact",
     space="factors",
     cycle=("both",),

@@ -26,11 +26,11 @@ from aggregator.merge.state import AdapterState, Factors, WeightState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution, Gathered, gather
 from aggregator.merge.targets import reached
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 
-__all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
+__all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
 
-FACTS = Facts(
+TRAITS = Traits(
     summary="as flexlora, but each rank index is averaged over the boards that hold it (raFLoRA)",
     space="products",
     cycle=("both",),

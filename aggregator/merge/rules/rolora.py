@@ -21,12 +21,12 @@ from aggregator.merge.state import F64, AdapterState, WeightState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
 from aggregator.merge.targets import reached_pair
-from aggregator.merge.traits import Facts
+from aggregator.merge.traits import Traits
 from wire.messages import Trains
 
-__all__ = ["FACTS", "cut", "first_basis", "fold", "merge"]
+__all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
 
-FACTS = Facts(
+TRAITS = Traits(
     summary="boards train B and A in turn, each averaged per rank index while the other rests (RoLoRA)",
     space="factors",
     cycle=("b", "a"),
@@ -46,7 +46,7 @@ def merge(state: AdapterState, total: PairTotal, settings: MergeSettings) -> Ada
     """The next version. A weight that nobody trained stays as it was. Raises ValueError where the sum does not fit the
     state (screened updates always do)."""
     total.check_names(state, total.pairs)
-    trains = FACTS.trains(state.version)
+    trains = TRAITS.trains(state.version)
 
     def step(name: str, weight: WeightState) -> WeightState:
         return reached_pair(weight, _alternated(weight, total.pairs.get(name), trains), settings)
@@ -60,7 +60,7 @@ def _alternated(weight: WeightState, total: PairSum | None, trains: Trains) -> t
     if total is None:
         return None
     mean_b, mean_a = total.b / total.coverage, total.a / total.coverage[:, None]
-    kept_b, kept_a = weight.context_b.astype(np.float64), weight.context_a.astype(np.float64)
+    kept_b, kept_a = weight.frozen_b.astype(np.float64), weight.frozen_a.astype(np.float64)
     if trains == "b":
         return _over(mean_b, kept_b), _over(kept_a.T, mean_a.T).T
     return _over(kept_b, mean_b), _over(mean_a.T, kept_a.T).T

@@ -14,10 +14,10 @@ from edge_client.errors import RefusedError
 from edge_client.host.worker_memory import return_free_memory
 from edge_client.state.folder import disk_errors
 from wire.adapter_patch import is_difference
-from wire.checks import check_adapter, check_difference
+from wire.checks import check_adapter, check_patch
 from wire.codec import decode, encode
 from wire.errors import WireError
-from wire.messages import Adapter, AdapterDifference, AdapterPart, FactorChange, PartDifference, RunInfo, Tensor
+from wire.messages import Adapter, AdapterPart, AdapterPatch, FactorPatch, RunInfo, Tensor, WeightPatch
 from wire.tensors import pack, unpack
 
 
@@ -32,7 +32,7 @@ def make_whole(path: Path, held: Path, run: RunInfo, version: int, ranks: Sequen
     if not is_difference(data):
         return
     try:
-        adapter = _whole(decode(data, AdapterDifference), _held(held, run), run, version, ranks)
+        adapter = _whole(decode(data, AdapterPatch), _held(held, run), run, version, ranks)
         del data
         return_free_memory()  # before the adapter is encoded, for which it is there three times
         whole = encode(adapter)
@@ -54,46 +54,46 @@ def _held(path: Path, run: RunInfo) -> Adapter:
     return adapter
 
 
-def _whole(difference: AdapterDifference, held: Adapter, run: RunInfo, version: int, ranks: Sequence[int]) -> Adapter:
-    check_difference(difference, held, run, version=version)
+def _whole(difference: AdapterPatch, held: Adapter, run: RunInfo, version: int, ranks: Sequence[int]) -> Adapter:
+    check_patch(difference, held, run, version=version)
     adapter = msgspec.structs.replace(held, version=version, parts=changed_parts(held.parts, difference.parts))
     check_adapter(adapter, run, ranks, version=version, own_basis=run.settings.own_basis)
     return adapter
 
 
-def changed_parts(held: Sequence[AdapterPart], changes: Sequence[PartDifference]) -> tuple[AdapterPart, ...]:
+def changed_parts(held: Sequence[AdapterPart], changes: Sequence[WeightPatch]) -> tuple[AdapterPart, ...]:
     """The parts that are held, with the changes, which were checked against them. Raises WireError where a value that
     comes of it is not finite."""
     by_name = {change.name: change for change in changes}
     return tuple(_changed(part, by_name[part.name]) if part.name in by_name else part for part in held)
 
 
-def _changed(held: AdapterPart, change: PartDifference) -> AdapterPart:
+def _changed(held: AdapterPart, change: WeightPatch) -> AdapterPart:
     """What is not mixed is taken bit for bit."""
     return AdapterPart(
         name=held.name,
-        context_b=_factor_b(held, change.context_b),
-        context_a=_factor_a(held, change.context_a),
+        frozen_b=_factor_b(held, change.frozen_b),
+        frozen_a=_factor_a(held, change.frozen_a),
         basis=held.basis if change.basis is None else change.basis,
         start_b=held.start_b if change.start_b is None else change.start_b,
     )
 
 
-def _factor_b(held: AdapterPart, change: FactorChange | None) -> Tensor:
+def _factor_b(held: AdapterPart, change: FactorPatch | None) -> Tensor:
     if change is None:
-        return held.context_b
+        return held.frozen_b
     if change.mix is None:
         return change.new
-    made = np.concatenate([_values(held.context_b), _values(change.new)], axis=1) @ _values(change.mix)
+    made = np.concatenate([_values(held.frozen_b), _values(change.new)], axis=1) @ _values(change.mix)
     return pack(made, change.new.dtype)
 
 
-def _factor_a(held: AdapterPart, change: FactorChange | None) -> Tensor:
+def _factor_a(held: AdapterPart, change: FactorPatch | None) -> Tensor:
     if change is None:
-        return held.context_a
+        return held.frozen_a
     if change.mix is None:
         return change.new
-    rows = np.concatenate([_values(held.context_a), _values(held.basis), _values(change.new)])
+    rows = np.concatenate([_values(held.frozen_a), _values(held.basis), _values(change.new)])
     return pack(_values(change.mix) @ rows, change.new.dtype)
 
 

@@ -28,7 +28,7 @@ from edge_client.state.held_adapter import FULL_EVERY
 from tests.fakes.runs import TINY_T5, run_of
 from wire.codec import decode, encode
 from wire.manifest import manifest_digest
-from wire.messages import Adapter, AdapterDifference, AdapterPart, Dtype, RunInfo, Tensor, Weight
+from wire.messages import Adapter, AdapterPart, AdapterPatch, Dtype, RunInfo, Tensor, Weight
 from wire.tensors import unpack
 
 BOUND = 2.0**-6
@@ -87,7 +87,7 @@ def fetched(
     sent = adapter(after, cut(after, ranks, dtype))
     parts = Differences().parts(cut(before, had, dtype), sent.parts, cut(after, ranks, "fp32"))
     assert parts is not None
-    difference = AdapterDifference(
+    difference = AdapterPatch(
         since=before.version,
         protocol=1,
         run_id=sent.run_id,
@@ -105,7 +105,7 @@ def fetched(
 
 
 def product(part: AdapterPart) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return unpack(part.context_b).astype(np.float64) @ unpack(part.context_a)
+    return unpack(part.frozen_b).astype(np.float64) @ unpack(part.frozen_a)
 
 
 def deviations(found: Adapter, state: AdapterState, cut: Callable[..., tuple[AdapterPart, ...]]) -> list[float]:
@@ -138,7 +138,7 @@ def test_differences_in_a_row_stay_close_to_the_server(seed: int, plan: Any, ran
             held.parts, made.parts, cut_basis(after, wanted, "bf16"), trained, strict=True
         ):
             assert new.basis == whole.basis
-            assert changed or (new.context_b, new.context_a) == (old.context_b, old.context_a)
+            assert changed or (new.frozen_b, new.frozen_a) == (old.frozen_b, old.frozen_a)
         held, state = made, after
 
     assert max(deviations(held, state, cut_basis)) <= BOUND
@@ -195,7 +195,7 @@ def test_what_any_rule_sends_comes_out_of_its_difference(name: str) -> None:
     after = next_state(before, rng, (True, False, True), True)
     cut = RULES[name].cut
     run = msgspec.structs.replace(
-        make_run(), settings=msgspec.structs.replace(make_run().settings, own_basis=RULES[name].FACTS.own_basis)
+        make_run(), settings=msgspec.structs.replace(make_run().settings, own_basis=RULES[name].TRAITS.own_basis)
     )
     ranks = (3, 3, 3)
     had = ranks
@@ -203,7 +203,7 @@ def test_what_any_rule_sends_comes_out_of_its_difference(name: str) -> None:
     held = adapter(before, cut(before, had, "bf16"))
     parts = Differences().parts(held.parts, sent.parts, cut(after, ranks, "fp32"))
     assert parts is not None
-    difference = AdapterDifference(
+    difference = AdapterPatch(
         since=before.version, protocol=1, run_id="r", version=after.version, manifest=sent.manifest, parts=parts
     )
 

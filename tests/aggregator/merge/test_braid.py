@@ -27,7 +27,7 @@ AMPLE = MergeSettings(server_rank=MAX_RANK, max_rank=MAX_RANK)
 def product(state: AdapterState, name: str) -> np.ndarray:
     """W_g (m, n) in float64."""
     weight = state.weights[name]
-    return weight.context_b.astype(np.float64) @ weight.context_a
+    return weight.frozen_b.astype(np.float64) @ weight.frozen_a
 
 
 def on_basis(state: AdapterState, b: dict[str, np.ndarray]) -> dict[str, Factors]:
@@ -122,9 +122,9 @@ def test_boards_that_send_zeros_change_nothing(state: AdapterState) -> None:
 
     assert state.version == start.version + 20
     for name, weight in state.weights.items():
-        assert weight.context_b.any()
-        assert weight.context_b.tobytes() == start.weights[name].context_b.tobytes()
-        assert weight.context_a.tobytes() == start.weights[name].context_a.tobytes()
+        assert weight.frozen_b.any()
+        assert weight.frozen_b.tobytes() == start.weights[name].frozen_b.tobytes()
+        assert weight.frozen_a.tobytes() == start.weights[name].frozen_a.tobytes()
 
 
 def test_truncating_again_and_again_does_not_drift(state: AdapterState) -> None:
@@ -148,8 +148,8 @@ def test_boards_that_cancel_out_change_nothing(state: AdapterState) -> None:
     after = merge(start, total_of([board, with_b(board, -1)]), SETTINGS)
 
     for name, weight in after.weights.items():
-        assert weight.context_b.tobytes() == start.weights[name].context_b.tobytes()
-        assert weight.context_a.tobytes() == start.weights[name].context_a.tobytes()
+        assert weight.frozen_b.tobytes() == start.weights[name].frozen_b.tobytes()
+        assert weight.frozen_a.tobytes() == start.weights[name].frozen_a.tobytes()
 
 
 def test_a_sum_does_not_grow_with_the_fleet(state: AdapterState) -> None:
@@ -279,5 +279,5 @@ def test_a_cut_holds_leading_rows(weights: tuple[Weight, ...], state: AdapterSta
     for part in parts:
         weight = state.weights[part.name]
         np.testing.assert_array_equal(unpack(part.basis), weight.basis[: part.basis.shape[0]])
-        np.testing.assert_array_equal(unpack(part.context_b), weight.context_b)
-        np.testing.assert_array_equal(unpack(part.context_a), weight.context_a)
+        np.testing.assert_array_equal(unpack(part.frozen_b), weight.frozen_b)
+        np.testing.assert_array_equal(unpack(part.frozen_a), weight.frozen_a)

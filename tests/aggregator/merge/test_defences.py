@@ -27,7 +27,7 @@ MAX_RANK = 12
 AMPLE = MergeSettings(server_rank=64, max_rank=MAX_RANK)
 """More than any sum of these tests has: nothing is truncated."""
 
-PAIRS = [(rule, name) for rule in RULES for name in DEFENCES if DEFENCES[name].fits(RULES[rule].FACTS)]
+PAIRS = [(rule, name) for rule in RULES for name in DEFENCES if DEFENCES[name].fits(RULES[rule].TRAITS)]
 
 
 @pytest.fixture(params=RULES)
@@ -107,14 +107,14 @@ def attacked(board: Contribution, attack: str, seed: int = 0) -> Contribution:
 def fleet(rule: Rule[Any], state: AdapterState, weights: tuple[Weight, ...], seed: int = 0) -> list[Contribution]:
     """Five boards that left and changed different weights, at different ranks where the rule can take them."""
     mixes: list[tuple[int, ...]] = [(4, 0, 8), (2, 12, 0), (0, 5, 3), (7, 3, 1), (12, 12, 8)]
-    if rule.FACTS.needs_equal_ranks:
+    if rule.TRAITS.needs_equal_ranks:
         mixes = [tuple(min(rank, 1) * 4 for rank in ranks) for ranks in mixes]
     return [work(rule, state, Board(ranks=r, seed=seed + i)).contribution for i, r in enumerate(mixes)]
 
 
 def adapter(state: AdapterState) -> np.ndarray:
     """All of W_g in one vector, float64."""
-    return np.concatenate([(w.context_b.astype(np.float64) @ w.context_a).ravel() for w in state.weights.values()])
+    return np.concatenate([(w.frozen_b.astype(np.float64) @ w.frozen_a).ravel() for w in state.weights.values()])
 
 
 def dense(board: Contribution, weights: Sequence[Weight]) -> np.ndarray:
@@ -146,7 +146,7 @@ def test_the_gram_matrix_is_that_of_dense_changes(rule: Rule[Any], weights: tupl
     boards = fleet(rule, state, weights)
     boards[1] = replace(boards[1], staleness=staleness)
 
-    found = gram(boards, rule.FACTS.space)
+    found = gram(boards, rule.TRAITS.space)
 
     points = np.stack([dense(board, weights) for board in boards])
     np.testing.assert_allclose(found, points @ points.T, atol=2e-6 * np.linalg.norm(points) ** 2)
@@ -163,7 +163,7 @@ def test_multi_krum_leaves_out_those_of_highest_score(weights: tuple[Weight, ...
     rule, state = RULES["fresh"], begun(RULES["fresh"], weights)
     boards = [honest(rule, state, 2 + i, i, way(weights, i)) for i in range(9)]
 
-    believed = DEFENCES["multi-krum"].believe(boards, rule.FACTS, n_bad / len(boards))
+    believed = DEFENCES["multi-krum"].believe(boards, rule.TRAITS, n_bad / len(boards))
 
     scores = reference.krum_scores([dense(board, weights) for board in boards], n_bad)
     worst = set(np.argsort(scores)[len(boards) - n_bad :].tolist())
@@ -179,7 +179,7 @@ def test_multi_krum_leaves_out_no_more_than_it_can_tell(
     rule, state = RULES["braid"], begun(RULES["braid"], weights)
     boards = [honest(rule, state, 4, i, way(weights, 1)) for i in range(n_boards)]
 
-    assert len(DEFENCES["multi-krum"].believe(boards, rule.FACTS, attackers).boards) == n_boards - left_out
+    assert len(DEFENCES["multi-krum"].believe(boards, rule.TRAITS, attackers).boards) == n_boards - left_out
 
 
 def test_the_geometric_median_has_the_least_summed_distance(weights: tuple[Weight, ...]) -> None:
@@ -187,7 +187,7 @@ def test_the_geometric_median_has_the_least_summed_distance(weights: tuple[Weigh
     rule, state = RULES["delta"], begun(RULES["delta"], weights)
     boards = [replace(b, weight=float(1 + i)) for i, b in enumerate(fleet(rule, state, weights))]
 
-    believed = DEFENCES["geometric-median"].believe(boards, rule.FACTS, 0.2)
+    believed = DEFENCES["geometric-median"].believe(boards, rule.TRAITS, 0.2)
 
     fair, found = [b.weight for b in boards], np.array([b.weight for b in believed.boards])
     assert found.sum() == pytest.approx(sum(fair))
@@ -208,7 +208,7 @@ def test_norm_clipping_draws_boards_down_to_the_median(rule: Rule[Any], weights:
     boards = [honest(rule, state, 4, i, way(weights, 7)) for i in range(5)]
     boards[3] = attacked(boards[3], "scaled")
 
-    believed = DEFENCES["norm-clip"].believe(boards, rule.FACTS, 0.2)
+    believed = DEFENCES["norm-clip"].believe(boards, rule.TRAITS, 0.2)
 
     before = [dense(board, weights) for board in boards]
     norms = [float(np.linalg.norm(point)) for point in before]
@@ -233,7 +233,7 @@ def test_boards_of_many_strands_are_not_clipped_for_that(weights: tuple[Weight, 
         for board in boards
     ]
 
-    assert min(DEFENCES["norm-clip"].believe(boards, RULES["braid"].FACTS, 0.2).trust) > 0.99
+    assert min(DEFENCES["norm-clip"].believe(boards, RULES["braid"].TRAITS, 0.2).trust) > 0.99
 
 
 @pytest.mark.parametrize("name", ["trimmed-mean", "median"])
@@ -245,7 +245,7 @@ def test_coordinates_on_one_basis_are_those_of_b(weights: tuple[Weight, ...], na
         for i, r in enumerate((2, 2, 4, 4, 4, 9, 12))
     ]
 
-    (found,) = DEFENCES[name].believe(boards, rule.FACTS, 0.2).boards
+    (found,) = DEFENCES[name].believe(boards, rule.TRAITS, 0.2).boards
 
     for weight in weights:
         sent = [board.strands[weight.name].b.astype(np.float64) for board in boards]
@@ -365,7 +365,7 @@ def test_a_lone_board_on_a_rare_strand_does_not_move_it(weights: tuple[Weight, .
     liar = honest(rule, state, 12, 7, {name: 5 * goal for name, goal in way(weights, 8).items()})
 
     for name in ("trimmed-mean", "median"):
-        (believed,) = DEFENCES[name].believe([*boards, liar], rule.FACTS, 0.2).boards
+        (believed,) = DEFENCES[name].believe([*boards, liar], rule.TRAITS, 0.2).boards
         assert all(strand.b.shape[1] == 2 for strand in believed.strands.values())
 
 
@@ -430,7 +430,7 @@ def test_a_round_in_which_nobody_changed_anything_changes_nothing(weights: tuple
         after = merged(defended(rule, name, 0.2), state, boards)
 
         for w in state.weights:
-            assert after.weights[w].context_b.tobytes() == state.weights[w].context_b.tobytes()
+            assert after.weights[w].frozen_b.tobytes() == state.weights[w].frozen_b.tobytes()
 
 
 @pytest.mark.parametrize("name", DEFENCES)

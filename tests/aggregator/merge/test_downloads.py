@@ -56,7 +56,7 @@ def part_of(rule: Rule[Any], state: AdapterState, ranks: tuple[int, ...], name: 
 
 def whole(part: AdapterPart) -> np.ndarray:
     """The adapter (m, n) that a board begins with."""
-    context = unpack(part.context_b).astype(np.float64) @ unpack(part.context_a)
+    context = unpack(part.frozen_b).astype(np.float64) @ unpack(part.frozen_a)
     return context if part.start_b is None else context + unpack(part.start_b).astype(np.float64) @ unpack(part.basis)
 
 
@@ -70,7 +70,7 @@ def test_messages_of_every_rule_pass_both_sides_checks(
     """Four rounds of downloads and uploads as they travel, with and without sketches, rank 0 among the ranks: `work`
     runs check_adapter and check_update. Every version is as far from that of exact uploads as the rounding says."""
     state = random_basis(initial_state(weights), max_rank=MAX_RANK, seed=5)
-    ranks = [(4, 0, 4), (4, 4, 0)] if rule.FACTS.needs_equal_ranks else [(12, 0, 3), (1, 4, 0)]
+    ranks = [(4, 0, 4), (4, 4, 0)] if rule.TRAITS.needs_equal_ranks else [(12, 0, 3), (1, 4, 0)]
 
     for round_id in range(4):
         boards = [Board(r, seed=round_id, sketches=round_id % 2 == 0, download="bf16") for r in ranks]
@@ -92,28 +92,28 @@ def test_what_a_board_did_not_train_is_as_it_was_sent(weights: tuple[Weight, ...
         strands = work(rule, state, board).contribution.strands["decoder.q"]
         sent = next(part for part in rule.cut(state, board.ranks, "bf16") if part.name == "decoder.q")
 
-        if rule.FACTS.trains(state.version) == "a":
+        if rule.TRAITS.trains(state.version) == "a":
             assert sent.start_b is not None
             np.testing.assert_array_equal(strands.b, unpack(sent.start_b))
-        elif rule.FACTS.trains(state.version) == "b":
-            expected = unpack(sent.basis) if rule.FACTS.has_start else state.weights["decoder.q"].basis[:4]
+        elif rule.TRAITS.trains(state.version) == "b":
+            expected = unpack(sent.basis) if rule.TRAITS.has_start else state.weights["decoder.q"].basis[:4]
             np.testing.assert_array_equal(strands.a, expected, err_msg=name)
 
 
 def test_the_factor_that_rests_stays_bit_for_bit(weights: tuple[Weight, ...]) -> None:
     """Where boards train one factor at a time, the server's other one is not replaced by the boards' rounded copies."""
-    for rule in (rule for rule in RULES.values() if len(rule.FACTS.cycle) > 1):
+    for rule in (rule for rule in RULES.values() if len(rule.TRAITS.cycle) > 1):
         state = after_a_round(rule, weights)
         for _ in range(4):
             board = Board((3, 3, 3), download="bf16", upload="bf16")
             after = merged(rule, state, [work(rule, state, board)])
-            trains = rule.FACTS.trains(state.version)
+            trains = rule.TRAITS.trains(state.version)
             for name, weight in state.weights.items():
                 held = after.weights[name]
-                assert (held.context_a.tobytes() == weight.context_a.tobytes()) == (trains == "b")
-                assert (held.context_b.tobytes() == weight.context_b.tobytes()) == (trains == "a")
-                np.testing.assert_array_equal(held.context_b[:, 3:], weight.context_b[:, 3:])
-                np.testing.assert_array_equal(held.context_a[3:], weight.context_a[3:])
+                assert (held.frozen_a.tobytes() == weight.frozen_a.tobytes()) == (trains == "b")
+                assert (held.frozen_b.tobytes() == weight.frozen_b.tobytes()) == (trains == "a")
+                np.testing.assert_array_equal(held.frozen_b[:, 3:], weight.frozen_b[:, 3:])
+                np.testing.assert_array_equal(held.frozen_a[3:], weight.frozen_a[3:])
             state = after
 
 
@@ -137,18 +137,18 @@ def test_a_frozen_context_loses_no_strand_to_eight_bits(name: str) -> None:
     state = random_basis(initial_state([Weight(name="w", rows=m, columns=n)]), max_rank=MAX_RANK, seed=5)
     weight = replace(
         state.weights["w"],
-        context_b=(b * lengths).astype(np.float32),
-        context_a=np.ascontiguousarray(a.T, dtype=np.float32),
+        frozen_b=(b * lengths).astype(np.float32),
+        frozen_a=np.ascontiguousarray(a.T, dtype=np.float32),
     )
     state = replace(state, weights={"w": weight})
 
     for rank in (0, 4):
         (part,) = RULES[name].cut(state, (rank,), "bf16")
-        held_b, held_a = unpack(part.context_b), unpack(part.context_a)
-        first = 10 - part.context_b.shape[1]
+        held_b, held_a = unpack(part.frozen_b), unpack(part.frozen_a)
+        first = 10 - part.frozen_b.shape[1]
         assert first == (10 if rank and name == "flexlora" else rank)
         for i in range(first, 10):
-            expected = np.outer(weight.context_b[:, i], weight.context_a[i])
+            expected = np.outer(weight.frozen_b[:, i], weight.frozen_a[i])
             held = np.outer(held_b[:, i - first], held_a[i - first])
             assert np.linalg.norm(held - expected) <= 0.01 * np.linalg.norm(expected)
         if first < 10:
@@ -161,18 +161,18 @@ def test_a_board_begins_at_the_global_adapter(rule: Rule[Any], weights: tuple[We
     """Whole where its rank or the rule allows, and its best approximation or its leading strands where not; B·A that is
     trained stands in a start or begins at zero over the context, never both."""
     state = after_a_round(rule, weights)
-    held = state.weights["decoder.q"].context_a.shape[0]
+    held = state.weights["decoder.q"].frozen_a.shape[0]
 
     for rank in (1, 3, held, MAX_RANK):
         part = part_of(rule, state, (rank, 0, 0))
         weight = state.weights["decoder.q"]
-        cuts_off = rule.FACTS.has_start and rule.cut is not cut_woven
+        cuts_off = rule.TRAITS.has_start and rule.cut is not cut_woven
         kept = min(rank, held) if cuts_off else held
-        expected = weight.context_b[:, :kept].astype(np.float64) @ weight.context_a[:kept]
+        expected = weight.frozen_b[:, :kept].astype(np.float64) @ weight.frozen_a[:kept]
         np.testing.assert_allclose(whole(part), expected, atol=1e-5)
-        assert (part.start_b is not None) == rule.FACTS.has_start
-        assert part.context_b.shape[1] == (kept - min(rank, held) if rule.FACTS.has_start else held)
-        assert part.basis.shape[0] == (0 if rule.FACTS.own_basis else rank)
+        assert (part.start_b is not None) == rule.TRAITS.has_start
+        assert part.frozen_b.shape[1] == (kept - min(rank, held) if rule.TRAITS.has_start else held)
+        assert part.basis.shape[0] == (0 if rule.TRAITS.own_basis else rank)
 
 
 def test_impossible_ranks_are_refused(rule: Rule[Any], weights: tuple[Weight, ...]) -> None:
@@ -214,7 +214,7 @@ def held_weights(draw: st.DrawFn) -> WeightState:
     if draw(st.booleans()):
         b, a = truncate(b, a, held)
     count = draw(st.integers(1, min(m, n)))
-    return WeightState(context_b=b, context_a=a, basis=np.eye(count, n, dtype=np.float32), values=np.zeros(count))
+    return WeightState(frozen_b=b, frozen_a=a, basis=np.eye(count, n, dtype=np.float32), values=np.zeros(count))
 
 
 @given(held_weights(), st.integers(0, 2**50))
@@ -222,7 +222,7 @@ def held_weights(draw: st.DrawFn) -> WeightState:
 def test_starts_of_unequal_ranks_nest(weight: WeightState, seed: int) -> None:
     """A start is the leading part of every larger one, bit for bit. Strands that the context lacks have B = 0 and unit
     rows of A, orthogonal to those that it has: what they begin as changes nothing, and they can learn anything."""
-    most, held = len(weight.basis), weight.context_a.shape[0]
+    most, held = len(weight.basis), weight.frozen_a.shape[0]
     largest = initial_factors.start(weight, most, seed)
 
     for rank in range(most + 1):
@@ -232,7 +232,7 @@ def test_starts_of_unequal_ranks_nest(weight: WeightState, seed: int) -> None:
     new = largest.a[held:]
     assert not largest.b[:, held:].any()
     np.testing.assert_allclose(new @ new.T, np.eye(len(new)), atol=1e-5)
-    np.testing.assert_allclose(new @ weight.context_a.T, 0, atol=1e-4)
+    np.testing.assert_allclose(new @ weight.frozen_a.T, 0, atol=1e-4)
 
 
 def test_new_strands_are_random_in_every_version(weights: tuple[Weight, ...]) -> None:
@@ -258,7 +258,7 @@ def test_woven_strands_go_on_along_the_basis(weights: tuple[Weight, ...]) -> Non
     """Strands that the adapter lacks begin at the shared basis' leading rows, as far as they are new to it; B is 0."""
     state = after_a_round(RULES["weave"], weights)
     weight = state.weights["decoder.q"]
-    held = weight.context_a.astype(np.float64)
+    held = weight.frozen_a.astype(np.float64)
     part = part_of(RULES["weave"], state, (MAX_RANK, 0, 0))
     rows = unpack(part.basis).astype(np.float64)
     new = rows[len(held) :]
@@ -274,7 +274,7 @@ def test_woven_strands_go_on_along_the_basis(weights: tuple[Weight, ...]) -> Non
 def test_a_late_update_adds_what_it_would_have_added_then(weights: tuple[Weight, ...]) -> None:
     """For every rule whose updates are changes: read in the basis and start of the version that its board was sent,
     whatever the newest version's are; alone, and beside an update that is not late."""
-    for rule in (rule for rule in RULES.values() if rule.FACTS.is_change):
+    for rule in (rule for rule in RULES.values() if rule.TRAITS.is_change):
         old = after_a_round(rule, weights)
         late = work(rule, old, Board((4, 2, 8), 30, seed=9), staleness=2)
         newest = old

@@ -196,9 +196,7 @@ def test_a_score_that_is_none_is_refused(score: float) -> None:
     """Negative or not finite: no state holds it."""
     empty = np.zeros((0, 3), np.float32)
     with pytest.raises(ValueError, match="score"):
-        WeightState(
-            context_b=np.zeros((4, 0), np.float32), context_a=empty, basis=empty, values=np.zeros(0), score=score
-        )
+        WeightState(frozen_b=np.zeros((4, 0), np.float32), frozen_a=empty, basis=empty, values=np.zeros(0), score=score)
 
 
 def test_scores_of_unknown_weights_are_refused() -> None:

@@ -48,12 +48,12 @@ def learned() -> AdapterState:
     rng = np.random.default_rng(0)
     u, v = (np.linalg.qr(rng.standard_normal((side, RANK)))[0] for side in (M, N))
     b, a = truncate(u * 0.85 ** np.arange(RANK), v.T, RANK)
-    return replace(state, weights={"w": replace(state.weights["w"], context_b=b, context_a=a)})
+    return replace(state, weights={"w": replace(state.weights["w"], frozen_b=b, frozen_a=a)})
 
 
 def after(rule: Rule[Any], state: AdapterState, dtype: Dtype) -> AdapterState:
     """Five rounds of boards that send back what they were sent, and sketches with it."""
-    mix = [RANK] * len(MIX) if rule.FACTS.needs_equal_ranks else MIX
+    mix = [RANK] * len(MIX) if rule.TRAITS.needs_equal_ranks else MIX
     for round_id in range(ROUNDS):
         boards = [
             Board((rank,), seed=100 * round_id + i, size=0.0, sketches=True, download=dtype, upload=dtype)
@@ -78,9 +78,9 @@ def test_who_keeps_the_model_when_nobody_trains(name: str, dtype: Dtype) -> None
     left = after(RULES[name], before, dtype)
 
     one, other = before.weights["w"], left.weights["w"]
-    same_bits = [one.context_b.tobytes(), one.context_a.tobytes()] == [
-        other.context_b.tobytes(),
-        other.context_a.tobytes(),
+    same_bits = [one.frozen_b.tobytes(), one.frozen_a.tobytes()] == [
+        other.frozen_b.tobytes(),
+        other.frozen_a.tobytes(),
     ]
     off = float(np.linalg.norm(product(left, "w") - product(before, "w")) / np.linalg.norm(product(before, "w")))
     energy, beyond = kept(before, left)

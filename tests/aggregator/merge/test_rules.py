@@ -67,9 +67,9 @@ def test_five_rounds_equal_the_dense_reference(
         for weight in weights:
             context = before.weights[weight.name]
             held = Held(
-                context.context_b.astype(np.float64),
-                context.context_a.astype(np.float64),
-                rule.FACTS.trains(before.version),
+                context.frozen_b.astype(np.float64),
+                context.frozen_a.astype(np.float64),
+                rule.TRAITS.trains(before.version),
             )
             dense = best_approximation(MERGED[name](held, sent(weight.name, boards), total), server_rank)
             np.testing.assert_allclose(product(state, weight.name), dense, atol=3e-6 * np.linalg.norm(dense))
@@ -109,20 +109,20 @@ def test_factors_are_kept_where_factors_are_averaged(weights: tuple[Weight, ...]
     """Boards of one weight and rank that trained from B = 0: the context is the mean of their B, and of their A, as it
     is. A pair wider than server_rank, or another step than the mean, gives ordered factors of the same product."""
     for name, rule in RULES.items():
-        if rule.FACTS.space == "factors":
+        if rule.TRAITS.space == "factors":
             state = begun(rule, weights)
             boards = [Board((4, 4, 4), seed=seed) for seed in (1, 2)]
             after, trained = closed(rule, state, boards)
             weight = after.weights["decoder.q"]
             strands = [one.contribution.strands["decoder.q"] for one in trained]
             norms = [np.linalg.norm(one.b @ one.a) for one in strands] if name == "hetlora" else [1.0, 1.0]
-            for field, held in (("b", weight.context_b), ("a", weight.context_a)):
+            for field, held in (("b", weight.frozen_b), ("a", weight.frozen_a)):
                 mean = np.average([getattr(one, field) for one in strands], axis=0, weights=norms)
                 np.testing.assert_allclose(held, mean, atol=1e-6)
 
             for settings in (MergeSettings(server_rank=3, max_rank=MAX_RANK), replace(AMPLE, eta=0.999999)):
                 other, _ = closed(rule, state, boards, settings)
-                rows = other.weights["decoder.q"].context_a
+                rows = other.weights["decoder.q"].frozen_a
                 np.testing.assert_allclose(rows @ rows.T, np.eye(min(4, settings.server_rank)), atol=1e-5)
 
 
@@ -134,7 +134,7 @@ def test_what_a_board_did_not_train_counts_as_its_rule_says(rule: Rule[Any], wei
 
     after, (first, _) = closed(rule, state, [trains, rests])
 
-    expected = first.end["decoder.q"] * (0.5 if rule.FACTS.is_change else 1.0)
+    expected = first.end["decoder.q"] * (0.5 if rule.TRAITS.is_change else 1.0)
     np.testing.assert_allclose(product(after, "decoder.q"), expected, atol=1e-5)
 
 
@@ -145,8 +145,8 @@ def test_a_weight_that_nobody_trained_stays(rule: Rule[Any], weights: tuple[Weig
     after, _ = closed(rule, state, [Board((0, 4, 0), seed=seed, sketches=True) for seed in (1, 2)])
 
     for name in ("decoder.q", "decoder.o"):
-        assert after.weights[name].context_b.tobytes() == state.weights[name].context_b.tobytes()
-        assert after.weights[name].context_a.tobytes() == state.weights[name].context_a.tobytes()
+        assert after.weights[name].frozen_b.tobytes() == state.weights[name].frozen_b.tobytes()
+        assert after.weights[name].frozen_a.tobytes() == state.weights[name].frozen_a.tobytes()
     assert not np.allclose(product(after, "decoder.wi"), product(state, "decoder.wi"))
 
 
@@ -163,9 +163,9 @@ def test_the_servers_step_acts_on_the_change(
 
     for weight in weights:
         was, moved = product(state, weight.name), product(plain, weight.name) - product(state, weight.name)
-        expected = was + (eta if rule.FACTS.server_step else 1.0) * moved
+        expected = was + (eta if rule.TRAITS.server_step else 1.0) * moved
         np.testing.assert_allclose(product(other, weight.name), expected, atol=1e-5)
-    assert rule.FACTS.server_step == (name != "flora")
+    assert rule.TRAITS.server_step == (name != "flora")
 
 
 # --- invariants ----------------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def test_a_round_without_weight_is_refused() -> None:
 
 def test_unequal_ranks_are_refused_where_they_cannot_be_merged(weights: tuple[Weight, ...]) -> None:
     """By name, if the run's own check has let them through."""
-    for rule in (rule for rule in RULES.values() if rule.FACTS.needs_equal_ranks):
+    for rule in (rule for rule in RULES.values() if rule.TRAITS.needs_equal_ranks):
         state = begun(rule, weights)
         with pytest.raises(ValueError, match="unequal ranks"):
             closed(rule, state, [Board((4, 4, 4)), Board((4, 8, 4))])
@@ -311,7 +311,7 @@ def test_a_sum_does_not_grow_with_the_fleet(name: str, rule: Rule[Any], weights:
     boards = [work(rule, state, board).contribution for board in fleet(rule, sketches=False)]
     rank = max(len(strand.a) for board in boards for strand in board.strands.values())
     sides, values = sum(w.rows + w.columns + 1 for w in weights), sum(w.rows * w.columns for w in weights)
-    most = {"basis": 8 * rank * sides, "factors": 8 * rank * sides, "products": 12 * values}[rule.FACTS.space]
+    most = {"basis": 8 * rank * sides, "factors": 8 * rank * sides, "products": 12 * values}[rule.TRAITS.space]
     most *= rank if name == "rank-partitioned" else 1
 
     total = folded(rule, boards * 50)

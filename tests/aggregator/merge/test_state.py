@@ -24,7 +24,7 @@ from aggregator.merge.sums import Contribution
 from wire.errors import WireError
 from wire.messages import Weight
 
-FIELDS = ("context_b", "context_a", "basis", "values")
+FIELDS = ("frozen_b", "frozen_a", "basis", "values")
 DAMAGED = encode_state(random_basis(initial_state([Weight(name="q", rows=6, columns=9)]), max_rank=3, seed=1))
 
 
@@ -55,7 +55,7 @@ def test_version_0_is_the_bare_base(weights: tuple[Weight, ...]) -> None:
     for weight in weights:
         held = state.weights[weight.name]
         assert held.shape == (weight.rows, weight.columns)
-        assert held.context_b.shape[1] == held.basis.shape[0] == len(held.values) == 0
+        assert held.frozen_b.shape[1] == held.basis.shape[0] == len(held.values) == 0
 
 
 def trained(weights: tuple[Weight, ...], state: AdapterState, optimiser: str) -> AdapterState:
@@ -128,7 +128,7 @@ def test_arrays_cannot_be_changed(state: AdapterState) -> None:
     """Neither arrays nor the mapping of a state can be written; the caller's own array stays writable."""
     basis = np.eye(2, 3, dtype=np.float32)
     weight = WeightState(
-        context_b=np.zeros((4, 0), np.float32), context_a=np.zeros((0, 3), np.float32), basis=basis, values=np.ones(2)
+        frozen_b=np.zeros((4, 0), np.float32), frozen_a=np.zeros((0, 3), np.float32), basis=basis, values=np.ones(2)
     )
 
     with pytest.raises(ValueError, match="read-only"):
@@ -161,8 +161,8 @@ def test_moments_must_fit_each_other_and_the_weight() -> None:
             Moments(first, second)
     with pytest.raises(ValueError, match="moments of shape"):
         WeightState(
-            context_b=np.zeros((3, 0), np.float32),
-            context_a=np.zeros((0, 4), np.float32),
+            frozen_b=np.zeros((3, 0), np.float32),
+            frozen_a=np.zeros((0, 4), np.float32),
             basis=np.zeros((0, 4), np.float32),
             values=np.zeros(0),
             moments=Moments(Factors(b, a)),
@@ -172,14 +172,14 @@ def test_moments_must_fit_each_other_and_the_weight() -> None:
 def test_shapes_must_fit_each_other() -> None:
     """A context whose factors disagree, a value too many, or a wrong dtype is refused at once."""
     good = {
-        "context_b": np.zeros((4, 2), np.float32),
-        "context_a": np.zeros((2, 3), np.float32),
+        "frozen_b": np.zeros((4, 2), np.float32),
+        "frozen_a": np.zeros((2, 3), np.float32),
         "basis": np.zeros((1, 3), np.float32),
         "values": np.zeros(1),
     }
     wrong = {
-        "context_b": np.zeros((4, 1), np.float32),
-        "context_a": np.zeros((2, 3)),
+        "frozen_b": np.zeros((4, 1), np.float32),
+        "frozen_a": np.zeros((2, 3)),
         "basis": np.zeros((1, 4), np.float32),
         "values": np.zeros(2),
     }

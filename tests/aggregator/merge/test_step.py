@@ -50,7 +50,7 @@ def fresh(m: int, n: int) -> WeightState:
 
 
 def product(weight: WeightState) -> np.ndarray:
-    return weight.context_b.astype(np.float64) @ weight.context_a
+    return weight.frozen_b.astype(np.float64) @ weight.frozen_a
 
 
 def changes(m: int, n: int, rank: int, seed: int) -> list[Addends]:
@@ -82,7 +82,7 @@ def test_every_optimiser_is_its_formula(name: str, m: int, n: int, rank: int) ->
         weight = stepped(weight, change, settings)
 
         np.testing.assert_allclose(product(weight), reference.w, atol=3e-5 * np.abs(reference.w).max())
-        assert weight.context_a.shape[0] <= rank
+        assert weight.frozen_a.shape[0] <= rank
         assert weight.moments is None or len(weight.moments.first.a) <= rank
     assert (weight.moments is None) == (name == "none")
     assert (weight.moments is not None and weight.moments.second is not None) == bool(optimiser.squares)
@@ -97,15 +97,15 @@ def test_no_optimiser_is_the_truncated_sum_bit_for_bit(m: int, n: int) -> None:
         if len(change) != 1 or not isinstance(change[0], Product):
             continue
         expected = truncate(
-            np.concatenate([weight.context_b, change[0].b * (0.5 * change[0].weight)], axis=1),
-            np.concatenate([weight.context_a, change[0].a]),
+            np.concatenate([weight.frozen_b, change[0].b * (0.5 * change[0].weight)], axis=1),
+            np.concatenate([weight.frozen_a, change[0].a]),
             4,
         )
 
         weight = stepped(weight, change, settings)
 
-        assert weight.context_b.tobytes() == expected[0].tobytes()
-        assert weight.context_a.tobytes() == expected[1].tobytes()
+        assert weight.frozen_b.tobytes() == expected[0].tobytes()
+        assert weight.frozen_a.tobytes() == expected[1].tobytes()
         assert weight.moments is None
 
 

@@ -48,7 +48,7 @@ def board_round(state: AdapterState, rank: int, target: np.ndarray, seed: int) -
 
 
 def product(state: AdapterState) -> np.ndarray:
-    return state.weights["w"].context_b.astype(np.float64) @ state.weights["w"].context_a
+    return state.weights["w"].frozen_b.astype(np.float64) @ state.weights["w"].frozen_a
 
 
 def distance(w: np.ndarray, local: np.ndarray) -> float:

@@ -47,7 +47,7 @@ async def close_round(boards: Any, last: int = 0) -> Task:
 
 
 def products(state: AdapterState) -> dict[str, Any]:
-    return {name: weight.context_b.astype(np.float64) @ weight.context_a for name, weight in state.weights.items()}
+    return {name: weight.frozen_b.astype(np.float64) @ weight.frozen_a for name, weight in state.weights.items()}
 
 
 def trained(body: bytes, sent: AdapterState) -> dict[str, Any]:

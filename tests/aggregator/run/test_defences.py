@@ -40,7 +40,7 @@ def test_run_toml_explains_every_defence() -> None:
 def test_an_impossible_mix_is_refused_before_there_is_a_run(rule: str, defence: str, tmp_path: Any) -> None:
     """Comparing number by number needs numbers that mean the same on every board; the hint names what does go."""
     values = {"merge.rule": rule, "merge.defence": defence, "train.rank": 8}
-    if DEFENCES[defence].fits(RULES[rule].FACTS):
+    if DEFENCES[defence].fits(RULES[rule].TRAITS):
         assert config_of(values, tmp_path).defence == defence
         return
 
@@ -87,7 +87,7 @@ async def test_a_board_that_a_defence_leaves_out_is_named(make_folder: Any, star
     assert any("multi-krum doubts carl2 in round 1: left it out" in event for event in facts["events"])
     assert "doubts carl2" in fragment(facts)
     part = (await boards[0].adapter(task.version, 2)).parts[0]
-    assert np.abs(unpack(part.context_b) @ unpack(part.context_a)).max() < 0.02
+    assert np.abs(unpack(part.frozen_b) @ unpack(part.frozen_a)).max() < 0.02
 
 
 async def test_a_restart_in_mid_round_gives_the_same_version(

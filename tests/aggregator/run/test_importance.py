@@ -169,8 +169,8 @@ def state_of(values: Mapping[str, list[float]]) -> AdapterState:
     """Weights of 2 × 5 whose strands are worth this."""
     weights = {
         name: WeightState(
-            context_b=np.zeros((2, 0), np.float32),
-            context_a=np.zeros((0, 5), np.float32),
+            frozen_b=np.zeros((2, 0), np.float32),
+            frozen_a=np.zeros((0, 5), np.float32),
             basis=np.eye(len(worth), 5, dtype=np.float32),
             values=np.array(worth),
         )

@@ -25,7 +25,7 @@ async def test_a_run_merges_by_the_rule_that_it_names(
     """With a rule of other functions under the same name, what boards send and are sent goes through those alone."""
     cut_ranks: list[tuple[int, ...]] = []
     rule = SimpleNamespace(
-        FACTS=braid.FACTS,
+        TRAITS=braid.TRAITS,
         first_basis=braid.first_basis,
         cut=lambda state, ranks, dtype: (cut_ranks.append(tuple(ranks)), braid.cut(state, ranks, dtype))[1],
         fold=braid.fold,
@@ -41,7 +41,7 @@ async def test_a_run_merges_by_the_rule_that_it_names(
     adapter = await boards[0].adapter(task.version, 2)
 
     assert task.version == 2 and cut_ranks == [(2,) * len(adapter.parts)]
-    assert all(part.context_b.shape[1] == 0 for part in adapter.parts)
+    assert all(part.frozen_b.shape[1] == 0 for part in adapter.parts)
 
 
 def test_an_unknown_rule_is_refused_before_there_is_a_run(make_folder: Any) -> None:

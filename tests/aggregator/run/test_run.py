@@ -72,7 +72,7 @@ async def test_changing_one_boards_data_changes_what_another_receives(
         await bo.train(tasks[1], scale=scale)
         task = await ada.work(after=1)
         part = (await ada.adapter(task.version, 2)).parts[0]
-        return unpack(part.context_b) @ unpack(part.context_a)
+        return unpack(part.frozen_b) @ unpack(part.frozen_a)
 
     first = await context_of_round_two("one", 0.01)
     again = await context_of_round_two("two", 0.01)

@@ -49,13 +49,13 @@ def config(**values: object) -> RunConfig:
 def _contribution(rule: Rule[Any], state: AdapterState, seed: int) -> Contribution:
     """Of a board that changed everything that it could."""
     rng = np.random.default_rng(seed)
-    start = {part.name: _factors(part) for part in rule.cut(state, [3, 3], "fp32")} if rule.FACTS.has_start else {}
+    start = {part.name: _factors(part) for part in rule.cut(state, [3, 3], "fp32")} if rule.TRAITS.has_start else {}
 
     def strands(weight: Weight) -> Factors:
         b, a = (rng.standard_normal(shape).astype(np.float32) for shape in ((weight.rows, 3), (3, weight.columns)))
         return Factors(b, a)
 
-    sketches = {w.name: strands(w).a for w in SHAPES} if rule.FACTS.sketches else {}
+    sketches = {w.name: strands(w).a for w in SHAPES} if rule.TRAITS.sketches else {}
     return Contribution(
         weight=1.0, strands={w.name: strands(w) for w in SHAPES}, start=start, sketches=sketches, trains="both"
     )
@@ -116,7 +116,7 @@ def test_downloads_are_no_larger_than_was_said(name: str) -> None:
 
     parts = RULES[name].cut(state, [5, 5], "fp32")
 
-    assert sum(len(encode(part)) for part in parts) <= state_bytes(SHAPES, 1, 5, begun=RULES[name].FACTS.has_start)
+    assert sum(len(encode(part)) for part in parts) <= state_bytes(SHAPES, 1, 5, begun=RULES[name].TRAITS.has_start)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -130,13 +130,13 @@ def test_sums_never_take_more_than_was_said(name: str) -> None:
             total = after
         largest = max(largest, _held_bytes(total))
 
-    assert 0 < largest <= sums_bytes(rule.FACTS, SHAPES, 3)
+    assert 0 < largest <= sums_bytes(rule.TRAITS, SHAPES, 3)
 
 
 def test_a_machine_that_may_be_too_small_for_the_sums_is_told_of_a_rule_that_fits() -> None:
     """FLAN-T5-xl's decoder on a server of 8 GiB; a larger one hears nothing, nor does a rule of small sums."""
     weights = t5_weights(XL, "decoder")
-    needed = sums_bytes(RULES["weave"].FACTS, weights, 16)
+    needed = sums_bytes(RULES["weave"].TRAITS, weights, 16)
 
     told = memory_warning(config(merge__rule="weave"), weights, 8 << 30)
 
@@ -156,8 +156,8 @@ def test_no_state_is_larger_than_reckoned(server_rank: int, max_rank: int, optim
         b, a = np.ones((weight.rows, rank), np.float32), np.ones((rank, weight.columns), np.float32)
         second = np.ones((weight.rows, weight.columns), np.float32) if one.squares else None
         states[weight.name] = WeightState(
-            context_b=b,
-            context_a=a,
+            frozen_b=b,
+            frozen_a=a,
             basis=np.ones((rows, weight.columns), np.float32),
             values=np.full(rows, 1e300),
             score=0.1,

@@ -39,8 +39,8 @@ def test_the_bytes_are_those_of_the_messages(upload: Dtype, rank: int, config: d
         adapter.append(
             AdapterPart(
                 name=weight.name,
-                context_b=zeros(weight.rows, rest, frozen),
-                context_a=zeros(rest, weight.columns, frozen),
+                frozen_b=zeros(weight.rows, rest, frozen),
+                frozen_a=zeros(rest, weight.columns, frozen),
                 basis=zeros(own, weight.columns, down),
                 start_b=zeros(weight.rows, own, down),
             )
@@ -65,7 +65,7 @@ def test_the_assumed_run_is_the_one_that_the_server_writes() -> None:
     from aggregator.settings.keys import KEYS
 
     defaults = {f"{key.section}.{key.name}": key.default for key in KEYS}
-    facts = RULES[str(defaults["merge.rule"])].FACTS
+    facts = RULES[str(defaults["merge.rule"])].TRAITS
     assert defaults["train.upload"] == UPLOAD
     assert defaults["merge.server_rank"] == SERVER_RANK
     assert facts.cycle == ("both",) and facts.has_start and not facts.sketches

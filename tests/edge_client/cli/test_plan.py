@@ -13,7 +13,7 @@ from edge_client.base.config import FLAN_T5, base_config
 from edge_client.cli import plan as plan_command
 from edge_client.cli.main import run as run_command
 from edge_client.errors import ExitCode
-from edge_client.host.matmul_speed import Arithmetic
+from edge_client.host.matmul_speed import MatmulSpeed
 from edge_client.jobs.messages import Job, Plan
 from edge_client.plan.strand_selection import basis_rows
 from edge_client.state.folder import Identity, StateFolder
@@ -21,7 +21,7 @@ from edge_client.state.pruned_ranks import keep_pruned
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.messages import RunInfo, Task
 
-ARITHMETIC = Arithmetic(
+ARITHMETIC = MatmulSpeed(
     key="k",
     device="cpu",
     device_name="a processor",
@@ -36,7 +36,7 @@ ARITHMETIC = Arithmetic(
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A board whose arithmetic is known: measuring would load torch."""
-    monkeypatch.setattr(plan_command, "known_arithmetic", lambda folder: ARITHMETIC)
+    monkeypatch.setattr(plan_command, "known_matmul_speed", lambda folder: ARITHMETIC)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 
 from edge_client.host import matmul_probe
 from edge_client.host.matmul_probe import choose_device, measure_peak_gflops, probe
-from edge_client.host.matmul_speed import Arithmetic, measure_arithmetic, processor
+from edge_client.host.matmul_speed import MatmulSpeed, measure_matmul_speed, processor
 
 pytestmark = pytest.mark.slow
 
@@ -52,10 +52,10 @@ def test_only_gpus_with_bf16_in_hardware_are_used(capability: tuple[int, int], m
 
 
 def test_a_measurement_in_a_child_comes_back_whole() -> None:
-    """The network side gets an Arithmetic without importing torch itself."""
-    found = measure_arithmetic(threads=1)
+    """The network side gets an MatmulSpeed without importing torch itself."""
+    found = measure_matmul_speed(threads=1)
 
-    assert isinstance(found, Arithmetic)
+    assert isinstance(found, MatmulSpeed)
     assert found.torch == str(torch.__version__)
 
 

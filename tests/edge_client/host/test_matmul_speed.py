@@ -14,13 +14,13 @@ from edge_client.host.board import Board
 from edge_client.host.matmul_speed import (
     BF16_GAIN,
     FILE,
-    Arithmetic,
-    arithmetic_key,
-    known_arithmetic,
+    MatmulSpeed,
+    known_matmul_speed,
+    matmul_key,
     processor,
-    read_arithmetic,
-    settle_arithmetic,
-    with_arithmetic,
+    read_matmul_speed,
+    settle_matmul_speed,
+    with_matmul_speed,
 )
 from edge_client.state.folder import StateFolder
 
@@ -28,9 +28,9 @@ SPEED = st.floats(0.01, 1e6)
 BOARD = Board(memory_bytes=1 << 30, memory_source="as the test says", cpu_count=2, machine="aarch64", bf16_fast=False)
 
 
-def arithmetic(key: str | None = None, threads: int = 0, bf16: float = 40.0, fp32: float = 20.0) -> Arithmetic:
-    return Arithmetic(
-        key=key or arithmetic_key(threads) or "",
+def arithmetic(key: str | None = None, threads: int = 0, bf16: float = 40.0, fp32: float = 20.0) -> MatmulSpeed:
+    return MatmulSpeed(
+        key=key or matmul_key(threads) or "",
         device="cpu",
         device_name="a processor",
         device_memory_bytes=0,
@@ -61,11 +61,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Threads of each measurement that was asked for; none is made."""
     asked: list[int] = []
 
-    def measure(threads: int = 0) -> Arithmetic:
+    def measure(threads: int = 0) -> MatmulSpeed:
         asked.append(threads)
         return arithmetic(threads=threads)
 
-    monkeypatch.setattr("edge_client.host.matmul_speed.measure_arithmetic", measure)
+    monkeypatch.setattr("edge_client.host.matmul_speed.measure_matmul_speed", measure)
     return asked
 
 
@@ -82,10 +82,10 @@ def test_a_board_is_measured_once(folder: StateFolder, measured: list[int], torc
     """The second start reads what the first one kept, and says nothing."""
     said: list[str] = []
 
-    first = settle_arithmetic(folder, 2, said.append)
-    second = settle_arithmetic(folder, 2, said.append)
+    first = settle_matmul_speed(folder, 2, said.append)
+    second = settle_matmul_speed(folder, 2, said.append)
 
-    assert first == second == read_arithmetic(folder.path)
+    assert first == second == read_matmul_speed(folder.path)
     assert measured == [2]
     assert len(said) == 1
 
@@ -95,13 +95,13 @@ def test_a_measurement_of_something_else_is_made_again(
     change: str, folder: StateFolder, measured: list[int], torch_version: list[str]
 ) -> None:
     """Another torch, another number of threads, a damaged file: each is measured anew."""
-    settle_arithmetic(folder, 1, lambda text: None)
+    settle_matmul_speed(folder, 1, lambda text: None)
     if change == "torch":
         torch_version[0] = "3.0"
     if change == "damage":
         (folder.path / FILE).write_bytes(b"{")
 
-    settle_arithmetic(folder, 3 if change == "threads" else 1, lambda text: None)
+    settle_matmul_speed(folder, 3 if change == "threads" else 1, lambda text: None)
 
     assert len(measured) == 2
 
@@ -116,19 +116,19 @@ def test_the_key_names_processor_board_gpu_and_torch(
         "proc/device-tree/model": "Some Board\0",
         "proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t Some GPU\nIRQ: 1\n",
     }
-    keys = {arithmetic_key(1, tmp_path)}
+    keys = {matmul_key(1, tmp_path)}
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        keys.add(arithmetic_key(1, tmp_path))
+        keys.add(matmul_key(1, tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    keys |= {arithmetic_key(1, tmp_path), arithmetic_key(2, tmp_path)}
+    keys |= {matmul_key(1, tmp_path), matmul_key(2, tmp_path)}
     torch_version[0] = "3.0"
-    keys.add(arithmetic_key(1, tmp_path))
+    keys.add(matmul_key(1, tmp_path))
 
     assert len(keys) == 7
-    assert all(part in str(arithmetic_key(1, tmp_path)) for part in ("Some CPU", "Some Board", "Some GPU", "3.0"))
+    assert all(part in str(matmul_key(1, tmp_path)) for part in ("Some CPU", "Some Board", "Some GPU", "3.0"))
 
 
 def test_arm_processors_are_told_apart_by_their_parts(tmp_path: Path) -> None:
@@ -141,9 +141,9 @@ def test_arm_processors_are_told_apart_by_their_parts(tmp_path: Path) -> None:
 
 def test_what_was_measured_replaces_the_guess() -> None:
     """A board whose flags promise nothing gets bf16 if that was faster; without a measurement it stays as it is."""
-    assert with_arithmetic(BOARD, arithmetic("key", bf16=40.0, fp32=20.0)).bf16_fast
-    assert not with_arithmetic(BOARD, arithmetic("key", bf16=2.0, fp32=20.0)).bf16_fast
-    assert with_arithmetic(BOARD, None) == BOARD
+    assert with_matmul_speed(BOARD, arithmetic("key", bf16=40.0, fp32=20.0)).bf16_fast
+    assert not with_matmul_speed(BOARD, arithmetic("key", bf16=2.0, fp32=20.0)).bf16_fast
+    assert with_matmul_speed(BOARD, None) == BOARD
 
 
 @pytest.mark.parametrize(("gpu_bytes", "budget_bytes"), [(1 << 29, 1 << 29), (1 << 33, 1 << 30)])
@@ -151,7 +151,7 @@ def test_on_a_gpu_the_smaller_memory_counts(gpu_bytes: int, budget_bytes: int) -
     """A small card limits the plan; a Jetson's GPU shares the board's memory."""
     found = msgspec.structs.replace(arithmetic("key"), device="cuda", device_memory_bytes=gpu_bytes)
 
-    board = with_arithmetic(BOARD, found)
+    board = with_matmul_speed(BOARD, found)
 
     assert board.device == "cuda"
     assert board.memory_bytes == budget_bytes
@@ -160,12 +160,12 @@ def test_on_a_gpu_the_smaller_memory_counts(gpu_bytes: int, budget_bytes: int) -
 def test_whoever_only_looks_gets_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A torch that cannot be loaded leaves `plan` and `doctor` with the processor's flags."""
 
-    def fail(threads: int = 0) -> Arithmetic:
+    def fail(threads: int = 0) -> MatmulSpeed:
         raise ConfigError("torch is installed but cannot be loaded", "install it anew")
 
-    monkeypatch.setattr("edge_client.host.matmul_speed.measure_arithmetic", fail)
+    monkeypatch.setattr("edge_client.host.matmul_speed.measure_matmul_speed", fail)
 
-    assert known_arithmetic(tmp_path) is None
+    assert known_matmul_speed(tmp_path) is None
 
 
 def test_a_busy_board_is_not_judged(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +173,6 @@ def test_a_busy_board_is_not_judged(folder: StateFolder, monkeypatch: pytest.Mon
     starved = arithmetic(bf16=0.4, fp32=0.1)
     monkeypatch.setattr("edge_client.host.matmul_speed.run_isolated", lambda *_, **__: starved)
     told: list[str] = []
-    assert settle_arithmetic(folder, 0, told.append) is None
+    assert settle_matmul_speed(folder, 0, told.append) is None
     assert "too busy" in told[-1]
     assert not (folder.path / FILE).exists()

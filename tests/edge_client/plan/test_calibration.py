@@ -1,4 +1,4 @@
-"""Corrections of predicted memory: what a probe measured comes back, within bounds, for its own way only."""
+"""Calibration of predicted memory: what a probe measured comes back, within bounds, for its own way only."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from edge_client.plan.calibration import (
     FILE,
     HIGHEST_RATIO,
     LOWEST_RATIO,
-    NO_CORRECTIONS,
-    Corrections,
-    corrections_key,
-    read_corrections,
-    write_corrections,
+    NO_CALIBRATION,
+    Calibration,
+    calibration_key,
+    read_calibration,
+    write_calibration,
 )
 from edge_client.plan.peak_memory import IMPORTS_BYTES
 from edge_client.state.folder import StateFolder
@@ -39,8 +39,8 @@ def make_plan(predicted_bytes: int, **changes: Any) -> Plan:
     return Plan(**{**fields, **changes})
 
 
-def expected(corrections: Corrections, plan: Plan) -> int:
-    return corrections.peak_bytes(
+def expected(calibration: Calibration, plan: Plan) -> int:
+    return calibration.peak_bytes(
         plan.format, plan.compute, plan.checkpointing, plan.cache, plan.frozen_encoder, plan.predicted_peak_bytes
     )
 
@@ -48,7 +48,7 @@ def expected(corrections: Corrections, plan: Plan) -> int:
 @given(st.integers(0, 1 << 40))
 def test_nothing_known_changes_nothing(predicted_bytes: int) -> None:
     """The identity, byte for byte."""
-    assert expected(NO_CORRECTIONS, make_plan(predicted_bytes)) == predicted_bytes
+    assert expected(NO_CALIBRATION, make_plan(predicted_bytes)) == predicted_bytes
 
 
 @given(st.integers(1 << 20, 1 << 34), st.floats(LOWEST_RATIO, HIGHEST_RATIO))
@@ -57,22 +57,22 @@ def test_what_was_measured_is_expected_from_now_on(above_bytes: int, ratio: floa
     plan = make_plan(IMPORTS_BYTES + above_bytes)
     measured_bytes = IMPORTS_BYTES + int(ratio * above_bytes)
 
-    corrections = NO_CORRECTIONS.with_measured(plan, measured_bytes)
+    calibration = NO_CALIBRATION.with_measured(plan, measured_bytes)
 
-    assert abs(expected(corrections, plan) - measured_bytes) <= 2 + above_bytes // (1 << 40)
-    assert expected(corrections, make_plan(IMPORTS_BYTES)) == IMPORTS_BYTES
+    assert abs(expected(calibration, plan) - measured_bytes) <= 2 + above_bytes // (1 << 40)
+    assert expected(calibration, make_plan(IMPORTS_BYTES)) == IMPORTS_BYTES
 
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40))
 def test_no_reading_leads_out_of_bounds(predicted_bytes: int, measured_bytes: int) -> None:
     """Whatever a probe says, the ratio stays a number that can be kept and read again."""
-    corrections = NO_CORRECTIONS.with_measured(make_plan(predicted_bytes), measured_bytes)
+    calibration = NO_CALIBRATION.with_measured(make_plan(predicted_bytes), measured_bytes)
 
-    (probe,) = corrections.probes.values()
+    (probe,) = calibration.probes.values()
     assert LOWEST_RATIO <= probe.ratio <= HIGHEST_RATIO
-    again = make_plan(expected(corrections, make_plan(predicted_bytes)))
-    assert corrections.knows(again), "the plan that was probed is not probed again"
-    assert msgspec.json.decode(msgspec.json.encode(corrections), type=Corrections) == corrections
+    again = make_plan(expected(calibration, make_plan(predicted_bytes)))
+    assert calibration.knows(again), "the plan that was probed is not probed again"
+    assert msgspec.json.decode(msgspec.json.encode(calibration), type=Calibration) == calibration
 
 
 @pytest.mark.parametrize(
@@ -82,26 +82,26 @@ def test_no_reading_leads_out_of_bounds(predicted_bytes: int, measured_bytes: in
 def test_one_way_says_nothing_about_another(changes: dict[str, Any]) -> None:
     """Each choice that memory depends on beside shapes is a way of its own."""
     plan = make_plan(IMPORTS_BYTES + 100 * MIB)
-    corrections = NO_CORRECTIONS.with_measured(plan, IMPORTS_BYTES + 120 * MIB)
+    calibration = NO_CALIBRATION.with_measured(plan, IMPORTS_BYTES + 120 * MIB)
 
     other = make_plan(plan.predicted_peak_bytes, **changes)
 
-    assert corrections.knows(plan)
-    assert not corrections.knows(other)
-    assert expected(corrections, other) == other.predicted_peak_bytes
+    assert calibration.knows(plan)
+    assert not calibration.knows(other)
+    assert expected(calibration, other) == other.predicted_peak_bytes
 
 
 def test_a_probe_speaks_for_plans_of_about_its_size() -> None:
     """One far larger or smaller is probed itself, and its own ratio then counts."""
     plan = make_plan(IMPORTS_BYTES + 100 * MIB)
-    corrections = NO_CORRECTIONS.with_measured(plan, IMPORTS_BYTES + 120 * MIB)
-    larger = make_plan(expected(corrections, make_plan(IMPORTS_BYTES + 200 * MIB)), micro_batch=8)
+    calibration = NO_CALIBRATION.with_measured(plan, IMPORTS_BYTES + 120 * MIB)
+    larger = make_plan(expected(calibration, make_plan(IMPORTS_BYTES + 200 * MIB)), micro_batch=8)
 
-    again = corrections.with_measured(larger, IMPORTS_BYTES + 210 * MIB)
+    again = calibration.with_measured(larger, IMPORTS_BYTES + 210 * MIB)
 
-    assert not corrections.knows(larger)
-    assert not corrections.knows(make_plan(IMPORTS_BYTES))
-    assert corrections.knows(make_plan(IMPORTS_BYTES + 110 * MIB, ranks=(1, 1, 1)))
+    assert not calibration.knows(larger)
+    assert not calibration.knows(make_plan(IMPORTS_BYTES))
+    assert calibration.knows(make_plan(IMPORTS_BYTES + 110 * MIB, ranks=(1, 1, 1)))
     assert abs(expected(again, make_plan(IMPORTS_BYTES + 200 * MIB)) - IMPORTS_BYTES - 210 * MIB) <= 2
 
 
@@ -109,19 +109,19 @@ def test_they_outlive_the_client_and_belong_to_one_base_and_board(tmp_path: Path
     """What was written is read; another base or board, or a damaged file, starts with nothing."""
     folder = StateFolder(tmp_path / "state")
     folder.lock()
-    key = corrections_key("d" * 64, "1.2", "a processor")
-    corrections = read_corrections(folder, key).with_measured(make_plan(IMPORTS_BYTES + MIB), IMPORTS_BYTES + 2 * MIB)
+    key = calibration_key("d" * 64, "1.2", "a processor")
+    calibration = read_calibration(folder, key).with_measured(make_plan(IMPORTS_BYTES + MIB), IMPORTS_BYTES + 2 * MIB)
 
-    write_corrections(folder, corrections)
+    write_calibration(folder, calibration)
 
-    assert corrections.probes
-    assert read_corrections(folder, key) == corrections
+    assert calibration.probes
+    assert read_calibration(folder, key) == calibration
     for other in (
-        corrections_key("e" * 64, "1.2", "a processor"),
-        corrections_key("d" * 64, "1.3", "a processor"),
-        corrections_key("d" * 64, "1.2", "another"),
+        calibration_key("e" * 64, "1.2", "a processor"),
+        calibration_key("d" * 64, "1.3", "a processor"),
+        calibration_key("d" * 64, "1.2", "another"),
     ):
-        assert read_corrections(folder, other) == Corrections(key=other)
+        assert read_calibration(folder, other) == Calibration(key=other)
     for damage in (
         b"",
         b"{",
@@ -129,5 +129,5 @@ def test_they_outlive_the_client_and_belong_to_one_base_and_board(tmp_path: Path
         b'{"key":3}',
     ):
         (folder.path / FILE).write_bytes(damage)
-        assert read_corrections(folder, key) == Corrections(key=key)
+        assert read_calibration(folder, key) == Calibration(key=key)
     folder.unlock()

@@ -28,11 +28,11 @@ def count(
     config: Mapping[str, Any],
     scope: Scope,
     ranks: Ranks,
-    context_ranks: Ranks | None = None,
+    frozen_ranks: Ranks | None = None,
     *,
     trains_a: bool = False,
 ) -> StepFlops:
-    return step_flops(config, scope, BATCH, SOURCE, TARGET, ranks, context_ranks, trains_a=trains_a)
+    return step_flops(config, scope, BATCH, SOURCE, TARGET, ranks, frozen_ranks, trains_a=trains_a)
 
 
 @pytest.mark.slow
@@ -50,14 +50,14 @@ def test_the_count_is_torchs_own(
         ranks = {name: RANK_STEP + rank for name, rank in ranks.items()}
     elif share == "last":
         ranks = {f"decoder.block.{config['num_decoder_layers'] - 1}.layer.2.DenseReluDense.wo": RANK_STEP}
-    context_ranks = {name: i % 3 for i, name in enumerate(some_ranks(config, "all"))}
+    frozen_ranks = {name: i % 3 for i, name in enumerate(some_ranks(config, "all"))}
 
-    counted = count(config, scope, ranks, context_ranks, trains_a=trains_a)
+    counted = count(config, scope, ranks, frozen_ranks, trains_a=trains_a)
 
-    assert counted == by_torch(base_folder, scope, ranks, context_ranks, "both" if trains_a else "b")
+    assert counted == by_torch(base_folder, scope, ranks, frozen_ranks, "both" if trains_a else "b")
 
 
-def by_torch(folder: Path, scope: Scope, ranks: Ranks, context_ranks: Ranks, trains: Trains) -> StepFlops:
+def by_torch(folder: Path, scope: Scope, ranks: Ranks, frozen_ranks: Ranks, trains: Trains) -> StepFlops:
     """The engine's own step under torch's counter, the head's gradient told apart by a step that wants none."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -73,7 +73,7 @@ def by_torch(folder: Path, scope: Scope, ranks: Ranks, context_ranks: Ranks, tra
     base = load_base(folder, "fp32")
     shapes = {weight.name: (weight.rows, weight.columns) for weight in t5_weights(base.config, "all")}
     context = {}
-    for name, rank in context_ranks.items():
+    for name, rank in frozen_ranks.items():
         rows, columns = shapes[name]
         context[name] = Factors(torch.ones(rows, rank), torch.ones(rank, columns))
     basis = {name: torch.ones(rank, shapes[name][1]) for name, rank in ranks.items()}

@@ -1,4 +1,4 @@
-"""Planning under limits on a round, with strands that are given, with corrections, and with a frozen encoder."""
+"""Planning under limits on a round, with strands that are given, with calibration, and with a frozen encoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge_client.errors import BaseModelError, ClientError, ConfigError, NoPlanE
 from edge_client.host.board import Board
 from edge_client.jobs.messages import Compute
 from edge_client.plan.cache_budget import NO_ROOM, CacheRoom
-from edge_client.plan.calibration import NO_CORRECTIONS
+from edge_client.plan.calibration import NO_CALIBRATION
 from edge_client.plan.candidates import Candidates
 from edge_client.plan.choose import CLIENT_BYTES, Choice, choose, explain, facts, runners_up
 from edge_client.plan.peak_memory import IMPORTS_BYTES
@@ -166,20 +166,20 @@ def test_kept_strands_of_another_run_are_refused(ranks: list[int]) -> None:
         choose(make_board(), run, CONFIG, kept_ranks=ranks)
 
 
-# --- corrections ---------------------------------------------------------------------------------------------------
+# --- calibration ---------------------------------------------------------------------------------------------------
 
 
 def test_a_measured_step_corrects_what_fits() -> None:
     """Where every way took half as much again as predicted, the same plan needs as much more; the parts add up."""
-    run, corrections = make_run(), NO_CORRECTIONS
+    run, calibration = make_run(), NO_CALIBRATION
     candidates = all_candidates(run)
     for way in (way for way in candidates.ways if way.micro_batch == 1):  # a probe speaks for every micro-batch
         plan = candidates.choice(way, [0] * len(run.weights)).plan
-        corrections = corrections.with_measured(plan, half_more(plan.predicted_peak_bytes))
+        calibration = calibration.with_measured(plan, half_more(plan.predicted_peak_bytes))
 
-    plain, corrected = (choose(make_board(), run, CONFIG, corrections=one) for one in (NO_CORRECTIONS, corrections))
+    plain, corrected = (choose(make_board(), run, CONFIG, calibration=one) for one in (NO_CALIBRATION, calibration))
     small, smaller = (
-        choose(make_board(500 * MIB), run, CONFIG, corrections=one) for one in (NO_CORRECTIONS, corrections)
+        choose(make_board(500 * MIB), run, CONFIG, calibration=one) for one in (NO_CALIBRATION, calibration)
     )
 
     assert corrected.plan.ranks == plain.plan.ranks
@@ -194,7 +194,7 @@ def half_more(predicted_bytes: int) -> int:
 
 
 def all_candidates(run: RunInfo, memory_bytes: int = 2 << 30, limits: RoundLimits = NO_LIMITS) -> Candidates:
-    return Candidates(make_board(memory_bytes), run, CONFIG, IMPORTS_BYTES, NO_ROOM, limits, NO_CORRECTIONS)
+    return Candidates(make_board(memory_bytes), run, CONFIG, IMPORTS_BYTES, NO_ROOM, limits, NO_CALIBRATION)
 
 
 # --- a frozen encoder ----------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def write_adapter(path: Path, run: RunInfo, ranks: list[int]) -> None:
         held = 0 if begins else run.server_rank
         b, a, basis = zeros(weight.rows, held), zeros(held, weight.columns), zeros(rank, weight.columns)
         start = zeros(weight.rows, rank) if begins else None
-        parts.append(AdapterPart(name=weight.name, context_b=b, context_a=a, basis=basis, start_b=start))
+        parts.append(AdapterPart(name=weight.name, frozen_b=b, frozen_a=a, basis=basis, start_b=start))
     path.write_bytes(encode(Adapter(protocol=1, run_id="r", version=1, manifest=run.manifest, parts=tuple(parts))))
 
 

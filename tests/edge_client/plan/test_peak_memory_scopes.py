@@ -110,7 +110,7 @@ def test_strands_come_in_place_of_a_context_where_boards_begin_at_the_adapter() 
 @pytest.mark.parametrize("name", RULES)
 def test_boards_begin_at_the_adapter_where_the_rule_says_so(name: str) -> None:
     """A board concludes it from the run's settings: the rule's own word must be the same."""
-    said = RULES[name].FACTS
+    said = RULES[name].TRAITS
     run = run_of(BASE_T5, {"trains_a": said.trains_a, "own_basis": said.own_basis})
 
     assert begins_at_adapter(run) == said.has_start

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_client.errors import ConfigError, NoPlanError
 from edge_client.host.board import Board
 from edge_client.jobs.messages import Plan
-from edge_client.plan.calibration import Corrections
+from edge_client.plan.calibration import Calibration
 from edge_client.plan.choose import CLIENT_BYTES
 from edge_client.plan.planner import Planner
 from edge_client.state.pruned_ranks import limited
@@ -147,7 +147,7 @@ def test_a_board_that_does_not_tell_its_memory_lowers_what_it_was_given() -> Non
 
 def test_a_measured_step_changes_the_next_plan() -> None:
     """What a probe took above the prediction is kept, and plans of that way need more from then on."""
-    kept: list[Corrections] = []
+    kept: list[Calibration] = []
     run, planner = make_run(), Planner(BOARD, CONFIG, keep=kept.append)
     plan = planner.choose(run)
     assert not planner.is_measured(plan)
@@ -155,7 +155,7 @@ def test_a_measured_step_changes_the_next_plan() -> None:
     planner.correct(plan, plan.predicted_peak_bytes + 100 * MIB)
 
     assert planner.is_measured(plan)
-    again = Planner(BOARD, CONFIG, corrections=kept[0]).choose(run)
+    again = Planner(BOARD, CONFIG, calibration=kept[0]).choose(run)
     assert again == planner.choose(run)
     if (again.format, again.ranks, again.micro_batch) == (plan.format, plan.ranks, plan.micro_batch):
         assert abs(again.predicted_peak_bytes - plan.predicted_peak_bytes - 100 * MIB) <= 1

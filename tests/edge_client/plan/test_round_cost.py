@@ -52,8 +52,8 @@ def message_bytes(run: RunInfo, ranks: list[int], *, frozen_encoder: bool) -> in
         adapter.append(
             AdapterPart(
                 name=weight.name,
-                context_b=zeros(down, m, s),
-                context_a=zeros(down, s, n),
+                frozen_b=zeros(down, m, s),
+                frozen_a=zeros(down, s, n),
                 basis=zeros(down, 0 if settings.own_basis else rank, n),
             )
         )
@@ -123,7 +123,7 @@ def begun_bytes(run: RunInfo, ranks: list[int], *, beside_rest: bool) -> int:
     for weight, rank in zip(run.weights, ranks, strict=True):
         m, n, s = weight.rows, weight.columns, basis_rank(weight, run.server_rank)
         rest = max(0, s - rank) if beside_rest or not rank else 0
-        context = {"context_b": zeros(frozen, m, rest), "context_a": zeros(frozen, rest, n)}
+        context = {"frozen_b": zeros(frozen, m, rest), "frozen_a": zeros(frozen, rest, n)}
         start = zeros(down, m, rank) if rank else None
         adapter.append(AdapterPart(name=weight.name, **context, basis=zeros(down, rank, n), start_b=start))
         sketch = zeros(sketch_dtype(run.settings.upload), basis_rank(weight, run.max_rank), n)

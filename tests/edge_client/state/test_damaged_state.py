@@ -11,9 +11,9 @@ import pytest
 
 from edge_client.errors import ConfigError
 from edge_client.host.matmul_speed import FILE as ARITHMETIC
-from edge_client.host.matmul_speed import Arithmetic, arithmetic_key, read_arithmetic
+from edge_client.host.matmul_speed import MatmulSpeed, matmul_key, read_matmul_speed
 from edge_client.jobs.messages import Plan
-from edge_client.plan.calibration import Corrections, read_corrections, write_corrections
+from edge_client.plan.calibration import Calibration, read_calibration, write_calibration
 from edge_client.state.folder import Identity, StateFolder
 from edge_client.state.status import StatusFile, read_status
 from edge_client.state.task_files import TaskFiles, begun_task
@@ -46,13 +46,13 @@ def _status(folder: StateFolder) -> tuple[Path, Callable[[], Any]]:
 
 
 def _corrections(folder: StateFolder) -> tuple[Path, Callable[[], Any]]:
-    write_corrections(folder, Corrections(key="key").with_measured(PLAN, 3))
-    return next(folder.path.iterdir()), lambda: read_corrections(folder, "key")
+    write_calibration(folder, Calibration(key="key").with_measured(PLAN, 3))
+    return next(folder.path.iterdir()), lambda: read_calibration(folder, "key")
 
 
 def _arithmetic(folder: StateFolder) -> tuple[Path, Callable[[], Any]]:
-    found = Arithmetic(
-        key=str(arithmetic_key(1, folder.path)),
+    found = MatmulSpeed(
+        key=str(matmul_key(1, folder.path)),
         device="cpu",
         device_name="a processor",
         device_memory_bytes=0,
@@ -62,7 +62,7 @@ def _arithmetic(folder: StateFolder) -> tuple[Path, Callable[[], Any]]:
         torch="2",
     )
     folder.write(ARITHMETIC, msgspec.json.encode(found))
-    return folder.path / ARITHMETIC, lambda: read_arithmetic(folder.path, root=folder.path)
+    return folder.path / ARITHMETIC, lambda: read_matmul_speed(folder.path, root=folder.path)
 
 
 def _identity(folder: StateFolder) -> tuple[Path, Callable[[], Any]]:

@@ -12,9 +12,9 @@ from aiohttp import web
 
 from edge_client.state.held_adapter import FULL_EVERY, Held, HeldAdapter
 from wire.codec import encode
-from wire.messages import AdapterDifference
+from wire.messages import AdapterPatch
 
-DIFFERENCE = encode(AdapterDifference(since=1, protocol=1, run_id="r", version=2, manifest="0" * 64, parts=()))
+DIFFERENCE = encode(AdapterPatch(since=1, protocol=1, run_id="r", version=2, manifest="0" * 64, parts=()))
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def differing(server: Any, **fields: Any) -> Callable[[web.Request], Awaitable[w
 
     async def answer(request: web.Request) -> web.StreamResponse:
         assert request.query["have"] == "1" and "had" not in request.query
-        body = encode(AdapterDifference(**{**difference, **fields}))
+        body = encode(AdapterPatch(**{**difference, **fields}))
         return web.Response(body=body, headers={"ETag": f'"{sha256(body).hexdigest()}"'})
 
     return answer

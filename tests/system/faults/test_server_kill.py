@@ -142,7 +142,7 @@ def _kill(folder: Folder, device: str, body: bytes, where: str, method: str) -> 
 
 
 def _merged(opened: Opened) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
-    return {name: weight.context_b @ weight.context_a for name, weight in opened.run.state.weights.items()}
+    return {name: weight.frozen_b @ weight.frozen_a for name, weight in opened.run.state.weights.items()}
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def expected(tmp_path: Path, folder: Folder, opened: Opened) -> dict[str, np.nda
         total = fold(total, accepted_before(_update(opened, device), run.terms, run.state, run.collecting))
     assert total is not None
     state = merge(run.state, total, MergeSettings(server_rank=32, max_rank=2))
-    return {name: weight.context_b @ weight.context_a for name, weight in state.weights.items()}
+    return {name: weight.frozen_b @ weight.frozen_a for name, weight in state.weights.items()}
 
 
 @pytest.mark.parametrize(

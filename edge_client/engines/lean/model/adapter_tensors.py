@@ -71,7 +71,7 @@ def _read(path: Path) -> bytes:
 
 def _tensors(adapter: Adapter) -> AdapterTensors:
     return AdapterTensors(
-        {part.name: Factors(_tensor(part.context_b), _tensor(part.context_a)) for part in adapter.parts},
+        {part.name: Factors(_tensor(part.frozen_b), _tensor(part.frozen_a)) for part in adapter.parts},
         {part.name: _tensor(part.basis) for part in adapter.parts},
         {part.name: _tensor(part.start_b) for part in adapter.parts if part.start_b is not None},
     )

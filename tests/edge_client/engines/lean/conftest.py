@@ -166,8 +166,8 @@ def make_adapter(run: RunInfo, ranks: tuple[int, ...], *, starts: bool = False) 
         columns = np.linalg.qr(rng.standard_normal((weight.columns, basis_rank(weight, run.max_rank))))[0]
         part = AdapterPart(
             name=weight.name,
-            context_b=pack(0.1 * rng.standard_normal((weight.rows, s)), "fp32"),
-            context_a=pack(rng.standard_normal((s, weight.columns)), "fp32"),
+            frozen_b=pack(0.1 * rng.standard_normal((weight.rows, s)), "fp32"),
+            frozen_a=pack(rng.standard_normal((s, weight.columns)), "fp32"),
             basis=pack(columns.T[: 0 if run.settings.own_basis else rank], "fp32"),
             start_b=pack(0.1 * rng.standard_normal((weight.rows, rank)), "fp32") if starts else None,
         )

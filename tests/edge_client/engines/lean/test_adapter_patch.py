@@ -15,7 +15,7 @@ from edge_client.errors import DiskError, RefusedError
 from tests.fakes.runs import TINY_T5, run_of
 from wire.codec import decode, encode
 from wire.manifest import manifest_digest
-from wire.messages import Adapter, AdapterDifference, AdapterPart, FactorChange, PartDifference, Tensor, Weight
+from wire.messages import Adapter, AdapterPart, AdapterPatch, FactorPatch, Tensor, Weight, WeightPatch
 from wire.tensors import pack, unpack
 
 WEIGHTS = (Weight(name="decoder.q", rows=12, columns=20), Weight(name="decoder.wo", rows=9, columns=16))
@@ -25,7 +25,7 @@ RUN: Any = msgspec.structs.replace(
 RANKS = (3, 2)
 CONTEXT = 5
 
-Edit = Callable[[AdapterDifference], AdapterDifference]
+Edit = Callable[[AdapterPatch], AdapterPatch]
 replace: Any = msgspec.structs.replace
 
 
@@ -38,8 +38,8 @@ def held() -> Adapter:
     parts = tuple(
         AdapterPart(
             name=weight.name,
-            context_b=random(weight.rows, CONTEXT),
-            context_a=random(CONTEXT, weight.columns),
+            frozen_b=random(weight.rows, CONTEXT),
+            frozen_a=random(CONTEXT, weight.columns),
             basis=random(rank, weight.columns),
         )
         for weight, rank in zip(WEIGHTS, RANKS, strict=True)
@@ -47,15 +47,15 @@ def held() -> Adapter:
     return Adapter(protocol=1, run_id=RUN.run_id, version=4, manifest=RUN.manifest, parts=parts)
 
 
-def difference() -> AdapterDifference:
+def difference() -> AdapterPatch:
     """To version 5: the first weight's context is mixed of five held strands and two new ones, in A with three of the
     basis; its rank becomes 6."""
-    part = PartDifference(
+    part = WeightPatch(
         name="decoder.q",
-        context_b=FactorChange(new=random(12, 2), mix=random(7, 6)),
-        context_a=FactorChange(new=random(1, 20), mix=random(6, 5 + 3 + 1)),
+        frozen_b=FactorPatch(new=random(12, 2), mix=random(7, 6)),
+        frozen_a=FactorPatch(new=random(1, 20), mix=random(6, 5 + 3 + 1)),
     )
-    return AdapterDifference(since=4, protocol=1, run_id=RUN.run_id, version=5, manifest=RUN.manifest, parts=(part,))
+    return AdapterPatch(since=4, protocol=1, run_id=RUN.run_id, version=5, manifest=RUN.manifest, parts=(part,))
 
 
 def with_part(**fields: Any) -> Edit:
@@ -79,13 +79,11 @@ def test_a_difference_becomes_the_whole_adapter(files: tuple[Path, Path]) -> Non
 
     assert made.version == 5 and made.parts[1] == before.parts[1] and made.parts[0].basis == before.parts[0].basis
     old, part = before.parts[0], made.parts[0]
-    assert change.context_b and change.context_b.mix and change.context_a and change.context_a.mix
-    b = np.hstack([unpack(old.context_b), unpack(change.context_b.new)]) @ unpack(change.context_b.mix)
-    a = unpack(change.context_a.mix) @ np.vstack(
-        [unpack(old.context_a), unpack(old.basis), unpack(change.context_a.new)]
-    )
-    np.testing.assert_allclose(unpack(part.context_b), b, rtol=2**-8, atol=1e-5)
-    np.testing.assert_allclose(unpack(part.context_a), a, rtol=2**-8, atol=1e-5)
+    assert change.frozen_b and change.frozen_b.mix and change.frozen_a and change.frozen_a.mix
+    b = np.hstack([unpack(old.frozen_b), unpack(change.frozen_b.new)]) @ unpack(change.frozen_b.mix)
+    a = unpack(change.frozen_a.mix) @ np.vstack([unpack(old.frozen_a), unpack(old.basis), unpack(change.frozen_a.new)])
+    np.testing.assert_allclose(unpack(part.frozen_b), b, rtol=2**-8, atol=1e-5)
+    np.testing.assert_allclose(unpack(part.frozen_a), a, rtol=2**-8, atol=1e-5)
 
     whole = files[0].read_bytes()
     files[1].unlink()
@@ -103,15 +101,15 @@ def test_a_difference_becomes_the_whole_adapter(files: tuple[Path, Path]) -> Non
         (lambda whole: replace(whole, protocol=2), "protocol"),
         (lambda whole: replace(whole, parts=whole.parts * 2), "twice"),
         (with_part(name="decoder.k"), "decoder.k"),
-        (with_part(context_b=FactorChange(new=random(11, 2), mix=random(7, 6))), "context_b"),
-        (with_part(context_b=FactorChange(new=random(12, 2), mix=random(8, 6))), "context_b.mix"),
-        (with_part(context_b=FactorChange(new=random(12, 7), mix=random(12, 6))), "7 new strands"),
-        (with_part(context_b=FactorChange(new=random(12, 2), mix=random(7, 5))), "ranks 5 and 6"),
-        (with_part(context_b=None), "ranks 5 and 6"),
-        (with_part(context_a=FactorChange(new=random(6, 19))), "context_a"),
-        (with_part(context_a=FactorChange(new=random(1, 20), mix=random(6, 6))), "context_a.mix"),
+        (with_part(frozen_b=FactorPatch(new=random(11, 2), mix=random(7, 6))), "frozen_b"),
+        (with_part(frozen_b=FactorPatch(new=random(12, 2), mix=random(8, 6))), "frozen_b.mix"),
+        (with_part(frozen_b=FactorPatch(new=random(12, 7), mix=random(12, 6))), "7 new strands"),
+        (with_part(frozen_b=FactorPatch(new=random(12, 2), mix=random(7, 5))), "ranks 5 and 6"),
+        (with_part(frozen_b=None), "ranks 5 and 6"),
+        (with_part(frozen_a=FactorPatch(new=random(6, 19))), "frozen_a"),
+        (with_part(frozen_a=FactorPatch(new=random(1, 20), mix=random(6, 6))), "frozen_a.mix"),
         (
-            with_part(context_b=FactorChange(new=random(12, 7)), context_a=FactorChange(new=random(7, 20))),
+            with_part(frozen_b=FactorPatch(new=random(12, 7)), frozen_a=FactorPatch(new=random(7, 20))),
             "at most 6",
         ),
         (with_part(basis=random(4, 20)), "basis"),
@@ -153,7 +151,7 @@ def test_values_that_are_not_finite_are_refused(files: tuple[Path, Path]) -> Non
     for bits in (b"\xc0\x7f", b"\x7f\x7f"):  # NaN, and the largest bf16
         new = Tensor(dtype="bf16", shape=(12, 2), data=bits * 24)
         mix = Tensor(dtype="bf16", shape=(7, 6), data=bits * 42)
-        files[0].write_bytes(encode(with_part(context_b=FactorChange(new=new, mix=mix))(difference())))
+        files[0].write_bytes(encode(with_part(frozen_b=FactorPatch(new=new, mix=mix))(difference())))
         with pytest.raises(RefusedError):
             make_whole(*files, RUN, 5, RANKS)
 

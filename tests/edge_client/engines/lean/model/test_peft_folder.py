@@ -67,8 +67,8 @@ def test_exported_ranks_are_read_as_peft_reads_them(
     for i, weight in enumerate(t5_weights(reference.config.to_dict(), "all")):
         rank = [0, *ranks][i % 5]
         states[weight.name] = WeightState(
-            context_b=(0.3 * rng.standard_normal((weight.rows, rank))).astype(np.float32),
-            context_a=(0.3 * rng.standard_normal((rank, weight.columns))).astype(np.float32),
+            frozen_b=(0.3 * rng.standard_normal((weight.rows, rank))).astype(np.float32),
+            frozen_a=(0.3 * rng.standard_normal((rank, weight.columns))).astype(np.float32),
             basis=np.zeros((0, weight.columns), np.float32),
             values=np.zeros(0),
         )

@@ -13,14 +13,17 @@ from collections.abc import Iterable, Iterator
 
 from scripts.python_files import PACKAGES, PythonFile, python_files
 
-NO_BEGINNINGS = frozenset(("And", "As", "At", "But", "For", "From", "In", "Of", "That", "What", "Where", "With", "Which"))
+NO_BEGINNINGS = frozenset(
+    ("And", "As", "At", "But", "For", "From", "In", "Of", "That", "What", "Where", "With", "Which")
+)
 """First words of what is no sentence and no noun of its own."""
 
 _HAS_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def faults(files: Iterable[PythonFile]) -> Iterator[str]:
-    """Name the docstrings whose first line does not say what the thing is, and modules and public things without one."""
+    """Name the docstrings whose first line does not say what the thing is, and modules and public things without
+    one."""
     for file in files:
         if not file.text.strip():
             continue  # an empty __init__.py

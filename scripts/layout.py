@@ -85,7 +85,8 @@ def room_of(module: str) -> str:
 
 
 def circles(graph: Graph) -> list[list[str]]:
-    """Sets of nodes that reach each other, by Tarjan's algorithm (SIAM J. Comput. 1, 1972), each in alphabetic order."""
+    """Sets of nodes that reach each other, by Tarjan's algorithm (SIAM J. Comput. 1, 1972), each in alphabetic
+    order."""
     order: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []

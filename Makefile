@@ -6,12 +6,14 @@ READY := $(VENV)/.ready
 # A file's tests stay together: they share servers, control groups and measurements. The long files come early as it is.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test test-fast docs format clean
+.PHONY: help setup demo check test test-fast test-one layout docs format clean
 
 help:
 	@echo "make demo       a server and three boards of unequal memory braid one adapter (under 5 minutes)"
 	@echo "make test       all tests (make test-fast: under a minute)"
-	@echo "make check      format, lint, types, import contracts, generated docs"
+	@echo "make test-one T=tests/wire            some tests"
+	@echo "make check      format, lint, types, import contracts, sizes, generated docs"
+	@echo "make layout     the rooms of every package, the arrows between them, floors and circles"
 	@echo "make docs       rewrite the generated tables in docs/"
 	@echo "make clean      remove the virtual environment and caches"
 
@@ -29,16 +31,29 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.layout --check
+	$(BIN)/python -m scripts.size_budget
+	$(BIN)/python -m scripts.first_lines
 	$(BIN)/python -m scripts.protocol_docs --check
+	$(BIN)/python -m scripts.settings_docs --check
+	$(BIN)/python -m scripts.commands_docs --check
 
 test: $(READY)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=10
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow'
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow' --hypothesis-profile fast
+
+test-one: $(READY)
+	$(BIN)/python -m pytest $(T)
+
+layout: $(READY)
+	$(BIN)/python -m scripts.layout
 
 docs: $(READY)
 	$(BIN)/python -m scripts.protocol_docs
+	$(BIN)/python -m scripts.settings_docs
+	$(BIN)/python -m scripts.commands_docs
 
 format: $(READY)
 	$(BIN)/ruff format .

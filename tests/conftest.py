@@ -29,6 +29,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # How long an example takes says nothing here: machines are shared. Sixty examples of every property, where a test does
 # not say how many, keep the whole suite within its eight minutes on two cores.
 settings.register_profile("untimed", deadline=None, max_examples=60)
+settings.register_profile("fast", deadline=None, max_examples=15)  # `make test-fast`
 settings.load_profile("untimed")
 
 

@@ -1,4 +1,4 @@
-"""Asking a running server for its status, from the same machine or another. Standard library only."""
+"""The operator's request for a running server's status, from the same machine or another. Needs no HTTP library."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from aggregator.errors import ConfigError, OperatorRefusedError, StateError, UnreachableError
 from aggregator.store.folder import Folder
+from wire import routes
 
 TIMEOUT_S = 10.0
 
@@ -54,7 +55,7 @@ def fetch_status(address: Address) -> dict[str, Any]:
     try:
         connection.connect()
         _check_fingerprint(connection, address.fingerprint)
-        connection.request("GET", "/v1/status", headers={"Authorization": f"Bearer {address.token}"})
+        connection.request("GET", routes.STATUS.path, headers={"Authorization": f"Bearer {address.token}"})
         response = connection.getresponse()
         body = response.read(MAX_ANSWER_BYTES)
         if response.status == 401:

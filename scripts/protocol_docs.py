@@ -13,14 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import cleandoc, getsource
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from msgspec import NODEFAULT, inspect
 
 import wire.limits
 import wire.messages
+import wire.routes
 from wire.messages import Message
 from wire.rounds import BOARD, ROUND, RUN
+from wire.routes import Call
 
 PROTOCOL_PAGE = Path(__file__).parents[1] / "docs" / "protocol.md"
 _BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
@@ -49,15 +52,24 @@ def main(arguments: Sequence[str], page: Path = PROTOCOL_PAGE) -> int:
 
 def limits_table() -> str:
     """Each constant of wire.limits with its value and the string below it."""
-    body = ast.parse(getsource(wire.limits)).body
-    rows = []
-    for line, reason in pairwise(body):
-        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
-            name = line.targets[0].id
-            assert isinstance(reason, ast.Expr) and isinstance(reason.value, ast.Constant), f"{name} gives no reason"
-            why = " ".join(str(reason.value.value).split())
-            rows.append((f"`{name}`", f"{getattr(wire.limits, name):,}", why))
+    rows = [(f"`{name}`", f"{getattr(wire.limits, name):,}", why) for name, why in _reasons(wire.limits).items()]
     return _table(("limit", "value", "why"), rows)
+
+
+def calls_table() -> str:
+    """Each call of wire.routes with what goes either way and the string below it."""
+    reasons = _reasons(wire.routes)
+    calls = {name: call for name, call in vars(wire.routes).items() if isinstance(call, Call)}
+    rows = [(_address(call), _bodies(call), reasons[name]) for name, call in calls.items()]
+    return _table(("call", "body → answer", "notes"), rows)
+
+
+def headers_table() -> str:
+    """Each header of uploads that wire.routes names, with the string below it."""
+    reasons = _reasons(wire.routes)
+    names = {name: value for name, value in vars(wire.routes).items() if name.isupper() and isinstance(value, str)}
+    rows = [(f"`{header}`", reasons[name]) for name, header in names.items()]
+    return _table(("header", "what it says"), rows)
 
 
 def message_tables() -> str:
@@ -81,7 +93,34 @@ def transition_table(table: Mapping[Any, Any]) -> str:
     )
 
 
+def _reasons(module: ModuleType) -> dict[str, str]:
+    """The public constants of a module in its order, each with the string below it, on one line."""
+    reasons = {}
+    for line, below in pairwise(ast.parse(getsource(module)).body):
+        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+            name = line.targets[0].id
+            if name.startswith("_"):
+                continue
+            assert isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant), f"{name} gives no reason"
+            reasons[name] = " ".join(str(below.value.value).split())
+    return reasons
+
+
+def _address(call: Call) -> str:
+    return f"`{call.method} {call.path}{'?' if call.query else ''}{call.query}`"
+
+
+def _bodies(call: Call) -> str:
+    sends, answers = (
+        body if isinstance(body, str) else f"[{body.__name__}](#{body.__name__.lower()})"
+        for body in (call.sends, call.answers)
+    )
+    return f"{sends} → {answers}".strip() if sends or answers else ""
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "calls": calls_table,
+    "upload-headers": headers_table,
     "limits": limits_table,
     "messages": message_tables,
     "run-states": lambda: transition_table(RUN),

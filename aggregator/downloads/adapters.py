@@ -12,12 +12,13 @@ from aggregator.errors import CallError, StateError
 from aggregator.merge.state import AdapterState, initial_state
 from aggregator.settings.terms import Terms
 from aggregator.store.disk import Disk
-from aggregator.store.slices import Cut, Held
+from aggregator.store.slices import Cut
 from wire.checks import check_ranks
 from wire.codec import encode
 from wire.errors import WireError
 from wire.limits import PROTOCOL_VERSION
 from wire.messages import Adapter, AdapterPatch
+from wire.routes import Held
 
 
 class Adapters:

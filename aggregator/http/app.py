@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 from aiohttp import web
 
@@ -15,18 +16,40 @@ from aggregator.http.handlers import enrolment, operator, tasks, transfers
 from aggregator.run.setup import Opened
 from aggregator.store.uploads import SupersededError
 from braid_common.units import printable
+from wire import routes
 from wire.codec import CONTENT_TYPE, encode
 from wire.errors import ProtocolVersionError, WireError
 from wire.limits import MAX_TEXT_CHARS
 from wire.messages import Refusal, RefusalCode
 
-FOR_PEOPLE = frozenset({"/", "/v1/status", "/metrics"})
+FOR_PEOPLE = frozenset({routes.INDEX.path, routes.STATUS.path, routes.METRICS.path})
 """Calls whose errors are plain text: no program of ours reads them."""
 
 RETRY_AFTER_S = 30
 """When the disk is full: a person has to act, so asking again sooner is of no use."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+HANDLERS: Mapping[routes.Call, Handler] = MappingProxyType(
+    {
+        routes.ENROL: enrolment.enrol,
+        routes.RUN: tasks.run_info,
+        routes.WORK: tasks.work,
+        routes.REPORT: tasks.report,
+        routes.PROFILE: transfers.profile,
+        routes.UPLOAD_STATE: transfers.upload_offset,
+        routes.UPLOAD: transfers.upload,
+        routes.ADAPTER: transfers.adapter,
+        routes.BASE: transfers.base_files,
+        routes.BASE_FILE: transfers.base_file,
+        routes.STATUS: operator.status,
+        routes.METRICS: operator.metrics,
+        routes.HEALTHZ: operator.healthz,
+        routes.READYZ: operator.readyz,
+        routes.INDEX: operator.index,
+    }
+)
+"""Every call of the protocol and who answers it."""
 
 log = logging.getLogger("aggregator")
 
@@ -38,25 +61,11 @@ def make_app(opened: Opened, operator_hash: str) -> web.Application:
     app[RUN], app[STORE], app[UPLOADS] = opened.run, opened.store, opened.uploads
     app[BASE_FOLDER], app[BASE_FILES] = opened.config.model_path, opened.base_files
     app[OPERATOR_HASH] = operator_hash
-    app.add_routes(
-        [
-            web.post("/v1/devices", enrolment.enrol),
-            web.get("/v1/run", tasks.run_info),
-            web.get("/v1/work", tasks.work),
-            web.post("/v1/reports", tasks.report),
-            web.post("/v1/profiles", transfers.profile),
-            web.head("/v1/uploads/{round}", transfers.upload_offset),
-            web.patch("/v1/uploads/{round}", transfers.upload),
-            web.get("/v1/adapters/{version}", transfers.adapter),
-            web.get("/v1/base", transfers.base_files),
-            web.get("/v1/base/{file}", transfers.base_file),
-            web.get("/v1/status", operator.status),
-            web.get("/metrics", operator.metrics),
-            web.get("/healthz", operator.healthz),
-            web.get("/readyz", operator.readyz),
-            web.get("/", operator.index),
-        ]
-    )
+    for call, handler in HANDLERS.items():
+        if call.method == "GET":
+            app.router.add_get(call.path, handler)  # which answers HEAD as well
+        else:
+            app.router.add_route(call.method, call.path, handler)
     app.cleanup_ctx.append(_orchestrating)
     app.on_shutdown.append(_release_polls)
     return app

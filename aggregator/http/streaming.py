@@ -17,6 +17,7 @@ from wire.codec import CONTENT_TYPE, check_content_type, decode, encode
 from wire.errors import ProtocolVersionError, WireError
 from wire.limits import MAX_CONTROL_BYTES
 from wire.messages import Message
+from wire.routes import UPLOAD_LENGTH, UPLOAD_OFFSET
 
 SILENCE_S = 60.0
 """A body whose next byte does not come for this long is given up; what has arrived of an upload is kept."""
@@ -65,16 +66,21 @@ async def receive(request: web.Request, part: Part, rest_bytes: int, board: Boar
         board.seen_s = clock()  # a slow upload is a sign of life
         if rest_bytes < 0:
             part.discard()
-            raise CallError("too_large", "the body is longer than Upload-Length says", "Send the upload again from 0.")
+            raise CallError(
+                "too_large", f"the body is longer than {UPLOAD_LENGTH} says", "Send the upload again from 0."
+            )
         part.append(chunk)
     if rest_bytes:
         raise CallError(
-            "conflict", f"{rest_bytes} bytes are missing", "Go on from Upload-Offset.", headers=offset_header(part.size)
+            "conflict",
+            f"{rest_bytes} bytes are missing",
+            f"Go on from {UPLOAD_OFFSET}.",
+            headers=offset_header(part.size),
         )
 
 
 def offset_header(offset: int) -> dict[str, str]:
-    return {"Upload-Offset": str(offset)}
+    return {UPLOAD_OFFSET: str(offset)}
 
 
 async def next_chunk(request: web.Request) -> bytes:

@@ -43,12 +43,13 @@ from aggregator.settings.config import RunConfig
 from aggregator.settings.terms import Terms
 from aggregator.store.disk import Disk
 from aggregator.store.records import Answer, Counts, Device, Round, StoredReport
-from aggregator.store.slices import Cut, Held
+from aggregator.store.slices import Cut
 from aggregator.store.uploads import Part
 from braid_common.units import printable
 from wire.limits import PROTOCOL_VERSION
 from wire.messages import Base, Receipt, Report, RunInfo, Task
 from wire.rounds import RoundEvent, RunEvent, RunState, advance
+from wire.routes import Held
 
 MAX_EVENTS = 200
 """Events kept for the status page."""

@@ -11,20 +11,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from braid_common.atomic_file import write_atomically
+from wire.routes import Held
 
 MAX_CUTS = 64
 """Files kept. Fleets have a handful of plans per version; a board that invents ranks must not fill the disk."""
 
 MAX_CUTS_BYTES = 4 * 1024**3
 """The same for their size; the newest stays whatever its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The adapter that a board says it holds: a version, cut to ranks."""
-
-    version: int
-    ranks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

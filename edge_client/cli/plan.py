@@ -31,6 +31,7 @@ from edge_client.plan.round_cost import parse_limits
 from edge_client.plan.strand_selection import ranking as ranking_of
 from edge_client.state.folder import Identity, StateFolder
 from edge_client.state.pruned_ranks import read_pruned
+from wire import routes
 from wire.limits import MAX_NAME_CHARS, MAX_RANK, PROTOCOL_VERSION
 from wire.manifest import manifest_digest, t5_weights
 from wire.messages import Base, RunInfo, TrainSettings
@@ -204,4 +205,4 @@ async def _ask(identity: Identity) -> RunInfo:
     async with Transport(
         identity.server, credential=identity.credential, fingerprint=identity.fingerprint
     ) as transport:
-        return await transport.call("GET", "/v1/run", RunInfo)
+        return await transport.call("GET", routes.RUN.path, RunInfo)

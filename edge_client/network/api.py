@@ -16,22 +16,18 @@ from edge_client.errors import RefusedError
 from edge_client.network.retry import Backoff, retry
 from edge_client.network.transfer import download, file_blocks, upload
 from edge_client.network.transport import READ_TIMEOUT_S, Transport
-from edge_client.state.held_adapter import Held
+from wire import routes
 from wire.checks import check_run
 from wire.codec import encode
 from wire.errors import WireError
 from wire.limits import MAX_LONG_POLL_S, MAX_MESSAGE_BYTES
 from wire.messages import BaseFile, BaseFiles, Enrol, Enrolled, Receipt, Report, RunInfo, Task
+from wire.routes import AdapterQuery, Held, WorkQuery
 
 T = TypeVar("T")
 
 PART_HEADER_BYTES = 1024
 """More than a weight's name, shapes and keys take in an adapter."""
-
-
-MAX_QUERY_CHARS = 6000
-"""Of ranks in an address; a longer one asks for the whole adapter. Servers and proxies commonly take 8 KiB of it, and
-FLAN-T5-xxl's 432 weights need up to 2600 for two lists of ranks."""
 
 
 class Api:
@@ -43,21 +39,21 @@ class Api:
 
     async def enrol(self, message: Enrol) -> Enrolled:
         """One try. Raises Unavailable, or RefusedError where the token or the version is refused."""
-        enrolled = await self.transport.call("POST", "/v1/devices", Enrolled, body=encode(message))
+        enrolled = await self.transport.call("POST", routes.ENROL.path, Enrolled, body=encode(message))
         _require_sound(enrolled.run)
         return enrolled
 
     async def run(self) -> RunInfo:
-        run = await self._patiently(lambda: self.transport.call("GET", "/v1/run", RunInfo))
+        run = await self._patiently(lambda: self.transport.call("GET", routes.RUN.path, RunInfo))
         _require_sound(run)
         return run
 
     async def work(self, *, after: int, wait_s: float = MAX_LONG_POLL_S) -> Task:
         """What to do now; with nothing to do the server answers after `wait_s`. `after`: the last round answered."""
-        params = {"wait": f"{wait_s:g}", "after": str(after)}
+        params = WorkQuery(wait_s, after).encode()
         timeout_s = wait_s + READ_TIMEOUT_S
         return await self._patiently(
-            lambda: self.transport.call("GET", "/v1/work", Task, params=params, read_timeout_s=timeout_s)
+            lambda: self.transport.call("GET", routes.WORK.path, Task, params=params, read_timeout_s=timeout_s)
         )
 
     async def profile(self, source: Path) -> Receipt:
@@ -66,7 +62,7 @@ class Api:
 
         def call() -> Awaitable[Receipt]:
             body = file_blocks(self.transport.traffic, source)
-            return self.transport.call("POST", "/v1/profiles", Receipt, body=body, headers=headers)
+            return self.transport.call("POST", routes.PROFILE.path, Receipt, body=body, headers=headers)
 
         return await self._patiently(call)
 
@@ -77,10 +73,10 @@ class Api:
         what is `held`, where the server has one that is smaller (`wire.adapter_patch` tells which it is)."""
         await download(
             self.transport,
-            f"/v1/adapters/{version}",
+            routes.ADAPTER.at(version),
             target,
             backoff=self.new_backoff(),
-            params=_adapter_query(ranks, held),
+            params=AdapterQuery(tuple(ranks), held).encode(),
             max_bytes=largest_adapter_bytes(run, ranks),
             on_failure=self._link.lost,
         )
@@ -88,7 +84,7 @@ class Api:
 
     async def upload(self, round_id: int, source: Path) -> Receipt:
         """Send the update that the worker wrote. Raises GoneError or ConflictError: drop it."""
-        path = f"/v1/uploads/{round_id}"
+        path = routes.UPLOAD.at(round_id)
         receipt = await upload(self.transport, path, source, backoff=self.new_backoff(), on_failure=self._link.lost)
         self._link.found()
         return receipt
@@ -98,20 +94,20 @@ class Api:
         body = encode(report)
 
         async def post() -> None:
-            async with self.transport.open("POST", "/v1/reports", body=body):
+            async with self.transport.open("POST", routes.REPORT.path, body=body):
                 pass
 
         await (self._patiently(post) if patient else post())
 
     async def base_files(self) -> BaseFiles:
         """The files of the base model that the server can give."""
-        return await self._patiently(lambda: self.transport.call("GET", "/v1/base", BaseFiles))
+        return await self._patiently(lambda: self.transport.call("GET", routes.BASE.path, BaseFiles))
 
     async def base_file(self, file: BaseFile, target: Path) -> None:
         """Fetch one file of the base model, for boards that reach no hub; no more bytes than were announced."""
         await download(
             self.transport,
-            f"/v1/base/{file.name}",
+            routes.BASE_FILE.at(file.name),
             target,
             backoff=self.new_backoff(),
             max_bytes=file.size_bytes,
@@ -123,15 +119,6 @@ class Api:
         result = await retry(call, self.new_backoff(), on_failure=self._link.lost)
         self._link.found()
         return result
-
-
-def _adapter_query(ranks: Sequence[int], held: Held | None) -> dict[str, str]:
-    query = {"ranks": ".".join(map(str, ranks))}
-    if held is None:
-        return query
-    had = {} if held.ranks == tuple(ranks) else {"had": ".".join(map(str, held.ranks))}
-    longer = {**query, "have": str(held.version), **had}
-    return longer if sum(map(len, longer.values())) <= MAX_QUERY_CHARS else query
 
 
 def largest_adapter_bytes(run: RunInfo, ranks: Sequence[int]) -> int:

@@ -21,6 +21,7 @@ from edge_client.network.transport import Traffic, Transport, parse_count
 from edge_client.state.folder import disk_errors
 from wire.limits import MAX_MESSAGE_BYTES
 from wire.messages import Receipt
+from wire.routes import UPLOAD_DIGEST, UPLOAD_LENGTH, UPLOAD_OFFSET
 
 BLOCK_BYTES = 64 * 1024
 """Bytes read from disk and handed to the socket at once."""
@@ -184,8 +185,8 @@ async def upload(
 
 async def _reached(transport: Transport, path: str, digest: str) -> int:
     """How many bytes of the upload the server has."""
-    async with transport.open("HEAD", path, headers={"Upload-Digest": digest}) as response:
-        return parse_count(response.headers.get("Upload-Offset", "")) or 0
+    async with transport.open("HEAD", path, headers={UPLOAD_DIGEST: digest}) as response:
+        return parse_count(response.headers.get(UPLOAD_OFFSET, "")) or 0
 
 
 async def _send(transport: Transport, path: str, source: Path, digest: str, offset_bytes: int) -> Receipt:
@@ -194,9 +195,9 @@ async def _send(transport: Transport, path: str, source: Path, digest: str, offs
     if offset_bytes > size_bytes:
         raise Unavailable(f"the server claims {offset_bytes} bytes of an upload of {size_bytes}")
     headers: dict[str, str] = {
-        "Upload-Digest": digest,
-        "Upload-Length": str(size_bytes),
-        "Upload-Offset": str(offset_bytes),
+        UPLOAD_DIGEST: digest,
+        UPLOAD_LENGTH: str(size_bytes),
+        UPLOAD_OFFSET: str(offset_bytes),
         hdrs.CONTENT_LENGTH: str(size_bytes - offset_bytes),
     }
     body = file_blocks(transport.traffic, source, offset_bytes)

@@ -23,6 +23,7 @@ from wire.codec import CONTENT_TYPE, MEDIA_TYPE, check_content_type, decode
 from wire.errors import ProtocolVersionError, WireError
 from wire.limits import MAX_CONTROL_BYTES
 from wire.messages import Message, Refusal
+from wire.routes import UPLOAD_OFFSET
 
 M = TypeVar("M", bound=Message)
 
@@ -243,7 +244,7 @@ def _by_status(response: aiohttp.ClientResponse, refusal: Refusal) -> Exception:
 
 
 def _offset(response: aiohttp.ClientResponse) -> int | None:
-    return parse_count(response.headers.get("Upload-Offset", ""))
+    return parse_count(response.headers.get(UPLOAD_OFFSET, ""))
 
 
 def _retry_after_s(response: aiohttp.ClientResponse) -> float:

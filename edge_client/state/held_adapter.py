@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -18,18 +17,11 @@ from edge_client.network.transfer import file_digest
 from edge_client.state.folder import disk_errors
 from wire.adapter_patch import START_BYTES, is_difference
 from wire.limits import MAX_CONTROL_BYTES
+from wire.routes import Held
 
 FULL_EVERY = 8
 """Differences in a row. Each may leave out and round away about 2⁻⁹ of a context, and what is not exact stays so until
 the whole comes again; tests/aggregator/downloads/test_patches.py holds what eight of them add up to below 2⁻⁶."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A version, cut to ranks (manifest order)."""
-
-    version: int
-    ranks: tuple[int, ...]
 
 
 class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

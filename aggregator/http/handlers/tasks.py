@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 from aiohttp import web
 
-from aggregator.errors import CallError
 from aggregator.http.app_keys import RUN
 from aggregator.http.callers import board_of
 from aggregator.http.streaming import answer, read_message
 from wire.messages import Report
+from wire.routes import WorkQuery
 
 
 async def run_info(request: web.Request) -> web.Response:
@@ -25,9 +23,8 @@ async def work(request: web.Request) -> web.Response:
     `after`: the last round that the board has answered or given up; it is not told about it again.
     """
     board = board_of(request)
-    wait_s = _number(request, "wait", 0.0)
-    after = int(_number(request, "after", -1.0))
-    return answer(await request.app[RUN].polls.next_task(board, after, wait_s), board)
+    query = WorkQuery.decode(request.query)
+    return answer(await request.app[RUN].polls.next_task(board, query.after, query.wait_s), board)
 
 
 async def report(request: web.Request) -> web.Response:
@@ -35,14 +32,3 @@ async def report(request: web.Request) -> web.Response:
     board = board_of(request)
     await request.app[RUN].report(board.device, await read_message(request, Report, board))
     return web.Response(status=204)
-
-
-def _number(request: web.Request, name: str, default: float) -> float:
-    text = request.query.get(name, "")
-    try:
-        value = float(text) if text else default
-    except ValueError:
-        value = math.nan
-    if not -1 <= value <= 1e9:
-        raise CallError("bad_request", f"{name}={text[:40]!r} is no number that is allowed here")
-    return value

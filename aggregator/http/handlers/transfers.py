@@ -11,14 +11,13 @@ from aggregator.http.app_keys import BASE_FILES, BASE_FOLDER, RUN, UPLOADS
 from aggregator.http.callers import board_of
 from aggregator.http.streaming import answer, check_media, offset_header, receive, send_file
 from aggregator.run.open_round import PROFILING
-from aggregator.store.slices import Held
 from aggregator.store.uploads import OffsetError
 from wire.codec import CONTENT_TYPE
-from wire.limits import MAX_RANK, MAX_ROUNDS, MAX_WEIGHTS
+from wire.limits import MAX_ROUNDS
 from wire.messages import BaseFile, BaseFiles
+from wire.routes import UPLOAD_COMPLETE, UPLOAD_DIGEST, UPLOAD_LENGTH, UPLOAD_OFFSET, AdapterQuery, whole_number
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_MAX_RANKS_CHARS = MAX_WEIGHTS * (len(str(MAX_RANK)) + 1)
 
 
 async def upload_offset(request: web.Request) -> web.Response:
@@ -28,11 +27,11 @@ async def upload_offset(request: web.Request) -> web.Response:
     run = request.app[RUN]
     stored = run.answer_of(board.device, round_id)
     if stored is not None and stored.digest == digest:
-        return web.Response(headers={**offset_header(stored.size_bytes), "Upload-Complete": "1"})
+        return web.Response(headers={**offset_header(stored.size_bytes), UPLOAD_COMPLETE: "1"})
     if stored is None:
         run.asked(board.device, round_id)
     size = request.app[UPLOADS].size(board.device, round_id, digest)
-    return web.Response(headers={**offset_header(size), "Upload-Complete": "0"})
+    return web.Response(headers={**offset_header(size), UPLOAD_COMPLETE: "0"})
 
 
 async def upload(request: web.Request) -> web.Response:
@@ -40,13 +39,13 @@ async def upload(request: web.Request) -> web.Response:
     board, run = board_of(request), request.app[RUN]
     check_media(request)
     round_id, digest = _round(request), _digest(request)
-    length, offset = _count(request, "Upload-Length"), _count(request, "Upload-Offset")
+    length, offset = _count(request, UPLOAD_LENGTH), _count(request, UPLOAD_OFFSET)
     if receipt := run.answered(board.device, round_id, digest):
         return answer(receipt, board)
     run.asked(board.device, round_id)
     _check_length(length, run.terms.largest_upload_bytes)
     if offset > length:
-        raise CallError("bad_request", f"Upload-Offset {offset} lies behind Upload-Length {length}")
+        raise CallError("bad_request", f"{UPLOAD_OFFSET} {offset} lies behind {UPLOAD_LENGTH} {length}")
     try:
         part = request.app[UPLOADS].take(board.device, round_id, digest, offset)
     except OffsetError as error:
@@ -78,16 +77,12 @@ async def profile(request: web.Request) -> web.Response:
 
 
 async def adapter(request: web.Request) -> web.StreamResponse:
-    """`GET /v1/adapters/{version}?ranks=8.4.0`, and `&have=3&had=8.2.0` of a board that holds version 3 at those ranks;
-    `had` may be left out where it is the same as `ranks`."""
+    """`GET /v1/adapters/{version}?ranks=8.4.0`, with a board that holds an older adapter also `&have=3&had=8.2.0`."""
     board, run = board_of(request), request.app[RUN]
-    ranks = _ranks(request, "ranks")
-    held = None
-    if "have" in request.query:
-        held = Held(_number("have", request.query["have"]), _ranks(request, "had") if "had" in request.query else ranks)
-    cut = await run.adapter(_whole(request, "version"), ranks, held)
-    if any(ranks):  # an evaluation asks for the context alone, and says nothing about the plan
-        board.ranks = ranks
+    query = AdapterQuery.decode(request.query)
+    cut = await run.adapter(_whole(request, "version"), query.ranks, query.held)
+    if any(query.ranks):  # an evaluation asks for the frozen factors alone, and says nothing about the plan
+        board.ranks = query.ranks
     return await send_file(request, cut.path, cut.digest, CONTENT_TYPE, board)
 
 
@@ -124,28 +119,14 @@ def _round(request: web.Request) -> int:
     return number
 
 
-def _ranks(request: web.Request, name: str) -> tuple[int, ...]:
-    text = request.query.get(name, "")
-    if len(text) > _MAX_RANKS_CHARS or not re.fullmatch(r"\d{1,3}(\.\d{1,3})*", text, re.ASCII):
-        message = f"{name} must be numbers with dots between, one per weight"
-        raise CallError("bad_request", message, f"Such as {name}=8.4.0")
-    return tuple(int(rank) for rank in text.split("."))
-
-
 def _whole(request: web.Request, name: str) -> int:
-    return _number(name, request.match_info[name])
-
-
-def _number(name: str, text: str) -> int:
-    if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
-        raise CallError("bad_request", f"{name} {text[:40]!r} is not a number")
-    return int(text)
+    return whole_number(name, request.match_info[name])
 
 
 def _digest(request: web.Request) -> str:
-    digest = request.headers.get("Upload-Digest", "")
+    digest = request.headers.get(UPLOAD_DIGEST, "")
     if not _DIGEST.match(digest):
-        raise CallError("bad_request", "Upload-Digest must be the SHA-256 of the whole upload in lower-case hex")
+        raise CallError("bad_request", f"{UPLOAD_DIGEST} must be the SHA-256 of the whole upload in lower-case hex")
     return digest
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from aggregator.http.app import HANDLERS
 from aggregator.run.long_polls import MAX_POLLS
+from wire import routes
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.limits import MAX_CONTROL_BYTES, MAX_METRICS
 from wire.messages import BaseFiles, Enrol, Receipt, Refusal, Report
@@ -384,3 +386,8 @@ async def test_long_polls_end_when_the_server_stops(make_folder: Any, start: Any
     await asyncio.wait_for(stop(server), 10)
 
     await asyncio.gather(polling, return_exceptions=True)
+
+
+def test_every_call_of_the_protocol_is_answered() -> None:
+    """No call is in the protocol's table without a handler, and none is handled that is not in it."""
+    assert set(HANDLERS) == {call for call in vars(routes).values() if isinstance(call, routes.Call)}

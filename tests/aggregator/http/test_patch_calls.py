@@ -15,10 +15,11 @@ from edge_client.engines.lean.adapter_patch import make_whole
 from edge_client.network.api import Api
 from edge_client.network.retry import Backoff
 from edge_client.network.transport import Transport
-from edge_client.state.held_adapter import Held, starts_as_difference
+from edge_client.state.held_adapter import starts_as_difference
 from wire.checks import basis_rank
 from wire.codec import decode
 from wire.messages import Adapter
+from wire.routes import Held
 
 
 class Fetcher:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from edge_client.state.held_adapter import FULL_EVERY, Held, HeldAdapter
+from edge_client.state.held_adapter import FULL_EVERY, HeldAdapter
 from wire.codec import encode
 from wire.messages import AdapterPatch
+from wire.routes import Held
 
 DIFFERENCE = encode(AdapterPatch(since=1, protocol=1, run_id="r", version=2, manifest="0" * 64, parts=()))
 

@@ -1,4 +1,4 @@
-"""The numbers of a gated T5's config.json, read and checked once. Everything else is handed this, never the JSON."""
+"""The numbers of a gated T5's config.json, read and checked once: programs hand on a T5Config, never the JSON."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ MAX_SIZE = 1 << 20
 """Largest plausible size in config.json; FLAN-T5-xxl's vocabulary, its largest number, has 32,128."""
 
 MAX_LAYERS = 1024
-"""FLAN-T5-xxl has 24. Without a bound, a damaged number would make programs list tensors for hours."""
+"""Most blocks of one side. FLAN-T5-xxl has 24; without a bound, a damaged number would make programs list tensors for
+hours."""
+
+MIN_BUCKETS = 4
+"""Fewest rows of a position table: the encoder's are halved by direction, and again into near and far."""
 
 GATED = ("gated-gelu", "gated-gelu_new")
 """Values of feed_forward_proj that mean T5 v1.1's gated GELU."""
+
+_NEEDED = "a FLAN-T5 or T5 v1.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,53 +65,78 @@ class T5Config:
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> T5Config:
         """Read the object of a config.json. Raises ValueError that names the key and what it needs."""
-        if config.get("model_type", "t5") != "t5":
-            raise ValueError(f"model_type is {_shown(config['model_type'])}, t5 is needed (a FLAN-T5 or T5 v1.1)")
+        if config.get("model_type") != "t5":
+            raise ValueError(f"model_type is {_shown(config.get('model_type'))}, t5 is needed ({_NEEDED})")
         if config.get("feed_forward_proj") not in GATED:
-            found = _shown(config.get("feed_forward_proj"))
-            raise ValueError(f"feed_forward_proj is {found}, gated-gelu is needed (a FLAN-T5 or T5 v1.1)")
+            raise ValueError(
+                f"feed_forward_proj is {_shown(config.get('feed_forward_proj'))}, gated-gelu is needed ({_NEEDED})"
+            )
+        if config.get("is_gated_act") is False:
+            raise ValueError(f"is_gated_act is False, a gated feed-forward is needed ({_NEEDED})")
+        vocab_size = _size(config, "vocab_size")
         n_encoder_blocks = _size(config, "num_layers", MAX_LAYERS)
-        tied = config.get("tie_word_embeddings", True) is not False
+        # transformers writes null, and some files 0, where both sides are equally deep.
+        has_depth = config.get("num_decoder_layers") not in (None, 0)
+        n_buckets = _number(config, "relative_attention_num_buckets", 32, MIN_BUCKETS, MAX_SIZE)
+        may_tie = config.get("tie_word_embeddings") is not False
         return cls(
-            vocab_size=_size(config, "vocab_size"),
+            vocab_size=vocab_size,
             d_model=_size(config, "d_model"),
             d_kv=_size(config, "d_kv"),
             d_ff=_size(config, "d_ff"),
             n_heads=_size(config, "num_heads"),
             n_encoder_blocks=n_encoder_blocks,
-            n_decoder_blocks=_size(config, "num_decoder_layers", MAX_LAYERS, default=n_encoder_blocks),
-            n_buckets=_size(config, "relative_attention_num_buckets", default=32),
-            max_distance=_size(config, "relative_attention_max_distance", default=128),
+            n_decoder_blocks=_size(config, "num_decoder_layers", MAX_LAYERS) if has_depth else n_encoder_blocks,
+            n_buckets=n_buckets,
+            # A distance is far from the last bucket of its own on: the farthest must lie behind that.
+            max_distance=_number(config, "relative_attention_max_distance", 128, n_buckets + 1, MAX_SIZE),
             epsilon=_epsilon(config),
             # transformers 5 writes tie_word_embeddings true for every T5 and keeps the truth in the other key.
-            scales_output=bool(config.get("scale_decoder_outputs", tied)),
-            may_tie=tied,
-            pad_id=_token(config, "pad_token_id", 0),
-            eos_id=_token(config, "eos_token_id", 1),
-            start_id=_token(config, "decoder_start_token_id", 0),
+            scales_output=bool(config.get("scale_decoder_outputs", may_tie)),
+            may_tie=may_tie,
+            pad_id=_number(config, "pad_token_id", 0, 0, vocab_size - 1),
+            eos_id=_number(config, "eos_token_id", 1, 0, vocab_size - 1),
+            start_id=_number(config, "decoder_start_token_id", 0, 0, vocab_size - 1),
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """The object of a config.json that `parse` reads as this, and transformers as a T5."""
+        return {
+            "model_type": "t5",
+            "feed_forward_proj": "gated-gelu",
+            "vocab_size": self.vocab_size,
+            "d_model": self.d_model,
+            "d_kv": self.d_kv,
+            "d_ff": self.d_ff,
+            "num_heads": self.n_heads,
+            "num_layers": self.n_encoder_blocks,
+            "num_decoder_layers": self.n_decoder_blocks,
+            "relative_attention_num_buckets": self.n_buckets,
+            "relative_attention_max_distance": self.max_distance,
+            "layer_norm_epsilon": self.epsilon,
+            "tie_word_embeddings": self.may_tie,
+            "scale_decoder_outputs": self.scales_output,
+            "pad_token_id": self.pad_id,
+            "eos_token_id": self.eos_id,
+            "decoder_start_token_id": self.start_id,
+        }
 
-def _size(config: Mapping[str, Any], key: str, most: int = MAX_SIZE, default: int | None = None) -> int:
-    value = config.get(key)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise ValueError(f"{key} is {_shown(value)}, a number in 1…{most} is needed")
-    return value
+
+def _size(config: Mapping[str, Any], key: str, most: int = MAX_SIZE) -> int:
+    return _number(config, key, None, 1, most)
 
 
-def _token(config: Mapping[str, Any], key: str, default: int) -> int:
-    value, rows = config.get(key, default), config.get("vocab_size")
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < (rows if isinstance(rows, int) else 0):
-        raise ValueError(f"{key} is {_shown(value)}, the id of a token below vocab_size is needed")
+def _number(config: Mapping[str, Any], key: str, default: int | None, least: int, most: int) -> int:
+    value = config.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{key} is {_shown(value)}, a whole number from {least} to {most} is needed")
     return value
 
 
 def _epsilon(config: Mapping[str, Any]) -> float:
     value = config.get("layer_norm_epsilon", 1e-6)
-    if not isinstance(value, float) or not 0 <= value < 1:
-        raise ValueError(f"layer_norm_epsilon is {_shown(value)}, a number in 0…1 is needed")
+    if not isinstance(value, float) or not 0 <= value < 1:  # NaN is refused here as well
+        raise ValueError(f"layer_norm_epsilon is {_shown(value)}, a number from 0 to 1 is needed")
     return value
 
 

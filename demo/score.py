@@ -46,14 +46,14 @@ def score(adapter: Path | None, examples: Sequence[Example]) -> Score:
     """Score the builtin base in fp32 with an exported adapter, or bare."""
     base = load_base(builtin_base.folder(), "fp32")
     model = Model(base, AdapterTensors() if adapter is None else read_any_adapter(adapter, base.weights), "fp32")
-    tokeniser = Tokeniser(builtin_base.folder(), model.shape.eos_id, base.config["vocab_size"])
+    tokeniser = Tokeniser(builtin_base.folder(), model.config.eos_id, base.config.vocab_size)
     pairs = sorted(
         (tokeniser.pair(example, MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS) for example in examples),
         key=lambda pair: len(pair.source),
     )
     total, n_tokens = 0.0, 0
     with torch.no_grad():
-        for batch in micro_batches(pairs, BATCH, model.shape.pad_id, model.shape.start_id):
+        for batch in micro_batches(pairs, BATCH, model.config.pad_id, model.config.start_id):
             total += float(model.loss_sum(batch))
             n_tokens += batch.n_target_tokens
     written = write(adapter, [example.source for example in examples])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from braid_common.t5_config import T5Config
 from quantize.checkpoint import Checkpoint, open_checkpoint
 from quantize.errors import BaseFormatError
-from quantize.formats import FORMATS
+from quantize.formats import FORMATS, Format
 from quantize.int8 import Int8Weight, int8_of_chunks
 from quantize.layout import is_matrix
 from quantize.nf4 import Nf4Weight, nf4_of_chunks
@@ -29,15 +29,15 @@ class FrozenBase:
     """A base in memory.
 
     Attributes:
-        config: the parsed config.json.
+        config: the model's numbers.
         format: one of FORMATS.
         weights: linear and embedding matrices by parameter name without ".weight", such as "shared", "lm_head" or
             "encoder.block.0.layer.0.SelfAttention.q". Where word embeddings are tied, "lm_head" is the object "shared".
         plain: norm scales and relative-position tables, fp32, by full parameter name.
     """
 
-    config: Mapping[str, Any]
-    format: str
+    config: T5Config
+    format: Format
     weights: Mapping[str, FrozenWeight]
     plain: Mapping[str, Tensor]
 

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from braid_common.base_files import BaseFilesError, parse_t5_config, read_config_json
+from braid_common.t5_config import T5Config
 from quantize.entry import DTYPES, Entry, read_entries
 from quantize.errors import BaseFormatError
 from quantize.int8 import Int8Weight
-from quantize.layout import HEAD, is_matrix, may_tie, read_config, tensor_shapes
+from quantize.layout import HEAD, is_matrix, tensor_shapes
 from quantize.nf4 import Nf4Weight, packed_sizes
 from quantize.weight import CPU, Scratch, dense_of_chunks, row_chunks
 
@@ -47,12 +49,14 @@ class Checkpoint:
     """Every tensor of the model, by full parameter name, its shape checked.
 
     Attributes:
-        config: the parsed config.json.
+        config: the model's numbers.
+        config_json: the whole object in config.json, values that are not the model's unchecked.
         shapes: of the model's parameters in the layout's order, each once; scales and duplicates are left out.
         entries: everything in the files, by its name there, shaped as it is stored.
     """
 
-    config: Mapping[str, Any]
+    config: T5Config
+    config_json: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
     entries: Mapping[str, Entry]
 
@@ -64,7 +68,7 @@ class Checkpoint:
     @property
     def stored_format(self) -> str:
         """In what the matrices are stored, one of FORMATS, "fp64" or "fp16"; of mixed floats the embedding's."""
-        packed = STORED_FORMATS.get(self.config.get(STORAGE_KEY))
+        packed = STORED_FORMATS.get(self.config_json.get(STORAGE_KEY))
         return packed or _FLOATS[self.entries["shared.weight"].dtype]
 
     def packed(self, name: str) -> Int8Weight | Nf4Weight | None:
@@ -107,14 +111,18 @@ class Checkpoint:
 
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read the headers of a base folder. Raises BaseFormatError that names missing, extra or misshapen tensors."""
-    config = read_config(folder)
-    storage = config.get(STORAGE_KEY)
+    try:
+        config_json = read_config_json(folder)
+        config = parse_t5_config(folder, config_json)
+    except BaseFilesError as error:
+        raise BaseFormatError(str(error)) from error
+    storage = config_json.get(STORAGE_KEY)
     if not (storage is None or (isinstance(storage, str) and storage in STORED_FORMATS)):
         raise BaseFormatError(f"{folder} is stored as {storage!r}, which this version does not know; update braid")
     entries = _named_once(folder, _shard_paths(folder))
-    _check_entries(folder, config, entries)
+    _check_entries(folder, config, storage, entries)
     shapes = {name: shape for name, shape in tensor_shapes(config).items() if name in entries}
-    return Checkpoint(config, shapes, entries)
+    return Checkpoint(config, config_json, shapes, entries)
 
 
 def _shard_paths(folder: Path) -> list[Path]:
@@ -151,13 +159,12 @@ def _named_once(folder: Path, paths: list[Path]) -> dict[str, Entry]:
     return entries
 
 
-def _check_entries(folder: Path, config: Mapping[str, Any], entries: Mapping[str, Entry]) -> None:
+def _check_entries(folder: Path, config: T5Config, storage: str | None, entries: Mapping[str, Entry]) -> None:
     shapes = tensor_shapes(config)
     optional = dict.fromkeys(_DUPLICATES, shapes["shared.weight"])
     optional[_IGNORED] = shapes["decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
-    if may_tie(config):
+    if config.may_tie:
         optional[HEAD] = shapes.pop(HEAD)
-    storage = config.get(STORAGE_KEY)
     needed = _as_stored(shapes, entries, storage)
     allowed = needed | _as_stored(optional, entries, storage)
     _name(folder, "lacks", sorted(needed.keys() - entries.keys()))

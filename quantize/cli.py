@@ -5,6 +5,7 @@ torch is imported by the commands themselves, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -12,15 +13,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from quantize.errors import BaseFormatError
 from quantize.formats import FORMATS
 
+if TYPE_CHECKING:
+    from quantize.report import Loss
+
 BUILTIN = "builtin"
+
+ENGINE = "edge_client.engines.lean.base_loss"
+"""Where the loss of a base is computed, if edge_client is installed."""
+
 LINE_EVERY_S = 10.0
-"""Between two lines about progress where there is no terminal."""
+"""Seconds between two lines about progress where there is no terminal."""
 
 _folder = click.Path(path_type=Path, file_okay=False)
 
@@ -52,13 +61,14 @@ def report(model: Path, text: Path | None, as_json: bool) -> None:
     """What each format of MODEL, a base folder or `builtin`, costs and loses.
 
     Size of the file that `convert` writes, memory of the loaded base, relative error of the weights, and loss in nats
-    per target token on --text, else on a small sample: `change` is against the weights as MODEL stores them.
+    per target token on --text, else on a small sample: `change` is against the weights as MODEL stores them. The loss
+    needs edge_client, and memory for the whole base.
     """
     with _sentences():
         from quantize.report import report as measure
 
         with _progress("measuring") as tell:
-            found = measure(model, text, tell=tell)
+            found = measure(model, text, loss=_loss(), tell=tell)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return
@@ -100,6 +110,18 @@ def convert(model: Path, format_name: str, out: Path) -> None:
     click.echo(f"wrote {out} ({_mib(size_bytes)})")
     if stored in ("int8", "nf4") and format_name != stored:
         click.echo(f"note: {model} is stored in {stored}; what that lost of the original stays lost")
+
+
+def _loss() -> Loss | None:
+    """The training engine's measurement of a loss; None where that engine is not installed.
+
+    It is looked up by name: the client stands above this package, which must work without it.
+    """
+    try:
+        measured: Loss = importlib.import_module(ENGINE).base_loss
+    except ModuleNotFoundError:
+        return None
+    return measured
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from braid_common.t5_config import FLAN_T5, T5Config
 from quantize.checkpoint import ROWS_STORAGE, SINGLE_FILE, STORAGE_KEY
 from quantize.errors import BaseFormatError
 from quantize.int8 import LEVELS
@@ -20,7 +21,9 @@ from quantize.layout import is_matrix, tensor_shapes
 from quantize.weight import row_chunks
 from quantize.writer import Part, Place, int8_places, write_tensors
 
-VOCABULARY = 32128
+VOCABULARY = FLAN_T5["flan-t5-small"].vocab_size
+"""Rows of every FLAN-T5's embedding."""
+
 SPECIAL_PIECES = ("<pad>", "</s>", "<unk>")
 """Ids 0, 1 and 2, as in T5's own vocabulary; the word `w0` has id 3, `w1` id 4 and so on."""
 
@@ -28,44 +31,17 @@ SPREAD = 4.0
 """Standard deviations that int8 covers on each side; of a normal distribution 6e-5 lie beyond and are clamped."""
 
 
-def _shape(d_model: int, d_ff: int, num_layers: int, num_heads: int) -> Mapping[str, int]:
-    sizes = {"d_model": d_model, "d_kv": 64, "d_ff": d_ff, "num_heads": num_heads, "vocab_size": VOCABULARY}
-    return MappingProxyType(sizes | {"num_layers": num_layers, "num_decoder_layers": num_layers})
-
-
-SHAPES: Mapping[str, Mapping[str, int]] = MappingProxyType(
-    {
-        "small": _shape(512, 1024, 8, 6),
-        "base": _shape(768, 2048, 12, 12),
-        "large": _shape(1024, 2816, 24, 16),
-        "xl": _shape(2048, 5120, 24, 32),
-        "xxl": _shape(4096, 10240, 24, 64),
-    }
+SHAPES: Mapping[str, T5Config] = MappingProxyType(
+    {name.removeprefix("flan-t5-"): config for name, config in FLAN_T5.items()}
 )
-"""The sizes in config.json of each FLAN-T5 by its name, as published on the Hugging Face hub."""
-
-_COMMON: Mapping[str, Any] = MappingProxyType(
-    {
-        "model_type": "t5",
-        "architectures": ["T5ForConditionalGeneration"],
-        "feed_forward_proj": "gated-gelu",
-        "tie_word_embeddings": False,
-        "relative_attention_num_buckets": 32,
-        "relative_attention_max_distance": 128,
-        "layer_norm_epsilon": 1e-6,
-        "dropout_rate": 0.1,
-        "pad_token_id": 0,
-        "eos_token_id": 1,
-        "decoder_start_token_id": 0,
-    }
-)
+"""Numbers of each FLAN-T5 by the last part of its name."""
 
 
 def shape_config(shape: str) -> dict[str, Any]:
-    """The config.json of a FLAN-T5 named as in SHAPES, untied and gated. Raises BaseFormatError for other names."""
+    """The config.json of a FLAN-T5 named as in SHAPES. Raises BaseFormatError for other names."""
     if shape not in SHAPES:
         raise BaseFormatError(f"unknown shape {shape!r}; choose one of {', '.join(SHAPES)}")
-    return {**_COMMON, **SHAPES[shape]}
+    return {"architectures": ["T5ForConditionalGeneration"], "dropout_rate": 0.1, **SHAPES[shape].to_json()}
 
 
 def write_random_base(folder: Path, shape: str, *, seed: int) -> None:
@@ -78,16 +54,15 @@ def write_random_base(folder: Path, shape: str, *, seed: int) -> None:
 
     Raises BaseFormatError for an unknown shape, a folder with something in it, or a full disk.
     """
-    config = shape_config(shape)
-    model = folder / SINGLE_FILE
+    stored = shape_config(shape) | {STORAGE_KEY: ROWS_STORAGE}
+    config, model = SHAPES[shape], folder / SINGLE_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise BaseFormatError(f"{folder} is not empty; name a new folder for the random base")
         with model.open("wb") as file:
             write_tensors(file, list(_parts(config, seed)))
-        (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(config["vocab_size"])))
-        stored = config | {STORAGE_KEY: ROWS_STORAGE}
+        (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(config.vocab_size)))
         (folder / "config.json").write_text(json.dumps(stored, indent=2) + "\n")  # last: without it this is no base
     except OSError as error:
         model.unlink(missing_ok=True)
@@ -96,7 +71,7 @@ def write_random_base(folder: Path, shape: str, *, seed: int) -> None:
         ) from error
 
 
-def _parts(config: Mapping[str, Any], seed: int) -> Iterator[Part]:
+def _parts(config: T5Config, seed: int) -> Iterator[Part]:
     for name, shape in tensor_shapes(config).items():
         values = _Values(name, shape, _deviation(name, shape, config), seed)
         if is_matrix(name):
@@ -105,15 +80,15 @@ def _parts(config: Mapping[str, Any], seed: int) -> Iterator[Part]:
             yield Part((Place(name, "F32", shape),), values.floats)
 
 
-def _deviation(name: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> float:
+def _deviation(name: str, shape: tuple[int, ...], config: T5Config) -> float:
     """Standard deviation of a tensor's values; 0.0 for a norm, whose values are all one."""
     if len(shape) == 1:
         return 0.0
     if name == "shared.weight":
         return 1.0
     if not is_matrix(name):
-        return float(config["d_model"] ** -0.5)
-    attention = float(config["d_kv"] ** -0.5) if name.endswith(".q.weight") else 1.0  # T5 divides no score by √d_kv
+        return float(config.d_model**-0.5)
+    attention = float(config.d_kv**-0.5) if name.endswith(".q.weight") else 1.0  # T5 divides no score by √d_kv
     return attention * float(shape[1] ** -0.5)
 
 

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from quantize.base import pack, read_weight
+from braid_common.base_files import BaseFilesError
+from quantize.base import pack
 from quantize.checkpoint import Checkpoint, open_checkpoint
 from quantize.errors import BaseFormatError
-from quantize.formats import FORMATS
-from quantize.forward import Forward, Texts, check_runs
-from quantize.layout import HEAD, is_matrix
+from quantize.formats import FORMATS, Format
+from quantize.layout import is_matrix
 from quantize.sample import SAMPLE, read_texts
-from quantize.weight import FrozenWeight, Scratch
 from quantize.writer import silent, written_bytes
+
+
+class Loss(Protocol):
+    """A measurement of a base in one format on pairs of source and target, as the training engine offers it."""
+
+    def __call__(self, folder: Path, format: Format, texts: Sequence[tuple[str, str]]) -> tuple[float, int]:
+        """Negative log-likelihood per target token in nats, fp32, and how many tokens they are.
+
+        Raises BaseFilesError where the base's tokenizer, or room for the base, is missing.
+        """
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class FormatReport:
         loss_change: the same, less that of the stored values.
     """
 
-    format: str
+    format: Format
     disk_bytes: int
     matrix_bytes: int
     resident_bytes: int
@@ -78,7 +88,7 @@ class _Sums:
 
 @dataclass
 class _Progress:
-    """Counts values that were worked through, over all passes."""
+    """Counter of the values that were worked through, over all passes."""
 
     total: int
     tell: Callable[[int, int], object]
@@ -88,38 +98,58 @@ class _Progress:
         self.done += n_values
         self.tell(min(self.done, self.total), self.total)
 
+    def finish(self) -> None:
+        self.add(self.total - self.done)
 
-def report(folder: Path, text: Path | None = None, *, tell: Callable[[int, int], object] = silent) -> Report:
-    """Measure every format on the base in `folder`; memory stays at a few copies of its largest matrix.
 
-    The loss is measured on the JSONL file `text`, or on a sample of our own. Where the base allows none, it is left out
-    with a note, unless `text` was given. `tell` hears after each matrix of values worked through, and of all.
+def report(
+    folder: Path, text: Path | None = None, *, loss: Loss | None = None, tell: Callable[[int, int], object] = silent
+) -> Report:
+    """Measure every format on the base in `folder`.
+
+    Sizes and errors take a few copies of the base's largest matrix. `loss` takes the whole base in each format, on the
+    JSONL file `text`, or on a sample of our own; where there is no `loss`, or it cannot be measured, the column is left
+    out with a note, unless `text` was given. `tell` hears after each matrix of values worked through, and of all.
     Raises BaseFormatError as `load_base` does, and for a `text` that cannot be used.
     """
     checkpoint = open_checkpoint(folder)
-    texts, notes = _texts(folder, text, checkpoint)
+    texts, notes = read_texts(text or SAMPLE), _words_on(checkpoint)
     n_values = sum(math.prod(shape) for name, shape in checkpoint.shapes.items() if is_matrix(name))
-    progress = _Progress(n_values * (1 + len(FORMATS) * (texts is not None)), tell)
-    rows = _measure_weights(checkpoint, progress)
-    if texts is not None:
-        losses = [_loss(checkpoint, texts, row.format, progress) for row in rows]
-        rows = [replace(row, loss=loss, loss_change=loss - losses[0]) for row, loss in zip(rows, losses, strict=True)]
-        notes += _untrained(losses[0], checkpoint.config["vocab_size"])
-    n_tokens = 0 if texts is None else texts.n_target_tokens
+    progress = _Progress(n_values * (1 + len(FORMATS)), tell)
+    rows, n_tokens = _measure_weights(checkpoint, progress), 0
+    try:
+        rows, n_tokens = _with_losses(rows, folder, texts, loss, partial(progress.add, n_values))
+        notes += _untrained(rows[0].loss or 0.0, checkpoint.config.vocab_size)
+    except BaseFilesError as error:
+        if text is not None:
+            raise BaseFormatError(f"no loss: {error}") from error
+        notes.append(f"no loss: {error}")
+    progress.finish()
     return Report(checkpoint.stored_format, n_tokens, tuple(notes), tuple(rows))
 
 
-def _texts(folder: Path, text: Path | None, checkpoint: Checkpoint) -> tuple[Texts | None, list[str]]:
-    notes = []
-    if checkpoint.stored_format == "nf4":
-        notes.append("the files hold nf4: the other formats show its values, not those of the base it was made of")
-    try:
-        check_runs(checkpoint.config)
-        return read_texts(text or SAMPLE, folder, checkpoint.config), notes
-    except BaseFormatError as error:
-        if text is not None:
-            raise
-        return None, [*notes, f"no loss: {error}"]
+def _with_losses(
+    rows: Sequence[FormatReport],
+    folder: Path,
+    texts: Sequence[tuple[str, str]],
+    loss: Loss | None,
+    count: Callable[[], object],
+) -> tuple[list[FormatReport], int]:
+    if loss is None:
+        raise BaseFormatError("it is computed by edge_client's training engine, which is not installed here")
+    losses, n_tokens = [], 0
+    for row in rows:
+        value, n_tokens = loss(folder, row.format, texts)
+        losses.append(value)
+        count()
+    changed = [replace(row, loss=of, loss_change=of - losses[0]) for row, of in zip(rows, losses, strict=True)]
+    return changed, n_tokens
+
+
+def _words_on(checkpoint: Checkpoint) -> list[str]:
+    if checkpoint.stored_format != "nf4":
+        return []
+    return ["the files hold nf4: the other formats show its values, not those of the base it was made of"]
 
 
 def _untrained(loss: float, vocabulary: int) -> list[str]:
@@ -130,19 +160,6 @@ def _untrained(loss: float, vocabulary: int) -> list[str]:
         f"a loss of {loss:.2f} is no better than a guess among all {vocabulary} tokens ({uniform:.2f}): "
         "this base knows nothing of the text, and its loss changes mean nothing"
     ]
-
-
-def _loss(checkpoint: Checkpoint, texts: Texts, format: str, progress: _Progress) -> float:
-    scratch = Scratch()
-
-    def weight(key: str) -> FrozenWeight:
-        name = f"{key}.weight"
-        stored = "shared.weight" if name == HEAD and checkpoint.is_tied else name
-        found = read_weight(checkpoint, stored, format, scratch)
-        progress.add(math.prod(found.shape))
-        return found
-
-    return Forward(checkpoint.config, weight, partial(checkpoint.floats, dtype=torch.float32)).loss(texts)
 
 
 def _measure_weights(checkpoint: Checkpoint, progress: _Progress) -> list[FormatReport]:

@@ -86,7 +86,7 @@ def convert(source: Path, format: str, out: Path, *, tell: Tell = silent) -> Non
     try:
         partial_out.mkdir(parents=True)
         _copy_others(source, partial_out)
-        (partial_out / "config.json").write_text(json.dumps(_config(checkpoint.config, format), indent=2) + "\n")
+        (partial_out / "config.json").write_text(json.dumps(_config(checkpoint.config_json, format), indent=2) + "\n")
         with (partial_out / SINGLE_FILE).open("wb") as file:
             write_tensors(file, list(_parts(checkpoint, format)), tell)
         partial_out.rename(out)

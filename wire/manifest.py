@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from braid_common.t5_config import T5Config
 from wire.errors import WireError
 from wire.limits import MAX_SIDE, MAX_WEIGHTS
 from wire.messages import Scope, Weight
@@ -14,22 +14,17 @@ ENCODER_BLOCK_WEIGHTS = 7  # q k v o, wi_0 wi_1 wo
 DECODER_BLOCK_WEIGHTS = 11  # the same and the q k v o of cross-attention
 
 
-def t5_weights(config: Mapping[str, Any], scope: Scope) -> tuple[Weight, ...]:
-    """Attention and feed-forward matrices of a T5 described by its `config.json`, shapes (out, in).
+def t5_weights(base: T5Config, scope: Scope) -> tuple[Weight, ...]:
+    """Attention and feed-forward matrices of a gated T5, shapes (out, in).
 
-    `scope` "decoder" leaves the encoder out. Raises WireError if the config is not a gated T5's or beyond the limits.
+    `scope` "decoder" leaves the encoder out. Raises WireError if the base is beyond the limits of a message.
     """
-    gated = config.get("is_gated_act", str(config.get("feed_forward_proj", "")).startswith("gated-"))
-    if config.get("model_type", "t5") != "t5" or not gated:
-        raise WireError("config.json is not a FLAN-T5's: model_type t5 with a gated feed-forward is needed")
-    d_model, d_ff = _count(config, "d_model"), _count(config, "d_ff")
-    inner = _count(config, "d_kv") * _count(config, "num_heads")
-    n_encoder = _count(config, "num_layers")
-    n_decoder = _count(config, "num_decoder_layers") if config.get("num_decoder_layers") else n_encoder
+    d_model, d_ff, inner = base.d_model, base.d_ff, base.inner
+    n_encoder, n_decoder = base.n_encoder_blocks, base.n_decoder_blocks
     if ENCODER_BLOCK_WEIGHTS * n_encoder + DECODER_BLOCK_WEIGHTS * n_decoder > MAX_WEIGHTS:
-        raise WireError(f"config.json has {n_encoder} + {n_decoder} layers, at most {MAX_WEIGHTS} weights are allowed")
+        raise WireError(f"the base has {n_encoder} + {n_decoder} layers, at most {MAX_WEIGHTS} weights are allowed")
     if max(d_model, d_ff, inner) > MAX_SIDE:
-        raise WireError(f"config.json has a weight of side {max(d_model, d_ff, inner)}, at most {MAX_SIDE} is allowed")
+        raise WireError(f"the base has a weight of side {max(d_model, d_ff, inner)}, at most {MAX_SIDE} is allowed")
 
     def attention(prefix: str) -> list[Weight]:
         weights = [Weight(name=f"{prefix}.{part}", rows=inner, columns=d_model) for part in "qkv"]
@@ -54,11 +49,3 @@ def manifest_digest(weights: Sequence[Weight]) -> str:
     """SHA-256 of the lines "NAME ROWS COLUMNS" in order. Two sides with equal digests agree on every key and shape."""
     text = "".join(f"{w.name} {w.rows} {w.columns}\n" for w in weights)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _count(config: Mapping[str, Any], key: str) -> int:
-    """A whole number above zero of the config; raises WireError that names the key."""
-    value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise WireError(f"config.json is not a T5's: {key} is {str(value)[:40]}, a whole number above zero is needed")
-    return value

@@ -95,6 +95,16 @@ class Weight(Message, frozen=True, kw_only=True):
     rows: Side
     columns: Side
 
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it belongs to the encoder."""
+        return self.name.startswith("encoder.")
+
+    @property
+    def reads_source(self) -> bool:
+        """Whether it multiplies source tokens: all of the encoder, and keys and values of cross-attention."""
+        return self.is_encoder or self.name.endswith((".EncDecAttention.k", ".EncDecAttention.v"))
+
 
 # --- what a run is -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from aggregator.errors import BaseModelError
 from braid_common.atomic_file import write_atomically
-from braid_common.base_files import base_digest, base_file_names, digest_of_files, file_digest, read_base_config
+from braid_common.base_files import (
+    BaseFilesError,
+    base_digest,
+    base_file_names,
+    digest_of_files,
+    file_digest,
+    read_t5_config,
+)
 from wire.errors import WireError
 from wire.manifest import t5_weights
 from wire.messages import PLAIN_FILE_NAME, Scope, Weight
@@ -52,8 +59,9 @@ def trainable(folder: Path, scope: Scope, targets: Sequence[str]) -> tuple[Weigh
     Raises BaseModelError where the folder is no base model or not a FLAN-T5's.
     """
     try:
-        weights = t5_weights(read_base_config(folder), scope)
-    except WireError as error:
+        base_file_names(folder)  # raises where there are no weights beside the config
+        weights = t5_weights(read_t5_config(folder), scope)
+    except (BaseFilesError, WireError) as error:
         raise BaseModelError(f"{folder}: {error}", "Give --model a folder with a FLAN-T5, or builtin.") from error
     return tuple(weight for weight in weights if weight.name.rsplit(".", 1)[-1] in targets)
 
@@ -63,7 +71,7 @@ def digest(folder: Path) -> str:
     try:
         _names(folder)
         return base_digest(folder)
-    except WireError as error:
+    except BaseFilesError as error:
         raise BaseModelError(str(error), "Give --model a folder with config.json and *.safetensors.") from error
 
 
@@ -91,7 +99,7 @@ def _names(folder: Path) -> tuple[str, ...]:
     """The base's files, whose names boards can ask for."""
     names = base_file_names(folder)
     if odd := [name for name in names if not PLAIN_FILE_NAME.match(name)]:
-        raise WireError(f"{folder} has a file {odd[0]!r}: rename it with letters, digits, dots and dashes alone")
+        raise BaseFilesError(f"{folder} has a file {odd[0]!r}: rename it with letters, digits, dots and dashes alone")
     return names
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from braid_common.seeds import derive_seed
+from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import CacheDtype, Compute, Format
 from wire.checks import basis_rank
 from wire.limits import PROTOCOL_VERSION
@@ -137,7 +138,7 @@ SETTINGS = (
 
 def run_info(setting: Setting, config: Mapping[str, Any]) -> RunInfo:
     """The run of a server that asks for `setting` on a base with `config` (its config.json)."""
-    weights = t5_weights(dict(config), setting.scope)
+    weights = t5_weights(T5Config.parse(config), setting.scope)
     return RunInfo(
         protocol=PROTOCOL_VERSION,
         run_id="benchmark",
@@ -174,6 +175,6 @@ def ranks_of(setting: Setting, run: RunInfo) -> tuple[int, ...]:
     for weight in run.weights:
         most = basis_rank(weight, run.max_rank)
         wanted = setting.share * most * (5 * rng.random() ** 4 if setting.uneven else 1)
-        is_trained = not (setting.frozen_encoder and weight.name.startswith("encoder."))
+        is_trained = not (setting.frozen_encoder and weight.is_encoder)
         ranks.append(min(most, round(wanted)) if is_trained else 0)
     return tuple(ranks)

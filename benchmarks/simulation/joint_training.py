@@ -43,7 +43,7 @@ def train_together(jobs: Sequence[Job], session: Session) -> None:
     names = models[0].linears
     joined = {name: JoinedLinear([model.linears[name] for model in models]) for name in names}
     base, compute = session.base(jobs[0]), DTYPES[jobs[0].plan.compute]
-    t5 = T5(models[0].shape, joined, base.plain, base.weights["shared"], compute)  # type: ignore[arg-type]
+    t5 = T5(models[0].config, joined, base.plain, base.weights["shared"], compute)  # type: ignore[arg-type]
     meter = Meter(session, "train", jobs[0].run.settings.local_steps)
     for step in range(jobs[0].run.settings.local_steps):
         _step(rounds, t5, base.weights["lm_head"], step)
@@ -53,7 +53,7 @@ def train_together(jobs: Sequence[Job], session: Session) -> None:
 
 def _step(rounds: Sequence[_Round], t5: T5, head: FrozenWeight, step: int) -> None:
     pairs = [[one._pair(index) for index in one._order.examples(step)] for one in rounds]
-    batch = collate([pair for mine in pairs for pair in mine], t5.shape.pad_id, t5.shape.start_id)
+    batch = collate([pair for mine in pairs for pair in mine], t5.config.pad_id, t5.config.start_id)
     turns = [_attached(one, step) for one in rounds]
     hidden = t5.decode(batch.decoder_input, _encoded(rounds, pairs, batch.source.shape[1]), batch.padding)
     loss = head_loss(hidden, batch.labels, head)

@@ -28,7 +28,7 @@ class FleetSession(Session):
     def tokeniser(self, job: Job) -> Tokeniser:
         if self._fast is None:
             config = self.config(job)
-            self._fast = _FastTokeniser(Path(job.base_folder), config["eos_token_id"], config["vocab_size"])
+            self._fast = _FastTokeniser(Path(job.base_folder), config.eos_id, config.vocab_size)
         return self._fast
 
 

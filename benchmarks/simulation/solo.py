@@ -5,7 +5,6 @@ For measurements of what training achieves; nothing is replaced but the network,
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from aggregator.merge.contribution import contribution, profile_contribution
 from aggregator.merge.rules import RULES
 from aggregator.merge.state import AdapterState, initial_state, strand_values
 from aggregator.merge.step import MergeSettings
+from braid_common.base_files import read_t5_config
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
 from edge_client.data.readers import Data
@@ -135,10 +135,7 @@ class Solo:
     @property
     def encoder_share(self) -> float:
         """Part of them that is the encoder's."""
-        ranks = [
-            rank if weight.name.startswith("encoder.") else 0
-            for rank, weight in zip(self._ranks, self._weights, strict=True)
-        ]
+        ranks = [rank if weight.is_encoder else 0 for rank, weight in zip(self._ranks, self._weights, strict=True)]
         return n_parameters(self._weights, ranks, trains_a=self._rule.TRAITS.trains_a) / max(1, self.n_trained)
 
     @property
@@ -288,7 +285,7 @@ class Solo:
 
 def weights(scope: Scope) -> tuple[Weight, ...]:
     """The builtin base's weights of a scope."""
-    return t5_weights(json.loads((builtin_base.folder() / "config.json").read_text()), scope)
+    return t5_weights(read_t5_config(builtin_base.folder()), scope)
 
 
 def ranks_within(run: RunInfo, n_parameters: int) -> tuple[int, ...]:

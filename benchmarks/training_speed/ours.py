@@ -20,7 +20,7 @@ from edge_client.errors import ClientError, ExitCode
 from edge_client.jobs.messages import Job, Plan
 from edge_client.plan.peak_memory import predict_peak
 from edge_client.worker.process import WorkerLost, WorkerProcess
-from quantize.random_base import SPECIAL_PIECES, VOCABULARY, shape_config
+from quantize.random_base import SHAPES, SPECIAL_PIECES, VOCABULARY, shape_config
 from wire.codec import encode
 from wire.limits import PROTOCOL_VERSION
 from wire.manifest import manifest_digest, t5_weights
@@ -147,7 +147,7 @@ def _plan(contestant: Contestant, workload: Workload, run: RunInfo) -> Plan:
 
 
 def _run(contestant: Contestant, workload: Workload) -> RunInfo:
-    weights = t5_weights(shape_config(workload.shape), contestant.scope)
+    weights = t5_weights(SHAPES[workload.shape], contestant.scope)
     return RunInfo(
         protocol=PROTOCOL_VERSION,
         run_id="benchmark",

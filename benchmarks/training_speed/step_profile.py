@@ -74,7 +74,7 @@ class Step:
         self._sketched = options.sketch
         self._adam = Adam(trained, 1e-4)
         self._batch = _batch(generator)
-        shape = (BATCH, SOURCE, base.config["d_model"])
+        shape = (BATCH, SOURCE, base.config.d_model)
         self._encoded = torch.randn(shape, generator=generator).to(DTYPES[options.compute]) if decoder_only else None
 
     def sketch(self, wanted: bool) -> None:

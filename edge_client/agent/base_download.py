@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from braid_common.base_files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_SUFFIX, read_base_config
+from braid_common.base_files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_SUFFIX, read_t5_config
+from braid_common.t5_config import T5Config
 from edge_client.agent.console import Console
+from edge_client.base.errors import base_errors
 from edge_client.base.locate import open_base
 from edge_client.errors import BaseModelError
 from edge_client.host.board import show_size
 from edge_client.network.api import Api
 from edge_client.network.errors import RequestError
 from edge_client.state.folder import disk_errors
-from wire.errors import WireError
 from wire.manifest import t5_weights
 from wire.messages import BaseFile, RunInfo
 
@@ -71,15 +71,11 @@ def _check(files: Sequence[BaseFile], folder: Path) -> None:
         )
 
 
-def read_config(folder: Path, run: RunInfo) -> Mapping[str, Any]:
-    """The base's config.json. Raises BaseModelError where the run trains a weight that this base has not."""
-    try:
-        config = read_base_config(folder)
+def read_config(folder: Path, run: RunInfo) -> T5Config:
+    """The numbers of the base. Raises BaseModelError where the run trains a weight that this base has not."""
+    with base_errors("give a folder with a FLAN-T5 with --model"):
+        config = read_t5_config(folder)
         known = set(t5_weights(config, "all"))
-        if type(config.get("vocab_size")) is not int:
-            raise WireError(f"{folder / CONFIG_FILE} is not a T5's: vocab_size is missing")
-    except WireError as error:
-        raise BaseModelError(str(error), "give a folder with a FLAN-T5 with --model") from error
     for weight in run.weights:
         if weight not in known:
             raise BaseModelError(

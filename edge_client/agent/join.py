@@ -195,7 +195,7 @@ class Client:
         key = calibration_key(run.base.digest, client_version(), matmul_key(self._settings.threads) or "no torch")
         planner = Planner(
             found.board,
-            read_config(base_folder, run),
+            read_config(base_folder, run).to_json(),
             room,
             found.limits,
             read_calibration(found.folder, key),

@@ -7,9 +7,10 @@ import json
 import re
 from pathlib import Path
 
+import builtin_base
 from braid_common.base_files import WEIGHTS_SUFFIX, base_digest
+from edge_client.base.errors import base_errors
 from edge_client.errors import BaseModelError
-from wire.errors import WireError
 
 BUILTIN = "builtin"
 
@@ -46,10 +47,8 @@ def open_base(model: str, expected_digest: str) -> Path:
     Reads every byte once. Raises BaseModelError that shows the start of both digests where they differ.
     """
     folder = resolve(model)
-    try:
+    with base_errors(_FOLDER_HINT):
         digest = base_digest(folder)
-    except WireError as error:
-        raise BaseModelError(str(error), _FOLDER_HINT) from error
     if digest != expected_digest:
         require_whole(folder)  # the likeliest reason, and one that says more than two digests
         ours, theirs = digest[:SHOWN_DIGITS], expected_digest[:SHOWN_DIGITS]
@@ -87,11 +86,7 @@ def _announced_bytes(path: Path) -> int | None:
 
 
 def _builtin() -> Path:
-    try:
-        package = importlib.import_module("builtin_base")
-    except ImportError as error:
-        raise BaseModelError("this installation has no builtin base", _FOLDER_HINT) from error
-    folder: Path = package.folder()
+    folder = builtin_base.folder()
     if not (folder / "config.json").is_file():
         raise BaseModelError(f"the builtin base is missing from {folder}", "install braid again, or " + _FOLDER_HINT)
     return folder

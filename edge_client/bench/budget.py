@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from braid_common.t5_config import T5Config
 from edge_client.bench.request import Request, ranks_of
 from edge_client.bench.round_time import SERVER_RANK
 from edge_client.errors import BaseModelError, NoPlanError
@@ -116,7 +117,7 @@ def _way(
 
 def _run(setting: Setting, config: Mapping[str, Any]) -> RunInfo:
     """The run that the prediction needs: one of the rule that `aggregator init` writes, without a sketch."""
-    weights = t5_weights(config, setting.scope)
+    weights = t5_weights(T5Config.parse(config), setting.scope)
     return RunInfo(
         protocol=PROTOCOL_VERSION,
         run_id="bench",

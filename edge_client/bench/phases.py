@@ -7,17 +7,19 @@ network.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from braid_common.base_files import read_t5_config
 from braid_common.seeds import derive_seed
+from braid_common.t5_config import T5Config
+from edge_client.base.errors import base_errors
 from edge_client.bench.request import WARM_UP_STEPS, Measured, Request, ranks_of
 from edge_client.bench.round_time import context_rank
 from edge_client.engines.lean.encoder_cache.encoder_pass import encode_sources
@@ -26,17 +28,17 @@ from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch, collate
 from edge_client.engines.lean.model.lora import Factors
 from edge_client.engines.lean.model.model import DTYPES, Model, start_training
-from edge_client.engines.lean.model.t5 import T5Shape
 from edge_client.engines.lean.model.tokeniser import Pair
-from edge_client.errors import BaseModelError, ConfigError
+from edge_client.errors import ConfigError
 from edge_client.host.energy import Energy, EnergyRecorder
 from edge_client.host.matmul_probe import measure_peak_gflops
 from edge_client.host.power_sensors import Sensor, find_sensor, why_none
 from edge_client.host.processors import free_processors
 from edge_client.host.worker_memory import peak_bytes, resident_bytes, return_free_memory, return_memory_near
-from quantize.base import BaseFormatError, FrozenBase, load_base
-from quantize.layout import read_config
+from quantize.base import FrozenBase, load_base
 from wire.manifest import t5_weights
+
+_BASE_HINT = "check the folder, or name another base with --model"
 
 LEARNING_RATE = 1e-4
 """Small, for the tokens are random: nothing is to be learnt, only measured."""
@@ -181,23 +183,15 @@ def _encode(request: Request, batch: Batch, tell: Tell) -> tuple[Tensor, float]:
 def _load(request: Request, wanted: Callable[[str], bool]) -> tuple[FrozenBase, float]:
     """A part of the base, and the seconds that it took."""
     start_s = time.perf_counter()
-    with _base_errors():
+    with base_errors(_BASE_HINT):
         base = load_base(Path(request.base_folder), request.format, wanted=wanted, device=torch.device(request.device))
     return_free_memory()
     return base, time.perf_counter() - start_s
 
 
-def _config(request: Request) -> Mapping[str, Any]:
-    with _base_errors():
-        return read_config(Path(request.base_folder))
-
-
-@contextmanager
-def _base_errors() -> Iterator[None]:
-    try:
-        yield
-    except BaseFormatError as error:
-        raise BaseModelError(str(error), "check the folder, or name another base with --model") from error
+def _config(request: Request) -> T5Config:
+    with base_errors(_BASE_HINT):
+        return read_t5_config(Path(request.base_folder))
 
 
 def _adapter(request: Request, base: FrozenBase) -> AdapterTensors:
@@ -215,9 +209,9 @@ def _adapter(request: Request, base: FrozenBase) -> AdapterTensors:
     return AdapterTensors(context, basis, start_b)
 
 
-def _batch(request: Request, config: Mapping[str, Any]) -> Batch:
+def _batch(request: Request, config: T5Config) -> Batch:
     """Random tokens of exact lengths, collated as text is."""
-    shape, vocabulary = T5Shape.of(config), int(config["vocab_size"])
+    vocabulary = config.vocab_size
     generator = torch.Generator().manual_seed(derive_seed(0, "bench", "tokens"))
 
     def draw(n_tokens: int) -> list[tuple[int, ...]]:
@@ -226,7 +220,7 @@ def _batch(request: Request, config: Mapping[str, Any]) -> Batch:
         return [tuple(ids) for ids in drawn.tolist()]
 
     pairs = zip(draw(request.source_tokens), draw(request.target_tokens), strict=True)
-    return collate([Pair(source, target) for source, target in pairs], shape.pad_id, shape.start_id)
+    return collate([Pair(source, target) for source, target in pairs], config.pad_id, config.start_id)
 
 
 def _waiting(request: Request) -> Callable[[], float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from braid_common.t5_config import T5Config
 from edge_client.bench.request import Measured, Request, ranks_of
 from edge_client.bench.round_time import Link, Traffic, context_rank, granularity, round_traffic
 from edge_client.host.board import Board
@@ -106,7 +107,7 @@ class Report:
 
 def make_report(terms: Terms, board: Board, request: Request, config: Mapping[str, Any], measured: Measured) -> Report:
     """Derive the figures; `config` is the base's config.json. Raises WireError where that is no gated T5's."""
-    weights = t5_weights(config, request.scope)
+    weights = t5_weights(T5Config.parse(config), request.scope)
     ranks = ranks_of(weights, request.rank)
     by_name = {weight.name: rank for weight, rank in zip(weights, ranks, strict=True)}
     return Report(

@@ -15,7 +15,9 @@ from typing import Any
 
 import click
 
-from braid_common.base_files import read_base_config
+from braid_common.base_files import read_t5_config
+from braid_common.t5_config import FLAN_T5
+from edge_client.base.errors import base_errors
 from edge_client.base.locate import BUILTIN, require_whole, resolve
 from edge_client.bench.budget import Setting, choose_way, make_request
 from edge_client.bench.measure import run_request, write_base
@@ -24,16 +26,16 @@ from edge_client.bench.report import Terms, facts, make_report
 from edge_client.bench.round_time import Link
 from edge_client.bench.table import lines
 from edge_client.cli.options import debug_option
-from edge_client.errors import BaseModelError, ConfigError
+from edge_client.errors import ConfigError
 from edge_client.host.board import Board, parse_size, probe_board
 from edge_client.host.matmul_speed import measure_matmul_speed, processor, read_matmul_speed, with_matmul_speed
 from edge_client.host.packages import require_packages
 from edge_client.state.folder import default_state_folder
-from wire.errors import WireError
+from quantize.formats import FORMATS
 from wire.limits import MAX_RANK
 
-SHAPES = ("small", "base", "large", "xl")
-"""FLAN-T5's; quantize/random_base.py has the numbers (tests hold the two equal, for that module imports torch)."""
+SHAPES = tuple(name.removeprefix("flan-t5-") for name in FLAN_T5)
+"""FLAN-T5s by the last part of their names."""
 
 DISK_FOLDER = Path("/var/tmp")  # noqa: S108 - only a place for a temporary folder of our own
 """Where a random base is written unless TMPDIR is set. It takes gigabytes, and /tmp is memory on many boards."""
@@ -44,7 +46,7 @@ DISK_FOLDER = Path("/var/tmp")  # noqa: S108 - only a place for a temporary fold
 @click.option("--shape", type=click.Choice(SHAPES), help="Instead: a FLAN-T5 of this size with random weights.")
 @click.option(
     "--format",
-    type=click.Choice(["fp32", "bf16", "int8", "nf4"]),
+    type=click.Choice(FORMATS),
     help="Precision of the base in memory.  [default: the best that fits]",
 )
 @click.option(
@@ -169,7 +171,5 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    try:
-        return read_base_config(folder)
-    except WireError as error:
-        raise BaseModelError(str(error), "name another base with --model") from error
+    with base_errors("name another base with --model"):
+        return read_t5_config(folder).to_json()

@@ -11,6 +11,7 @@ import click
 from edge_client.cli.options import debug_option
 from edge_client.errors import DataError
 from edge_client.host.packages import require_packages
+from quantize.formats import FORMATS
 
 
 @click.command()
@@ -23,7 +24,7 @@ from edge_client.host.packages import require_packages
 )
 @click.option(
     "--format",
-    type=click.Choice(["fp32", "bf16", "int8", "nf4"]),
+    type=click.Choice(FORMATS),
     default="fp32",
     show_default=True,
     help="Precision of the base in memory.",

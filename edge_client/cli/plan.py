@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import click
 import msgspec
 
+from braid_common.t5_config import T5Config
 from edge_client.agent.settings import normalise_server
 from edge_client.base.config import base_config
 from edge_client.base.locate import BUILTIN
@@ -111,8 +111,8 @@ def plan(
     if arithmetic is not None:
         limits = replace(limits, gflops=arithmetic.gflops)
     pruned = _pruned(run, state_folder) if server else {}
-    choice = choose(board, run, config, room=room, limits=limits, pruned=pruned)
-    others = runners_up(choice, board, run, config, room, limits=limits)
+    choice = choose(board, run, config.to_json(), room=room, limits=limits, pruned=pruned)
+    others = runners_up(choice, board, run, config.to_json(), room, limits=limits)
     if as_json:
         click.echo(json.dumps(facts(choice, board, others) | {"ranking": _ranking_facts(run, choice)}))
     else:
@@ -158,8 +158,8 @@ def _room(cache: str, folder: StateFolder) -> CacheRoom:
     return CacheRoom(default_limit(folder.path, folder.cache) if limit_bytes is None else limit_bytes)
 
 
-def _assumed_run(model: str, config: Mapping[str, Any]) -> RunInfo:
-    """A run of default settings for a base with this config.json; the base's files are not read."""
+def _assumed_run(model: str, config: T5Config) -> RunInfo:
+    """A run of default settings for a base with these numbers; the base's files are not read."""
     weights = t5_weights(config, DEFAULT_SETTINGS.scope)
     return RunInfo(
         protocol=PROTOCOL_VERSION,

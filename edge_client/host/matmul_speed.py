@@ -19,6 +19,7 @@ import msgspec
 
 from braid_common.json_file import read_small
 from edge_client.errors import ClientError, ConfigError
+from edge_client.host.cgroups import read_text
 from edge_client.host.forked import run_isolated
 from edge_client.jobs.messages import Compute, Device
 
@@ -90,11 +91,11 @@ def matmul_key(threads: int, root: Path = Path("/")) -> str | None:
     except PackageNotFoundError:
         return None
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = [_read(path) for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))]
+    gpu = [read_text(path) for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))]
     gpu += [name for name in _GPU_DEVICES if (root / name).exists()]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
     models = " ".join(re.findall(r"^Model:\s*(.*?)\s*$", "\n".join(gpu), re.MULTILINE) or gpu)
-    board = _read(root / "proc/device-tree/model").rstrip("\0\n ")
+    board = read_text(root / "proc/device-tree/model").rstrip("\0\n ")
     parts = (
         processor(root),
         board,
@@ -108,7 +109,7 @@ def matmul_key(threads: int, root: Path = Path("/")) -> str | None:
 def processor(root: Path = Path("/")) -> str:
     """The processor's model: the names that /proc/cpuinfo gives its first core, else the architecture."""
     found: dict[str, str] = {}
-    for line in _read(root / "proc/cpuinfo").splitlines():
+    for line in read_text(root / "proc/cpuinfo").splitlines():
         name, _, value = line.partition(":")
         if name.strip().lower() in _CPU_FIELDS:
             found.setdefault(name.strip().lower(), value.strip())
@@ -184,11 +185,3 @@ def _probe(key: str, threads: int) -> MatmulSpeed:
     except (ImportError, OSError) as error:
         raise ConfigError(f"torch is installed but cannot be loaded: {error}", "install it anew") from error
     return probe(key, threads)
-
-
-def _read(path: Path) -> str:
-    """The file's text, "" where there is none or it is not ours to read."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

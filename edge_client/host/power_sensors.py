@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_client.host.cgroups import read_text
+
 TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "5V_IN")
 """Rails that feed the whole module: Orin Nano and NX, Xavier NX, TX1 and TX2; Nano; Xavier NX in older documents."""
 
@@ -166,7 +168,4 @@ def _number(path: Path) -> float | None:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
+    return read_text(path).strip()

@@ -10,9 +10,9 @@ from typing import Literal
 
 import msgspec
 
+from quantize.formats import Format as Format
 from wire.messages import RunInfo, Task
 
-Format = Literal["fp32", "bf16", "int8", "nf4"]
 Compute = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda"]
 CacheDtype = Literal["none", "bf16", "int8"]

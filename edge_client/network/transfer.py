@@ -6,7 +6,6 @@ part is a part of; the final name appears only once the digest has been checked.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from aiohttp import hdrs
 
 from braid_common.atomic_file import sync_folder
+from braid_common.base_files import file_digest
 from edge_client.network.errors import ConflictError, RequestError, Unavailable
 from edge_client.network.retry import Backoff
 from edge_client.network.transport import Traffic, Transport, parse_count
@@ -27,15 +27,6 @@ BLOCK_BYTES = 64 * 1024
 """Bytes read from disk and handed to the socket at once."""
 
 _ETAG = re.compile(r'"([0-9a-f]{64})"')
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, lower-case hex. Raises DiskError."""
-    digest = hashlib.sha256()
-    with disk_errors(path), path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # --- downloads -----------------------------------------------------------------------------------------------------
@@ -76,7 +67,9 @@ class _Part:
         """Move into place if the digest is right; else throw the damaged bytes away and return False."""
         if self.path is None or not self.path.is_file():
             return False
-        if file_digest(self.path) != self.digest:
+        with disk_errors(self.path):
+            is_whole = file_digest(self.path) == self.digest
+        if not is_whole:
             self.drop()
             return False
         with disk_errors(self.path):
@@ -162,7 +155,8 @@ async def upload(
     Raises GoneError where the round has closed, ConflictError where the server holds another update of this board for
     it, Unavailable where `backoff` is spent.
     """
-    digest = file_digest(source)
+    with disk_errors(source):
+        digest = file_digest(source)
     offset_bytes, broken = 0, False
     while True:
         try:

@@ -174,7 +174,7 @@ class AdapterSizes:
 
     def _sketched(self) -> list[Weight]:
         """An encoder that is not trained is not sketched."""
-        return [w for w in self._run.weights if self._trains_encoder or not w.name.startswith("encoder.")]
+        return [w for w in self._run.weights if self._trains_encoder or not w.is_encoder]
 
     def _sketch_sums(self) -> int:
         return sum(4 * basis_rank(weight, self._run.max_rank) * weight.columns for weight in self._sketched())

@@ -64,7 +64,7 @@ class Candidates:
         self._work = RoundWork(config, run, room)
         self._rows = basis_rows(run)
         self._nothing = (0,) * len(run.weights)
-        self._encoder = frozenset(i for i, weight in enumerate(run.weights) if weight.name.startswith("encoder."))
+        self._encoder = frozenset(i for i, weight in enumerate(run.weights) if weight.is_encoder)
         self.budget_bytes = max(0, board.memory_bytes - CLIENT_BYTES)
         self.ways = [way for way in ways(board, run, config, room) if self._may_be(way)]
         quick = [way for way in self.ways if not is_slow_arithmetic(way, board)]

@@ -19,6 +19,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from braid_common.t5_config import T5Config
 from edge_client.errors import BaseModelError, ConfigError, RefusedError
 from edge_client.host.board import Board
 from edge_client.jobs.messages import Plan
@@ -113,7 +114,7 @@ def check_run_fits(run: RunInfo, config: Mapping[str, Any]) -> None:
     """Raise RefusedError for a ranking that is not of this run's weights or no ranking at all, BaseModelError for
     weights that a base with this config.json does not have."""
     try:
-        known = set(t5_weights(config, "all"))
+        known = set(t5_weights(T5Config.parse(config), "all"))
     except WireError as error:
         raise BaseModelError(str(error), "give a folder with a FLAN-T5 with --model") from error
     for weight in run.weights:

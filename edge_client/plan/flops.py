@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from braid_common.t5_config import T5Config
 from wire.manifest import t5_weights
 from wire.messages import Scope
 
@@ -103,7 +104,7 @@ class _Model:
         frozen_ranks: Mapping[str, int],
         trains_a: bool,
     ) -> None:
-        self.weights = {weight.name: weight for weight in t5_weights(config, "all")}
+        self.weights = {weight.name: weight for weight in t5_weights(T5Config.parse(config), "all")}
         self.ranks, self.frozen_ranks, self.trains_a = ranks, frozen_ranks, trains_a
         self.micro_batch, self.source, self.target = micro_batch, source, target
         self.n_source, self.n_target = micro_batch * source, micro_batch * target

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from braid_common.t5_config import T5Config
 from edge_client.errors import ConfigError
 from edge_client.host.board import parse_size
 from edge_client.jobs.messages import Compute, Format
@@ -137,7 +138,7 @@ def fixed_traffic(run: RunInfo, *, frozen_encoder: bool) -> int:
         context = basis_rank(weight, run.server_rank)
         total_bytes += _bytes(context_dtype(run), context * (weight.rows + weight.columns))
         total_bytes += ADAPTER_PART_BYTES + more_down
-        if not (frozen_encoder and weight.name.startswith("encoder.")):
+        if not (frozen_encoder and weight.is_encoder):
             sketch = basis_rank(weight, run.max_rank)
             total_bytes += (
                 _bytes(sketch_dtype(run.settings.upload), sketch * weight.columns) + UPDATE_PART_BYTES + more_up
@@ -168,7 +169,7 @@ class RoundWork:
         self._n_train = run.settings.batch * run.settings.local_steps
         self._steps: dict[tuple[Scope, str], StepFlops] = {}
         values = {"encoder": 0, "decoder": 0}
-        for weight in t5_weights(config, "all"):
+        for weight in t5_weights(T5Config.parse(config), "all"):
             values[weight.name.split(".")[0]] += weight.rows * weight.columns
         self._encoder_values, self._decoder_values = values["encoder"], values["decoder"]
 
@@ -239,5 +240,4 @@ def operations_per_s(compute: Compute, limits: RoundLimits) -> float:
 def kind_of(weight: Weight) -> tuple[int, int, bool]:
     """Weights of a kind cost the same per strand: they have the same shape and read the same tokens, the source's
     (True) or the target's."""
-    is_cross = weight.name.endswith((".EncDecAttention.k", ".EncDecAttention.v"))
-    return weight.rows, weight.columns, is_cross or weight.name.startswith("encoder.")
+    return weight.rows, weight.columns, weight.reads_source

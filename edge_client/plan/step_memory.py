@@ -235,10 +235,7 @@ class TensorSizes:
         return (max if self._checkpointing else sum)(blocks.values())
 
     def _tokens(self, weight: Weight) -> int:
-        reads_source = weight.name.startswith("encoder.") or weight.name.endswith(
-            (".EncDecAttention.k", ".EncDecAttention.v")
-        )
-        return self._source if reads_source else self._target
+        return self._source if weight.reads_source else self._target
 
 
 def _rounded(length: int, step: int) -> int:

@@ -9,10 +9,8 @@ from typing import Any
 from edge_client.host.board import Board
 from edge_client.jobs.messages import CacheDtype, Compute, Format
 from edge_client.plan.cache_budget import CacheRoom, cache_dtype
+from quantize.formats import FORMATS as FORMATS
 from wire.messages import RunInfo
-
-FORMATS: tuple[Format, ...] = ("fp32", "bf16", "int8", "nf4")
-"""Highest precision first (quantize.formats.FORMATS)."""
 
 KEPT_LEARNING: Mapping[Format, float] = {"fp32": 1.0, "bf16": 1.0, "int8": 1.0, "nf4": 0.92}
 """Part of a run's gain in held-out loss that a base in this format leaves. nf4 raised the builtin base's loss by 0.008

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from braid_common.atomic_file import write_atomically
+from braid_common.base_files import file_digest
 from edge_client.errors import DiskError
-from edge_client.network.transfer import file_digest
 from edge_client.state.folder import disk_errors
 from wire.adapter_patch import START_BYTES, is_difference
 from wire.limits import MAX_CONTROL_BYTES
@@ -48,7 +48,7 @@ class HeldAdapter:
             return None
         try:
             is_sound = file_digest(self.path) == facts.digest
-        except DiskError:
+        except OSError:
             is_sound = False
         return Held(facts.version, facts.ranks) if is_sound else None
 
@@ -62,8 +62,8 @@ class HeldAdapter:
         before = self._facts()
         n_differences = before.n_differences + 1 if before is not None else 0
         try:
-            facts = _Facts(run_id, version, tuple(ranks), file_digest(adapter), n_differences)
             with disk_errors(self.path):
+                facts = _Facts(run_id, version, tuple(ranks), file_digest(adapter), n_differences)
                 adapter.replace(self.path)
                 write_atomically(self._facts_path, msgspec.json.encode(facts))
         except DiskError:

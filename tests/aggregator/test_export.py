@@ -16,6 +16,7 @@ from aggregator.errors import NothingToExportError
 from aggregator.export import MARKER, export_peft, lora_config
 from aggregator.merge.lowrank import truncate
 from aggregator.merge.state import AdapterState, WeightState, initial_state
+from braid_common.t5_config import T5Config
 from wire.manifest import t5_weights
 from wire.messages import Weight
 
@@ -27,6 +28,7 @@ CONFIG = {
     "d_ff": 80,
     "num_layers": 2,
     "num_decoder_layers": 13,
+    "vocab_size": 50,
     "feed_forward_proj": "gated-gelu",
 }
 """Not square, and more than eleven layers: `block.1` is the start of `block.11`."""
@@ -55,7 +57,7 @@ def product(weight: WeightState) -> np.ndarray:
 
 @pytest.fixture
 def weights() -> tuple[Weight, ...]:
-    return t5_weights(CONFIG, "decoder")
+    return t5_weights(T5Config.parse(CONFIG), "decoder")
 
 
 @pytest.fixture

@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from braid_common.base_files import base_digest, base_file_names, read_base_config
-from wire.errors import WireError
+from braid_common.base_files import (
+    MAX_CONFIG_BYTES,
+    BaseFilesError,
+    base_digest,
+    base_file_names,
+    read_config_json,
+    read_t5_config,
+)
+from braid_common.t5_config import FLAN_T5
 
 
 @pytest.fixture
@@ -55,14 +62,35 @@ def test_digest_sees_every_change_that_matters(base: Path) -> None:
 
 
 def test_config_is_read(base: Path) -> None:
-    """The config as a dict."""
-    assert read_base_config(base) == {"model_type": "t5"}
+    """As it is, and as the numbers of a T5; a file that is no T5's is named."""
+    assert read_config_json(base) == {"model_type": "t5"}
+    with pytest.raises(BaseFilesError, match=r"config\.json is not a FLAN-T5's: feed_forward_proj is None"):
+        read_t5_config(base)
+
+    (base / "config.json").write_text(json.dumps(FLAN_T5["flan-t5-small"].to_json()))
+
+    assert read_t5_config(base) == FLAN_T5["flan-t5-small"]
+
+
+def test_a_config_may_stand_alone(tmp_path: Path) -> None:
+    """A plan needs no weights: config.json is enough to read it."""
+    (tmp_path / "config.json").write_text("{}")
+
+    assert read_config_json(tmp_path) == {}
+
+
+def test_an_endless_config_is_not_read(base: Path) -> None:
+    """Its first megabyte is enough to say that it is none."""
+    (base / "config.json").write_bytes(b" " * (MAX_CONFIG_BYTES + 1))
+
+    with pytest.raises(BaseFilesError, match=f"more than {MAX_CONFIG_BYTES} bytes"):
+        read_config_json(base)
 
 
 def test_folder_absent(tmp_path: Path) -> None:
     """The folder is named, and what to give instead."""
-    for read in (base_digest, base_file_names, read_base_config):
-        with pytest.raises(WireError, match=r"nowhere does not exist: give a folder that holds config\.json"):
+    for read in (base_digest, base_file_names, read_config_json, read_t5_config):
+        with pytest.raises(BaseFilesError, match=r"nowhere does not exist: give a folder that holds config\.json"):
             read(tmp_path / "nowhere")
 
 
@@ -75,8 +103,9 @@ def test_file_missing(tmp_path: Path, name: str, said: str) -> None:
     for other in {"config.json", "model.safetensors"} - {name}:
         (tmp_path / other).write_text("{}")
 
-    for read in (base_digest, base_file_names, read_base_config):
-        with pytest.raises(WireError, match=said):
+    reads_config = (read_config_json, read_t5_config) if name == "config.json" else ()
+    for read in (base_digest, base_file_names, *reads_config):
+        with pytest.raises(BaseFilesError, match=said):
             read(tmp_path)
 
 
@@ -94,8 +123,8 @@ def test_config_damaged(base: Path, content: bytes, said: str) -> None:
     """A cut or foreign config.json is an error that says to download again."""
     (base / "config.json").write_bytes(content)
 
-    with pytest.raises(WireError, match=f"{said}.*download the model again"):
-        read_base_config(base)
+    with pytest.raises(BaseFilesError, match=f"{said}.*download the model again"):
+        read_t5_config(base)
 
 
 def test_unreadable_file(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,8 +135,11 @@ def test_unreadable_file(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         fired.append(self.name)
         raise PermissionError(13, "Permission denied")
 
-    for method, read in (("open", base_digest), ("read_text", read_base_config), ("iterdir", base_file_names)):
-        with monkeypatch.context() as patch, pytest.raises(WireError, match=r"cannot be read \(Permission denied\)"):
+    for method, read in (("open", base_digest), ("open", read_t5_config), ("iterdir", base_file_names)):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(BaseFilesError, match=r"cannot be read \(Permission denied\)"),
+        ):
             patch.setattr(Path, method, refuse)
             read(base)
     assert fired == ["config.json", "config.json", "base"]

@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from braid_common.base_files import base_digest, base_file_names
+from braid_common.t5_config import T5Config
 from edge_client.agent.console import Console
 from edge_client.agent.enrolment import prepare_identity
 from edge_client.agent.join import Client, DataSummary, Preflight, open_client
@@ -132,7 +133,7 @@ class FakeServer:
     # --- the run -----------------------------------------------------------------------------------------------
 
     def run(self) -> RunInfo:
-        weights = t5_weights(CONFIG, "decoder")
+        weights = t5_weights(T5Config.parse(CONFIG), "decoder")
         ranks = [basis_rank(weight, self.max_rank) for weight in weights]
         values = tuple(tuple((rank - i) / 10 for i in range(rank)) for rank in ranks) if self.version else ()
         return RunInfo(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from braid_common.t5_config import T5Config
 from wire.manifest import manifest_digest, t5_weights
 from wire.messages import Base, RunInfo, TrainSettings
 
 TINY_T5: Mapping[str, Any] = {
     "model_type": "t5",
     "feed_forward_proj": "gated-gelu",
+    "vocab_size": 120,
     "d_model": 64,
     "num_heads": 3,
     "d_kv": 16,
@@ -67,7 +69,7 @@ def run_of(config: Mapping[str, Any], settings: Mapping[str, Any] | None = None,
         "sketch_batches": 1,
         **(settings or {}),
     }
-    weights = t5_weights(dict(config), chosen["scope"])
+    weights = t5_weights(T5Config.parse(config), chosen["scope"])
     agreed: dict[str, Any] = {
         "protocol": 1,
         "run_id": "r",

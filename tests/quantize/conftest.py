@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from braid_common.t5_config import T5Config
 from quantize.layout import tensor_shapes
 
 SMALL: dict[str, Any] = {
@@ -37,7 +38,8 @@ MakeBase = Callable[..., Path]
 def random_tensors(config: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
     """Every tensor of the model that `config` describes, fp32."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in tensor_shapes(config).items()}
+    shapes = tensor_shapes(T5Config.parse(config))
+    return {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
 @pytest.fixture

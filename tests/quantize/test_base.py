@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
+from braid_common.t5_config import T5Config
 from quantize.base import FORMATS, load_base
 from quantize.errors import BaseFormatError
 from quantize.int8 import to_int8
-from quantize.layout import is_matrix
+from quantize.layout import is_matrix, tensor_shapes
 
 BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 
@@ -248,13 +249,11 @@ _cache: dict[str, tuple[Path, bytes]] = {}
 def _written(tmp_path_factory: Any) -> tuple[Path, bytes]:
     """One base folder for all examples of a property test, and its intact bytes."""
     if "base" not in _cache:
-        from quantize.layout import tensor_shapes
-
         folder = tmp_path_factory.mktemp("damaged")
         config = {"model_type": "t5", "feed_forward_proj": "gated-gelu", "vocab_size": 20, "d_model": 8}
         config |= {"num_heads": 3, "d_kv": 2, "d_ff": 10, "num_layers": 1, "tie_word_embeddings": False}
         (folder / "config.json").write_text(json.dumps(config))
-        tensors = {name: torch.ones(shape) for name, shape in tensor_shapes(config).items()}
+        tensors = {name: torch.ones(shape) for name, shape in tensor_shapes(T5Config.parse(config)).items()}
         save_file(tensors, folder / "model.safetensors")
         _cache["base"] = folder, (folder / "model.safetensors").read_bytes()
     return _cache["base"]
@@ -267,6 +266,7 @@ def status(field):
     return next(int(l.split()[1]) << 10 for l in open("/proc/self/status") if l.startswith(field + ":"))
 import torch
 torch.set_num_threads(1)
+from braid_common.t5_config import T5Config
 from quantize.base import load_base
 load_base(Path(sys.argv[2]), sys.argv[3])  # a tiny base first: what the code itself takes is not what is measured
 before = status("VmRSS")
@@ -282,9 +282,7 @@ print(status("VmHWM") - before, base.resident_bytes)
 def test_loading_never_holds_a_full_precision_copy(format: str, config: Any, tensors: Any, make_base: Any) -> None:
     """Peak while loading 60 MB stays within the result plus the largest tensor, plus 10 %."""
     big = config | {"vocab_size": 10_000, "d_model": 320, "d_ff": 1000, "num_layers": 4, "num_decoder_layers": 4}
-    from quantize.layout import tensor_shapes
-
-    stored = {name: torch.full(shape, 0.5) for name, shape in tensor_shapes(big).items()}
+    stored = {name: torch.full(shape, 0.5) for name, shape in tensor_shapes(T5Config.parse(big)).items()}
     folder, tiny = make_base(big, stored), make_base(config, tensors, "tiny")
 
     done = subprocess.run(

@@ -35,7 +35,7 @@ def test_a_folder_that_is_no_base_is_one_sentence(tmp_path: Path) -> None:
     result = run("report", str(tmp_path / "nothing"))
 
     assert result.exit_code == 1
-    assert result.output.startswith("Error: cannot read")
+    assert result.output.startswith(f"Error: base model folder {tmp_path / 'nothing'} does not exist")
 
 
 def test_there_and_back_is_lossless_after_the_first_rounding(

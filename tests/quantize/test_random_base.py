@@ -10,21 +10,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from braid_common.t5_config import T5Config
 from quantize import random_base
 from quantize.base import FORMATS, BaseFormatError, load_base
 from quantize.layout import tensor_shapes
-from quantize.random_base import SHAPES, shape_config, write_random_base
+from quantize.random_base import SHAPES, write_random_base
 
 # The same code at sizes that are all unequal, and small enough to write in no time.
-TINY = {
-    "d_model": 48,
-    "d_kv": 16,
-    "d_ff": 80,
-    "num_heads": 2,
-    "vocab_size": 160,
-    "num_layers": 2,
-    "num_decoder_layers": 2,
-}
+TINY = T5Config(vocab_size=160, d_model=48, d_kv=16, d_ff=80, n_heads=2, n_encoder_blocks=2, n_decoder_blocks=2)
 
 
 @pytest.fixture
@@ -40,7 +33,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
 )
 def test_shapes_have_the_published_parameter_counts(shape: str, parameters: int) -> None:
     """Each shape has as many parameters as the FLAN-T5 of its name."""
-    assert sum(torch.Size(sizes).numel() for sizes in tensor_shapes(shape_config(shape)).values()) == parameters
+    assert sum(torch.Size(sizes).numel() for sizes in tensor_shapes(SHAPES[shape]).values()) == parameters
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -87,7 +80,7 @@ def test_one_word_is_one_token(tmp_path: Path, tiny: str) -> None:
     ids = tokenizer.encode("w0 w1  w156\nunheard-of", add_special_tokens=False).ids
 
     assert ids == [3, 4, 159, 2]
-    assert tokenizer.get_vocab_size() == TINY["vocab_size"]
+    assert tokenizer.get_vocab_size() == TINY.vocab_size
     assert tokenizer.decode([3, 1], skip_special_tokens=True) == "w0"
 
 
@@ -112,13 +105,14 @@ def test_folder_with_files_is_left_alone(tiny: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_small_runs_through_transformers_in_bf16(tmp_path: Path) -> None:
     """The true small shape has finite logits in bf16, and its loss starts near log(vocabulary)."""
-    from transformers import T5Config, T5ForConditionalGeneration
+    from transformers import T5Config as TheirConfig
+    from transformers import T5ForConditionalGeneration
 
     write_random_base(tmp_path / "base", "small", seed=1)
     base = load_base(tmp_path / "base", "bf16")
     config = json.loads((tmp_path / "base" / "config.json").read_text())
     # transformers 5 ties the head whatever the config says; it is replaced below.
-    model = T5ForConditionalGeneration(T5Config(**config | {"dropout_rate": 0.0})).bfloat16()
+    model = T5ForConditionalGeneration(TheirConfig(**config | {"dropout_rate": 0.0})).bfloat16()
     model.lm_head.weight = torch.nn.Parameter(base.weights["lm_head"].dense(torch.bfloat16))
     matrices = {f"{name}.weight": weight.dense(torch.bfloat16) for name, weight in base.weights.items()}
     with torch.no_grad():

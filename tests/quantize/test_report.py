@@ -11,11 +11,12 @@ import pytest
 from click.testing import CliRunner
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from edge_client.engines.lean.base_loss import base_loss
+from quantize import cli
 from quantize.base import FORMATS, load_base
 from quantize.cli import main
-from quantize.errors import BaseFormatError
 from quantize.report import report
-from quantize.sample import MAX_PAIRS, SAMPLE, read_texts
+from quantize.sample import MAX_PAIRS
 from quantize.writer import convert
 
 
@@ -41,7 +42,7 @@ def write_lines(path: Path, *lines: Any) -> str:
 
 def test_every_format_has_its_size_error_and_loss(folder: Path, tmp_path: Path) -> None:
     """Sizes are those of the file that is written and the base that is loaded; fewer bits mean more error."""
-    rows = report(folder).formats
+    rows = report(folder, loss=base_loss).formats
 
     assert [row.format for row in rows] == list(FORMATS)
     assert [row.resident_bytes for row in rows] == [load_base(folder, format).resident_bytes for format in FORMATS]
@@ -59,7 +60,7 @@ def test_changes_are_against_the_stored_values(folder: Path, tmp_path: Path) -> 
     """Of an int8 folder, int8 and fp32 are exact; and the report says what the files hold."""
     convert(folder, "int8", tmp_path / "int8")
 
-    found = report(tmp_path / "int8")
+    found = report(tmp_path / "int8", loss=base_loss)
 
     assert found.stored == "int8"
     exact = {row.format for row in found.formats if row.relative_error < 1e-7 and row.loss_change == 0}
@@ -70,7 +71,7 @@ def test_an_nf4_folder_is_reported_with_a_word_on_it(folder: Path, tmp_path: Pat
     """What nf4 lost cannot be seen in its own files, so the report says so."""
     convert(folder, "nf4", tmp_path / "nf4")
 
-    found = report(tmp_path / "nf4")
+    found = report(tmp_path / "nf4", loss=base_loss)
 
     assert found.stored == "nf4"
     assert any("not those of the base it was made of" in note for note in found.notes)
@@ -79,7 +80,7 @@ def test_an_nf4_folder_is_reported_with_a_word_on_it(folder: Path, tmp_path: Pat
 
 def test_a_base_that_knows_nothing_is_told(folder: Path) -> None:
     """Random weights are no better than a guess, and one line says that their losses mean nothing."""
-    assert any("no better than a guess" in note for note in report(folder).notes)
+    assert any("no better than a guess" in note for note in report(folder, loss=base_loss).notes)
 
 
 def test_a_tied_base_is_reported(config: Any, tensors: Any, make_base: Any, folder: Path) -> None:
@@ -88,7 +89,7 @@ def test_a_tied_base_is_reported(config: Any, tensors: Any, make_base: Any, fold
     tied = make_base(config | {"tie_word_embeddings": True}, tensors, "tied")
     (tied / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
 
-    rows = report(tied).formats
+    rows = report(tied, loss=base_loss).formats
 
     assert [row.resident_bytes for row in rows] == [load_base(tied, format).resident_bytes for format in FORMATS]
     assert all(row.loss is not None and math.isfinite(row.loss) for row in rows)
@@ -145,19 +146,25 @@ def test_without_a_tokenizer_the_rest_is_reported(tokenizer: str | None, folder:
     assert "tokenizer.json" in asked.output
 
 
-def test_another_bases_tokenizer_is_refused(folder: Path, config: Any) -> None:
-    """A token beyond the embedding's rows would point nowhere."""
-    config["vocab_size"] = 50
+def test_without_the_engine_the_rest_is_reported(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where edge_client is not installed the loss is left out and the reason told; who gave a text gets an error."""
+    monkeypatch.setattr(cli, "ENGINE", "edge_client.engines.that_is_not_there")
+    text = write_lines(tmp_path / "t.jsonl", {"source": "w1", "target": "w2"})
 
-    with pytest.raises(BaseFormatError, match="has a token 102, the embedding 50 rows"):
-        read_texts(SAMPLE, folder, config)
+    without, asked = run("report", str(folder)), run("report", str(folder), "--text", text)
+
+    assert without.exit_code == 0
+    assert "note: no loss: it is computed by edge_client's training engine" in without.output
+    assert asked.exit_code == 1
+    assert "not installed here" in asked.output
 
 
-def test_progress_covers_every_pass(folder: Path) -> None:
-    """`tell` ends at the whole."""
+@pytest.mark.parametrize("loss", [base_loss, None])
+def test_progress_covers_every_pass(folder: Path, loss: Any) -> None:
+    """`tell` ends at the whole, also where the loss is left out."""
     told: list[tuple[int, int]] = []
 
-    report(folder, tell=lambda *counts: told.append(counts))
+    report(folder, loss=loss, tell=lambda *counts: told.append(counts))
 
     assert told[-1][0] == told[-1][1]
     assert told == sorted(told)
@@ -168,7 +175,7 @@ def test_the_builtin_base_is_better_than_a_guess() -> None:
     """Its loss on the sample is a trained model's, and int8, in which it is stored, changes nothing."""
     import builtin_base
 
-    found = report(builtin_base.folder())
+    found = report(builtin_base.folder(), loss=base_loss)
 
     losses = {row.format: row.loss for row in found.formats}
     assert found.notes == ()

@@ -14,6 +14,7 @@ import pytest
 
 import wire.messages as m
 from braid_common.seeds import derive_seed
+from braid_common.t5_config import T5Config
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.manifest import manifest_digest, t5_weights
 from wire.projection import projection
@@ -201,17 +202,8 @@ def test_projection_is_frozen() -> None:
 
 def test_manifest_is_frozen() -> None:
     """Names, order and digest of a small T5's weights, both scopes."""
-    config = {
-        "model_type": "t5",
-        "d_model": 64,
-        "d_kv": 16,
-        "num_heads": 3,
-        "d_ff": 80,
-        "num_layers": 2,
-        "num_decoder_layers": 1,
-        "feed_forward_proj": "gated-gelu",
-    }
-    decoder, everything = t5_weights(config, "decoder"), t5_weights(config, "all")
+    base = T5Config(vocab_size=50, d_model=64, d_kv=16, d_ff=80, n_heads=3, n_encoder_blocks=2, n_decoder_blocks=1)
+    decoder, everything = t5_weights(base, "decoder"), t5_weights(base, "all")
 
     assert [(w.name, w.rows, w.columns) for w in decoder] == DECODER_MANIFEST
     assert (len(everything), everything[-len(decoder) :]) == (25, decoder)

@@ -65,7 +65,7 @@ def held_out_loss(
     meter = Meter(session, "evaluate", len(pairs))
     total, n_labels, n_done = 0.0, 0, 0
     for batch in micro_batches(
-        sorted(pairs, key=_length), job.plan.micro_batch, model.shape.pad_id, model.shape.start_id
+        sorted(pairs, key=_length), job.plan.micro_batch, model.config.pad_id, model.config.start_id
     ):
         session.check_stop()
         loss = float(model.loss_sum(batch, prefix.encoded(batch)))
@@ -98,7 +98,7 @@ def _written(model: Model, prefix: Prefix, pairs: Sequence[Pair], job: Job, sess
         for first in range(0, len(order), job.plan.micro_batch):
             session.check_stop()
             part = order[first : first + job.plan.micro_batch]
-            batch = source_batch([pairs[i].source for i in part], model.shape.pad_id)
+            batch = source_batch([pairs[i].source for i in part], model.config.pad_id)
             encoded = prefix.encoded_sources([pairs[i].source for i in part], batch[0].shape[1])
             written = write_greedily(model, *batch, job.run.settings.max_target_tokens, encoded)
             for i, ids in zip(part, written, strict=True):

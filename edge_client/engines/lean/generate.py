@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from braid_common.example import PREFIX
+from edge_client.base.errors import base_errors
 from edge_client.engines.lean.evaluate import SPARE_SHARE
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_any_adapter
 from edge_client.engines.lean.model.batches import source_batch
 from edge_client.engines.lean.model.greedy import write_greedily
 from edge_client.engines.lean.model.model import Model
 from edge_client.engines.lean.model.tokeniser import Tokeniser
-from edge_client.errors import BaseModelError
 from edge_client.host.board import probe_board
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import Compute, Format
-from quantize.base import BaseFormatError, load_base
+from quantize.base import load_base
 
 BATCH = 8
 """Texts written side by side."""
@@ -42,13 +42,11 @@ class Writer:
         max_target_tokens: int = 64,
         spare_bytes: int | None = None,
     ) -> None:
-        try:
+        with base_errors("name another folder with --model"):
             base = load_base(base_folder, format)
-        except BaseFormatError as error:
-            raise BaseModelError(str(error), "name another folder with --model") from error
         tensors = AdapterTensors() if adapter is None else read_any_adapter(adapter, base.weights)
         self._model = Model(base, tensors, compute)
-        self._tokeniser = Tokeniser(base_folder, self._model.shape.eos_id, base.config["vocab_size"])
+        self._tokeniser = Tokeniser(base_folder, self._model.config.eos_id, base.config.vocab_size)
         self._max_source_tokens = max_source_tokens
         self._max_target_tokens = max_target_tokens
         self._spare_bytes = spare_bytes
@@ -59,7 +57,7 @@ class Writer:
         written: list[list[int]] = []
         with self._model.unpacked_decoder(spare_now() if self._spare_bytes is None else self._spare_bytes):
             for first in range(0, len(sources), BATCH):
-                batch = source_batch(sources[first : first + BATCH], self._model.shape.pad_id)
+                batch = source_batch(sources[first : first + BATCH], self._model.config.pad_id)
                 written += write_greedily(self._model, *batch, self._max_target_tokens)
         return [self._tokeniser.decode(ids) for ids in written]
 

@@ -64,14 +64,14 @@ class _Steps:
         self._job = job
 
     def take_one(self, n_examples: int) -> None:
-        settings, plan, shape = self._job.run.settings, self._job.plan, self._model.shape
+        settings, plan, config = self._job.run.settings, self._job.plan, self._model.config
         # All but the first are a token shorter than the run allows: a batch with padding takes more than one without.
         sources = [settings.max_source_tokens - (i > 0) for i in range(n_examples)]
         pairs = [_pair(source, settings.max_target_tokens) for source in sources]
-        batch, encoded = collate(pairs, shape.pad_id, shape.start_id), None
+        batch, encoded = collate(pairs, config.pad_id, config.start_id), None
         if plan.cache != "none":
             dtype, device = DTYPES[plan.compute], self._model.device
-            encoded = torch.zeros(*batch.source.shape, shape.d_model, dtype=dtype, device=device)
+            encoded = torch.zeros(*batch.source.shape, config.d_model, dtype=dtype, device=device)
         loss = self._model.loss_sum(batch, encoded)
         loss.backward()  # type: ignore[no-untyped-call]
         self._sketches.count(batch.n_target_tokens)

@@ -80,8 +80,8 @@ class _Window:
 
     def _backward(self, step: int, meter: Meter) -> float:
         """Gather one step; its summed loss in nats."""
-        shape, summed, n_targets, n_tokens = self._model.shape, 0.0, 0, 0
-        for batch in micro_batches(self._pairs(step), self._job.plan.micro_batch, shape.pad_id, shape.start_id):
+        config, summed, n_targets, n_tokens = self._model.config, 0.0, 0, 0
+        for batch in micro_batches(self._pairs(step), self._job.plan.micro_batch, config.pad_id, config.start_id):
             self._session.check_stop()
             loss = self._model.loss_sum(batch, self._prefix.encoded(batch))
             loss.backward()  # type: ignore[no-untyped-call]

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import torch
 
+from braid_common.base_files import read_t5_config
+from braid_common.t5_config import T5Config
+from edge_client.base.errors import base_errors
 from edge_client.data.readers import Data, load_data
 from edge_client.engines.lean.model.tokeniser import Tokeniser
-from edge_client.errors import BaseModelError, NoPlanError
+from edge_client.errors import NoPlanError
 from edge_client.host.worker_memory import peak_bytes, return_free_memory
 from edge_client.jobs.messages import Job, Progress
-from quantize.base import BaseFormatError, FrozenBase, load_base
-from quantize.layout import read_config
+from quantize.base import FrozenBase, load_base
 from wire.messages import RunInfo
 
 Phase = Literal["load", "encode", "profile", "train", "evaluate"]
@@ -68,7 +69,7 @@ class Session:
         key = (job.base_folder, job.plan.format, part, job.plan.device)
         if self._base is None or self._base_key != key:
             self.release_base()  # before the next one is loaded: there is room for one
-            with _base_errors():
+            with base_errors():
                 self._base = load_base(
                     Path(job.base_folder), job.plan.format, wanted=_WANTED[part], device=self.device(job)
                 )
@@ -82,10 +83,10 @@ class Session:
         gc.collect()
         return_free_memory()
 
-    def config(self, job: Job) -> Mapping[str, Any]:
-        """The base's config.json, without loading the base. Raises BaseModelError."""
-        with _base_errors():
-            return read_config(Path(job.base_folder))
+    def config(self, job: Job) -> T5Config:
+        """The numbers of the base, which is not loaded for it. Raises BaseModelError."""
+        with base_errors():
+            return read_t5_config(Path(job.base_folder))
 
     def device(self, job: Job) -> torch.device:
         """Where the job computes. Raises NoPlanError where the plan names a device that is not there (any more)."""
@@ -103,7 +104,7 @@ class Session:
         """The base's tokeniser. Raises BaseModelError."""
         if self._tokeniser is None or self._tokeniser_key != job.base_folder:
             config = self.config(job)
-            self._tokeniser = Tokeniser(Path(job.base_folder), config.get("eos_token_id", 1), config["vocab_size"])
+            self._tokeniser = Tokeniser(Path(job.base_folder), config.eos_id, config.vocab_size)
             self._tokeniser_key = job.base_folder
         return self._tokeniser
 
@@ -122,16 +123,8 @@ def run_as_reached(job: Job) -> RunInfo:
     """The run with those of its weights alone that the job's backward passes reach, and so can sketch."""
     weights = job.run.weights
     if not trains_encoder(job):
-        weights = tuple(weight for weight in weights if not weight.name.startswith("encoder."))
+        weights = tuple(weight for weight in weights if not weight.is_encoder)
     return msgspec.structs.replace(job.run, weights=weights)
-
-
-@contextmanager
-def _base_errors() -> Iterator[None]:
-    try:
-        yield
-    except BaseFormatError as error:
-        raise BaseModelError(str(error), "fetch the base model again, or check its folder") from error
 
 
 def peaks(device: torch.device) -> dict[str, float]:

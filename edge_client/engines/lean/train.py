@@ -149,8 +149,8 @@ class _Round:
 
     def _batches(self, step: int) -> list[Batch]:
         pairs = [self._pair(i) for i in self._order.examples(step)]
-        shape = self._model.shape
-        return list(micro_batches(pairs, self._job.plan.micro_batch, shape.pad_id, shape.start_id))
+        config = self._model.config
+        return list(micro_batches(pairs, self._job.plan.micro_batch, config.pad_id, config.start_id))
 
     def _pair(self, index: int) -> Pair:
         return self._tokenised(self._data.train[index])

@@ -27,6 +27,7 @@ from aggregator.settings.sizes import (
     sums_bytes,
     update_bytes,
 )
+from braid_common.t5_config import FLAN_T5
 from wire.checks import basis_rank
 from wire.codec import encode
 from wire.limits import MAX_MESSAGE_BYTES
@@ -34,7 +35,7 @@ from wire.manifest import t5_weights
 from wire.messages import AdapterPart, Dtype, Update, UpdatePart, Weight
 from wire.tensors import pack, unpack
 
-XL = {"d_model": 2048, "num_heads": 32, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "is_gated_act": True}
+XL = FLAN_T5["flan-t5-xl"]
 SHAPES = (Weight(name="tall", rows=30, columns=7), Weight(name="wide", rows=5, columns=20))
 WEIGHTS = (Weight(name="𝄞" * 200, rows=30, columns=7), Weight(name="w", rows=5, columns=90))
 

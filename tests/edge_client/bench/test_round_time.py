@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from braid_common.t5_config import T5Config
 from edge_client.bench.request import ranks_of
 from edge_client.bench.round_time import SERVER_RANK, UPLOAD, Link, Traffic, granularity, round_traffic
 from wire.checks import basis_rank
@@ -29,7 +30,7 @@ def zeros(rows: int, columns: int, dtype: Dtype) -> Tensor:
 @pytest.mark.parametrize("rank", [3, 20])
 def test_the_bytes_are_those_of_the_messages(upload: Dtype, rank: int, config: dict[str, Any]) -> None:
     """Less only what names and shapes take: the adapter down, B and A up."""
-    weights = t5_weights(config, "all")
+    weights = t5_weights(T5Config.parse(config), "all")
     ranks = ranks_of(weights, rank)
     down: Dtype = "fp32" if upload == "fp32" else "bf16"
     frozen: Dtype = "fp32" if upload == "fp32" else "int8"

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from braid_common.t5_config import T5Config
 from edge_client.agent.console import Console
 from edge_client.errors import NoPlanError, RefusedError
 from edge_client.host.board import Board
@@ -182,7 +183,7 @@ def test_absurd_settings_find_no_plan(server: Any, n_layers: int) -> None:
     """The largest batch, texts and ranks that the wire allows: a sentence with the memory it would take."""
     config = {"d_model": 64, "d_kv": 16, "num_heads": 3, "d_ff": 80, "vocab_size": 100, "num_layers": n_layers}
     config |= {"model_type": "t5", "feed_forward_proj": "gated-gelu"}
-    weights = t5_weights(config, "all")
+    weights = t5_weights(T5Config.parse(config), "all")
     run = msgspec.structs.replace(
         server.run(),
         weights=weights,

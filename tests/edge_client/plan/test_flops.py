@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from braid_common.t5_config import T5Config
 from edge_client.engines.lean.model.lora import RANK_STEP
 from edge_client.plan.flops import MULTIPLY_ADD, StepFlops, step_flops
 from wire.manifest import t5_weights
@@ -21,7 +22,7 @@ Ranks = Mapping[str, int]
 
 def some_ranks(config: Mapping[str, Any], scope: Scope) -> dict[str, int]:
     """Ranks 0 to 4 steps of the engine's, unlike each other."""
-    return {weight.name: RANK_STEP * (i % 5) for i, weight in enumerate(t5_weights(config, scope))}
+    return {weight.name: RANK_STEP * (i % 5) for i, weight in enumerate(t5_weights(T5Config.parse(config), scope))}
 
 
 def count(
@@ -127,7 +128,7 @@ def test_the_frozen_encoder_costs_no_step_anything(config: dict[str, Any]) -> No
 def test_lora_needs_four_operations_per_weight_and_token(config: dict[str, Any]) -> None:
     """With wide weights, short texts and few strands: two forward, two backward, none for the weights' own gradient."""
     wide = config | {"d_model": 4096, "d_kv": 512, "num_heads": 8, "d_ff": 8192, "vocab_size": 32}
-    weights = t5_weights(wide, "all")
+    weights = t5_weights(T5Config.parse(wide), "all")
 
     flops = step_flops(wide, "all", 1, 16, 16, {weight.name: 1 for weight in weights})
 

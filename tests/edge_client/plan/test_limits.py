@@ -150,7 +150,7 @@ def test_a_round_that_was_begun_goes_on_with_its_strands() -> None:
 def test_the_encoder_stays_as_it_was_when_the_round_was_begun() -> None:
     """Frozen where no strand of it is kept, trained where one is."""
     run = make_run()
-    decoder_only = [0 if weight.name.startswith("encoder.") else 4 for weight in run.weights]
+    decoder_only = [0 if weight.is_encoder else 4 for weight in run.weights]
 
     assert choose(make_board(), run, CONFIG, kept_ranks=decoder_only).plan.frozen_encoder
     assert not choose(make_board(), run, CONFIG, kept_ranks=[1] * len(run.weights)).plan.frozen_encoder
@@ -211,7 +211,7 @@ def test_a_board_that_cannot_train_the_encoder_leaves_it() -> None:
 
     assert found.plan.frozen_encoder
     assert found.plan.cache == "none"
-    assert not any(r for w, r in zip(run.weights, found.plan.ranks, strict=True) if w.name.startswith("encoder."))
+    assert not any(r for w, r in zip(run.weights, found.plan.ranks, strict=True) if w.is_encoder)
     others = runners_up(found, board, run, CONFIG, limits=limited(round_s=0.55 * free.round_s))
     assert "stays as received" in "\n".join(explain(found, board, others))
     assert any("takes" in other.reason for other in others if other.kind == "trained encoder")
@@ -301,7 +301,7 @@ def exact_worth(run: RunInfo, way: Way, candidates: Candidates, limits: RoundLim
     beyond none, and the smaller difference counts: so no budget is drawn too tight.
     """
     most = [
-        0 if way.frozen_encoder and weight.name.startswith("encoder.") else rows
+        0 if way.frozen_encoder and weight.is_encoder else rows
         for weight, rows in zip(run.weights, basis_rows(run), strict=True)
     ]
     bare, full = candidates.choice(way, [0] * len(most)), candidates.choice(way, most)

@@ -65,7 +65,7 @@ def test_the_encoding_pass_is_counted_where_it_needs_most() -> None:
 def test_a_frozen_encoder_is_there_but_not_trained() -> None:
     """The board that leaves it alone holds its weights and its context, and neither activations nor sketches of it."""
     run = run_of(BASE_T5, {"scope": "all", "max_source_tokens": 512, "max_target_tokens": 64})
-    ranks = [0 if weight.name.startswith("encoder.") else 8 for weight in run.weights]
+    ranks = [0 if weight.is_encoder else 8 for weight in run.weights]
     trained, frozen, alone = (
         predict_peak(BASE_T5, run, "bf16", "bf16", 4, ranks),
         predict_peak(BASE_T5, run, "bf16", "bf16", 4, ranks, frozen_encoder=True),

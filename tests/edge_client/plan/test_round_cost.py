@@ -57,7 +57,7 @@ def message_bytes(run: RunInfo, ranks: list[int], *, frozen_encoder: bool) -> in
                 basis=zeros(down, 0 if settings.own_basis else rank, n),
             )
         )
-        if not (frozen_encoder and weight.name.startswith("encoder.")):
+        if not (frozen_encoder and weight.is_encoder):
             sketch = zeros(sketch_dtype(run.settings.upload), basis_rank(weight, run.max_rank), n)
             a = zeros(up, rank, n) if settings.trains_a else None
             update.append(UpdatePart(name=weight.name, b=zeros(up, m, rank), a=a, sketch=sketch))
@@ -83,7 +83,7 @@ def test_traffic_is_that_of_the_messages(
     run = run_of(CONFIG, {"upload": upload, "trains_a": trains_a, "own_basis": own_basis})
     ranks = [int(share * rows) for rows in basis_rows(run)]
     if frozen_encoder:
-        ranks = [0 if w.name.startswith("encoder.") else r for w, r in zip(run.weights, ranks, strict=True)]
+        ranks = [0 if w.is_encoder else r for w, r in zip(run.weights, ranks, strict=True)]
 
     per_strand = sum(rank * cost for rank, cost in zip(ranks, strand_traffic(run), strict=True))
     reckoned_bytes = fixed_traffic(run, frozen_encoder=frozen_encoder) + per_strand

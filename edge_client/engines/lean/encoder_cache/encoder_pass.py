@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edge_client.base.errors import base_errors
 from edge_client.engines.lean.model.batches import LENGTH_STEP
 from edge_client.engines.lean.model.lora import Linear
-from edge_client.engines.lean.model.t5 import T5, T5Shape
-from edge_client.errors import BaseModelError
+from edge_client.engines.lean.model.t5 import T5
 from edge_client.host.worker_memory import return_free_memory
-from quantize.base import BaseFormatError, FrozenBase, load_base
+from quantize.base import FrozenBase, load_base
 from quantize.weight import DenseWeight
 
 HIDDEN_BYTES = 64 << 20
@@ -113,12 +113,11 @@ class _Encoder:
         self._compute = compute
         self._device = device
         base = self._load(_is_encoder_table)
-        shape = T5Shape.of(base.config)
-        self.n_blocks, self.d_model = shape.n_encoder_blocks, shape.d_model
+        self.n_blocks, self.d_model = base.config.n_encoder_blocks, base.config.d_model
         self._linears: dict[str, Linear] = {}
         plain = {name: table.to(device) for name, table in base.plain.items()}
-        no_embedding = DenseWeight(torch.empty(0, shape.d_model))  # it is looked up here and gone before the blocks
-        self._t5 = T5(shape, self._linears, plain, no_embedding, compute)
+        no_embedding = DenseWeight(torch.empty(0, self.d_model))  # it is looked up here and gone before the blocks
+        self._t5 = T5(base.config, self._linears, plain, no_embedding, compute)
 
     @torch.no_grad()
     def run(self, chunk: Sequence[Source], check_stop: Callable[[], object], count: Callable[[int], object]) -> Tensor:
@@ -169,10 +168,8 @@ class _Encoder:
         stream[rows] = self._t5.encoder_block(i, x, self._t5.encoder_bias(batch.width, mask))[mask]
 
     def _load(self, wanted: Callable[[str], bool]) -> FrozenBase:
-        try:
+        with base_errors():
             return load_base(self._folder, self._format, wanted=wanted)
-        except BaseFormatError as error:
-            raise BaseModelError(str(error), "fetch the base model again, or check its folder") from error
 
 
 def _is_encoder_table(name: str) -> bool:

@@ -110,7 +110,7 @@ def _open_cache(job: Job, session: Session) -> PrefixCache | None:
     if job.plan.cache == "none":
         return None
     origin = Origin(job.run.base.digest, job.plan.format, job.plan.compute, job.plan.cache)
-    return PrefixCache(Path(job.cache_path), origin, session.config(job)["d_model"], job.cache_limit_bytes)
+    return PrefixCache(Path(job.cache_path), origin, session.config(job).d_model, job.cache_limit_bytes)
 
 
 def stacked(rows: Sequence[Tensor], width: int) -> Tensor:

@@ -20,14 +20,14 @@ def write_greedily(
     """
     mask = mask.to(model.device)
     encoded = model.encode(source, mask) if encoded is None else encoded
-    last = torch.full((source.shape[0], 1), model.shape.start_id)
+    last = torch.full((source.shape[0], 1), model.config.start_id)
     written: list[list[int]] = [[] for _ in range(source.shape[0])]
     open_rows = set(range(len(written)))
     cache = Cache()
     for _ in range(max_tokens):
         last = model.next_logits(last.to(model.device), encoded, mask, cache).argmax(-1, keepdim=True)
         for row, token in enumerate(last[:, 0].tolist()):
-            if token == model.shape.eos_id:
+            if token == model.config.eos_id:
                 open_rows.discard(row)
             elif row in open_rows:
                 written[row].append(token)

@@ -12,7 +12,7 @@ from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch
 from edge_client.engines.lean.model.chunked_loss import VOCABULARY_ROWS, head_loss
 from edge_client.engines.lean.model.lora import Factors, Linear
-from edge_client.engines.lean.model.t5 import T5, Cache, T5Shape
+from edge_client.engines.lean.model.t5 import T5, Cache
 from edge_client.errors import ConfigError
 from edge_client.jobs.messages import Compute
 from quantize.base import FrozenBase
@@ -40,7 +40,7 @@ class Model:
         checkpointing: bool = False,
         trains: Trains = "b",
     ) -> None:
-        self.shape = T5Shape.of(base.config)
+        self.config = base.config
         self._scratch = Scratch()
         self.linears = _linears(base, adapter, DTYPES[compute], self._scratch, trains)
         self.device = base.weights["shared"].device
@@ -49,7 +49,7 @@ class Model:
         self._compute = DTYPES[compute]
         self._held_head: Tensor | None = None
         self._t5 = T5(
-            self.shape, self.linears, base.plain, base.weights["shared"], self._compute, checkpointing=checkpointing
+            self.config, self.linears, base.plain, base.weights["shared"], self._compute, checkpointing=checkpointing
         )
 
     def encode(self, source: Tensor, mask: Tensor | None) -> Tensor:

@@ -11,62 +11,16 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from braid_common.t5_config import T5Config
 from edge_client.engines.lean.model.attention import attend
 from edge_client.engines.lean.model.fused_ops import gated_gelu, rms_norm
 from edge_client.engines.lean.model.lora import Linear
 from edge_client.engines.lean.model.recompute import recomputed
-from edge_client.errors import BaseModelError
 from quantize.base import FrozenWeight
-
-
-@dataclass(frozen=True, slots=True)
-class T5Shape:
-    """The numbers of a `config.json` that the computation needs."""
-
-    d_model: int
-    d_kv: int
-    n_heads: int
-    n_encoder_blocks: int
-    n_decoder_blocks: int
-    n_buckets: int
-    max_distance: int
-    epsilon: float
-    scales_output: bool
-    pad_id: int
-    eos_id: int
-    start_id: int
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> T5Shape:
-        """Read a config. Raises BaseModelError where a number is missing or the feed-forward is no gated GELU."""
-        if config.get("feed_forward_proj") not in ("gated-gelu", "gated-gelu_new"):
-            found = config.get("feed_forward_proj")
-            raise BaseModelError(
-                f"the base's feed-forward is {found!r}, not gated-gelu", "choose a FLAN-T5 or another T5 v1.1"
-            )
-        try:
-            return cls(
-                d_model=config["d_model"],
-                d_kv=config["d_kv"],
-                n_heads=config["num_heads"],
-                n_encoder_blocks=config["num_layers"],
-                n_decoder_blocks=config.get("num_decoder_layers") or config["num_layers"],
-                n_buckets=config.get("relative_attention_num_buckets", 32),
-                max_distance=config.get("relative_attention_max_distance", 128),
-                epsilon=config.get("layer_norm_epsilon", 1e-6),
-                # transformers 5 writes tie_word_embeddings true for every T5 and keeps the truth in the other key.
-                scales_output=config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True)),
-                pad_id=config.get("pad_token_id", 0),
-                eos_id=config.get("eos_token_id", 1),
-                start_id=config.get("decoder_start_token_id", 0),
-            )
-        except KeyError as error:
-            raise BaseModelError(f"the base's config.json has no {error}", "fetch the base model again") from error
 
 
 @dataclass(slots=True)
@@ -87,7 +41,7 @@ class Cache:
 class T5:
     """Encoder and decoder over frozen weights.
 
-    Args: shape; linears by module name, all attention and feed-forward matrices of the blocks that are run (looked up
+    Args: config; linears by module name, all attention and feed-forward matrices of the blocks that are run (looked up
     when a block runs, so a mapping may hold one block at a time); plain: norm scales and position tables, fp32, by
     full parameter name; embedding (vocabulary, d_model); compute: fp32 or bf16, the dtype of the residual stream and
     of every product (norm statistics and the loss are fp32 always; fp16 would overflow in T5's feed-forward);
@@ -97,7 +51,7 @@ class T5:
 
     def __init__(
         self,
-        shape: T5Shape,
+        config: T5Config,
         linears: Mapping[str, Linear],
         plain: Mapping[str, Tensor],
         embedding: FrozenWeight,
@@ -105,7 +59,7 @@ class T5:
         *,
         checkpointing: bool = False,
     ) -> None:
-        self.shape = shape
+        self.config = config
         self.compute = compute
         self._linears = linears
         self._plain = plain
@@ -117,13 +71,13 @@ class T5:
         None where there is none."""
         x = self.embed(ids)
         bias = self.encoder_bias(ids.shape[1], mask)
-        for i in range(self.shape.n_encoder_blocks):
+        for i in range(self.config.n_encoder_blocks):
             x = self._run(f"encoder.block.{i}.", partial(self.encoder_block, i, bias=bias), x)
         return self.encoder_end(x)
 
     def embed(self, ids: Tensor) -> Tensor:
         """The residual stream (batch, tokens, d_model) before the first block."""
-        return self._embedding.rows_of(ids.flatten(), self.compute).view(*ids.shape, self.shape.d_model)
+        return self._embedding.rows_of(ids.flatten(), self.compute).view(*ids.shape, self.config.d_model)
 
     def encoder_bias(self, n_tokens: int, mask: Tensor | None) -> Tensor:
         """What is added to every encoder block's attention scores: (1, heads, tokens, tokens), or with a mask
@@ -152,11 +106,11 @@ class T5:
         n_keys = ids.shape[1] + (cache.n_tokens if cache else 0)
         bias = self._position_bias("decoder", ids.shape[1], n_keys)
         source_bias = None if mask is None else _padding_bias(mask, self.compute)
-        for i in range(self.shape.n_decoder_blocks):
+        for i in range(self.config.n_decoder_blocks):
             block = partial(self._decoder_block, i, bias=bias, source_bias=source_bias, cache=cache)
             x = self._run(f"decoder.block.{i}.", block, x, encoded)
         x = self._norm("decoder.final_layer_norm", x)
-        return x * self.shape.d_model**-0.5 if self.shape.scales_output else x
+        return x * self.config.d_model**-0.5 if self.config.scales_output else x
 
     def _run(self, prefix: str, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """A block, whose linears' names begin with `prefix`, with what it keeps for backward, or without it."""
@@ -209,10 +163,11 @@ class T5:
         return self._heads(self._linears[f"{name}.k"](x)), self._heads(self._linears[f"{name}.v"](x))
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.shape.n_heads, self.shape.d_kv).transpose(1, 2)  # (batch, heads, tokens, d_kv)
+        # (batch, tokens, heads·d_kv) → (batch, heads, tokens, d_kv)
+        return x.view(*x.shape[:2], self.config.n_heads, self.config.d_kv).transpose(1, 2)
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
-        return rms_norm(x, self._plain[f"{name}.weight"], self.shape.epsilon)
+        return rms_norm(x, self._plain[f"{name}.weight"], self.config.epsilon)
 
     def _position_bias(self, side: str, n_queries: int, n_keys: int) -> Tensor:
         """Relative position bias (1, heads, queries, keys) of the last `n_queries` of `n_keys` positions; −inf on the
@@ -223,7 +178,7 @@ class T5:
         table = self._plain[f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
         distances = torch.arange(1 - n_keys, n_keys, device=table.device)  # key − query
         both_ways = side == "encoder"
-        buckets = position_buckets(distances, both_ways, self.shape.n_buckets, self.shape.max_distance)
+        buckets = position_buckets(distances, both_ways, self.config.n_buckets, self.config.max_distance)
         row = table.to(self.compute)[buckets].t().contiguous()  # (heads, 2·keys − 1)
         if not both_ways:
             row = row.masked_fill_(distances > 0, -torch.inf)

@@ -36,9 +36,11 @@ class Tokeniser:
         path = folder / "tokenizer.json"
         try:
             text = path.read_text(encoding="utf-8")
-            json.loads(text)["model"]["type"]  # a file cut or foreign: the library's error for it is a bare Exception
+            json.loads(text)["model"]["type"]  # says better than the library what a file lacks that is cut or foreign
             self._tokenizer = Tokenizer.from_str(text)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:
+            if not isinstance(error, (OSError, ValueError, KeyError, TypeError)) and type(error) is not Exception:
+                raise  # a bare Exception is the library's own
             raise BaseModelError(
                 f"the base's tokenizer cannot be read from {path}: {error}", "fetch the base model again"
             ) from error

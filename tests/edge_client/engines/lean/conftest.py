@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from braid_common.base_files import read_t5_config
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import msgspec
@@ -100,7 +102,7 @@ def make_run(base_folder: Path) -> Callable[..., RunInfo]:
             upload="fp32",
         )
         settings = msgspec.structs.replace(settings, **changes)
-        weights = t5_weights(json.loads((base_folder / "config.json").read_text()), settings.scope)
+        weights = t5_weights(read_t5_config(base_folder), settings.scope)
         return RunInfo(
             protocol=1,
             run_id="test",

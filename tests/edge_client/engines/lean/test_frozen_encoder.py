@@ -24,7 +24,7 @@ Jobs = Callable[..., Job]
 
 def decoder_ranks(run: RunInfo) -> tuple[int, ...]:
     """No strand of the encoder, unequal numbers of the decoder's, some of them none."""
-    return tuple(0 if weight.name.startswith("encoder.") else index % 4 for index, weight in enumerate(run.weights))
+    return tuple(0 if weight.is_encoder else index % 4 for index, weight in enumerate(run.weights))
 
 
 def update_of(job: Job) -> Update:

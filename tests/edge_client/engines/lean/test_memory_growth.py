@@ -60,7 +60,7 @@ class Case:
     def ranks(self, even: int, raised: int = 0) -> list[int]:
         """`even` of each weight, and all of the weight of index `raised`; none of a frozen encoder's."""
         return [
-            0 if self.frozen_encoder and weight.name.startswith("encoder.") else MAX_RANK if i == raised else even
+            0 if self.frozen_encoder and weight.is_encoder else MAX_RANK if i == raised else even
             for i, weight in enumerate(self.run.weights)
         ]
 

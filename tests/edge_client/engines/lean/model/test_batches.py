@@ -94,7 +94,7 @@ def test_truncation_keeps_eos(base_folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("content", [None, "{", "{}", '{"model": 3}'])
+@pytest.mark.parametrize("content", [None, "{", "{}", '{"model": 3}', '{"model": {"type": "WordLevel"}}'])
 def test_damaged_tokenizer_is_one_error(content: str | None, tmp_path: Path) -> None:
     """A missing, cut or foreign tokenizer.json is a BaseModelError that names the file."""
     if content is not None:

@@ -1,0 +1,138 @@
+"""A config.json is read once: what is in it comes out, and what is odd about it is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from braid_common.t5_config import FLAN_T5, MAX_LAYERS, MAX_SIZE, T5Config
+
+CONFIG: dict[str, Any] = {
+    "model_type": "t5",
+    "feed_forward_proj": "gated-gelu",
+    "vocab_size": 120,
+    "d_model": 64,
+    "d_kv": 16,
+    "num_heads": 3,
+    "d_ff": 80,
+    "num_layers": 2,
+    "num_decoder_layers": 3,
+}
+
+SIZES = st.integers(1, MAX_SIZE)
+CONFIGS = st.builds(
+    T5Config,
+    vocab_size=st.integers(3, MAX_SIZE),
+    d_model=SIZES,
+    d_kv=SIZES,
+    d_ff=SIZES,
+    n_heads=SIZES,
+    n_encoder_blocks=st.integers(1, MAX_LAYERS),
+    n_decoder_blocks=st.integers(1, MAX_LAYERS),
+    n_buckets=st.integers(4, 1000),
+    max_distance=st.integers(1001, MAX_SIZE),
+    epsilon=st.floats(0, 1, exclude_max=True),
+    scales_output=st.booleans(),
+    may_tie=st.booleans(),
+    pad_id=st.integers(0, 2),
+    eos_id=st.integers(0, 2),
+    start_id=st.integers(0, 2),
+)
+
+
+def test_numbers_and_defaults() -> None:
+    """Keys of the file by the names used here; what T5's own files may leave out has transformers' defaults."""
+    expected = T5Config(vocab_size=120, d_model=64, d_kv=16, d_ff=80, n_heads=3, n_encoder_blocks=2, n_decoder_blocks=3)
+
+    assert T5Config.parse({**CONFIG, "tie_word_embeddings": False}) == expected
+    assert T5Config.parse(CONFIG) == replace(expected, may_tie=True, scales_output=True)
+    assert expected.inner == 48
+
+
+@given(CONFIGS)
+def test_what_is_written_is_read(config: T5Config) -> None:
+    """`to_json` and `parse` are each other's opposite."""
+    assert T5Config.parse(config.to_json()) == config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FLAN_T5)
+def test_transformers_reads_the_same(name: str) -> None:
+    """Its T5Config made of what we write has our numbers, and writes a file that gives the same again."""
+    transformers = pytest.importorskip("transformers")
+    config = FLAN_T5[name]
+
+    theirs = transformers.T5Config(**config.to_json())
+
+    assert (theirs.d_model, theirs.d_kv, theirs.d_ff) == (config.d_model, config.d_kv, config.d_ff)
+    assert (theirs.num_layers, theirs.num_decoder_layers) == (config.n_encoder_blocks, config.n_decoder_blocks)
+    assert theirs.is_gated_act and theirs.dense_act_fn == "gelu_new"
+    again = T5Config.parse(theirs.to_dict())
+    assert replace(again, may_tie=config.may_tie) == config  # transformers 5 says of every T5 that it is tied
+
+
+@pytest.mark.parametrize("count", [None, 0])
+def test_decoder_layers_default_to_the_encoders(count: int | None) -> None:
+    """transformers writes null, or leaves the key out, where both stacks are equally deep."""
+    assert T5Config.parse({**CONFIG, "num_decoder_layers": count}).n_decoder_blocks == 2
+
+
+@pytest.mark.parametrize(
+    ("tie", "scales", "expected"),
+    [
+        (True, True, (True, True)),
+        (True, False, (True, False)),
+        (False, None, (False, False)),
+        (None, None, (True, True)),
+    ],
+)
+def test_a_tied_output_layer(tie: bool | None, scales: bool | None, expected: tuple[bool, bool]) -> None:
+    """`scale_decoder_outputs`, which transformers 5 writes, has the last word on the scale, not on the tie."""
+    keys = {"tie_word_embeddings": tie, "scale_decoder_outputs": scales}
+
+    config = T5Config.parse({**CONFIG, **{key: value for key, value in keys.items() if value is not None}})
+
+    assert (config.may_tie, config.scales_output) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_type": "bert"}, "model_type is 'bert', t5 is needed"),
+        ({"model_type": None}, "model_type is None"),
+        ({"feed_forward_proj": "relu"}, "feed_forward_proj is 'relu', gated-gelu is needed"),
+        ({"feed_forward_proj": "gated-silu"}, "gated-gelu is needed"),
+        ({"feed_forward_proj": None}, "gated-gelu is needed"),
+        ({"is_gated_act": False}, "gated feed-forward"),
+        ({"vocab_size": None}, "vocab_size is None"),
+        ({"d_model": None}, "d_model is None"),
+        ({"d_ff": "80"}, "d_ff is '80', a whole number"),
+        ({"d_kv": 16.0}, "d_kv is 16.0"),
+        ({"num_heads": True}, "num_heads is True"),
+        ({"num_layers": 0}, "num_layers is 0"),
+        ({"num_decoder_layers": -1}, "num_decoder_layers is -1"),
+        ({"num_layers": 10**12}, f"num_layers is 1000000000000, a whole number from 1 to {MAX_LAYERS}"),
+        ({"d_ff": 10**12}, f"d_ff is 1000000000000, a whole number from 1 to {MAX_SIZE}"),
+        ({"d_model": [[0] * 99]}, r"d_model is \[\["),
+        ({"relative_attention_num_buckets": 2}, "relative_attention_num_buckets is 2"),
+        ({"relative_attention_max_distance": "far"}, "relative_attention_max_distance is 'far'"),
+        ({"relative_attention_max_distance": 1}, "relative_attention_max_distance is 1"),
+        ({"relative_attention_max_distance": 32}, "a whole number from 33"),
+        ({"decoder_start_token_id": None}, "decoder_start_token_id is None"),
+        ({"eos_token_id": [1]}, r"eos_token_id is \[1\]"),
+        ({"eos_token_id": 120}, "eos_token_id is 120, a whole number from 0 to 119"),
+        ({"pad_token_id": -1}, "pad_token_id is -1"),
+        ({"layer_norm_epsilon": "1e-6"}, "layer_norm_epsilon is '1e-6'"),
+        ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon is nan"),
+    ],
+)
+def test_not_a_flan_t5(change: dict[str, Any], said: str) -> None:
+    """A config of another model, or with a missing or odd number, is refused by what is wrong, in few characters."""
+    with pytest.raises(ValueError, match=said) as caught:
+        T5Config.parse({**CONFIG, **change})
+
+    assert len(str(caught.value)) < 200

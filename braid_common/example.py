@@ -1,4 +1,4 @@
-"""What one training example is, and the words put in front of its source.
+"""A training example, and the words put in front of its source.
 
 Both live apart from the readers (JSONL, CSV, docstrings) so that the base's training script and a board agree on
 the text a model sees without importing each other's machinery.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Put before every source text. FLAN-T5 and the builtin base both know it from training, so a fresh adapter starts
-#: from "write the summary", not from "guess what is wanted".
 PREFIX = "summarize: "
+"""Put before every source text. FLAN-T5 and the builtin base both know it from training, so a fresh adapter starts from
+"write the summary", not from "guess what is wanted"."""
 
 
 @dataclass(frozen=True, slots=True)

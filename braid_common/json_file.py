@@ -1,4 +1,4 @@
-"""Small JSON files of the state folder, which nothing is lost without."""
+"""Small JSON files that may be missing or damaged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def read_small(path: Path, kind: type[T]) -> T | None:
-    """What the file holds; None where it is missing, damaged, or of another version's kind."""
+    """The file's content as `kind`; None where it is missing, damaged, or written by another version."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, ValueError):  # what msgspec raises, UnicodeDecodeError among it, are ValueErrors

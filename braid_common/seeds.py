@@ -6,6 +6,6 @@ import hashlib
 
 
 def derive_seed(run_seed: int, *parts: int | str) -> int:
-    """A 53-bit seed from the run's seed and what it is for, such as ("order", round_id, device). Everywhere equal."""
+    """A 53-bit seed from the run's and a purpose such as ("order", round_id, device); the same on every machine."""
     text = "\x1f".join([str(run_seed), *(str(part) for part in parts)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 11

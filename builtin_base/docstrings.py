@@ -19,16 +19,21 @@ from pathlib import Path
 
 from braid_common.example import Example
 
-#: Body text kept of one docstring, in characters: about 300 tokens, more than a board's usual source length.
 MAX_BODY_CHARS = 1200
-#: Bodies shorter than this, in words, say too little to write a summary from.
+"""Body text kept of one docstring, in characters: about 300 tokens, more than a board's usual source length."""
+
 MIN_BODY_WORDS = 8
-#: Length of an acceptable summary line, in words.
+"""Bodies shorter than this, in words, say too little to write a summary from."""
+
 SUMMARY_WORDS = range(4, 31)
-#: Share of non-ASCII characters above which a text is taken for tables, formulas or another language.
+"""Length of an acceptable summary line, in words."""
+
 MAX_NON_ASCII_SHARE = 0.05
-#: Source files above this size, in bytes, are tables in Python's clothes; parsing one takes 100 times its size in RAM.
+"""Share of non-ASCII characters above which a text is taken for tables, formulas or another language."""
+
 MAX_FILE_BYTES = 2_000_000
+"""Source files above this size, in bytes, are tables in Python's clothes; parsing one takes 100 times its size in
+RAM."""
 
 _SKIPPED_FOLDERS = frozenset(
     (

@@ -107,7 +107,7 @@ def read_weight(checkpoint: Checkpoint, name: str, format: str, scratch: Scratch
 
 
 def matrix_type(key: str, format: str) -> type[DenseWeight] | type[Int8Weight] | type[Nf4Weight]:
-    """How `format` holds the matrix `key`: nf4 holds the embeddings as int8 rows, and all else as its name says.
+    """The class by which `format` holds the matrix `key`: nf4 holds the embeddings as int8 rows, else as named.
 
     So `wo`, the feed-forward's second matrix, may be in 8 or 4 bits. The formats are weight-only: what is multiplied is
     the unpacked matrix and the activations in fp32 or bf16. Activations are never rounded to 8 bits, and those that go

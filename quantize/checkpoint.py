@@ -51,7 +51,7 @@ class Checkpoint:
     Attributes:
         config: the model's numbers.
         config_json: the whole object in config.json, values that are not the model's unchecked.
-        shapes: of the model's parameters in the layout's order, each once; scales and duplicates are left out.
+        shapes: shape of each of the model's parameters in the layout's order; scales and duplicates are left out.
         entries: everything in the files, by its name there, shaped as it is stored.
     """
 
@@ -67,7 +67,7 @@ class Checkpoint:
 
     @property
     def stored_format(self) -> str:
-        """In what the matrices are stored, one of FORMATS, "fp64" or "fp16"; of mixed floats the embedding's."""
+        """The format the matrices are stored in: one of FORMATS, "fp64" or "fp16"; of mixed floats the embedding's."""
         packed = STORED_FORMATS.get(self.config_json.get(STORAGE_KEY))
         return packed or _FLOATS[self.entries["shared.weight"].dtype]
 
@@ -183,7 +183,7 @@ _Stored = dict[str, tuple[tuple[int, ...], tuple[str, ...]]]
 
 
 def _as_stored(shapes: Mapping[str, tuple[int, ...]], entries: Mapping[str, Entry], storage: str | None) -> _Stored:
-    """What the files must hold for parameters of these shapes, of those in codes as the entries' dtypes have it."""
+    """Tensors that the files must hold for parameters of these shapes; `entries` tell which of them are in codes."""
     stored: _Stored = {}
     for name, shape in shapes.items():
         dtype = entries[name].dtype if name in entries else ""

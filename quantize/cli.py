@@ -1,4 +1,4 @@
-"""`quantize`: what the formats cost and lose on a base, and conversion between stored forms.
+"""The command `quantize`: costs and losses of the formats on a base, and conversion between stored forms.
 
 torch is imported by the commands themselves, so that `--help` answers at once.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BUILTIN = "builtin"
 
 ENGINE = "edge_client.engines.lean.base_loss"
-"""Where the loss of a base is computed, if edge_client is installed."""
+"""The module that computes the loss of a base, if edge_client is installed."""
 
 LINE_EVERY_S = 10.0
 """Seconds between two lines about progress where there is no terminal."""
@@ -58,7 +58,7 @@ def main() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print facts for programs.")
 def report(model: Path, text: Path | None, as_json: bool) -> None:
-    """What each format of MODEL, a base folder or `builtin`, costs and loses.
+    """Show the costs and losses of each format of MODEL, a base folder or `builtin`.
 
     Size of the file that `convert` writes, memory of the loaded base, relative error of the weights, and loss in nats
     per target token on --text, else on a small sample: `change` is against the weights as MODEL stores them. The loss

@@ -31,7 +31,7 @@ LENGTH_BYTES = 8
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies. `dtype` is safetensors' name for it; its bytes begin at `offset_bytes` of the file."""
+    """A tensor's place in a file: its bytes begin at `offset_bytes`. `dtype` is safetensors' name for its type."""
 
     name: str
     path: Path

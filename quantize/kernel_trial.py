@@ -1,4 +1,4 @@
-"""Whether bitsandbytes unpacks nf4 on this machine's GPU to the very numbers of plain torch.
+"""Self-test: whether bitsandbytes unpacks nf4 on this machine's GPU to the very numbers of plain torch.
 
 python -m quantize.kernel_trial        started by quantize.kernels; prints the choice as JSON on one line
 """

@@ -1,4 +1,4 @@
-"""Which code unpacks nf4 on a device: bitsandbytes' kernel or plain torch, and why. torch is not imported here.
+"""The choice of code that unpacks nf4 on a device: bitsandbytes' kernel or plain torch. torch is not imported here.
 
 Both give the same numbers, or bitsandbytes is not taken. Its place is a GPU with memory of its own; its speed there was
 not measured.
@@ -29,7 +29,7 @@ ON_SHARED_MEMORY = "this GPU shares the board's memory, of which importing bitsa
 
 @dataclass(frozen=True)
 class Kernel:
-    """What unpacks nf4, BITSANDBYTES or PLAIN_TORCH, and why it does."""
+    """The code that unpacks nf4, BITSANDBYTES or PLAIN_TORCH, and why it does."""
 
     name: str
     reason: str
@@ -62,5 +62,5 @@ def _self_test() -> Kernel:
 
 
 def as_line(kernel: Kernel) -> str:
-    """What the self-test's process prints."""
+    """The output of the self-test's process."""
     return json.dumps(asdict(kernel))

@@ -88,8 +88,11 @@ def unpack_with_torch(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
 
 
 def unpack_with_bitsandbytes(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
-    """The same by bitsandbytes. Raises ImportError, OSError or RuntimeError where it cannot; on a GPU that it has no
-    kernel for it may end the process."""
+    """Unpack as `unpack_with_torch`, by bitsandbytes' kernel.
+
+    Raises ImportError, OSError or RuntimeError where it cannot; on a GPU that it has no kernel for it may end the
+    process.
+    """
     import bitsandbytes.functional as functional
 
     n_codes, n_blocks = packed_sizes(len(out))
@@ -98,7 +101,7 @@ def unpack_with_bitsandbytes(codes: Tensor, absmax: Tensor, out: Tensor) -> None
 
 
 def packed_sizes(n_values: int) -> tuple[int, int]:
-    """How many bytes of codes and how many blocks `n_values` take."""
+    """Bytes of codes, and blocks, that `n_values` take."""
     return -(-n_values // 2), -(-n_values // BLOCK_VALUES)
 
 

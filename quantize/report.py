@@ -1,4 +1,4 @@
-"""What each format costs and loses on a base: sizes, error of the weights, and loss on sample text."""
+"""The report on a base: size, error of the weights and loss on sample text of each format."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class FrozenWeight(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors are."""
+        """The device of its tensors."""
 
     @property
     def resident_bytes(self) -> int:

@@ -133,7 +133,7 @@ def _parts(checkpoint: Checkpoint, format: str) -> Iterator[Part]:
 
 
 def int8_places(name: str, shape: tuple[int, ...]) -> tuple[Place, Place]:
-    """Where the codes and the scales of int8 rows go."""
+    """Places of the codes and the scales of int8 rows."""
     return Place(name, "I8", shape), Place(name + SCALE_SUFFIX, "F32", shape[:1])
 
 

@@ -1,4 +1,4 @@
-"""What the types of a message cannot say: does it fit the run? Both sides ask the same questions here.
+"""Checks of whole messages against the run, which their types cannot express; both sides make the same ones.
 
 Keys are consumed strictly. A missing, extra, repeated or misshapen tensor is an error that names it; the commonest
 silent failure of federated training is an adapter whose keys matched nothing. No numpy: shapes are enough.
@@ -32,7 +32,7 @@ from wire.messages import (
 
 
 class Agreed(Protocol):
-    """What both sides hold fixed over a whole run. A RunInfo is one; a server may pass a struct of its own."""
+    """Facts of a run that both sides hold fixed. A RunInfo is one; a server may pass a struct of its own."""
 
     @property
     def run_id(self) -> str: ...
@@ -107,7 +107,7 @@ def check_adapter(
 
     Every weight of the manifest must be there, in order: frozen_b (m, s), frozen_a (s, n), s ≤ server_rank, and
     basis (r, n) with the r asked for, or (0, n) in a run whose boards draw their own, who begin at B = 0; start_b
-    (m, r) or nil. A weight without context has s = 0.
+    (m, r) or nil. A weight without a frozen adapter has s = 0.
     """
     _check_sent(adapter, run, "adapter")
     if adapter.version != version:
@@ -118,30 +118,29 @@ def check_adapter(
         raise WireError(f"adapter lacks weight {missing}")
     weights = _in_manifest_order(names, run, "adapter")
     for part, weight, rank in zip(adapter.parts, weights, ranks, strict=True):
-        _check_context(part, weight, run.server_rank)
+        _check_frozen(part, weight, run.server_rank)
         _check_strands(part, weight, rank, own_basis)
 
 
-def check_patch(difference: AdapterPatch, held: Adapter, run: Agreed, *, version: int) -> None:
-    """Raise WireError unless `difference` leads from `held`, an adapter of this run, to one of `version`.
+def check_patch(patch: AdapterPatch, held: Adapter, run: Agreed, *, version: int) -> None:
+    """Raise WireError unless `patch` leads from `held`, an adapter of this run, to one of `version`.
 
     Parts are some of the manifest's weights, in its order. A factor with a mix has at most server_rank new columns (B)
-    or rows (A), and a mix that fits them and the held factor. Every context comes out as (m, s)·(s, n), s at most
+    or rows (A), and a mix that fits them and the held factor. Frozen factors come out as (m, s)·(s, n), s at most
     server_rank. What basis and start_b must be, `check_adapter` says of the result.
     """
-    _check_sent(difference, run, "difference")
+    _check_sent(patch, run, "patch")
     _check_sent(held, run, "held adapter")
-    if (difference.version, difference.since) != (version, held.version):
+    if (patch.version, patch.since) != (version, held.version):
         raise WireError(
-            f"difference leads from version {difference.since} to {difference.version}, "
-            f"it should from {held.version} to {version}"
+            f"patch leads from version {patch.since} to {patch.version}, it should from {held.version} to {version}"
         )
-    weights = _in_manifest_order([part.name for part in difference.parts], run, "difference")
+    weights = _in_manifest_order([part.name for part in patch.parts], run, "patch")
     parts = {part.name: part for part in held.parts}
-    for change, weight in zip(difference.parts, weights, strict=True):
+    for part, weight in zip(patch.parts, weights, strict=True):
         if weight.name not in parts:
             raise WireError(f"held adapter lacks weight {weight.name}")
-        _check_part_difference(change, parts[weight.name], weight, run.server_rank)
+        _check_weight_patch(part, parts[weight.name], weight, run.server_rank)
 
 
 def check_update(
@@ -196,21 +195,21 @@ def _check_sent(sent: _Sent, run: Agreed, what: str) -> None:
         )
 
 
-def _check_part_difference(part: WeightPatch, held: AdapterPart, weight: Weight, server_rank: int) -> None:
+def _check_weight_patch(part: WeightPatch, held: AdapterPart, weight: Weight, server_rank: int) -> None:
     before = held.frozen_b.shape[1]
     rank_b = before if part.frozen_b is None else (part.frozen_b.mix or part.frozen_b.new).shape[1]
     rank_a = before if part.frozen_a is None else (part.frozen_a.mix or part.frozen_a.new).shape[0]
     if rank_b != rank_a or rank_b > server_rank:
         raise WireError(
-            f"{weight.name}: context factors of ranks {rank_b} and {rank_a}, one is needed, at most {server_rank}"
+            f"{weight.name}: frozen factors of ranks {rank_b} and {rank_a}, one is needed, at most {server_rank}"
         )
     if part.frozen_b is not None:
-        _check_factor_change(part.frozen_b, "b", weight, (before, rank_b), server_rank)
+        _check_factor_patch(part.frozen_b, "b", weight, (before, rank_b), server_rank)
     if part.frozen_a is not None:
-        _check_factor_change(part.frozen_a, "a", weight, (before + held.basis.shape[0], rank_a), server_rank)
+        _check_factor_patch(part.frozen_a, "a", weight, (before + held.basis.shape[0], rank_a), server_rank)
 
 
-def _check_factor_change(
+def _check_factor_patch(
     change: FactorPatch, side: str, weight: Weight, ranks: tuple[int, int], server_rank: int
 ) -> None:
     """`ranks`: how many held columns (B) or rows (A) are mixed, and how many the change makes of them."""
@@ -225,12 +224,12 @@ def _check_factor_change(
         _check_shape(change.mix, mix, f"{weight.name}.frozen_{side}.mix")
 
 
-def _check_context(part: AdapterPart, weight: Weight, server_rank: int) -> None:
-    context_rank = part.frozen_b.shape[1]
-    if context_rank > server_rank:
-        raise WireError(f"{weight.name}: context of rank {context_rank}, the run's server_rank is {server_rank}")
-    _check_shape(part.frozen_b, (weight.rows, context_rank), f"{weight.name}.frozen_b")
-    _check_shape(part.frozen_a, (context_rank, weight.columns), f"{weight.name}.frozen_a")
+def _check_frozen(part: AdapterPart, weight: Weight, server_rank: int) -> None:
+    frozen_rank = part.frozen_b.shape[1]
+    if frozen_rank > server_rank:
+        raise WireError(f"{weight.name}: frozen factors of rank {frozen_rank}, the run's server_rank is {server_rank}")
+    _check_shape(part.frozen_b, (weight.rows, frozen_rank), f"{weight.name}.frozen_b")
+    _check_shape(part.frozen_a, (frozen_rank, weight.columns), f"{weight.name}.frozen_a")
 
 
 def _check_strands(part: AdapterPart, weight: Weight, rank: int, own_basis: bool) -> None:

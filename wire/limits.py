@@ -45,7 +45,7 @@ MAX_ROUNDS = 100_000
 """Rounds of one run."""
 
 MAX_DEPTH = 8
-"""Nesting of arrays and maps in one message. The deepest legal one, an adapter's difference, has 6."""
+"""Nesting of arrays and maps in one message. The deepest legal one, an adapter's patch, has 6."""
 
 MAX_ARRAY_ITEMS = MAX_WEIGHTS
 """Items of one array. The longest lists are those with an entry per weight."""

@@ -1,4 +1,4 @@
-"""Which weights of a T5 may be trained, in the one order that both sides use, and the digest that they compare."""
+"""The manifest: weights of a T5 that may be trained, in the order that both sides use, and the digest they compare."""
 
 from __future__ import annotations
 

@@ -56,8 +56,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Tensor(Message, frozen=True, kw_only=True):
     """A 2-D array, row-major, little-endian. int8 and int4 carry one fp32 scale per QUANTISATION_BLOCK values.
 
-    int4 packs two values a byte, low half first, values −7…7 as two's complement. Lengths must match the shape exactly.
-    """
+    int4 packs two values a byte, low half first, values −7…7 as two's complement. Lengths must match the shape."""
 
     dtype: Dtype
     shape: tuple[Annotated[int, Meta(ge=0, le=MAX_SIDE)], Annotated[int, Meta(ge=0, le=MAX_SIDE)]]  # rows, columns
@@ -129,22 +128,6 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     seed: Count = 0
 
 
-def sketch_dtype(upload: Dtype) -> Dtype:
-    """The number format of sketches in a run of these uploads. They only decide directions: docs/merging.md shows how
-    little it takes away when a third of a sketch is noise."""
-    return "int4" if upload == "int4" else "int8"
-
-
-def download_dtype(upload: Dtype) -> Dtype:
-    """The number format of what boards of such a run are sent to train, or to train beside as differences."""
-    return "fp32" if upload == "fp32" else "bf16"
-
-
-def frozen_dtype(download: Dtype) -> Dtype:
-    """That of what lies frozen beside strands of the global adapter itself (aggregator/merge/slices.py)."""
-    return "fp32" if download == "fp32" else "int8"
-
-
 class Base(Message, frozen=True, kw_only=True):
     """The frozen base model: the name people type, and what must be equal on both sides."""
 
@@ -164,7 +147,7 @@ class RunInfo(Message, frozen=True, kw_only=True):
     manifest: Digest
     settings: TrainSettings
     max_rank: Annotated[int, Meta(ge=1, le=MAX_RANK)]  # rows of every shared basis
-    server_rank: Annotated[int, Meta(ge=1, le=MAX_RANK)]  # rank of the context, at most
+    server_rank: Annotated[int, Meta(ge=1, le=MAX_RANK)]  # rank of the frozen factors, at most
     rounds: RoundId  # how many the run has
     round: RoundId  # the open one, else the last that closed
     version: RoundId  # the newest
@@ -244,9 +227,9 @@ class Task(Message, frozen=True, kw_only=True):
 
 
 class AdapterPart(Message, frozen=True, kw_only=True):
-    """What a board begins a round with, of one weight: the frozen context frozen_b·frozen_a ((m, s)·(s, n)), and the
-    strands B·A it trains: `basis` is A (r, n), or (0, n) where boards draw their own; `start_b` B (m, r), nil for zero.
-    """
+    """One weight of what a board begins a round with: frozen_b·frozen_a ((m, s)·(s, n)), which stays as it is, and the
+    strands B·A that it trains. `basis` is A (r, n), or (0, n) where boards draw their own; `start_b` is B (m, r), nil
+    for zero."""
 
     name: Name
     frozen_b: Tensor
@@ -257,7 +240,7 @@ class AdapterPart(Message, frozen=True, kw_only=True):
 
 class Adapter(Message, frozen=True, kw_only=True):
     """`GET /v1/adapters/{version}?ranks=8.4.0…`: ranks in manifest order; all 0 sends the whole global adapter as
-    context, to evaluate."""
+    frozen factors, to evaluate."""
 
     protocol: int
     run_id: Name
@@ -267,16 +250,16 @@ class Adapter(Message, frozen=True, kw_only=True):
 
 
 class FactorPatch(Message, frozen=True, kw_only=True):
-    """A factor of a context that changed. Without `mix`, `new` takes the place of the one held. With it, the factor is
-    made of what is held and of `new`: B = [held B | new]·mix, (m, s0 + k)·(s0 + k, s), or A = mix·[held A over held
-    basis over new], (s, s0 + r0 + k)·(s0 + r0 + k, n)."""
+    """A frozen factor that changed. Without `mix`, `new` takes the place of the one held. With it, the factor is made
+    of the one held and of `new`: B = [held B | new]·mix, (m, s0 + k)·(s0 + k, s), or A = mix·[held A over held basis
+    over new], (s, s0 + r0 + k)·(s0 + r0 + k, n)."""
 
     new: Tensor
     mix: Tensor | None = None
 
 
 class WeightPatch(Message, frozen=True, kw_only=True):
-    """What changed of one weight; nil is as the board holds it."""
+    """Changes of one weight; nil is as the board holds it."""
 
     name: Name
     frozen_b: FactorPatch | None = None
@@ -286,9 +269,9 @@ class WeightPatch(Message, frozen=True, kw_only=True):
 
 
 class AdapterPatch(Message, frozen=True, kw_only=True):
-    """The other answer to `GET /v1/adapters/{version}?ranks=…&have={since}&had=…`: what makes that adapter of the one
-    of version `since`, cut to the ranks `had`. Its first key, `since`, tells it from an Adapter. Weights of which
-    nothing changed are left out."""
+    """The other answer to `GET /v1/adapters/{version}?ranks=…&have={since}&had=…`: changes that lead there from the
+    adapter of version `since`, cut to the ranks `had`. Its first key, `since`, tells it from an Adapter. Weights of
+    which nothing changed are left out."""
 
     since: RoundId
     protocol: int
@@ -299,9 +282,8 @@ class AdapterPatch(Message, frozen=True, kw_only=True):
 
 
 class UpdatePart(Message, frozen=True, kw_only=True):
-    """What a board trained of one weight: B (m, r) on the first r rows of its basis, A (r, n) where the round trains
-    it, and its sketch (R, n) if asked. B has shape (m, 0) where A alone is trained, or the weight was only sketched.
-    """
+    """One weight as a board trained it: B (m, r) on the first r rows of its basis, A (r, n) where the round trains
+    it, and its sketch (R, n) if asked. B has shape (m, 0) where A alone is trained, or the weight was only sketched."""
 
     name: Name
     b: Tensor

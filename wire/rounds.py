@@ -22,7 +22,7 @@ from wire.errors import IllegalTransition
 
 
 class RunState(Enum):
-    """`RunInfo.state`, on the server."""
+    """States of a run, on the server; `RunInfo.state` tells boards."""
 
     PROFILING = "profiling"
     TRAINING = "training"
@@ -30,12 +30,14 @@ class RunState(Enum):
 
 
 class RunEvent(Enum):
+    """Events of a run, on the server."""
+
     BASIS_MADE = "basis made"
     ROUNDS_DONE = "rounds done"
 
 
 class RoundState(Enum):
-    """One round, on the server."""
+    """States of one round, on the server."""
 
     OPEN = "open"
     EXTENDED = "extended"
@@ -45,6 +47,8 @@ class RoundState(Enum):
 
 
 class RoundEvent(Enum):
+    """Events of one round, on the server."""
+
     UPDATE_ACCEPTED = "update accepted"
     QUORUM_REACHED = "quorum reached"
     DEADLINE_WITH_ENOUGH = "deadline with enough updates"
@@ -55,7 +59,7 @@ class RoundEvent(Enum):
 
 
 class BoardState(Enum):
-    """What a board is doing, between enrolment and the end."""
+    """States of a board between enrolment and the end."""
 
     IDLE = "idle"
     PROFILING = "profiling"
@@ -68,6 +72,8 @@ class BoardState(Enum):
 
 
 class BoardEvent(Enum):
+    """Events that a board meets, from its server and from its own worker."""
+
     TOLD_TO_WAIT = "told to wait"
     TOLD_TO_PROFILE = "told to profile"
     TOLD_TO_TRAIN = "told to train"

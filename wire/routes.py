@@ -65,7 +65,7 @@ RUN = Call("GET", "/v1/run", answers=RunInfo)
 """All that a board must know to plan."""
 
 PROFILE = Call("POST", "/v1/profiles", sends=Profile, answers=Receipt)
-"""With Content-Length. One per device; a second one gets the first one's receipt."""
+"""Needs Content-Length. One per device; a second one gets the first one's receipt."""
 
 WORK = Call("GET", "/v1/work", query="wait=S&after=R", answers=Task)
 """Long poll: answers at once if there is something to do, else within S seconds."""
@@ -80,7 +80,7 @@ UPLOAD_STATE = Call("HEAD", "/v1/uploads/{round}")
 """How much of an upload has arrived."""
 
 UPLOAD = Call("PATCH", "/v1/uploads/{round}", sends="bytes of an Update", answers=Receipt)
-"""From an offset on."""
+"""Bytes from an offset on."""
 
 REPORT = Call("POST", "/v1/reports", sends=Report, answers="204")
 """Numbers for people; losing one harms nothing."""

@@ -1,4 +1,4 @@
-"""Walks msgpack bytes without building anything, so that no message can claim memory that it did not send.
+"""A walk over msgpack bytes that builds nothing, so that no message can claim memory that it did not send.
 
 A msgpack decoder allocates an array of the length that five bytes claim, at every nesting level, before it finds that
 the items are missing: a 1 MB message can so ask for gigabytes. Here every claim is held against the bytes that are left
@@ -23,7 +23,7 @@ Family = Literal["scalar", "str", "bin", "array", "map", "extension", "reserved"
 
 
 class _Head(NamedTuple):
-    """What the first byte of an item says. `inline` is the length where no length bytes follow it."""
+    """Meaning of an item's first byte. `inline` is the length where no length bytes follow it."""
 
     family: Family
     length_bytes: int

@@ -14,8 +14,9 @@ import numpy as np
 from aggregator.merge.initial_factors import start
 from aggregator.merge.state import F32, AdapterState, Factors, WeightState
 from braid_common.seeds import derive_seed
+from wire.dtypes import frozen_dtype
 from wire.errors import WireError
-from wire.messages import AdapterPart, Dtype, Tensor, frozen_dtype
+from wire.messages import AdapterPart, Dtype, Tensor
 from wire.tensors import pack
 
 

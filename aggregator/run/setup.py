@@ -30,8 +30,9 @@ from aggregator.store.store import Store
 from aggregator.store.uploads import Uploads
 from braid_common.atomic_file import write_atomically
 from wire.adam import farthest
+from wire.dtypes import download_dtype
 from wire.manifest import manifest_digest
-from wire.messages import Weight, download_dtype
+from wire.messages import Weight
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,8 @@ from edge_client.errors import ClientError
 from edge_client.jobs.messages import Job
 from edge_client.worker.main import run_job
 from wire.codec import decode
-from wire.messages import Profile, Task, Update, download_dtype
+from wire.dtypes import download_dtype
+from wire.messages import Profile, Task, Update
 
 _ALL = "all boards"
 

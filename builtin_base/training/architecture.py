@@ -12,10 +12,11 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from builtin_base.training.tokenizer import EOS_ID, PAD_ID, VOCAB_SIZE
 
-#: Standard deviation of the first word embeddings. T5's 1.0 drowns the blocks' outputs for the first thousand steps.
 EMBEDDING_STD = 0.5
-#: Standard deviation of the first output head: logits of about 0.3, so the first loss is ln(vocab) + 0.05.
+"""Standard deviation of the first word embeddings. T5's 1.0 drowns the blocks' outputs for the first thousand steps."""
+
 HEAD_STD = 0.02
+"""Standard deviation of the first output head: logits of about 0.3, so the first loss is ln(vocab) + 0.05."""
 
 
 def config(**changes: Any) -> T5Config:

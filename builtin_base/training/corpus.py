@@ -33,18 +33,20 @@ from builtin_base.training.sources import (
     read_texts,
 )
 
-#: Import names left out of the corpus: the demo gives each board one of these to learn from and to be tested on, and
-#: a base that has read the test answers would make every adapter look useless.
 EXCLUDED = frozenset(
     (
         *("torch", "transformers", "numpy", "sympy", "networkx", "peft", "accelerate", "sqlalchemy"),
         *("bitsandbytes", "aiohttp", "huggingface_hub", "safetensors", "tokenizers"),
     )
 )
-#: How often one target may occur in the corpus; "Return the name of this object." must not become the answer to all.
+"""Import names left out of the corpus: the demo gives each board one of these to learn from and to be tested on, and a
+base that has read the test answers would make every adapter look useless."""
+
 MAX_SAME_TARGET = 3
-#: Shorter pieces hold too little context to restore a span from, in characters.
+"""How often one target may occur in the corpus; "Return the name of this object." must not become the answer to all."""
+
 MIN_DOCUMENT_CHARS = 80
+"""Shorter pieces hold too little context to restore a span from, in characters."""
 
 
 def gather(sites: list[Path], excluded_sites: list[Path], n_workers: int = 2) -> tuple[Harvest, dict[str, object]]:

@@ -17,18 +17,24 @@ from builtin_base.docstrings import hash_share
 from builtin_base.training.sources import Document, Harvest, Pair
 from builtin_base.training.tokenizer import EOS_ID, PAD_ID, VOCAB_SIZE, sentinel_id
 
-#: Longest source and target, in tokens.
 MAX_SOURCE, MAX_TARGET = 192, 48
-#: Source length, in tokens, to which most summary batches are cut, and how often: the first sentences say the most, and
-#: half the source is half the encoder's time for the same pieces to learn from.
+"""Longest source and target, in tokens."""
+
 SHORT_SOURCE, SHORT_SHARE = 96, 0.7
-#: Share of documents and of pairs that no step trains on.
+"""Source length, in tokens, to which most summary batches are cut, and how often: the first sentences say the most, and
+half the source is half the encoder's time for the same pieces to learn from."""
+
 HELD_OUT_SHARE = 0.01
-#: How often each kind of text is drawn, whatever its size: the base is for docstrings first, for English second.
+"""Share of documents and of pairs that no step trains on."""
+
 DOCUMENT_WEIGHTS = {"docstring": 0.45, "comment": 0.07, "debian": 0.16, "manual": 0.20, "readme": 0.06, "doc": 0.06}
+"""How often each kind of text is drawn, whatever its size: the base is for docstrings first, for English second."""
+
 PAIR_WEIGHTS = {"docstring": 0.80, "debian": 0.14, "manual": 0.06}
-#: Upper ends of the source lengths that are batched together, in tokens.
+"""The same for pairs of a text and its summary."""
+
 _BUCKETS = (48, 80, 112, 144, MAX_SOURCE)
+"""Upper ends of the source lengths that are batched together, in tokens."""
 
 Ids = npt.NDArray[np.int64]
 
@@ -57,12 +63,13 @@ class Denoiser:
         return self.row + 2 * self.n_spans + 2
 
 
-#: T5's own objective (arXiv 1910.10683, section 3.1.4): 190 tokens of source, 44 of target. Held-out scores use it.
 STANDARD = Denoiser(210, 0.15, 3.0)
-#: Training draws one of these per step, as UL2 does (arXiv 2205.05131). The denser two, one of them continuing a text
-#: from its first half, give three times as many pieces to learn from for the same arithmetic. With T5's own alone, a
-#: run on two cores was still predicting word frequencies after 400 steps.
+"""T5's own objective (arXiv 1910.10683, section 3.1.4): 190 tokens of source, 44 of target. Held-out scores use it."""
+
 DENOISERS = ((STANDARD, 0.4), (Denoiser(128, 0.5, 8.0), 0.3), (Denoiser(128, 0.5, 64.0), 0.3))
+"""Training draws one of these per step, as UL2 does (arXiv 2205.05131). The denser two, one of them continuing a text
+from its first half, give three times as many pieces to learn from for the same arithmetic. With T5's own alone, a run
+on two cores was still predicting word frequencies after 400 steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ def encode_sides(sides: tuple[Tokens, Tokens]) -> bytes:
 
 
 def decode_sides(data: bytes) -> tuple[Tokens, Tokens]:
-    """What `encode_sides` wrote. Raises msgspec.DecodeError on damage."""
+    """Read the sides that `encode_sides` wrote. Raises msgspec.DecodeError on damage."""
     train, held_out = msgspec.msgpack.decode(data, type=tuple[_Plain, _Plain])
     return _tokens(train), _tokens(held_out)
 

@@ -30,10 +30,12 @@ from builtin_base.training.tokenizer import EOS_ID
 
 FORMAT = "braid-int8-rows"
 STORAGE = "int8-rows"
-#: All files together; what the project is willing to carry in its repository and its wheel.
 MAX_FOLDER_BYTES = 12_000_000
-#: Names under which transformers repeats ``shared.weight``.
+"""All files together; what the project is willing to carry in its repository and its wheel."""
+
 _REPEATED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+"""Names under which transformers repeats `shared.weight`."""
+
 _SUFFIX = ".row_scale"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 

@@ -11,12 +11,15 @@ from pathlib import Path
 
 from builtin_base import docstrings
 
-#: Text kept of one package, in characters, so that one library of generated wrappers does not drown the rest.
 MAX_PACKAGE_CHARS = 4_000_000
-#: Pairs kept of one package, for the same reason.
+"""Text kept of one package, in characters, so that one library of generated wrappers does not drown the rest."""
+
 MAX_PACKAGE_PAIRS = 6_000
-#: Longest piece of running text kept as one document, in characters (about 1,000 tokens).
+"""Pairs kept of one package, for the same reason."""
+
 MAX_DOCUMENT_CHARS = 4_000
+"""Longest piece of running text kept as one document, in characters (about 1,000 tokens)."""
+
 _MAN = Path("/usr/share/man")
 _DOC = Path("/usr/share/doc")
 _APT_HELPER = "/usr/lib/apt/apt-helper"
@@ -71,7 +74,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Harvest:
-    """What one source gave."""
+    """Documents and pairs of one source."""
 
     documents: list[Document]
     pairs: list[Pair]

@@ -18,8 +18,8 @@ from tokenizers.trainers import UnigramTrainer
 VOCAB_SIZE = 8_000
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 N_SENTINELS = 100
-#: Typographic characters that NFKC keeps apart from the ASCII ones everybody means.
 _TYPOGRAPHY = {"[\u2018\u2019\u201b\u2032]": "'", "[\u201c\u201d\u201e\u2033]": '"', "[\u2010-\u2015\u2212]": "-"}
+"""Typographic characters that NFKC keeps apart from the ASCII ones everybody means."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Tokenizer:

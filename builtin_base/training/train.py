@@ -34,17 +34,19 @@ from builtin_base.training.tokenizer import train_tokenizer, write_config
 
 TASKS = ("span", "summary")
 CHECKPOINT = "checkpoint.pt"
-#: Text that the tokenizer is trained on, in characters: a minute of one core, and ten times as much takes ten.
 TOKENIZER_CHARS = 6_000_000
-#: Part of the time over which the rate rises, and after which it falls linearly to its floor (warmup-stable-decay).
+"""Text that the tokenizer is trained on, in characters: a minute of one core, and ten times as much takes ten."""
+
 WARMUP_UNTIL, DECAY_FROM, FLOOR = 0.01, 0.5, 0.02
-#: How far the first loss may lie from ln(vocab), in nats: beyond it the initialisation is wrong.
+"""Part of the time over which the rate rises, and after which it falls linearly to its floor (warmup-stable-decay)."""
+
 FIRST_LOSS_TOLERANCE = 1.0
+"""How far the first loss may lie from ln(vocab), in nats: beyond it the initialisation is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What decides a run. `task_tokens`: padded tokens per step of each task; rates as in `model.optimizers`."""
+    """Settings of a run. `task_tokens`: padded tokens per step of each task; rates as in `model.optimizers`."""
 
     minutes: float
     task_tokens: int = 4_096
@@ -59,7 +61,7 @@ class Settings:
 
 @dataclass(slots=True)
 class State:
-    """What a run resumes from. `elapsed_s` is training time over all its starts, without preparation."""
+    """A run's state between two steps. `elapsed_s` is training time over all its starts, without preparation."""
 
     model: T5ForConditionalGeneration
     optimizers: list[torch.optim.Optimizer]

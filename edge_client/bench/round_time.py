@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wire.checks import basis_rank
-from wire.messages import Dtype, Weight, download_dtype, frozen_dtype, tensor_bytes
+from wire.dtypes import download_dtype, frozen_dtype
+from wire.messages import Dtype, Weight, tensor_bytes
 
 REQUESTS_PER_ROUND = 3
 """One asks for work, one downloads the adapter, one uploads the update (docs/protocol.md); each waits a round trip."""

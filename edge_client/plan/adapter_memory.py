@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from wire.checks import basis_rank
-from wire.messages import RunInfo, Weight, sketch_dtype
+from wire.dtypes import sketch_dtype
+from wire.messages import RunInfo, Weight
 
 TRAINED_VALUE_BYTES = 16
 """A trained value in fp32, its gradient and Adam's two moments."""

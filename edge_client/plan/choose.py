@@ -115,8 +115,8 @@ def check_run_fits(run: RunInfo, config: Mapping[str, Any]) -> None:
     weights that a base with this config.json does not have."""
     try:
         known = set(t5_weights(T5Config.parse(config), "all"))
-    except WireError as error:
-        raise BaseModelError(str(error), "give a folder with a FLAN-T5 with --model") from error
+    except (ValueError, WireError) as error:
+        raise BaseModelError(f"config.json: {error}", "give a folder with a FLAN-T5 with --model") from error
     for weight in run.weights:
         if weight not in known:
             raise BaseModelError(

@@ -23,8 +23,9 @@ from edge_client.plan.cache_budget import CacheRoom, distinct_examples
 from edge_client.plan.flops import StepFlops, step_flops
 from edge_client.plan.training_mode import Way
 from wire.checks import basis_rank
+from wire.dtypes import download_dtype, frozen_dtype, sketch_dtype
 from wire.manifest import t5_weights
-from wire.messages import Dtype, RunInfo, Scope, Weight, download_dtype, frozen_dtype, sketch_dtype, tensor_bytes
+from wire.messages import Dtype, RunInfo, Scope, Weight, tensor_bytes
 
 EFFICIENCY: Mapping[Compute, float] = {"bf16": 0.5, "fp32": 0.75}
 """Part of the speed of plain products that a training step's products reach, the passes below aside."""

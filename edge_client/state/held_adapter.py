@@ -15,7 +15,7 @@ from braid_common.atomic_file import write_atomically
 from braid_common.base_files import file_digest
 from edge_client.errors import DiskError
 from edge_client.state.folder import disk_errors
-from wire.adapter_patch import START_BYTES, is_difference
+from wire.adapter_patch import START_BYTES, is_patch
 from wire.limits import MAX_CONTROL_BYTES
 from wire.routes import Held
 
@@ -100,4 +100,4 @@ class HeldAdapter:
 def starts_as_difference(adapter: Path) -> bool:
     """Whether a file that was fetched is an AdapterPatch. Reads its first bytes alone. Raises DiskError."""
     with disk_errors(adapter), adapter.open("rb") as file:
-        return is_difference(file.read(START_BYTES))
+        return is_patch(file.read(START_BYTES))

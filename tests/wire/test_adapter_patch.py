@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wire.adapter_patch import START_BYTES, is_difference
+from wire.adapter_patch import START_BYTES, is_patch
 from wire.codec import encode
 from wire.messages import Adapter, AdapterPatch
 
@@ -17,6 +17,6 @@ def test_the_first_bytes_say_which_it_is() -> None:
         )
         whole = encode(Adapter(protocol=1, run_id="since", version=version, manifest=MANIFEST, parts=()))
 
-        assert is_difference(difference) and is_difference(difference[:START_BYTES])
-        assert not is_difference(whole) and not is_difference(whole[:START_BYTES])
-        assert not any(is_difference(difference[:length]) for length in range(START_BYTES))
+        assert is_patch(difference) and is_patch(difference[:START_BYTES])
+        assert not is_patch(whole) and not is_patch(whole[:START_BYTES])
+        assert not any(is_patch(difference[:length]) for length in range(START_BYTES))

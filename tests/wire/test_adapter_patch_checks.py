@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.fakes.runs import TINY_T5, run_of
-from wire.adapter_patch import START_BYTES, is_difference
+from wire.adapter_patch import START_BYTES, is_patch
 from wire.checks import check_adapter, check_patch
 from wire.codec import encode
 from wire.errors import ProtocolVersionError, WireError
@@ -86,7 +86,7 @@ MIXED_B, MIXED_A = mixed(1, 4)
         (part(MIXED_B, replace(MIXED_A, mix=tensor(4, 3))), r"frozen_a.mix has shape \[4, 3\], \[4, 9\]"),
         (part(FactorPatch(new=tensor(FIRST.columns, 3)), None), r"frozen_b has shape \[64, 3\], \[48, 3\]"),
         (part(None, FactorPatch(new=tensor(3, FIRST.rows))), r"frozen_a has shape \[3, 48\], \[3, 64\]"),
-        (WeightPatch(name="q"), "difference has weight q, which is not in the run's manifest"),
+        (WeightPatch(name="q"), "patch has weight q, which is not in the run's manifest"),
     ],
 )
 def test_difference_is_consumed_strictly(changed: WeightPatch, said: str) -> None:
@@ -117,6 +117,6 @@ def test_it_must_lead_from_what_is_held_to_what_was_asked_for() -> None:
 def test_the_first_bytes_tell_the_two_answers_apart() -> None:
     """However many parts there are, and of files that are neither."""
     for parts in ((), (part(*mixed(1, 4)),)):
-        assert is_difference(encode(difference(*parts))[:START_BYTES])
-    assert not is_difference(encode(HELD)[:START_BYTES])
-    assert not any(is_difference(start) for start in (b"", b"\x86", b"\x86\xa5sinc", b"x" * 100))
+        assert is_patch(encode(difference(*parts))[:START_BYTES])
+    assert not is_patch(encode(HELD)[:START_BYTES])
+    assert not any(is_patch(start) for start in (b"", b"\x86", b"\x86\xa5sinc", b"x" * 100))

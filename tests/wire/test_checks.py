@@ -210,7 +210,10 @@ def test_adapter_of_another_version() -> None:
         ((*ADAPTER.parts, ADAPTER.parts[1]), "adapter has weight wi twice"),
         (ADAPTER.parts[::-1], "not in the manifest's order"),
         ((adapter_part(WEIGHTS[0], 4), *ADAPTER.parts[1:]), r"q.basis has shape \[4, 9\], \[5, 9\] is needed"),
-        ((adapter_part(WEIGHTS[0], 5, 3), *ADAPTER.parts[1:]), "q: context of rank 3, the run's server_rank is 2"),
+        (
+            (adapter_part(WEIGHTS[0], 5, 3), *ADAPTER.parts[1:]),
+            "q: frozen factors of rank 3, the run's server_rank is 2",
+        ),
         ((replace(ADAPTER.parts[0], frozen_a=tensor(1, 9)), *ADAPTER.parts[1:]), r"q.frozen_a has shape \[1, 9\]"),
         ((replace(ADAPTER.parts[0], frozen_b=tensor(9, 2)), *ADAPTER.parts[1:]), r"q.frozen_b has shape \[9, 2\]"),
         ((replace(ADAPTER.parts[0], basis=tensor(5, 6)), *ADAPTER.parts[1:]), r"q.basis has shape \[5, 6\]"),

@@ -13,7 +13,7 @@ from braid_common.atomic_file import write_atomically
 from edge_client.errors import RefusedError
 from edge_client.host.worker_memory import return_free_memory
 from edge_client.state.folder import disk_errors
-from wire.adapter_patch import is_difference
+from wire.adapter_patch import is_patch
 from wire.checks import check_adapter, check_patch
 from wire.codec import decode, encode
 from wire.errors import WireError
@@ -29,7 +29,7 @@ def make_whole(path: Path, held: Path, run: RunInfo, version: int, ranks: Sequen
     """
     with disk_errors(path):
         data = path.read_bytes()
-    if not is_difference(data):
+    if not is_patch(data):
         return
     try:
         adapter = _whole(decode(data, AdapterPatch), _held(held, run), run, version, ranks)

@@ -14,9 +14,10 @@ from edge_client.errors import ConfigError
 from edge_client.jobs.messages import Job
 from edge_client.state.folder import disk_errors
 from wire.codec import encode
+from wire.dtypes import sketch_dtype
 from wire.errors import WireError
 from wire.limits import MAX_EXAMPLES, PROTOCOL_VERSION
-from wire.messages import Dtype, NamedTensor, Profile, Update, UpdatePart, Weight, sketch_dtype
+from wire.messages import Dtype, NamedTensor, Profile, Update, UpdatePart, Weight
 from wire.messages import Tensor as WireTensor
 from wire.tensors import pack
 

@@ -140,7 +140,7 @@ def test_lora_needs_four_operations_per_weight_and_token(config: dict[str, Any])
 def test_a_batch_costs_as_many_times_one_example(factor: int, scope: Scope) -> None:
     """Every part grows with the batch and with nothing but the batch."""
     config = {"d_model": 24, "d_kv": 4, "num_heads": 3, "d_ff": 56, "vocab_size": 50, "num_layers": 2}
-    config |= {"feed_forward_proj": "gated-gelu"}  # type: ignore[dict-item]
+    config |= {"model_type": "t5", "feed_forward_proj": "gated-gelu"}  # type: ignore[dict-item]
     ranks = some_ranks(config, scope)
 
     one, many = (step_flops(config, scope, batch, 20, 7, ranks) for batch in (1, factor))

@@ -22,17 +22,8 @@ from edge_client.plan.training_mode import KEPT_LEARNING, Way
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.checks import basis_rank
 from wire.codec import encode
-from wire.messages import (
-    Adapter,
-    AdapterPart,
-    Dtype,
-    RunInfo,
-    Tensor,
-    Update,
-    UpdatePart,
-    sketch_dtype,
-    tensor_bytes,
-)
+from wire.dtypes import sketch_dtype
+from wire.messages import Adapter, AdapterPart, Dtype, RunInfo, Tensor, Update, UpdatePart, tensor_bytes
 
 CONFIG = {**SMALL_T5, "num_layers": 3, "num_decoder_layers": 2}
 

@@ -38,6 +38,7 @@ def random_run(rng: random.Random) -> RunInfo:
     config = {
         "model_type": "t5",
         "feed_forward_proj": "gated-gelu",
+        "vocab_size": 8000,
         "d_model": rng.choice([256, 512, 768]),
         "d_kv": rng.choice([32, 64]),
         "num_heads": rng.choice([3, 6, 12]),

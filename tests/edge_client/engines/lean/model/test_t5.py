@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from braid_common.t5_config import T5Config
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch, collate
 from edge_client.engines.lean.model.greedy import write_greedily
 from edge_client.engines.lean.model.model import Model
-from edge_client.engines.lean.model.t5 import Cache, T5Shape, position_buckets
+from edge_client.engines.lean.model.t5 import Cache, position_buckets
 from edge_client.engines.lean.model.tokeniser import Pair
 from quantize.base import load_base
 
@@ -94,12 +95,12 @@ def test_tied_head_is_scaled(base_folder: Path, batch: Batch) -> None:
     """A T5 whose head is its embedding multiplies the hidden state by d_model**-0.5; v1.1 does not."""
     config = json.loads((base_folder / "config.json").read_text())
 
-    tied = T5Shape.of(config | {"tie_word_embeddings": True})
-    saved_by_transformers_5 = T5Shape.of(config | {"tie_word_embeddings": True, "scale_decoder_outputs": False})
+    tied = T5Config.parse(config | {"tie_word_embeddings": True})
+    saved_by_transformers_5 = T5Config.parse(config | {"tie_word_embeddings": True, "scale_decoder_outputs": False})
 
     assert tied.scales_output
     assert not saved_by_transformers_5.scales_output
-    assert not T5Shape.of(config).scales_output
+    assert not T5Config.parse(config).scales_output
 
 
 def test_bf16_stays_near_fp32(base_folder: Path, batch: Batch, model: Model) -> None:

@@ -51,16 +51,20 @@ class Int8Weight:
 
 
 def to_int8(values: Tensor) -> Int8Weight:
-    """Round a matrix (rows, columns) of any float dtype to int8.
+    """Round a matrix to int8 with one scale per row. No copy of it in full precision is made.
 
-    The error of a value is at most scale/2, scale = max|row|/127; a row of zeros stays zero. No full-precision copy.
+    Args:
+        values: (rows, columns) of any float dtype, finite.
+
+    Returns:
+        Codes and scales. The error of a value is at most scale/2, scale = max|row|/127; a row of zeros stays zero.
     """
     rows, columns = values.shape
     return int8_of_chunks((rows, columns), matrix_chunks(values))
 
 
 def int8_of_chunks(shape: tuple[int, int], chunks: Chunks) -> Int8Weight:
-    """`to_int8` of a matrix that comes a few rows at a time."""
+    """Round as `to_int8` a matrix (rows, columns) that comes a few rows at a time; the chunks are overwritten."""
     codes = torch.empty(shape, dtype=torch.int8)
     scales = torch.empty(shape[0], dtype=torch.float32)
     first = 0
@@ -69,6 +73,7 @@ def int8_of_chunks(shape: tuple[int, int], chunks: Chunks) -> Int8Weight:
         first = rows.stop
         scale = largest_magnitudes(chunk) / LEVELS
         scales[rows] = scale
+        # A row of zeros has scale 0: divided by the smallest normal number instead, it stays zero and makes no NaN.
         steps = chunk.div_(scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None])
         codes[rows] = steps.round_().clamp_(-LEVELS, LEVELS)
     return Int8Weight(codes, scales)

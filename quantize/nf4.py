@@ -70,6 +70,7 @@ class Nf4Weight:
     def rows_of(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.shape[0]:
             raise IndexError(f"row ids must be in 0…{self.shape[0] - 1}")
+        # Place in row-major order of every value asked for; two places share a byte, the even one in its high half.
         places = ids[..., None] * self.shape[1] + torch.arange(self.shape[1], device=ids.device)
         both = self.codes[places // 2]
         codes = torch.where(places % 2 == 0, both >> 4, both & 15)
@@ -77,7 +78,13 @@ class Nf4Weight:
 
 
 def unpack_with_torch(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
-    """Fill the caller's `out` (n,), fp32 or bf16, with the first n values of blocks."""
+    """Unpack the first n values of blocks.
+
+    Args:
+        codes: (bytes,) uint8, two codes each.
+        absmax: (blocks,) fp32.
+        out: (n,) fp32 or bf16, the caller's, which is filled.
+    """
     pairs = _pair_table(codes.device)
     for start in range(0, len(out), CHUNK_VALUES):
         part = out[start : start + CHUNK_VALUES]
@@ -106,16 +113,20 @@ def packed_sizes(n_values: int) -> tuple[int, int]:
 
 
 def to_nf4(values: Tensor) -> Nf4Weight:
-    """Round a matrix (rows, columns) of any float dtype to nf4.
+    """Round a matrix to nf4.
 
-    The error of a value is at most 0.152 · absmax of its block (half the widest gap between levels).
+    Args:
+        values: (rows, columns) of any float dtype, finite.
+
+    Returns:
+        Codes and scales. The error of a value is at most 0.152 · absmax of its block: half the widest gap of levels.
     """
     rows, columns = values.shape
     return nf4_of_chunks((rows, columns), matrix_chunks(values), Scratch())
 
 
 def nf4_of_chunks(shape: tuple[int, int], chunks: Chunks, scratch: Scratch) -> Nf4Weight:
-    """`to_nf4` of a matrix that comes a few rows at a time."""
+    """Round as `to_nf4` a matrix (rows, columns) that comes a few rows at a time; the chunks are overwritten."""
     n_codes, n_blocks = packed_sizes(shape[0] * shape[1])
     codes, absmax = torch.empty(n_codes, dtype=torch.uint8), torch.empty(n_blocks, dtype=torch.float32)
     first = 0
@@ -127,7 +138,7 @@ def nf4_of_chunks(shape: tuple[int, int], chunks: Chunks, scratch: Scratch) -> N
 
 
 def _encode(chunk: Tensor, codes: Tensor, absmax: Tensor, scratch: Scratch) -> None:
-    """Fill the start of the caller's `codes` and `absmax` with a chunk's, which is overwritten."""
+    """Fill the start of the caller's `codes` and `absmax` with those of a chunk, which is overwritten."""
     n_codes, n_blocks = packed_sizes(chunk.numel())
     padding = n_blocks * BLOCK_VALUES - chunk.numel()
     flat = torch.nn.functional.pad(chunk.view(-1), (0, padding)) if padding else chunk.view(-1)
@@ -136,6 +147,7 @@ def _encode(chunk: Tensor, codes: Tensor, absmax: Tensor, scratch: Scratch) -> N
     # Multiplied by the reciprocal as bitsandbytes does: a division can fall on the other side of a boundary.
     blocks.mul_((1.0 / largest.clamp_min(1e-38))[:, None]).clamp_(-1, 1)
     levels = torch.tensor(LEVELS)
+    # The nearest level is found by the boundaries half-way between neighbours; then two codes share a byte.
     one_by_one = scratch.take((len(flat) // 2, 2), torch.int32, CPU)
     torch.bucketize(flat.view(-1, 2), (levels[1:] + levels[:-1]) / 2, out_int32=True, out=one_by_one)
     codes[:n_codes] = one_by_one[:n_codes, 0].mul_(16).add_(one_by_one[:n_codes, 1])

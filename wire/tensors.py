@@ -22,11 +22,19 @@ _SMALLEST_SCALE = np.finfo(np.float32).tiny  # below it, a float32 has too few b
 
 
 def pack(array: NDArray[Any], dtype: Dtype) -> Tensor:
-    """A finite 2-D float array as a Tensor, row-major; the array is not changed.
+    """Round an array to the format of a message. Zeros stay exact, and the array is not changed.
 
-    bf16 rounds to nearest, ties to even. int8 and int4 are off by at most half a step; a step is the block's largest
-    magnitude divided by 127 or 7, and up to 2^-15 of that more. Zeros stay exact. Raises WireError for NaN, infinity
-    (also one that rounding to `dtype` makes), another number of dimensions, or a shape beyond the limits.
+    Args:
+        array: (rows, columns), finite, any float dtype; it goes out row-major.
+        dtype: bf16 rounds to nearest, ties to even. int8 and int4 are off by at most half a step; a step is the block's
+            largest magnitude divided by 127 or 7, and up to 2^-15 of that more.
+
+    Returns:
+        The Tensor, with scales where `dtype` has them.
+
+    Raises:
+        WireError: for NaN, infinity (also one that rounding makes), another number of dimensions, or a shape beyond the
+            limits.
     """
     if array.ndim != 2:
         raise WireError(f"tensor has {array.ndim} dimensions, 2 are needed")
@@ -41,7 +49,14 @@ def pack(array: NDArray[Any], dtype: Dtype) -> Tensor:
 
 
 def unpack(tensor: Tensor) -> NDArray[np.float32]:
-    """The values, (rows, columns) float32, read-only. Raises WireError for NaN, infinity, or a code out of range."""
+    """Read the values of a message's tensor.
+
+    Returns:
+        (rows, columns) float32, read-only; perhaps a view of the tensor's bytes.
+
+    Raises:
+        WireError: for NaN or infinity, or a code or scale out of range.
+    """
     values = _decode_values(tensor)
     _refuse_unless_finite(values, f"{tensor.dtype} tensor")
     array = values.reshape(tensor.shape)
@@ -81,6 +96,7 @@ def _decode_values(tensor: Tensor) -> NDArray[np.float32]:
 def _to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The upper half of each float32, rounded to nearest, ties to even."""
     bits = values.view(np.uint32)
+    # Half of the lowest bit that stays, less one, plus that bit: a carry arises above the half, and at it where odd.
     rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
     halves: NDArray[np.uint16] = (rounded >> np.uint32(16)).astype("<u2")
     if ((halves & 0x7FFF) == 0x7F80).any():
@@ -94,6 +110,7 @@ def _quantise(values: NDArray[np.float32], levels: int) -> tuple[NDArray[np.int8
     blocks = np.zeros((n_blocks, QUANTISATION_BLOCK), np.float32)
     blocks.reshape(-1)[: values.size] = values
     largest = np.abs(blocks).max(axis=1, initial=0)
+    # A scale below the smallest normal number has too few bits; it is rounded up by clearing low bits, never down.
     step = np.maximum(largest / np.float32(levels), _SMALLEST_SCALE)
     rounded_up = ((step.view(np.uint32) + _SCALE_LOW_BITS) & ~_SCALE_LOW_BITS).view(np.float32)
     with np.errstate(over="ignore"):

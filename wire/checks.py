@@ -21,9 +21,9 @@ from wire.messages import (
     Importance,
     NamedTensor,
     Profile,
+    RoundSpec,
     RunInfo,
     Tensor,
-    Trains,
     Update,
     UpdatePart,
     Weight,
@@ -143,30 +143,22 @@ def check_patch(patch: AdapterPatch, held: Adapter, run: Agreed, *, version: int
         _check_weight_patch(part, parts[weight.name], weight, run.server_rank)
 
 
-def check_update(
-    update: Update,
-    run: Agreed,
-    *,
-    round_id: int,
-    version: int,
-    sketch: bool,
-    trains: Trains = "b",
-    ranks: Sequence[int] | None = None,
-) -> None:
-    """Raise WireError unless `update` belongs to this round of the run and its tensors fit the manifest.
+def check_update(update: Update, run: Agreed, spec: RoundSpec, *, ranks: Sequence[int] | None = None) -> None:
+    """Raise WireError unless `update` belongs to the round of `spec` and its tensors fit the run's manifest.
 
     Parts are some of the manifest's weights, in its order, with r ≤ R: b (m, r), or (m, 0) where A alone is trained;
     a (r, n) just where the round `trains` it; and a sketch (R, n) only if the round asked for sketches. `ranks` (one
     per weight, as planned) makes it strict: every weight with r > 0 must be there with just that r.
     """
     _check_sent(update, run, "update")
-    if (update.round, update.version) != (round_id, version):
+    if (update.round, update.version) != (spec.round, spec.version):
         raise WireError(
-            f"update is of round {update.round} on version {update.version}, this is round {round_id} on {version}"
+            f"update is of round {update.round} on version {update.version}, "
+            f"this is round {spec.round} on {spec.version}"
         )
     weights = _in_manifest_order([part.name for part in update.parts], run, "update")
     for part, weight in zip(update.parts, weights, strict=True):
-        _check_update_part(part, weight, basis_rank(weight, run.max_rank), sketch, trains)
+        _check_update_part(part, weight, basis_rank(weight, run.max_rank), spec)
     if ranks is not None:
         check_ranks(ranks, run)
         _check_trained(update, run, ranks)
@@ -241,22 +233,22 @@ def _check_strands(part: AdapterPart, weight: Weight, rank: int, own_basis: bool
     _check_shape(part.start_b, (weight.rows, rank), f"{weight.name}.start_b")
 
 
-def _check_update_part(part: UpdatePart, weight: Weight, most: int, sketch: bool, trains: Trains) -> None:
-    if part.a is not None and trains == "b":
+def _check_update_part(part: UpdatePart, weight: Weight, most: int, spec: RoundSpec) -> None:
+    if part.a is not None and spec.trains == "b":
         raise WireError(f"{weight.name}.a: this round trains B alone")
-    if part.a is None and trains == "both" and part.b.shape[1]:
+    if part.a is None and spec.trains == "both" and part.b.shape[1]:
         raise WireError(f"{weight.name}.a is missing: this round trains A")
     rank = part_rank(part)
     if rank > most:
         raise WireError(f"{weight.name}: rank {rank}, at most {most} may be trained")
-    _check_shape(part.b, (weight.rows, 0 if trains == "a" else rank), f"{weight.name}.b")
+    _check_shape(part.b, (weight.rows, 0 if spec.trains == "a" else rank), f"{weight.name}.b")
     if part.a is not None:
         _check_shape(part.a, (rank, weight.columns), f"{weight.name}.a")
     if part.sketch is None:
         if rank == 0:
             raise WireError(f"{weight.name}: neither strands nor a sketch")
         return
-    if not sketch:  # else one board alone could choose the next basis
+    if not spec.sketch:  # else one board alone could choose the next basis
         raise WireError(f"{weight.name}.sketch: this round did not ask for sketches")
     _check_sketch(NamedTensor(name=part.name, tensor=part.sketch), weight, most)
 

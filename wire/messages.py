@@ -211,16 +211,24 @@ class Profile(Message, frozen=True, kw_only=True):
     scores: Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_WEIGHTS)] = ()
 
 
+class RoundSpec(Message, frozen=True, kw_only=True):
+    """What one round asks of every board: the same from the server's schedule to the training on the board, also for
+    updates that come late. Profiling is round 0 on version 0."""
+
+    round: RoundId
+    version: RoundId  # what boards train on
+    seed: Count = 0  # names Ω and the data order
+    sketch: bool = False  # whether the update is to carry gradient sketches
+    trains: Trains = "b"
+
+
 class Task(Message, frozen=True, kw_only=True):
-    """`GET /v1/work`. `wait`: ask again. `seed` names Ω and the data order of this round."""
+    """`GET /v1/work`: what a board should do now. `wait`: ask again. Where there is nothing to train, `spec` names only
+    the last round that closed and the newest version."""
 
     kind: Literal["wait", "profile", "train", "evaluate", "finished"]
     run_id: Name
-    round: RoundId = 0
-    version: RoundId = 0
-    seed: Count = 0
-    sketch: bool = False  # whether the update is to carry gradient sketches
-    trains: Trains = "b"
+    spec: RoundSpec
     staleness_limit: RoundId = 0  # versions that may be published until the update counts no more; 0: its round's end
     time_left_s: NonNegative | None = None  # until the deadline; nil if none is set
     retry_after_s: NonNegative = 0.0  # least pause before asking again

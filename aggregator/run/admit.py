@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from aggregator.merge.contribution import contribution, profile_contribution
 from aggregator.merge.state import AdapterState
 from aggregator.merge.sums import Contribution
-from aggregator.run.open_round import PROFILING, Collection
-from aggregator.run.round_spec import Asked
+from aggregator.run.open_round import Collection
+from aggregator.run.round_spec import PROFILING
 from aggregator.run.screen import screen, screen_profile, too_far, too_large
 from aggregator.run.staleness import staleness_weight
 from aggregator.settings.terms import Terms
 from wire.codec import check_protocol, decode
-from wire.messages import Profile, Update
+from wire.messages import Profile, RoundSpec, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Verdict:
     reason: str = ""
 
 
-def judge(data: bytes, terms: Terms, asked: Asked, sent: AdapterState, into: Collection) -> Verdict:
-    """Whether a message of a board may be added to a collection. It was trained for the round of `asked` (that of the
+def judge(data: bytes, terms: Terms, spec: RoundSpec, sent: AdapterState, into: Collection) -> Verdict:
+    """Whether a message of a board may be added to a collection. It was trained for the round of `spec` (that of the
     collection, or an earlier one whose updates still count) on `sent`, the version of that round.
 
     Raises WireError for bytes that are no such message, ProtocolVersionError for a peer of another version; anything
@@ -34,15 +34,13 @@ def judge(data: bytes, terms: Terms, asked: Asked, sent: AdapterState, into: Col
     """
     if into.round == PROFILING:
         return _judge_profile(data, terms, into)
-    return _judge_update(data, terms, asked, sent, into)
+    return _judge_update(data, terms, spec, sent, into)
 
 
-def _judge_update(data: bytes, terms: Terms, asked: Asked, sent: AdapterState, into: Collection) -> Verdict:
+def _judge_update(data: bytes, terms: Terms, spec: RoundSpec, sent: AdapterState, into: Collection) -> Verdict:
     update = decode(data, Update)
     check_protocol(update.protocol)
-    where = {"round_id": asked.round, "version": asked.version}
-    trains = terms.rule.TRAITS.trains(asked.version)
-    if reason := screen(update, terms, **where, sketch=asked.sketch, trains=trains, rank=terms.rank):
+    if reason := screen(update, terms, spec, rank=terms.rank):
         return Verdict(update.n_examples, None, reason)
     added = _contribution(update, terms, sent, into)
     if reason := too_far(added, terms.farthest, terms.upload):
@@ -60,7 +58,7 @@ def _contribution(update: Update, terms: Terms, sent: AdapterState, into: Collec
     staleness = into.version - sent.version
     made = contribution(update, terms.rule, sent, terms.download, staleness)
     weight = made.weight * staleness_weight(staleness, into.staleness_power)
-    return replace(made, weight=weight, sketches=made.sketches if into.asked.sketch else {})
+    return replace(made, weight=weight, sketches=made.sketches if into.spec.sketch else {})
 
 
 def _judge_profile(data: bytes, terms: Terms, into: Collection) -> Verdict:

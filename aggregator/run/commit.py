@@ -15,8 +15,8 @@ from aggregator.errors import CallError, StateError
 from aggregator.merge.rules import Total
 from aggregator.merge.state import AdapterState, encode_state
 from aggregator.run.admit import judge
-from aggregator.run.open_round import PROFILING, Collection
-from aggregator.run.round_spec import Asked
+from aggregator.run.open_round import Collection
+from aggregator.run.round_spec import PROFILING
 from aggregator.settings.config import RunConfig, merge_settings
 from aggregator.settings.terms import Terms
 from aggregator.store.disk import Disk
@@ -24,6 +24,7 @@ from aggregator.store.records import Answer
 from aggregator.store.uploads import Part
 from wire.errors import WireError
 from wire.limits import MAX_TEXT_CHARS
+from wire.messages import RoundSpec
 
 KEPT_VERSIONS = 3
 """Versions whose blobs stay: the current one, the one boards may still fetch, and one to look back to. A run that
@@ -45,11 +46,11 @@ class Ledger:
         self._versions = Versions(disk.store, disk.blobs)
 
     def take_in(
-        self, device: str, digest: str | None, part: Part, asked: Asked, work: Collection, newest: AdapterState
+        self, device: str, digest: str | None, part: Part, spec: RoundSpec, work: Collection, newest: AdapterState
     ) -> tuple[Answer, Collection]:
         """Judge an upload and store it; what is returned counts, for the row is there.
 
-        `digest` is what the sender announced, None for a profile; `asked` of the round it was trained for, `work` the
+        `digest` is what the sender announced, None for a profile; `spec` of the round it was trained for, `work` the
         one that is open. Raises CallError for another digest or a version that cannot be read any more, WireError for
         bytes that are no message; all discard the upload.
         """
@@ -60,12 +61,12 @@ class Ledger:
                     "bad_request", "what arrived has another SHA-256 than announced", "Send it again from 0."
                 )
             data = path.read_bytes()
-            verdict = judge(data, self._terms, asked, self._sent(asked, newest), work)
+            verdict = judge(data, self._terms, spec, self._sent(spec, newest), work)
         except (CallError, WireError):
             part.discard()
             raise
         answer = Answer(
-            round=asked.round,
+            round=spec.round,
             counted_in=work.round,
             device=device,
             digest=found,
@@ -73,7 +74,7 @@ class Ledger:
             n_examples=verdict.n_examples,
             accepted=verdict.contribution is not None,
             reason=verdict.reason[:MAX_TEXT_CHARS],
-            staleness=work.version - asked.version,
+            staleness=work.version - spec.version,
         )
         if verdict.contribution is None:
             part.discard()
@@ -84,12 +85,12 @@ class Ledger:
         store = self._disk.store
         return (store.add_profile if work.round == PROFILING else store.add_update)(answer), after
 
-    def _sent(self, asked: Asked, newest: AdapterState) -> AdapterState:
+    def _sent(self, spec: RoundSpec, newest: AdapterState) -> AdapterState:
         try:
-            return self._versions.get(asked.version, newest)
+            return self._versions.get(spec.version, newest)
         except StateError as error:  # a board would send again for ever if it were told that we failed
-            log.error("an update of round %d is refused: %s", asked.round, error)
-            raise CallError("gone", f"version {asked.version} cannot be read here any more") from error
+            log.error("an update of round %d is refused: %s", spec.round, error)
+            raise CallError("gone", f"version {spec.version} cannot be read here any more") from error
 
     def publish_first(self, bare: AdapterState, profiles: Total) -> AdapterState:
         """Make version 1 of the profiles' sketches, and store it."""

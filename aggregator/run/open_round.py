@@ -7,17 +7,14 @@ from typing import Any
 
 from aggregator.merge.rules import Rule, Total
 from aggregator.merge.sums import Contribution
-from aggregator.run.round_spec import Asked, asked_of
+from aggregator.run.round_spec import PROFILING, profiling_spec, round_spec
 from aggregator.run.schedule import View
 from aggregator.run.screen import Sizes, sizes
 from aggregator.settings.config import RunConfig
 from aggregator.settings.terms import Terms
 from aggregator.store.records import Answer
-from braid_common.seeds import derive_seed
+from wire.messages import RoundSpec
 from wire.rounds import RoundEvent, RoundState, advance
-
-PROFILING = 0
-"""The `round` of the collection that gathers profiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class Collection:
     accepted ones; `before`: of the round before, so that the first to answer are compared with something.
     """
 
-    asked: Asked
+    spec: RoundSpec
     rule: Rule[Any]
     quorum: int
     since_s: float | None
@@ -47,11 +44,11 @@ class Collection:
 
     @property
     def round(self) -> int:
-        return self.asked.round
+        return self.spec.round
 
     @property
     def version(self) -> int:
-        return self.asked.version
+        return self.spec.version
 
     @property
     def accepted(self) -> int:
@@ -108,7 +105,7 @@ class Collection:
 def begin_profiling(config: RunConfig, terms: Terms) -> Collection:
     """The collection of profiles, whose deadline does not run yet."""
     return Collection(
-        asked=Asked(PROFILING, 0, derive_seed(config.seed, "profile"), sketch=True),
+        spec=profiling_spec(config),
         rule=terms.rule,
         quorum=config.min_devices,
         since_s=None,
@@ -120,7 +117,7 @@ def begin_round(
 ) -> Collection:
     """A new round. `before`: sizes of the last one, which say nothing where rounds train B and A in turn."""
     return Collection(
-        asked=asked_of(config, round_id, version),
+        spec=round_spec(config, round_id, version),
         rule=terms.rule,
         quorum=config.quorum,
         since_s=now,

@@ -12,7 +12,7 @@ from aggregator.merge.sums import Contribution
 from aggregator.run.admit import accepted_before
 from aggregator.run.fleet import Boards
 from aggregator.run.open_round import Collection, begin_profiling, begin_round
-from aggregator.run.round_spec import asked_of
+from aggregator.run.round_spec import round_spec
 from aggregator.run.staleness import Closed
 from aggregator.settings.config import RunConfig
 from aggregator.settings.terms import Terms
@@ -66,7 +66,7 @@ def _late(config: RunConfig, over: Iterable[Round], versions: Mapping[int, str],
     late = Closed(config.staleness_limit)
     for row in over:
         if row.version in versions:
-            late = late.adding(asked_of(config, row.round, row.version), newest)
+            late = late.adding(round_spec(config, row.round, row.version), newest)
     return late
 
 

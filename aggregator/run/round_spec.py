@@ -1,31 +1,34 @@
-"""What a round asks of boards. It holds for all that are trained for the round, also for what comes late."""
+"""The specification of each round, made of run.toml. It holds for all updates of the round, also for late ones."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from aggregator.merge.rules import RULES
 from aggregator.settings.config import RunConfig
 from braid_common.seeds import derive_seed
+from wire.messages import RoundSpec
+
+PROFILING = 0
+"""The round in which boards profile: there is no version yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """`version`: what boards train on. `seed` names Ω and the data order; `sketch`: updates carry gradient sketches."""
-
-    round: int
-    version: int
-    seed: int
-    sketch: bool
+def profiling_spec(config: RunConfig) -> RoundSpec:
+    """The specification of profiling. Every profile carries sketches."""
+    seed = derive_seed(config.seed, "profile")
+    return RoundSpec(round=PROFILING, version=0, seed=seed, sketch=True)
 
 
-def asked_of(config: RunConfig, round_id: int, version: int) -> Asked:
-    """A round asks for sketches every `sketch_every` rounds, where the rule makes bases of them, and never if it is the
-    last, which needs no basis."""
-    makes_basis = RULES[config.rule].TRAITS.sketches and round_id < config.rounds
-    return Asked(
+def round_spec(config: RunConfig, round_id: int, version: int) -> RoundSpec:
+    """The specification of a round on `version`.
+
+    It asks for sketches in every `sketch_every`th round, where the rule makes bases of them, and never in the last
+    round, which needs no basis.
+    """
+    traits = RULES[config.rule].TRAITS
+    makes_basis = traits.sketches and round_id < config.rounds
+    return RoundSpec(
         round=round_id,
         version=version,
         seed=derive_seed(config.seed, "round", round_id),
         sketch=makes_basis and round_id % config.sketch_every == 0,
+        trains=traits.trains(version),
     )

@@ -22,9 +22,9 @@ from aggregator.merge.state import AdapterState, strand_values
 from aggregator.run.broadcast import Bell, happened
 from aggregator.run.commit import Ledger, MergeFailedError
 from aggregator.run.long_polls import Polls
-from aggregator.run.open_round import PROFILING, Collection, begin_round
+from aggregator.run.open_round import Collection, begin_round
 from aggregator.run.restore import rebuild, rebuild_boards
-from aggregator.run.round_spec import Asked
+from aggregator.run.round_spec import PROFILING
 from aggregator.run.schedule import (
     AbandonRound,
     Action,
@@ -47,7 +47,7 @@ from aggregator.store.slices import Cut
 from aggregator.store.uploads import Part
 from braid_common.units import printable
 from wire.limits import PROTOCOL_VERSION
-from wire.messages import Base, Receipt, Report, RunInfo, Task
+from wire.messages import Base, Receipt, Report, RoundSpec, RunInfo, Task
 from wire.rounds import RoundEvent, RunEvent, RunState, advance
 from wire.routes import Held
 
@@ -133,21 +133,18 @@ class Run:
         """What a board should do now. `after`: the last round it knows of; -1 for none."""
         run_id = self.terms.run_id
         work = self.collecting
+        nothing = RoundSpec(round=self.closed, version=self.state.version)
         if self.run_state is RunState.FINISHED:
             done = self.state.version in self.boards[device].losses
             kind: Literal["finished", "evaluate"] = "finished" if done else "evaluate"
-            return Task(kind=kind, run_id=run_id, round=self.closed, version=self.state.version)
+            return Task(kind=kind, run_id=run_id, spec=nothing)
         if work is None or device in work.answers or (work.round != PROFILING and work.round <= after):
-            return Task(kind="wait", run_id=run_id, round=self.closed, version=self.state.version)
+            return Task(kind="wait", run_id=run_id, spec=nothing)
         is_profile = work.round == PROFILING
         return Task(
             kind="profile" if is_profile else "train",
             run_id=run_id,
-            round=work.round,
-            version=work.version,
-            seed=work.asked.seed,
-            sketch=work.asked.sketch,
-            trains=self.terms.rule.TRAITS.trains(work.version),
+            spec=work.spec,
             staleness_limit=0 if is_profile else self.config.staleness_limit,
             time_left_s=self.time_left_s() if is_profile or not self.config.is_asynchronous else None,
         )
@@ -207,21 +204,21 @@ class Run:
         store = self._disk.store
         return store.profile_of(device) if round_id == PROFILING else store.update_of(round_id, device)
 
-    def asked(self, device: str, round_id: int) -> Asked:
+    def asked(self, device: str, round_id: int) -> RoundSpec:
         """What the round asked, if the board's answer to it may count now: it is the open one, or closed and not too
         far behind; profiling is round 0. Raises CallError "gone" for any other, "conflict" where the board counts in
         the open round already: a quorum is of as many boards, and nobody can fill it with updates that were held back.
         """
         work = self.collecting
-        asked = work.asked if work is not None and work.round == round_id else self._late.rounds.get(round_id)
-        if asked is None or self.run_state is RunState.FINISHED:
+        spec = work.spec if work is not None and work.round == round_id else self._late.rounds.get(round_id)
+        if spec is None or self.run_state is RunState.FINISHED:
             what = "profiling" if round_id == PROFILING else f"round {round_id}"
             message = f"{what} is over, the newest version is {self.state.version}"
             raise CallError("gone", message, "Ask GET /v1/work what to do now.")
         if work is not None and device in work.answers:
             message = f"this device has already sent an update while round {work.round} is open"
             raise CallError("conflict", message, "Drop this one; in each round one counts.")
-        return asked
+        return spec
 
     async def submit(self, device: str, round_id: int, digest: str | None, part: Part) -> Receipt:
         """Take in a whole upload: checked, screened, stored, added to the sums, and only then answered.
@@ -234,11 +231,11 @@ class Run:
             if receipt := self.answered(device, round_id, digest):
                 part.discard()
                 return receipt
-            asked, work = self.asked(device, round_id), self.collecting
+            spec, work = self.asked(device, round_id), self.collecting
             if work is None:  # a server that was started just now opens the next round first
                 raise CallError("busy", "no round is open yet", "Send it again.", headers={"Retry-After": "1"})
             answer, self.collecting = await asyncio.to_thread(
-                self._ledger.take_in, device, digest, part, asked, work, self.state
+                self._ledger.take_in, device, digest, part, spec, work, self.state
             )
             del work
             await self._compact()
@@ -397,7 +394,7 @@ class Run:
 
     async def _end_round(self, work: Collection) -> None:
         self.closed, self.collecting, self._sizes = work.round, None, work.cohort or self._sizes
-        self._late = self._late.adding(work.asked, self.state.version)
+        self._late = self._late.adding(work.spec, self.state.version)
         await asyncio.to_thread(self._ledger.tidy, self.state.version, self._late.rounds)
 
     async def _note_doubts(self, round_id: int, total: Total, answers: Iterable[Answer]) -> None:

@@ -21,7 +21,7 @@ from aggregator.merge.sums import Contribution
 from wire.checks import Agreed, basis_rank, check_profile, check_update
 from wire.errors import WireError
 from wire.limits import MAX_EXAMPLES
-from wire.messages import Dtype, Importance, Profile, Tensor, Trains, Update
+from wire.messages import Dtype, Importance, Profile, RoundSpec, Tensor, Update
 from wire.tensors import unpack
 
 MIN_COHORT = 3
@@ -115,22 +115,20 @@ def _size(squares: Mapping[str, tuple[float, int]]) -> Size:
 def screen(
     update: Update,
     run: Agreed,
+    spec: RoundSpec,
     *,
-    round_id: int,
-    version: int,
-    sketch: bool,
-    trains: Trains = "b",
     rank: int = 0,
     max_examples: int = MAX_EXAMPLES,
 ) -> str | None:
-    """Why an update cannot be of this round, as a sentence; None if it can. Its size is a matter for `too_large`.
+    """Why an update cannot be of the round of `spec`, as a sentence; None if it can. Its size is a matter for
+    `too_large`.
 
-    `run` is what both sides hold fixed, such as a RunInfo; `sketch` whether the round asked for sketches; `rank` the
-    one that every weight must have, 0 where boards choose.
+    `run` is what both sides hold fixed, such as a RunInfo; `rank` the one that every weight must have, 0 where boards
+    choose.
     """
     ranks = tuple(min(rank, basis_rank(weight, run.max_rank)) for weight in run.weights) if rank else None
     try:
-        check_update(update, run, round_id=round_id, version=version, sketch=sketch, trains=trains, ranks=ranks)
+        check_update(update, run, spec, ranks=ranks)
         _check_finite((part.name, part.b) for part in update.parts)
         _check_finite((part.name, part.a) for part in update.parts if part.a is not None)
         _check_finite((part.name, part.sketch) for part in update.parts if part.sketch is not None)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from aggregator.run.round_spec import Asked
+from wire.messages import RoundSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +21,13 @@ class Closed:
     """
 
     limit: int
-    rounds: Mapping[int, Asked] = field(default_factory=dict)
+    rounds: Mapping[int, RoundSpec] = field(default_factory=dict)
 
-    def adding(self, asked: Asked, newest: int) -> Closed:
+    def adding(self, spec: RoundSpec, newest: int) -> Closed:
         """With one more round, now that `newest` is the newest version; without those that fell behind the limit."""
         if not self.limit:
             return self
-        rounds = {**self.rounds, asked.round: asked}
+        rounds = {**self.rounds, spec.round: spec}
         kept = {number: each for number, each in rounds.items() if newest - each.version <= self.limit}
         return replace(self, rounds=MappingProxyType(kept))
 

@@ -24,7 +24,7 @@ from edge_client.worker.process import WorkerProcess
 from quantize.random_base import SPECIAL_PIECES, VOCABULARY
 from wire.codec import encode
 from wire.limits import PROTOCOL_VERSION
-from wire.messages import Adapter, RunInfo, Task, Tensor, Trains
+from wire.messages import Adapter, RoundSpec, RunInfo, Tensor, Trains
 
 BUILTIN_DATA = "builtin:docstrings/networkx"
 CACHE_LIMIT_BYTES = 1 << 30
@@ -55,7 +55,7 @@ def compare(setting: Setting, base_folder: Path, threads: int) -> Comparison:
         job = _job(setting, run, ranks, predicted, base_folder, Path(folder), threads)
         for round_id in (2, 3) if setting.upload in ("int8", "int4") else ():  # each leaves residuals to the next two
             asyncio.run(_round_peak(job))
-            job = msgspec.structs.replace(job, task=msgspec.structs.replace(job.task, round=round_id))
+            job = msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, round=round_id))
         measured_bytes = asyncio.run(_encoding_peak(job) if setting.way == "encoding" else _round_peak(job))
     return Comparison(predicted, measured_bytes, sum(ranks))
 
@@ -126,7 +126,7 @@ def _job(
         data=BUILTIN_DATA if setting.base == BUILTIN else _write_text(folder / "text.jsonl", setting),
         device="benchmark",
         run=run,
-        task=Task(kind="train", run_id=run.run_id, round=1, version=1, seed=SEED, sketch=True, trains=setting.trains),
+        spec=RoundSpec(round=1, version=1, seed=SEED, sketch=True, trains=setting.trains),
         plan=_plan(setting, ranks, predicted),
         adapter_path=str(folder / "adapter"),
         result_path=str(folder / "result"),

@@ -39,7 +39,7 @@ from edge_client.jobs.messages import Job
 from edge_client.worker.main import run_job
 from wire.codec import decode
 from wire.dtypes import download_dtype
-from wire.messages import Profile, Task, Update
+from wire.messages import Profile, RoundSpec, Task, Update
 
 _ALL = "all boards"
 
@@ -112,7 +112,7 @@ class Fleet:
     def _received(self, job: Job) -> Update:
         data = Path(job.result_path).read_bytes()
         self.up_bytes += len(data)
-        noise_seed = derive_seed(job.task.seed, "sketch noise", job.device)
+        noise_seed = derive_seed(job.spec.seed, "sketch noise", job.device)
         return with_sketch_noise(decode(data, Update), self.setting.sketch_noise, noise_seed)
 
     def contribution(self, update: Update) -> Contribution:
@@ -137,7 +137,7 @@ class Fleet:
         adapter = AdapterTensors()
         if self.state.version:
             self._send(job)
-            adapter = read_adapter(Path(job.adapter_path), job.run, job.task.version, None)
+            adapter = read_adapter(Path(job.adapter_path), job.run, job.spec.version, None)
         model = Model(self._session.base(job), adapter, job.plan.compute)
         losses = tuple(held_out_loss(model, prefix, job, self._session, part)[0] for part in pairs)
         return Point(round=self.round, up_bytes=self.up_bytes, down_bytes=self.down_bytes, losses=losses)
@@ -155,11 +155,13 @@ class Fleet:
         return Task(
             kind="train",
             run_id=RUN_ID,
-            round=number,
-            version=self.state.version,
-            seed=derive_seed(self.setting.seed, "round", number),
-            sketch=self._sketches(number),
-            trains=self.rule.TRAITS.trains(self.state.version),
+            spec=RoundSpec(
+                round=number,
+                version=self.state.version,
+                seed=derive_seed(self.setting.seed, "round", number),
+                sketch=self._sketches(number),
+                trains=self.rule.TRAITS.trains(self.state.version),
+            ),
         )
 
     def _sketches(self, number: int) -> bool:
@@ -168,18 +170,25 @@ class Fleet:
         return makes_basis and number % self.setting.sketch_every == 0
 
     def _evaluation(self) -> Task:
-        return Task(kind="evaluate", run_id=RUN_ID, version=self.state.version)
+        return Task(kind="evaluate", run_id=RUN_ID, spec=RoundSpec(round=0, version=self.state.version))
 
     def _profile(self, board: int) -> Profile:
         """The board's profile. Neither rule nor mix matters for it, so it is made once."""
-        job = self._jobs.make("profile", Task(kind="profile", run_id=RUN_ID, seed=self.setting.seed), board, self.state)
+        job = self._jobs.make(
+            "profile",
+            Task(kind="profile", run_id=RUN_ID, spec=RoundSpec(round=0, version=0, seed=self.setting.seed)),
+            board,
+            self.state,
+        )
         if not Path(job.result_path).exists():
             run_job(job, self._session)
         return decode(Path(job.result_path).read_bytes(), Profile)
 
     def _encode_all(self, board: int) -> None:
         """Fill the board's cache at once: in every round anew, the base would be loaded as often."""
-        job = self._jobs.make("profile", Task(kind="profile", run_id=RUN_ID), board, self.state)
+        job = self._jobs.make(
+            "profile", Task(kind="profile", run_id=RUN_ID, spec=RoundSpec(round=0, version=0)), board, self.state
+        )
         pairs = [self._pair(job, example) for example in self._session.data(job.data).train]
         Prefix(job, self._session).prepare(pair.source for pair in pairs)
 

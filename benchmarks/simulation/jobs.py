@@ -55,19 +55,19 @@ class Jobs:
         setting, trains = self._setting, kind == "train"
         run = self._run_info(task, state)
         rank, pruned_path = self.ranks[board] if trains else 0, self._path(f"pruned-{board}")
-        pruned = read_pruned(Path(pruned_path), run, board_name(board), task.round) or {}
+        pruned = read_pruned(Path(pruned_path), run, board_name(board), task.spec.round) or {}
         return Job(
             kind=kind,
             base_folder=str(builtin_base.folder()),
             data=board_name(board),
             device=board_name(board),
             run=run,
-            task=task,
+            spec=task.spec,
             plan=_plan(
                 limited([min(rank, basis_rank(weight, run.max_rank)) for weight in WEIGHTS], WEIGHTS, pruned),
                 EVALUATED_AT_ONCE if kind == "evaluate" else setting.batch,
             ),
-            adapter_path=self._path(f"adapter-{board}") if task.version else "",
+            adapter_path=self._path(f"adapter-{board}") if task.spec.version else "",
             held_path=self._path(f"held-{board}") if trains and setting.differences else "",
             residual_path=self._path(f"residual-{board}") if trains and setting.feedback else "",
             pruned_path=pruned_path if trains else "",
@@ -100,7 +100,7 @@ class Jobs:
             max_rank=setting.max_rank,
             server_rank=setting.server_rank,
             rounds=setting.rounds,
-            round=task.round,
+            round=task.spec.round,
             version=state.version,
             values=strand_values(state),
         )

@@ -37,7 +37,7 @@ def train_together(jobs: Sequence[Job], session: Session) -> None:
     """
     for job in jobs:
         if job.held_path:
-            make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.task.version, job.plan.ranks)
+            make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.spec.version, job.plan.ranks)
     rounds = [_Round(job, session) for job in jobs]
     models = [one._model for one in rounds]
     names = models[0].linears

@@ -28,7 +28,19 @@ from edge_client.worker.main import run_job
 from wire.codec import decode, encode
 from wire.limits import PROTOCOL_VERSION
 from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Adapter, Base, Importance, Profile, RunInfo, Scope, Task, TrainSettings, Update, Weight
+from wire.messages import (
+    Adapter,
+    Base,
+    Importance,
+    Profile,
+    RoundSpec,
+    RunInfo,
+    Scope,
+    Task,
+    TrainSettings,
+    Update,
+    Weight,
+)
 
 MAX_RANK = 32
 SERVER_RANK = 32
@@ -151,7 +163,11 @@ class Solo:
     def profile(self, importance: Importance = "sketch") -> Profile:
         """What the board says of its text and the bare base."""
         seed = derive_seed(self._recipe.seed, "profile")
-        job = self._job(Task(kind="profile", run_id=_RUN_ID, seed=seed), n_steps=1, importance=importance)
+        job = self._job(
+            Task(kind="profile", run_id=_RUN_ID, spec=RoundSpec(round=0, version=0, seed=seed)),
+            n_steps=1,
+            importance=importance,
+        )
         run_job(job, self._session)
         return decode(Path(job.result_path).read_bytes(), Profile)
 
@@ -166,11 +182,13 @@ class Solo:
         task = Task(
             kind="train",
             run_id=_RUN_ID,
-            round=self._round,
-            version=self._state.version,
-            seed=derive_seed(self._recipe.seed, "round", self._round),
-            sketch=self._rule.TRAITS.sketches and self._round % SKETCH_EVERY == 0,
-            trains=self._rule.TRAITS.trains(self._state.version),
+            spec=RoundSpec(
+                round=self._round,
+                version=self._state.version,
+                seed=derive_seed(self._recipe.seed, "round", self._round),
+                sketch=self._rule.TRAITS.sketches and self._round % SKETCH_EVERY == 0,
+                trains=self._rule.TRAITS.trains(self._state.version),
+            ),
         )
         job = self._job(task, n_steps)
         self._ranks = job.plan.ranks
@@ -182,7 +200,7 @@ class Solo:
 
     def score(self, judge: TextSession, n_examples: int, *, rouge: bool) -> Mapping[str, float]:
         """What an evaluate job says of the merged adapter (before `begin`: the bare base) on the judge's text."""
-        task = Task(kind="evaluate", run_id=_RUN_ID, version=self._state.version)
+        task = Task(kind="evaluate", run_id=_RUN_ID, spec=RoundSpec(round=0, version=self._state.version))
         job = self._job(task, n_steps=1, rouge=rouge, n_examples=n_examples)
         if job.adapter_path:
             self._write_adapter(job, [0] * len(self._weights))
@@ -230,9 +248,9 @@ class Solo:
             data=task.kind,
             device="board",
             run=run,
-            task=task,
+            spec=task.spec,
             plan=self._plan(run, "bf16" if cached else "none"),
-            adapter_path=str(self._folder / "adapter") if task.version else "",
+            adapter_path=str(self._folder / "adapter") if task.spec.version else "",
             result_path=str(self._folder / "result"),
             cache_path=str(self._folder / f"cache-{task.kind}") if cached else "",  # training encodes all that it reads
             cache_limit_bytes=CACHE_LIMIT_BYTES if cached else 0,

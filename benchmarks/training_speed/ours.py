@@ -24,7 +24,7 @@ from quantize.random_base import SHAPES, SPECIAL_PIECES, VOCABULARY, shape_confi
 from wire.codec import encode
 from wire.limits import PROTOCOL_VERSION
 from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Adapter, Base, RunInfo, Task, TrainSettings
+from wire.messages import Adapter, Base, RoundSpec, RunInfo, TrainSettings
 
 TRAINED = (".q", ".v")
 SPARE_EXAMPLES = 3
@@ -102,9 +102,7 @@ def _job(contestant: Contestant, workload: Workload, base_folder: Path, folder: 
         data=str(folder / "text.jsonl"),
         device="benchmark",
         run=run,
-        task=Task(
-            kind="train",
-            run_id=run.run_id,
+        spec=RoundSpec(
             round=1,
             version=1,
             seed=workload.seed,

@@ -28,8 +28,10 @@ class Journal:
 
     def phase(self, phase: str, task: Task) -> None:
         """A new phase of a task has begun."""
-        self._status.update(at_once=True, phase=phase, round=task.round, version=task.version, step=0, steps=0)
-        self.console.event("phase", phase=phase, round=task.round, version=task.version)
+        self._status.update(
+            at_once=True, phase=phase, round=task.spec.round, version=task.spec.version, step=0, steps=0
+        )
+        self.console.event("phase", phase=phase, round=task.spec.round, version=task.spec.version)
 
     def enrolled(self, identity: Identity, run: RunInfo) -> None:
         """The server has taken this board in."""
@@ -46,11 +48,13 @@ class Journal:
         """There is nothing to do; said once."""
         if self._status.status.phase != "wait":
             self.phase("wait", task)
-            self.console.event("waiting", "waiting for work", round=task.round, version=task.version)
+            self.console.event("waiting", "waiting for work", round=task.spec.round, version=task.spec.version)
 
     def finished(self, task: Task) -> None:
         """The run is over."""
-        self._status.update(at_once=True, phase="finished", round=task.round, version=task.version, **self.traffic())
+        self._status.update(
+            at_once=True, phase="finished", round=task.spec.round, version=task.spec.version, **self.traffic()
+        )
         traffic = self.traffic()
         self.console.event(
             "finished",
@@ -78,7 +82,7 @@ class Journal:
             "probe",
             f"probe: {plan_words(plan)}: {show_size(peak_bytes)} measured, "
             f"{show_size(plan.predicted_peak_bytes)} predicted, {step_s:.2f} s a step",
-            round=task.round,
+            round=task.spec.round,
             **_choices(plan),
             micro_batch=plan.micro_batch,
             predicted_peak_bytes=plan.predicted_peak_bytes,
@@ -89,14 +93,16 @@ class Journal:
     async def backed_off(self, task: Task, plan: Plan) -> None:
         """A task that was begun goes on in a leaner way; the server is told as well."""
         text = f"memory ran short: goes on with {plan_words(plan)}"
-        self.console.event("backed_off", text, round=task.round, message=text, **_choices(plan), **plan_numbers(plan))
-        await self._reports.event(task.round, text, plan_numbers(plan))
+        self.console.event(
+            "backed_off", text, round=task.spec.round, message=text, **_choices(plan), **plan_numbers(plan)
+        )
+        await self._reports.event(task.spec.round, text, plan_numbers(plan))
 
     def progress(self, task: Task, progress: Progress) -> None:
         """How far the worker is."""
         place: dict[str, Any] = {
             "phase": progress.phase,
-            "round": task.round,
+            "round": task.spec.round,
             "step": progress.step,
             "steps": progress.steps,
         }
@@ -106,22 +112,22 @@ class Journal:
         # While nothing is trained (load, encode) there is no loss: the last one stays in the status.
         loss: dict[str, Any] = {"loss": progress.loss} if progress.loss else {}
         self._status.update(**place, **loss, **shown)
-        self._reports.progress(task.round, task.version, progress, self.traffic())
+        self._reports.progress(task.spec.round, task.spec.version, progress, self.traffic())
 
     def answered(self, task: Task, receipt: Receipt, values: Mapping[str, float]) -> None:
         """The server's verdict on an upload. A refusal is no error: the run goes on without this part."""
         self.rounds_done += receipt.accepted and task.kind == "train"
         traffic = self.traffic()
         self._status.update(at_once=True, rounds_done=self.rounds_done, **traffic)
-        what = "profile" if task.kind == "profile" else f"round {task.round}"
+        what = "profile" if task.kind == "profile" else f"round {task.spec.round}"
         verdict = "accepted" if receipt.accepted else f"refused by the server: {printable(receipt.reason)}"
         loss = f", loss {values['loss']:.3f}" if "loss" in values else ""
         self.console.event(
             "round_done",
             f"{what}: {verdict}{loss}; {_sums(traffic)}",
             kind=task.kind,
-            round=task.round,
-            version=task.version,
+            round=task.spec.round,
+            version=task.spec.version,
             accepted=receipt.accepted,
             reason=receipt.reason,
             **values,
@@ -133,12 +139,12 @@ class Journal:
         scores = " ".join(f"{name} {values[name]:.3f}" for name in _SCORES if name in values)
         self.console.event(
             "evaluation",
-            f"version {task.version} on this board's held-out text: {scores}",
-            round=task.round,
-            version=task.version,
+            f"version {task.spec.version} on this board's held-out text: {scores}",
+            round=task.spec.round,
+            version=task.spec.version,
             **values,
         )
-        await self._reports.evaluation(task.round, task.version, values)
+        await self._reports.evaluation(task.spec.round, task.spec.version, values)
 
     def traffic(self) -> dict[str, int]:
         return {"bytes_up": self._traffic.up_bytes, "bytes_down": self._traffic.down_bytes}

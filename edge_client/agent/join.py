@@ -168,12 +168,12 @@ class Client:
                 continue
             task = work.to_do(task)
             # The server asks for the same again only if it lost what it was sent: go on, but ever more slowly.
-            key = f"{task.kind} {task.round} {task.version}"
+            key = f"{task.kind} {task.spec.round} {task.spec.version}"
             repeats, before = (repeats + 1 if key == before else 0), key
             await self._parts.sleep(min(2.0**repeats - 1, MAX_DELAY_S))
             await work.carry_out(task)
             if task.kind == "train":
-                after = task.round
+                after = task.spec.round
         self._journal.finished(task)
 
     async def _enrolled(self) -> tuple[Identity, RunInfo]:

@@ -170,7 +170,7 @@ class BoardWork:
             run = await self._api.run()
             plan = await self._plan(run, task, files)
             job = self._job(run, task, plan, files)
-            values = await self._work(job, files)
+            values = await self._work(task, job, files)
         self._advance(BoardEvent.RESULT_WRITTEN)
         self._journal.phase("upload", task)
         await self._answered(task, self._api.profile(files.result), values)
@@ -182,14 +182,14 @@ class BoardWork:
         values: Mapping[str, float] = files.read_values()
         if job is not None:
             self._journal.phase("train", task)
-            values = await self._work(job, files)
+            values = await self._work(task, job, files)
             if "residual_lost" in values:
                 self._journal.console.notice(
                     "what quantisation dropped of the last update cannot be read, or is of another run: it is left out"
                 )
         self._advance(BoardEvent.RESULT_WRITTEN)
         self._journal.phase("upload", task)
-        await self._answered(task, self._api.upload(task.round, files.result), values)
+        await self._answered(task, self._api.upload(task.spec.round, files.result), values)
         if "held_out_loss" in values:
             n_examples = min(self._board.eval_examples, self._board.n_held_out)
             await self._journal.evaluation(task, {"loss": values["held_out_loss"], "n_examples": n_examples})
@@ -199,7 +199,7 @@ class BoardWork:
         job = await self._fetched(task, files)
         self._advance(BoardEvent.EVALUATION_BEGUN)
         self._journal.phase("evaluate", task)
-        await self._journal.evaluation(task, await self._work(job, files))
+        await self._journal.evaluation(task, await self._work(task, job, files))
         self._advance(BoardEvent.REPORTED)
 
     async def _fetched(self, task: Task, files: TaskFiles) -> Job:
@@ -211,7 +211,7 @@ class BoardWork:
         if held is None:
             self._held.give_up(files.adapter)
         if not files.adapter.exists():
-            await self._api.adapter(run, task.version, _cut_ranks(task, plan), files.adapter, held)
+            await self._api.adapter(run, task.spec.version, _cut_ranks(task, plan), files.adapter, held)
             if not self._held.needed_for(files.adapter):
                 self._held.forget()  # the whole is here
         return self._job(run, task, plan, files)
@@ -220,7 +220,7 @@ class BoardWork:
         """What was fetched for a task that is over, to fetch the next as the difference to it."""
         plan = files.read_plan()
         if plan is not None:
-            self._held.keep(files.adapter, task.run_id, task.version, _cut_ranks(task, plan))
+            self._held.keep(files.adapter, task.run_id, task.spec.version, _cut_ranks(task, plan))
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
@@ -239,14 +239,14 @@ class BoardWork:
         if plan is None or not self._planner.fits(plan):
             plan = await self._probed_plan(run, task, files, begun)
             files.write_plan(plan)
-        await self._journal.plan(task.round, plan, self._planner.why(run, plan))
+        await self._journal.plan(task.spec.round, plan, self._planner.why(run, plan))
         if begun is not None and plan != begun:
             await self._journal.backed_off(task, plan)
         return plan
 
     async def _probed_plan(self, run: RunInfo, task: Task, files: TaskFiles, begun: Plan | None) -> Plan:
         """A plan of a kind that was measured on this board, as far as MAX_PROBES go. Raises NoPlanError."""
-        pruned = self.pruned(run, task.round)
+        pruned = self.pruned(run, task.spec.round)
         for n_probes in range(MAX_PROBES + 1):
             plan = self._planner.choose(run, pruned) if begun is None else self._planner.leaner(run, begun, pruned)
             if self._planner.is_measured(plan) or n_probes == MAX_PROBES:
@@ -277,9 +277,8 @@ class BoardWork:
         self._planner.correct(plan, int(done.values["peak_bytes"]))
         self._journal.probed(task, plan, done.values)
 
-    async def _work(self, job: Job, files: TaskFiles) -> Mapping[str, float]:
+    async def _work(self, task: Task, job: Job, files: TaskFiles) -> Mapping[str, float]:
         """The worker's numbers, kept on disk for a client that is killed before they are told."""
-        task = job.task
         done = await self._while_wanted(
             task, self._worker.run_job(job, lambda progress: self._journal.progress(task, progress))
         )
@@ -305,7 +304,7 @@ class BoardWork:
             await asyncio.sleep(self._watch_every_s)
             now = await self._api.work(after=-1, wait_s=0)
             if not is_wanted(task, now):
-                raise TaskOver(f"the server is at round {now.round}, version {now.version}")
+                raise TaskOver(f"the server is at round {now.spec.round}, version {now.spec.version}")
 
     async def _answered(self, task: Task, sending: Awaitable[Receipt], values: Mapping[str, float]) -> None:
         receipt = await sending
@@ -320,7 +319,7 @@ class BoardWork:
             data=self._board.data,
             device=self._board.device,
             run=run,
-            task=task,
+            spec=task.spec,
             plan=plan,
             adapter_path="" if task.kind == "profile" else str(files.adapter),
             held_path=self._held.needed_for(files.adapter),
@@ -342,4 +341,4 @@ def _cut_ranks(task: Task, plan: Plan) -> Sequence[int]:
 
 
 def _name(task: Task) -> str:
-    return "profiling" if task.kind == "profile" else f"round {task.round}"
+    return "profiling" if task.kind == "profile" else f"round {task.spec.round}"

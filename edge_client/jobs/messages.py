@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from quantize.formats import Format as Format
-from wire.messages import RunInfo, Task
+from wire.messages import RoundSpec, RunInfo
 
 Compute = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda"]
@@ -57,7 +57,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     data: str
     device: str
     run: RunInfo
-    task: Task
+    spec: RoundSpec
     plan: Plan
     adapter_path: str = ""
     held_path: str = ""

@@ -65,12 +65,12 @@ def keep_pruned(job: Job, sent: Mapping[str, int]) -> None:
     A damaged file stays: the next plan finds it, and says so.
     """
     path = Path(job.pruned_path)
-    before = read_pruned(path, job.run, job.device, job.task.round) if job.pruned_path else None
+    before = read_pruned(path, job.run, job.device, job.spec.round) if job.pruned_path else None
     if before is None:
         return
     planned = zip(job.run.weights, job.plan.ranks, strict=True)
     pruned = {weight.name: sent[weight.name] for weight, rank in planned if sent.get(weight.name, rank) < rank}
-    file = _File(key=_key(job.run, job.device), round=job.task.round, before=before, after=before | pruned)
+    file = _File(key=_key(job.run, job.device), round=job.spec.round, before=before, after=before | pruned)
     with disk_errors(path):
         write_atomically(path, msgspec.json.encode(msgspec.structs.replace(file, crc32=_checksum(file))))
 

@@ -27,10 +27,10 @@ class TaskFiles:
     """`folder` holds the files; their names begin with what tells this task from every other."""
 
     def __init__(self, folder: Path, task: Task) -> None:
-        text = f"{task.run_id} {task.kind} {task.round} {task.version} {task.seed}"
+        text = f"{task.run_id} {task.kind} {task.spec.round} {task.spec.version} {task.spec.seed}"
         digest = hashlib.sha256(text.encode()).hexdigest()
         self._folder, self._task = folder, task
-        self._key = f"{task.kind}-{task.round}-{task.version}-{digest[:12]}"
+        self._key = f"{task.kind}-{task.spec.round}-{task.spec.version}-{digest[:12]}"
         self.adapter, self.result = self._path("adapter"), self._path("result")
         self.checkpoint = self._path("checkpoint")
 

@@ -98,7 +98,7 @@ def run_job(job: Job, session: Session) -> dict[str, float]:
     torch.set_num_threads(job.threads or free_processors())
     if job.held_path:
         ranks = job.plan.ranks if job.kind == "train" else [0] * len(job.run.weights)
-        make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.task.version, ranks)
+        make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.spec.version, ranks)
     return {"probe": probe, "profile": profile, "train": train, "evaluate": evaluate}[job.kind](job, session)
 
 

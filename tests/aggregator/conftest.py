@@ -132,13 +132,13 @@ class FakeBoard:
         self, task: Task, *, rank: int = 2, scale: float = 0.01, n_examples: int = 10, rename: str = ""
     ) -> bytes:
         """A round's update with random B; `rename` puts another name on its first weight."""
-        rng = np.random.default_rng([self.seed, task.round])
+        rng = np.random.default_rng([self.seed, task.spec.round])
         run = self.info
         parts = [
             UpdatePart(
                 name=w.name,
                 b=_random(rng, w.rows, rank, scale),
-                sketch=_random(rng, basis_rank(w, run.max_rank), w.columns) if task.sketch else None,
+                sketch=_random(rng, basis_rank(w, run.max_rank), w.columns) if task.spec.sketch else None,
             )
             for w in run.weights
         ]
@@ -148,8 +148,8 @@ class FakeBoard:
             Update(
                 protocol=1,
                 run_id=run.run_id,
-                round=task.round,
-                version=task.version,
+                round=task.spec.round,
+                version=task.spec.version,
                 manifest=run.manifest,
                 n_examples=n_examples,
                 parts=tuple(parts),
@@ -181,7 +181,7 @@ class FakeBoard:
 
     async def train(self, task: Task, **options: Any) -> Receipt:
         """Carry a task out, as a board does."""
-        status, answer, _ = await self.upload(task.round, self.update(task, **options))
+        status, answer, _ = await self.upload(task.spec.round, self.update(task, **options))
         assert status == 200 and isinstance(answer, Receipt), answer
         return answer
 

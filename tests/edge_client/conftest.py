@@ -44,6 +44,7 @@ from wire.messages import (
     Receipt,
     Refusal,
     Report,
+    RoundSpec,
     RunInfo,
     Task,
     Tensor,
@@ -159,9 +160,7 @@ class FakeServer:
         return Task(
             kind=kind,  # type: ignore[arg-type]
             run_id="run-1",
-            round=self.round,
-            version=self.version,
-            seed=7,
+            spec=RoundSpec(round=self.round, version=self.version, seed=7),
             staleness_limit=self.staleness_limit,
         )
 

@@ -59,8 +59,8 @@ def update(job: Job, ranks: Mapping[str, int]) -> Update:
     return Update(
         protocol=1,
         run_id=job.run.run_id,
-        round=job.task.round,
-        version=job.task.version,
+        round=job.spec.round,
+        version=job.spec.version,
         manifest=job.run.manifest,
         n_examples=3,
         parts=parts,
@@ -112,14 +112,14 @@ def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed
     first = int(place.read_text()) if place is not None and place.exists() else 0
     if flags.log:
         with flags.log.open("a") as log:
-            log.write(f"{job.kind} {job.task.round} {job.task.version} {sum(job.plan.ranks)} ")
+            log.write(f"{job.kind} {job.spec.round} {job.spec.version} {sum(job.plan.ranks)} ")
             log.write(f"{job.plan.format} {job.plan.micro_batch} {first} ")
             log.write(f"{job.plan.cache} {job.cache_path or '-'} {job.cache_limit_bytes}\n")
     faults.kill(job.kind)
     if job.held_path:  # read as the real one does
         ranks = job.plan.ranks if job.kind == "train" else [0] * len(job.run.weights)
         try:
-            make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.task.version, ranks)
+            make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.spec.version, ranks)
         except ClientError as error:
             return Failed(exit_code=int(error.exit_code), message=error.message, hint=error.hint)
     if flags.fail:

@@ -20,7 +20,7 @@ from aggregator.merge.traits import Traits
 from aggregator.settings.terms import Terms
 from wire.checks import basis_rank, check_adapter, check_update
 from wire.manifest import manifest_digest
-from wire.messages import Adapter, AdapterPart, Dtype, Update, UpdatePart, Weight
+from wire.messages import Adapter, AdapterPart, Dtype, RoundSpec, Update, UpdatePart, Weight
 from wire.tensors import pack, unpack
 
 F64 = NDArray[np.float64]
@@ -118,13 +118,7 @@ def _checked(rule: Rule[Any], state: AdapterState, board: Board, parts: Sequence
         n_examples=board.n_examples,
         parts=tuple(part for part, rank in zip(parts, board.ranks, strict=True) if rank or board.sketches),
     )
-    check_update(
-        update,
-        terms,
-        round_id=state.version,
-        version=state.version,
-        sketch=board.sketches,
-        trains=rule.TRAITS.trains(state.version),
-        ranks=board.ranks,
-    )
+    trains = rule.TRAITS.trains(state.version)
+    spec = RoundSpec(round=state.version, version=state.version, sketch=board.sketches, trains=trains)
+    check_update(update, terms, spec, ranks=board.ranks)
     return update

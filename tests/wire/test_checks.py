@@ -27,6 +27,7 @@ from wire.messages import (
     Importance,
     NamedTensor,
     Profile,
+    RoundSpec,
     RunInfo,
     Tensor,
     Trains,
@@ -118,7 +119,7 @@ TRAINED: dict[Trains, UpdatePart] = {
 def judge_update(
     sent: Update, *, sketch: bool = True, trains: Trains = "b", ranks: Sequence[int] | None = None
 ) -> None:
-    check_update(sent, RUN, round_id=2, version=1, sketch=sketch, trains=trains, ranks=ranks)
+    check_update(sent, RUN, RoundSpec(round=2, version=1, sketch=sketch, trains=trains), ranks=ranks)
 
 
 def test_what_fits_passes() -> None:

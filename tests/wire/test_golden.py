@@ -64,6 +64,7 @@ RUN = m.RunInfo(
     version=2,
     values=((4.0, 2.5, 0.0), (1.0, 0.5, 0.25)),
 )
+SPEC = m.RoundSpec(round=3, version=2, seed=8_675_309, sketch=True, trains="both")
 PART = m.AdapterPart(name="w", frozen_b=EMPTY, frozen_a=EMPTY, basis=FP32)
 START = m.AdapterPart(name="v", frozen_b=EMPTY, frozen_a=EMPTY, basis=FP32, start_b=BF16)
 UPDATE_PART = m.UpdatePart(name="w", b=BF16, sketch=INT4)
@@ -93,19 +94,16 @@ MESSAGES: dict[str, m.Message] = {
         sketches=(m.NamedTensor(name="w", tensor=FP32), m.NamedTensor(name="v", tensor=BF16)),
         scores=(0.75, 0.0),
     ),
+    "RoundSpec": SPEC,
     "Task": m.Task(
         kind="train",
         run_id="run-1",
-        round=3,
-        version=2,
-        seed=8_675_309,
-        sketch=True,
-        trains="both",
+        spec=SPEC,
         staleness_limit=10,
         time_left_s=59.5,
         retry_after_s=0.25,
     ),
-    "Task-wait": m.Task(kind="wait", run_id="run-1"),
+    "Task-wait": m.Task(kind="wait", run_id="run-1", spec=m.RoundSpec(round=0, version=0)),
     "AdapterPart": PART,
     "AdapterPart-start": START,
     "Adapter": m.Adapter(protocol=1, run_id="run-1", version=2, manifest=DIGEST, parts=(PART, START)),

@@ -55,8 +55,8 @@ class Feedback:
         keeps = job.residual_path and settings.upload in ("int8", "int4") and not settings.own_basis
         self._path = Path(job.residual_path) if keeps else None
         self._key = hashlib.sha256(f"{job.run.run_id} {job.run.manifest} {job.device}".encode()).hexdigest()
-        self._task = {"round": float(job.task.round), "version": float(job.task.version)}
-        self._trains: Trains = job.task.trains
+        self._task = {"round": float(job.spec.round), "version": float(job.spec.version)}
+        self._trains: Trains = job.spec.trains
         found = _earlier(self._path, self._key, self._task) if self._path else {}
         self._residuals = found or {}
         self.is_lost = found is None and self._path is not None and self._path.exists()

@@ -32,7 +32,7 @@ def evaluate(job: Job, session: Session) -> dict[str, float]:
     """
     adapter = AdapterTensors()  # version 0 is the bare base
     if job.adapter_path:
-        adapter = read_adapter(Path(job.adapter_path), job.run, job.task.version, None)
+        adapter = read_adapter(Path(job.adapter_path), job.run, job.spec.version, None)
     tokeniser = session.tokeniser(job)
     examples = held_out_examples(job, session)
     if not examples:

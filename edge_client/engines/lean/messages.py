@@ -33,8 +33,8 @@ def update_message(job: Job, n_examples: int, strands: Mapping[str, Factors], sk
     return Update(
         protocol=PROTOCOL_VERSION,
         run_id=job.run.run_id,
-        round=job.task.round,
-        version=job.task.version,
+        round=job.spec.round,
+        version=job.spec.version,
         manifest=job.run.manifest,
         n_examples=min(n_examples, MAX_EXAMPLES),
         parts=tuple(parts),
@@ -42,7 +42,7 @@ def update_message(job: Job, n_examples: int, strands: Mapping[str, Factors], sk
 
 
 def _part(job: Job, weight: Weight, strands: Factors | None, sketch: Tensor | None) -> UpdatePart:
-    trains, upload = job.task.trains, job.run.settings.upload
+    trains, upload = job.spec.trains, job.run.settings.upload
     return UpdatePart(
         name=weight.name,
         b=_no_strands(weight.rows) if strands is None or trains == "a" else _packed(strands.b, upload),

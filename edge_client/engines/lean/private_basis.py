@@ -17,10 +17,10 @@ def own_basis(job: Job) -> dict[str, Tensor]:
     The same again on this board for this round, so that a round goes on where it was; with fewer rows, the leading
     ones, to rounding.
     """
-    task = job.task
+    spec = job.spec
     drawn = {}
     for weight, rank in zip(job.run.weights, job.plan.ranks, strict=True):
-        rng = np.random.default_rng(derive_seed(task.seed, "basis", task.round, job.device, weight.name))
+        rng = np.random.default_rng(derive_seed(spec.seed, "basis", spec.round, job.device, weight.name))
         q, r = np.linalg.qr(rng.standard_normal((rank, weight.columns)).T)
         drawn[weight.name] = torch.from_numpy((q * np.sign(np.diag(r))).T.astype(np.float32))
     return drawn

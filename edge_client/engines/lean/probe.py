@@ -59,7 +59,7 @@ class _Steps:
         self._trained = start_training(self._model.linears)
         self._adam = Adam(self._trained, settings.learning_rate)
         reached = run_as_reached(job)
-        self._sketches = Sketches(reached.weights, reached.max_rank, job.task.seed, self._model.device)
+        self._sketches = Sketches(reached.weights, reached.max_rank, job.spec.seed, self._model.device)
         self._sketches.attach(self._model.linears)
         self._job = job
 

@@ -44,7 +44,7 @@ class _Window:
             raise DataError(f"{job.data} leaves no example to train on", "give at least two examples with --data")
         self._tokeniser = session.tokeniser(job)
         lengths = [len(example.source) for example in self._train]
-        seed = derive_seed(job.task.seed, "order", job.task.round, job.device)
+        seed = derive_seed(job.spec.seed, "order", job.spec.round, job.device)
         self._order = Order(lengths, self._settings.micro_batch, self._settings.sketch_batches, seed)
         self._prefix = Prefix(job, session)
         self._prefix.prepare(pair.source for step in range(self._settings.sketch_batches) for pair in self._pairs(step))
@@ -57,7 +57,7 @@ class _Window:
             checkpointing=job.plan.checkpointing,
         )
         reached = run_as_reached(job)
-        self._sketches = Sketches(reached.weights, reached.max_rank, job.task.seed, self._model.device)
+        self._sketches = Sketches(reached.weights, reached.max_rank, job.spec.seed, self._model.device)
         self._sketches.attach(self._model.linears)
         self._scores = observe_scores(job, reached.weights, self._model, base)
 

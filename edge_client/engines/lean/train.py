@@ -59,7 +59,7 @@ class _Round:
         self._order = self._round_order()
         self._prefix = Prefix(job, session)
         self._prefix.prepare(self._sources())
-        adapter = read_adapter(Path(job.adapter_path), job.run, job.task.version, job.plan.ranks)
+        adapter = read_adapter(Path(job.adapter_path), job.run, job.spec.version, job.plan.ranks)
         if self._settings.own_basis:
             adapter = replace(adapter, basis=own_basis(job))
         self._model = Model(
@@ -68,16 +68,16 @@ class _Round:
             job.plan.compute,
             trains_encoder=trains_encoder(job),
             checkpointing=job.plan.checkpointing,
-            trains=job.task.trains,
+            trains=job.spec.trains,
         )
         self._trained = start_training(self._model.linears)
-        if not self._trained and not job.task.sketch:
+        if not self._trained and not job.spec.sketch:
             raise NoPlanError("the plan trains no weight and no sketch is asked for", "give more memory with --memory")
-        prunes = self._settings.pruning and job.task.trains == "both"
+        prunes = self._settings.pruning and job.spec.trains == "both"
         self._pruning = Pruning(self._model.linears) if prunes else None
         self._adam = Adam(self._trained, self._settings.learning_rate)
         self._window = SketchWindow.of(self._settings)
-        self._sketches = self._new_sketches() if job.task.sketch else None
+        self._sketches = self._new_sketches() if job.spec.sketch else None
         self._key = checkpoint_key(job, self._data.train)
         self._numbers: dict[str, float] = {"step": 0.0}
         self._due_s = 0.0
@@ -101,11 +101,11 @@ class _Round:
 
     def _new_sketches(self) -> Sketches:
         run = run_as_reached(self._job)
-        return Sketches(run.weights, run.max_rank, self._job.task.seed, self._model.device, self._window.n_turns)
+        return Sketches(run.weights, run.max_rank, self._job.spec.seed, self._model.device, self._window.n_turns)
 
     def _round_order(self) -> Order:
         lengths = [len(example.source) for example in self._data.train]
-        seed = derive_seed(self._job.task.seed, "order", self._job.task.round, self._job.device)
+        seed = derive_seed(self._job.spec.seed, "order", self._job.spec.round, self._job.device)
         return Order(lengths, self._settings.batch, self._settings.local_steps, seed)
 
     def _sources(self) -> Iterator[Source]:
@@ -130,7 +130,7 @@ class _Round:
         norm = self._adam.step(n_labels) if self._trained else 0.0
         if not (abs(loss) < float("inf") and norm < float("inf")):
             raise ConfigError(
-                f"training diverged at step {step + 1} of round {self._job.task.round}: loss {loss}, gradient {norm}",
+                f"training diverged at step {step + 1} of round {self._job.spec.round}: loss {loss}, gradient {norm}",
                 "lower train.learning_rate in the server's run.toml",
             )
         return loss, n_labels + sum(batch.n_source_tokens for batch in batches)

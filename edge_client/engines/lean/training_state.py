@@ -55,14 +55,13 @@ class SavedPlace:
 
 
 def checkpoint_key(job: Job, examples: Sequence[Example]) -> str:
-    """Digest of what a round's values belong to: run, task, device, and the text itself.
+    """Digest of what a round's values belong to: run, round, device, and the text itself.
 
     The plan is no part of it: when memory runs short, a round goes on in a leaner way from where it was, if need be
     with fewer strands (`restore`).
     """
     run = msgspec.structs.replace(job.run, state="training", round=0, version=0, values=())  # these change meanwhile
-    task = msgspec.structs.replace(job.task, time_left_s=None, retry_after_s=0.0)
-    digest = hashlib.sha256(msgspec.msgpack.encode((FORMAT, run, task, job.device)))
+    digest = hashlib.sha256(msgspec.msgpack.encode((FORMAT, run, job.spec, job.device)))
     for example in examples:
         digest.update(f"{len(example.source)} {len(example.target)} {example.source}{example.target}".encode())
     return digest.hexdigest()

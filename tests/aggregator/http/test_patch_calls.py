@@ -48,7 +48,7 @@ async def fetcher(make_folder: Any, start: Any, begin_training: Any, tmp_path: P
         for board, task in zip(boards, tasks, strict=True):
             await board.train(task)
         tasks = [await board.work(after=version - 1) for board in boards]
-        assert [task.version for task in tasks] == [version] * 2
+        assert [task.spec.version for task in tasks] == [version] * 2
     url = str(server.client.make_url("")).rstrip("/")
     async with Transport(url, credential=boards[0].credential) as transport:
         yield Fetcher(Api(transport, Link(Console(), on_change=lambda online: None), Backoff), boards[0], tmp_path)

@@ -76,7 +76,7 @@ async def test_a_repeat_gets_the_same_receipt_and_other_bytes_a_conflict(trainin
     assert server.run.collecting.accepted == 1
 
     await other.train(second, rank=1)
-    assert (await other.work(after=1)).round == 2
+    assert (await other.work(after=1)).spec.round == 2
     assert await board.upload(1, body) == first  # also after the round is over
 
 
@@ -85,7 +85,7 @@ async def test_a_closed_round_is_gone(training: Any) -> None:
     server, (board, other), tasks = training
     await board.train(tasks[0], rank=1), await other.train(tasks[1], rank=1)
     late = await server.board("cyd")
-    assert (await late.work(after=1)).round == 2
+    assert (await late.work(after=1)).spec.round == 2
 
     for round_id in (1, 3):
         status, answer, _ = await late.upload(round_id, late.update(tasks[0], rank=1))

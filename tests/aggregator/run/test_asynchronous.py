@@ -12,7 +12,7 @@ import pytest
 
 from aggregator.merge.state import AdapterState, encode_state
 from wire.codec import decode
-from wire.messages import Receipt, Refusal, Task, Update
+from wire.messages import Receipt, Refusal, RoundSpec, Task, Update
 from wire.tensors import unpack
 
 ASYNCHRONOUS = {
@@ -69,7 +69,7 @@ async def test_a_late_update_counts_by_its_staleness_on_the_basis_that_it_was_tr
 
     assert (await boards[2].upload(1, late))[1] == Receipt(accepted=True)
     assert (await boards[0].upload(3, timely))[1] == Receipt(accepted=True)
-    assert (await boards[1].work(after=3)).round == 4
+    assert (await boards[1].work(after=3)).spec.round == 4
 
     name = next(iter(first.weights))
     assert not np.allclose(first.weights[name].basis, before.weights[name].basis)
@@ -108,7 +108,7 @@ async def test_a_round_waits_for_its_quorum_and_for_nobody_else(begin: Any, cloc
 
     await boards[1].train(tasks[1])
 
-    assert (await boards[0].work(after=1)).round == 2
+    assert (await boards[0].work(after=1)).spec.round == 2
 
 
 async def test_too_old_an_update_is_gone_and_its_board_goes_straight_to_the_newest_version(begin: Any) -> None:
@@ -127,7 +127,7 @@ async def test_too_old_an_update_is_gone_and_its_board_goes_straight_to_the_newe
 
     assert status == 410 and isinstance(answer, Refusal) and answer.code == "gone"
     assert "the newest version is 4" in answer.message
-    assert (fresh.kind, fresh.round, fresh.version, fresh.staleness_limit) == ("train", 4, 4, 2)
+    assert (fresh.kind, fresh.spec.round, fresh.spec.version, fresh.staleness_limit) == ("train", 4, 4, 2)
     assert fresh.time_left_s is None
 
 
@@ -140,7 +140,7 @@ async def test_a_straggler_contributes_after_many_versions_and_goes_on(begin: An
     assert (await slow.train(task)).accepted
     await close_round(quick[:1], 3)
     task = await slow.work(after=1)
-    assert (task.round, task.version) == (5, 5)
+    assert (task.spec.round, task.spec.version) == (5, 5)
     await close_round(quick, 4)
 
     assert (await slow.train(task)).accepted
@@ -160,11 +160,12 @@ async def test_a_board_counts_once_in_every_round(begin: Any) -> None:
     assert (await slow.train(second)).accepted
     assert (await slow.work(wait_s=0, after=-1)).kind == "wait"
 
-    status, answer, _ = await slow.upload(3, slow.update(msgspec.structs.replace(task, round=3, version=3)))
+    third = msgspec.structs.replace(task, spec=RoundSpec(round=3, version=3))
+    status, answer, _ = await slow.upload(3, slow.update(third))
 
     assert status == 409 and isinstance(answer, Refusal) and answer.code == "conflict"
     assert (await boards[1].train(held)).accepted
-    assert (await slow.work(after=2)).round == 4
+    assert (await slow.work(after=2)).spec.round == 4
     assert server.opened.store.counts("counted_in")[3] == (2, 0, 2)
 
 
@@ -267,7 +268,7 @@ async def test_late_sketches_count_only_where_a_basis_is_made(begin: Any) -> Non
     other = await server.board("other", install=9)
     await close_round(boards[:2])
     slow, slower = await boards[2].work(after=1), await other.work(after=1)
-    assert slow.sketch and slower.sketch
+    assert slow.spec.sketch and slower.spec.sketch
     await close_round(boards[:2], 1)
     before = server.run.state
 
@@ -296,7 +297,7 @@ async def test_a_synchronous_run_may_count_late_updates_too(begin: Any) -> None:
     """With a limit above 0 the deadline costs a slow board its place in the round, not its work."""
     settings = {"rounds.mode": "synchronous", "rounds.staleness_limit": 1, "rounds.grace_s": 0.0}
     server, boards, (_, _, task) = await begin(settings)
-    assert (await close_round(boards[:2])).round == 2
+    assert (await close_round(boards[:2])).spec.round == 2
 
     assert (await boards[2].train(task)).accepted
 
@@ -313,7 +314,7 @@ async def test_an_older_version_that_cannot_be_read_is_gone_and_harms_nobody(beg
     status, answer, _ = await boards[2].upload(1, boards[2].update(task))
 
     assert status == 410 and isinstance(answer, Refusal) and "version 1" in answer.message
-    assert (await close_round(boards[:2], 1)).round == 3
+    assert (await close_round(boards[:2], 1)).spec.round == 3
 
 
 async def test_a_run_of_equal_ranks_gives_and_takes_no_others(begin: Any) -> None:

@@ -86,7 +86,7 @@ async def test_a_board_that_a_defence_leaves_out_is_named(make_folder: Any, star
     facts = await server.status()
     assert any("multi-krum doubts carl2 in round 1: left it out" in event for event in facts["events"])
     assert "doubts carl2" in fragment(facts)
-    part = (await boards[0].adapter(task.version, 2)).parts[0]
+    part = (await boards[0].adapter(task.spec.version, 2)).parts[0]
     assert np.abs(unpack(part.frozen_b) @ unpack(part.frozen_a)).max() < 0.02
 
 
@@ -111,7 +111,7 @@ async def test_a_restart_in_mid_round_gives_the_same_version(
                 board.server = server
         assert (await boards[2].train(tasks[2])).accepted
         task = await boards[0].work(after=1)
-        adapters.append((await boards[0].adapter(task.version, 2)).parts)
+        adapters.append((await boards[0].adapter(task.spec.version, 2)).parts)
 
     assert adapters[0] == adapters[1]
 

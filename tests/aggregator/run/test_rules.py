@@ -38,9 +38,9 @@ async def test_a_run_merges_by_the_rule_that_it_names(
         assert (await board.train(task)).accepted
     task = await boards[0].work(after=1)
 
-    adapter = await boards[0].adapter(task.version, 2)
+    adapter = await boards[0].adapter(task.spec.version, 2)
 
-    assert task.version == 2 and cut_ranks == [(2,) * len(adapter.parts)]
+    assert task.spec.version == 2 and cut_ranks == [(2,) * len(adapter.parts)]
     assert all(part.frozen_b.shape[1] == 0 for part in adapter.parts)
 
 

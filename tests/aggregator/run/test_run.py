@@ -21,17 +21,17 @@ async def test_a_run_goes_from_profiles_to_a_final_evaluation(
     boards = [await server.board("ada"), await server.board("bo")]
 
     for task in (tasks := await begin_training(boards)):
-        assert (task.kind, task.round, task.version, task.sketch) == ("train", 1, 1, True)
+        assert (task.kind, task.spec.round, task.spec.version, task.spec.sketch) == ("train", 1, 1, True)
     for board, task in zip(boards, tasks, strict=True):
         assert (await board.train(task)).accepted
     tasks = [await board.work(after=1) for board in boards]
-    assert [(t.kind, t.round, t.version, t.sketch) for t in tasks] == [("train", 2, 2, False)] * 2
+    assert [(t.kind, t.spec.round, t.spec.version, t.spec.sketch) for t in tasks] == [("train", 2, 2, False)] * 2
     for board, task in zip(boards, tasks, strict=True):
         assert (await board.train(task)).accepted
 
     for i, board in enumerate(boards):
         task = await board.work(after=2)
-        assert (task.kind, task.version) == ("evaluate", 3)
+        assert (task.kind, task.spec.version) == ("evaluate", 3)
         values = {"loss": 2.0 + i, "rougeL": 0.3, "n_examples": 10.0 * (i + 1)}
         assert await board.report(Report(kind="evaluation", round=2, version=3, values=values)) == 204
         assert (await board.work(after=2)).kind == "finished"
@@ -71,7 +71,7 @@ async def test_changing_one_boards_data_changes_what_another_receives(
         await ada.train(tasks[0])
         await bo.train(tasks[1], scale=scale)
         task = await ada.work(after=1)
-        part = (await ada.adapter(task.version, 2)).parts[0]
+        part = (await ada.adapter(task.spec.version, 2)).parts[0]
         return unpack(part.frozen_b) @ unpack(part.frozen_a)
 
     first = await context_of_round_two("one", 0.01)
@@ -116,7 +116,7 @@ async def test_boards_that_were_refused_are_asked_again(
 
     assert not (await ada.train(tasks[0], scale=0.1)).accepted
     again = [await board.work(after=1) for board in boards]
-    assert [(task.kind, task.round, task.version) for task in again] == [("train", 2, 1)] * 2
+    assert [(task.kind, task.spec.round, task.spec.version) for task in again] == [("train", 2, 1)] * 2
     for board, task in zip(boards, again, strict=True):
         assert (await board.train(task, scale=0.002)).accepted
     await server.run.step()
@@ -156,7 +156,7 @@ async def test_a_board_that_has_answered_is_woken_when_the_round_closes(
     polling = asyncio.create_task(ada.work(wait_s=30.0, after=1))
     await bo.train(second)
 
-    assert (await asyncio.wait_for(polling, 10)).round == 2
+    assert (await asyncio.wait_for(polling, 10)).spec.round == 2
 
 
 async def test_a_vanished_board_does_not_hold_the_round(
@@ -173,7 +173,7 @@ async def test_a_vanished_board_does_not_hold_the_round(
     clock.advance(61)
     await server.run.step()
 
-    assert (await boards[0].work(after=1)).round == 2
+    assert (await boards[0].work(after=1)).spec.round == 2
 
 
 async def test_a_restarted_server_keeps_the_round_and_its_updates(
@@ -198,7 +198,7 @@ async def test_a_restarted_server_keeps_the_round_and_its_updates(
             assert server.run.collecting.accepted == 1
         await bo.train(second)
         task = await ada.work(after=1)
-        contexts.append((await ada.adapter(task.version, 2)).parts)
+        contexts.append((await ada.adapter(task.spec.version, 2)).parts)
 
     assert contexts[0] == contexts[1]
 
@@ -245,7 +245,7 @@ async def test_more_rounds_go_on_with_a_finished_run(
     server = await start(folder)
     boards[0].server = server
 
-    assert (await boards[0].work(after=1)).round == 2
+    assert (await boards[0].work(after=1)).spec.round == 2
 
 
 async def test_a_server_that_stops_answers_its_long_polls(make_folder: Any, start: Any) -> None:

@@ -27,7 +27,7 @@ from aggregator.run.screen import (
     too_large,
 )
 from wire.manifest import manifest_digest
-from wire.messages import Dtype, NamedTensor, Profile, Tensor, Update, UpdatePart, Weight
+from wire.messages import Dtype, NamedTensor, Profile, RoundSpec, Tensor, Update, UpdatePart, Weight
 from wire.tensors import pack, unpack
 
 Q, WI = "decoder.q", "decoder.wi"
@@ -78,7 +78,8 @@ def profile(**changes: Any) -> Profile:
 
 
 def judged(one: Update, **changes: Any) -> str | None:
-    return screen(one, Run(), **{"round_id": 3, "version": 2, "sketch": True, **changes})
+    others = {name: changes.pop(name) for name in ("rank", "max_examples") if name in changes}
+    return screen(one, Run(), RoundSpec(**{"round": 3, "version": 2, "sketch": True, **changes}), **others)
 
 
 def with_nan(columns: int = 4, rows: int = 48) -> Tensor:

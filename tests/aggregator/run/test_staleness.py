@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from aggregator.merge.sums import Contribution
 from aggregator.run.open_round import Collection
-from aggregator.run.round_spec import Asked
 from aggregator.run.schedule import CloseRound, Finish, OpenRound, Rules, View, decide
 from aggregator.run.staleness import Closed, staleness_weight
 from aggregator.store.records import Answer
+from wire.messages import RoundSpec
 
 N_BOARDS = 50
 ROUNDS = 30
@@ -42,12 +42,12 @@ class Fleet:
     def run(self) -> None:
         """Until all rounds are closed. Boards that count in the open round wait for the next."""
         self.late = Closed(self.limit)
-        training: list[tuple[float, int, Asked]] = []
+        training: list[tuple[float, int, RoundSpec]] = []
         idle = set(range(N_BOARDS))
         while self._obeyed():
             assert self.work is not None
             for board in sorted(board for board in idle if str(board) not in self.work.answers):
-                heapq.heappush(training, (self.now + self.durations[board], board, self.work.asked))
+                heapq.heappush(training, (self.now + self.durations[board], board, self.work.spec))
                 idle.remove(board)
             self.now, board, asked = heapq.heappop(training)
             idle.add(board)
@@ -63,20 +63,20 @@ class Fleet:
                 view = View("round", work.round, live, work.answered, work.accepted, work.since_s, work.quorum_s)
             match decide(view, self.rules, self.now).action:
                 case OpenRound(round=number):
-                    asked = Asked(number, self.version, seed=0, sketch=False)
+                    asked = RoundSpec(round=number, version=self.version)
                     rule: Any = SimpleNamespace(fold=_fold)
                     self.work = Collection(asked, rule, quorum=self.rules.quorum, since_s=self.now)
                 case CloseRound():
                     assert work is not None
                     self.buffers.append(tuple(work.answers.values()))
                     self.version, self.last, self.work = self.version + 1, work.round, None
-                    self.late = self.late.adding(work.asked, self.version)
+                    self.late = self.late.adding(work.spec, self.version)
                 case Finish():
                     return False
                 case _:
                     return True
 
-    def _answer(self, device: str, asked: Asked) -> None:
+    def _answer(self, device: str, asked: RoundSpec) -> None:
         assert self.work is not None
         self.sent.append((asked.round, device))
         if asked.round != self.work.round and asked.round not in self.late.rounds:
@@ -143,7 +143,7 @@ def test_closed_rounds_count_as_far_back_as_the_limit(limit: int, published: lis
     closed, version = Closed(limit), 1
     asked = []
     for number, is_merged in enumerate(published, 1):
-        asked.append(Asked(number, version, seed=number, sketch=False))
+        asked.append(RoundSpec(round=number, version=version, seed=number))
         version += is_merged
         closed = closed.adding(asked[-1], version)
 

@@ -36,7 +36,7 @@ async def test_an_old_version_is_read_once_for_many_requests(
     boards = [await server.board("ada"), await server.board("bo")]
     for board, task in zip(boards, await begin_training(boards), strict=True):
         await board.train(task)
-    assert (await boards[0].work(after=1)).version == 2
+    assert (await boards[0].work(after=1)).spec.version == 2
     read: list[int] = []
     whole = adapters.read_version
     monkeypatch.setattr(adapters, "read_version", lambda *args: (read.append(args[2]), whole(*args))[1])

@@ -19,7 +19,7 @@ from edge_client.plan.strand_selection import basis_rows
 from edge_client.state.folder import Identity, StateFolder
 from edge_client.state.pruned_ranks import keep_pruned
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.messages import RunInfo, Task
+from wire.messages import RoundSpec, RunInfo
 
 ARITHMETIC = MatmulSpeed(
     key="k",
@@ -139,9 +139,9 @@ def test_what_the_board_has_pruned_is_not_planned_again(
     folder.write_identity(Identity(server="http://server", install_id="0" * 32, device="d-1", credential="c"))
     ranks = (8,) * len(run.weights)
     begun = Plan(format="fp32", compute="fp32", micro_batch=1, ranks=ranks, predicted_peak_bytes=0, budget_bytes=0)
-    task = Task(kind="train", run_id=run.run_id, round=3, version=3)
+    spec = RoundSpec(round=3, version=3)
     path = str(folder.pruned)
-    job = Job(kind="train", base_folder="", data="", device="d-1", run=run, task=task, plan=begun, pruned_path=path)
+    job = Job(kind="train", base_folder="", data="", device="d-1", run=run, spec=spec, plan=begun, pruned_path=path)
     keep_pruned(job, {run.weights[1].name: 7})
     arguments = ("--model", config_only, "--server", "http://server", "--memory", "1GiB")
 

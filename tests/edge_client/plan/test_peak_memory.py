@@ -16,7 +16,7 @@ import pytest
 from edge_client.jobs.messages import Compute, Done, Event, Format, Job, Plan
 from edge_client.plan.peak_memory import LOGITS_BYTES, predict_peak
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.messages import Adapter, AdapterPart, RunInfo, Scope, Task, Tensor, Trains, tensor_bytes
+from wire.messages import Adapter, AdapterPart, RoundSpec, RunInfo, Scope, Tensor, Trains, tensor_bytes
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -138,7 +138,7 @@ def measured_peak(folder: Path, run: RunInfo, plan: Plan) -> float:
         data=str(folder / "data.jsonl"),
         device="d",
         run=run,
-        task=Task(kind="train", run_id="r", round=1, version=1, seed=1, sketch=True, trains=trains),
+        spec=RoundSpec(round=1, version=1, seed=1, sketch=True, trains=trains),
         plan=plan,
         adapter_path=str(folder / "adapter"),
         result_path=str(folder / "result"),

@@ -17,9 +17,9 @@ from edge_client.plan.calibration import Calibration, read_calibration, write_ca
 from edge_client.state.folder import Identity, StateFolder
 from edge_client.state.status import StatusFile, read_status
 from edge_client.state.task_files import TaskFiles, begun_task
-from wire.messages import Task
+from wire.messages import RoundSpec, Task
 
-TASK = Task(kind="train", run_id="run-1", round=1, version=1, seed=3)
+TASK = Task(kind="train", run_id="run-1", spec=RoundSpec(round=1, version=1, seed=3))
 PLAN = Plan(format="nf4", compute="fp32", micro_batch=1, ranks=(2, 0), predicted_peak_bytes=1, budget_bytes=2)
 
 

@@ -19,7 +19,7 @@ from edge_client.state.folder import StateFolder
 from edge_client.state.pruned_ranks import keep_pruned, limited, read_pruned
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.codec import decode
-from wire.messages import RunInfo, Task, Update
+from wire.messages import RoundSpec, RunInfo, Update
 
 RUN = run_of(SMALL_T5, {"pruning": True, "trains_a": True}, max_rank=8)
 N_WEIGHTS = len(RUN.weights)
@@ -38,9 +38,9 @@ def make_job(path: Path, round_id: int, ranks: Sequence[int], run: RunInfo = RUN
         predicted_peak_bytes=0,
         budget_bytes=0,
     )
-    task = Task(kind="train", run_id=run.run_id, round=round_id, version=round_id)
+    spec = RoundSpec(round=round_id, version=round_id)
     return Job(
-        kind="train", base_folder="", data="", device=device, run=run, task=task, plan=plan, pruned_path=str(path)
+        kind="train", base_folder="", data="", device=device, run=run, spec=spec, plan=plan, pruned_path=str(path)
     )
 
 

@@ -61,7 +61,7 @@ def observe_scores(job: Job, weights: Sequence[Weight], model: Model, base: Froz
         return None
     scores: Scores
     if importance == "adalora":
-        scores = AdaLora(weights, model.linears, job.task.seed, DTYPES[job.plan.compute])
+        scores = AdaLora(weights, model.linears, job.spec.seed, DTYPES[job.plan.compute])
     else:
         scores = MagnitudeGradient(weights, base.weights)
     for name, observer in scores.observers.items():

@@ -23,7 +23,7 @@ from tests.fakes.random_t5 import random_t5, save_base
 from wire.checks import basis_rank
 from wire.codec import encode
 from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Adapter, AdapterPart, Base, RunInfo, Task, Trains, TrainSettings
+from wire.messages import Adapter, AdapterPart, Base, RoundSpec, RunInfo, Trains, TrainSettings
 from wire.tensors import pack
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def make_job(
             "data": str(data_path),
             "device": "board",
             "run": run,
-            "task": Task(kind="train", run_id="test", round=1, version=1, seed=7, sketch=True, trains=trains),
+            "spec": RoundSpec(round=1, version=1, seed=7, sketch=True, trains=trains),
             "plan": Plan(
                 format="fp32", compute="fp32", micro_batch=4, ranks=every, predicted_peak_bytes=0, budget_bytes=1 << 30
             ),

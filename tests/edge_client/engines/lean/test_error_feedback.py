@@ -170,8 +170,7 @@ def quantised_job(make_job: Jobs, tmp_path: Path) -> Callable[..., Job]:
     def make(round_id: int = 1, **changes: Any) -> Job:
         settings = {"upload": "int4"} | changes.pop("settings", {})
         job = make_job(residual_path=str(tmp_path / "residual"), settings=settings, **changes)
-        task = msgspec.structs.replace(job.task, round=round_id)
-        return msgspec.structs.replace(job, task=task)
+        return msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, round=round_id))
 
     return make
 

@@ -28,7 +28,7 @@ from edge_client.jobs.messages import Job, Progress
 from edge_client.worker.main import run_job
 from wire.checks import check_profile, check_update
 from wire.codec import decode
-from wire.messages import Profile, Update
+from wire.messages import Profile, RoundSpec, Update
 from wire.tensors import unpack
 
 pytestmark = pytest.mark.slow
@@ -66,7 +66,7 @@ def test_update_is_what_the_server_checks(make_job: Jobs) -> None:
     values = train(job, Session())
 
     update = read_update(job)
-    check_update(update, job.run, round_id=1, version=1, sketch=True, ranks=job.plan.ranks)
+    check_update(update, job.run, RoundSpec(round=1, version=1, sketch=True), ranks=job.plan.ranks)
     assert all(part.sketch is not None for part in update.parts)
     assert update.n_examples == values["n_examples"] == 24  # 4 steps of 6, fewer than the board holds
     assert set(values) == {
@@ -160,7 +160,7 @@ def test_a_round_goes_on_with_fewer_strands(make_job: Jobs, tmp_path: Path) -> N
 
     assert [p.step for p in seen if p.phase == "train"] == [3, 4]
     update = read_update(fewer)
-    check_update(update, fewer.run, round_id=1, version=1, sketch=True, ranks=fewer.plan.ranks)
+    check_update(update, fewer.run, RoundSpec(round=1, version=1, sketch=True), ranks=fewer.plan.ranks)
     for part in update.parts:
         if part.b.shape[1]:
             before = befores[f"b.{part.name}"][:, :2].numpy()
@@ -207,8 +207,8 @@ def test_foreign_and_damaged_checkpoints_are_ignored(make_job: Jobs, tmp_path: P
     path, examples = Path(job.checkpoint_path), load_data(job.data).train
     key = checkpoint_key(job, examples)
     others = [
-        msgspec.structs.replace(job, task=msgspec.structs.replace(job.task, round=2)),
-        msgspec.structs.replace(job, task=msgspec.structs.replace(job.task, version=2)),
+        msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, round=2)),
+        msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, version=2)),
         msgspec.structs.replace(job, device="another"),
     ]
     leaner = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, micro_batch=2, format="nf4"))
@@ -219,7 +219,7 @@ def test_foreign_and_damaged_checkpoints_are_ignored(make_job: Jobs, tmp_path: P
     assert load_place(path, "another") is None
     path.write_bytes(path.read_bytes()[:200])
     assert load_place(path, key) is None
-    later = msgspec.structs.replace(job, task=msgspec.structs.replace(job.task, time_left_s=5.0))
+    later = msgspec.structs.replace(job, run=msgspec.structs.replace(job.run, round=7, version=7))
     assert checkpoint_key(later, examples) == key
 
 
@@ -244,7 +244,7 @@ def test_training_lowers_the_loss(make_job: Jobs, format: str) -> None:
 def test_no_sketch_unless_asked(make_job: Jobs) -> None:
     """A round without sketches sends the trained weights alone."""
     job = make_job()
-    job = msgspec.structs.replace(job, task=msgspec.structs.replace(job.task, sketch=False))
+    job = msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, sketch=False))
 
     train(job, Session())
 
@@ -252,7 +252,7 @@ def test_no_sketch_unless_asked(make_job: Jobs) -> None:
     assert [part.name for part in update.parts] == [
         weight.name for weight, rank in zip(job.run.weights, job.plan.ranks, strict=True) if rank
     ]
-    check_update(update, job.run, round_id=1, version=1, sketch=False, ranks=job.plan.ranks)
+    check_update(update, job.run, RoundSpec(round=1, version=1, sketch=False), ranks=job.plan.ranks)
 
 
 def test_profile_sketches_every_weight(make_job: Jobs) -> None:

@@ -24,7 +24,7 @@ from quantize.int8 import to_int8
 from quantize.weight import DenseWeight, FrozenWeight
 from wire.checks import check_update
 from wire.codec import decode
-from wire.messages import Trains, Update
+from wire.messages import RoundSpec, Trains, Update
 from wire.tensors import unpack
 
 Jobs = Callable[..., Job]
@@ -156,7 +156,7 @@ def test_update_carries_what_was_trained(make_job: Jobs, trains: Trains, starts:
     train(job, Session())
 
     update = read_update(job)
-    check_update(update, job.run, round_id=1, version=1, sketch=True, trains=trains, ranks=job.plan.ranks)
+    check_update(update, job.run, RoundSpec(round=1, version=1, sketch=True, trains=trains), ranks=job.plan.ranks)
     for part in update.parts:
         if part.b.shape[1]:
             start = received.start_b.get(part.name, torch.zeros(part.b.shape)).numpy()
@@ -259,7 +259,7 @@ def test_own_rows_are_orthonormal_and_drawn_anew(make_job: Jobs) -> None:
     drawn, again = own_basis(job), own_basis(job)
     others = [
         msgspec.structs.replace(job, device="other"),
-        msgspec.structs.replace(job, task=msgspec.structs.replace(job.task, round=2)),
+        msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, round=2)),
     ]
     fewer = own_basis(make_job(ranks=(2, 0, 1), settings={"own_basis": True}))
 
@@ -279,5 +279,5 @@ def test_a_board_trains_on_rows_of_its_own(make_job: Jobs, trains: Trains) -> No
     train(job, Session())
 
     update = read_update(job)
-    check_update(update, job.run, round_id=1, version=1, sketch=True, trains=trains, ranks=job.plan.ranks)
+    check_update(update, job.run, RoundSpec(round=1, version=1, sketch=True, trains=trains), ranks=job.plan.ranks)
     assert any(part.b.shape[1] and unpack(part.b).any() for part in update.parts)

@@ -18,7 +18,7 @@ from edge_client.state.pruned_ranks import read_pruned
 from quantize.weight import DenseWeight
 from wire.checks import check_update, part_rank
 from wire.codec import decode
-from wire.messages import Update
+from wire.messages import RoundSpec, Update
 
 pytestmark = pytest.mark.slow
 
@@ -134,7 +134,7 @@ def test_a_round_prunes_just_where_it_is_asked(make_job: Jobs) -> None:
         train(job, Session())
 
         update = decode(Path(job.result_path).read_bytes(), Update)
-        check_update(update, job.run, round_id=1, version=1, sketch=True, trains="both")
+        check_update(update, job.run, RoundSpec(round=1, version=1, sketch=True, trains="both"))
         ranks[pruning] = {part.name: part.b.shape[1] for part in update.parts}
 
     planned = dict(zip((weight.name for weight in job.run.weights), job.plan.ranks, strict=True))

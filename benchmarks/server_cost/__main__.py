@@ -1,0 +1,161 @@
+"""Processor time that one upload costs the server, from the bytes on its disk to the sums of the open round.
+
+    python -m benchmarks.server_cost                    # the builtin base, rule weave, uploads in int8 and bf16
+    python -m benchmarks.server_cost --formats bf16 --uploads 100
+
+Everything runs in this process, with the server's own parts on a folder of its own: the digest of the file, decoding,
+screening, the row in the database, and the sum. Boards have ranks 7 and 12 in turn on every weight of scope "all", and
+train both factors of the leading strands of a global adapter of rank 16. Time is `time.process_time`, of all threads,
+and a median; a round's first upload is not timed, for it pays for what the others share. Multiplying long sums out,
+which happens every few uploads, is listed beside it as a mean. Reading the request from a socket is not part of either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aggregator.merge.state import F32, AdapterState, WeightState
+from aggregator.run.commit import Ledger
+from aggregator.run.open_round import begin_round
+from aggregator.run.setup import create, terms_of
+from aggregator.settings.config import RunConfig
+from aggregator.settings.terms import Terms
+from aggregator.store.blobs import Blobs
+from aggregator.store.disk import Disk
+from aggregator.store.slices import Cuts
+from aggregator.store.store import Store
+from aggregator.store.uploads import Uploads
+from benchmarks.study.machine import describe_machine
+from wire.codec import encode
+from wire.limits import PROTOCOL_VERSION
+from wire.messages import Dtype, Tensor, Update, UpdatePart, Weight
+from wire.tensors import pack, unpack
+
+RANKS = (7, 12)
+"""Ranks of the boards, in turn."""
+
+SERVER_RANK = 16
+"""Rank of the global adapter, and the largest of a board."""
+
+STEP = 1e-3
+"""Standard deviation of what a board adds to each value: less than a round's training at the default rate."""
+
+
+def main() -> None:
+    options = _options()
+    print(f"{describe_machine('numpy')}\n")
+    print(
+        "| uploads | bytes | runs | CPU ms to take one in | and to multiply out |\n| --- | ---: | ---: | ---: | ---: |"
+    )
+    for upload in options.formats:
+        costs = measure(upload, options.uploads)
+        take_in_s = statistics.median(cost.take_in_s for cost in costs)
+        compact_s = statistics.mean(cost.compact_s for cost in costs)
+        n_bytes = statistics.mean(cost.n_bytes for cost in costs)
+        print(
+            f"| {upload} | {n_bytes:,.0f} | {len(costs)} | {take_in_s * 1e3:.1f} | {compact_s * 1e3:.1f} |", flush=True
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One upload: its size, and seconds of processor time to take it in and to multiply out what became long."""
+
+    n_bytes: int
+    take_in_s: float
+    compact_s: float
+
+
+def measure(upload: Dtype, n_uploads: int) -> list[Cost]:
+    """The cost of each upload of a round but the first."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        settings = {"train.scope": "all", "train.upload": upload, "rounds.min_devices": n_uploads + 1}
+        config = create(root / "server", "builtin", {**settings, "merge.server_rank": SERVER_RANK}, force=False)
+        disk = _disk(root)
+        terms = terms_of(config, disk.store)
+        try:
+            return _measured(config, terms, disk, n_uploads)
+        finally:
+            disk.store.close()
+
+
+def _measured(config: RunConfig, terms: Terms, disk: Disk, n_uploads: int) -> list[Cost]:
+    state = _random_state(terms)
+    disk.store.open_round(1, state.version)
+    ledger = Ledger(config, terms, disk, time.monotonic)
+    open_round = begin_round(config, terms, 1, state.version, 0.0)
+    costs = []
+    for number in range(n_uploads + 1):
+        device = disk.store.enrol(f"{number:032x}", f"board {number}", f"{number:064x}").device
+        data = encode(_update(terms, state, RANKS[number % len(RANKS)], number))
+        part = disk.uploads.fresh(device)
+        part.append(data)
+        begun_s = time.process_time()
+        answer, open_round = ledger.take_in(device, None, part, open_round.spec, open_round, state)
+        taken_in_s = time.process_time()
+        while (compacted := open_round.compacted()) is not open_round:
+            open_round = compacted
+        costs.append(Cost(len(data), taken_in_s - begun_s, time.process_time() - taken_in_s))
+        assert answer.accepted, answer.reason
+    return costs[1:]
+
+
+def _disk(root: Path) -> Disk:
+    folders = {name: root / name for name in ("blobs", "uploads", "cuts")}
+    return Disk(Store(root / "braid.db"), Blobs(folders["blobs"]), Uploads(folders["uploads"]), Cuts(folders["cuts"]))
+
+
+def _random_state(terms: Terms) -> AdapterState:
+    """Version 1, whose global adapter has random factors of the server's rank, and whose bases are random."""
+    rng = np.random.default_rng(1)
+    return AdapterState(version=1, weights={weight.name: _random_weight(weight, rng) for weight in terms.weights})
+
+
+def _random_weight(weight: Weight, rng: np.random.Generator) -> WeightState:
+    rank = min(SERVER_RANK, weight.rows, weight.columns)
+    rows = np.linalg.qr(rng.standard_normal((weight.columns, rank)))[0].T.astype(np.float32)
+    columns = 0.1 * np.linalg.qr(rng.standard_normal((weight.rows, rank)))[0].astype(np.float32)
+    return WeightState(frozen_b=columns, frozen_a=rows, basis=rows, values=np.arange(rank, 0, -1.0))
+
+
+def _update(terms: Terms, state: AdapterState, rank: int, seed: int) -> Update:
+    """The update of a board that trained both factors of the strands that it was sent."""
+    rng = np.random.default_rng([2, seed])
+    upload = terms.upload
+
+    def moved(tensor: Tensor | None) -> Tensor:
+        assert tensor is not None
+        values: F32 = unpack(tensor)
+        return pack(values + rng.standard_normal(values.shape) * STEP, upload)
+
+    parts = terms.rule.cut(state, [min(rank, len(w.basis)) for w in state.weights.values()], terms.download)
+    return Update(
+        protocol=PROTOCOL_VERSION,
+        run_id=terms.run_id,
+        round=1,
+        version=state.version,
+        manifest=terms.manifest,
+        n_examples=100,
+        parts=tuple(UpdatePart(name=part.name, b=moved(part.start_b), a=moved(part.basis)) for part in parts),
+    )
+
+
+def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.server_cost", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--formats", nargs="+", default=["int8", "bf16"], choices=["fp32", "bf16", "int8", "int4"])
+    parser.add_argument("--uploads", type=int, default=24, help="how many are timed for each format")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

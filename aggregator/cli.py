@@ -44,7 +44,8 @@ def init(folder: Path, model: str, pairs: tuple[str, ...], force: bool, **given:
     settings = {places[option]: value for option, value in given.items() if value is not None}
     config = create(folder, model, {**settings, **_settings(pairs)}, force)
     click.echo(
-        f"{folder / 'run.toml'}: {config.rounds} rounds, at least {config.min_devices} boards; edit it as you like"
+        f"{folder / 'run.toml'}: {config.rounds.total} rounds, at least {config.rounds.min_devices} boards; "
+        "edit it as you like"
     )
     click.echo(f"next: aggregator serve {folder}")
 
@@ -181,10 +182,10 @@ def export(folder: Path, out: Path, rank: int | None, version: int | None, force
     except WireError as error:
         raise StateError(f"Version {found} is damaged: {error}", "Export another with --version.") from error
     try:
-        export_peft(state, out, base_model=config.model_id, rank=rank, force=force)
+        export_peft(state, out, base_model=config.model.id, rank=rank, force=force)
     except OSError as error:
         raise NothingToExportError(f"{out} cannot be written: {error}", "Choose another --out.") from error
-    facts = {"folder": str(out), "version": found, "base": config.model_id}
+    facts = {"folder": str(out), "version": found, "base": config.model.id}
     _show(facts, as_json, f"version {found} is in {out}: PeftModel.from_pretrained(base, {str(out)!r})")
 
 

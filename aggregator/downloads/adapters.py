@@ -11,8 +11,8 @@ from aggregator.downloads.versions import read_version
 from aggregator.errors import CallError, StateError
 from aggregator.merge.state import AdapterState, initial_state
 from aggregator.settings.terms import Terms
-from aggregator.store.disk import Disk
 from aggregator.store.slices import Cut
+from aggregator.store.storage import Storage
 from wire.checks import check_ranks
 from wire.codec import encode
 from wire.errors import WireError
@@ -25,8 +25,8 @@ class Adapters:
     """Makes and finds the files. Context and basis go out in bf16 unless the run uploads in fp32: B is trained on what
     was received, so their rounding costs nothing that B's own does not."""
 
-    def __init__(self, terms: Terms, disk: Disk) -> None:
-        self._terms, self._disk = terms, disk
+    def __init__(self, terms: Terms, storage: Storage) -> None:
+        self._terms, self._storage = terms, storage
         self._differences = Differences()
         self._older: AdapterState | None = None  # the last that was read: boards are mostly one version behind
         self._cutting = asyncio.Lock()
@@ -44,7 +44,7 @@ class Adapters:
             raise CallError("bad_request", "version 0 has no basis", "Ask for ranks 0.")
         async with self._cutting:  # one version at a time is read into memory
             make = partial(self._file, newest, version, ranks, held)
-            return await asyncio.to_thread(self._disk.cuts.get, version, ranks, make, held)
+            return await asyncio.to_thread(self._storage.cuts.get, version, ranks, make, held)
 
     def _file(self, newest: AdapterState, version: int, ranks: Sequence[int], held: Held | None) -> bytes:
         state = self._version(newest, version)
@@ -92,7 +92,7 @@ class Adapters:
         if self._older is None or self._older.version != version:
             self._older = None  # there is memory for one
             try:
-                self._older = read_version(self._disk.blobs, self._disk.store.versions(), version)
+                self._older = read_version(self._storage.blobs, self._storage.records.versions(), version)
             except (KeyError, StateError) as error:  # dropped, perhaps just now
                 raise _no_version(version, newest) from error
         return self._older

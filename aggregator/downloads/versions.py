@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from aggregator.errors import StateError
 from aggregator.merge.state import AdapterState, decode_state
 from aggregator.store.blobs import Blobs
-from aggregator.store.store import Store
+from aggregator.store.contract import RunRecords
 from wire.errors import WireError
 
 MAX_DECODED = 2
@@ -26,8 +26,8 @@ def read_version(blobs: Blobs, versions: Mapping[int, str], version: int) -> Ada
 class Versions:
     """Reads versions, and keeps the last few that were asked for. Not for several threads at once."""
 
-    def __init__(self, store: Store, blobs: Blobs) -> None:
-        self._store, self._blobs = store, blobs
+    def __init__(self, records: RunRecords, blobs: Blobs) -> None:
+        self._records, self._blobs = records, blobs
         self._decoded: OrderedDict[int, AdapterState] = OrderedDict()
 
     def get(self, version: int, newest: AdapterState) -> AdapterState:
@@ -42,6 +42,6 @@ class Versions:
 
     def _read(self, version: int) -> AdapterState:
         try:
-            return read_version(self._blobs, self._store.versions(), version)
+            return read_version(self._blobs, self._records.versions(), version)
         except KeyError as error:
             raise StateError(f"Version {version} is no longer kept.", "Restore the folder from a backup.") from error

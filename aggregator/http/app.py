@@ -59,7 +59,7 @@ def make_app(opened: Opened, operator_hash: str) -> web.Application:
     # client_max_size bounds request.read() only; bodies are streamed and counted by aggregator.http.streaming.
     app = web.Application(middlewares=[refusals])
     app[RUN], app[STORE], app[UPLOADS] = opened.run, opened.store, opened.uploads
-    app[BASE_FOLDER], app[BASE_FILES] = opened.config.model_path, opened.base_files
+    app[BASE_FOLDER], app[BASE_FILES] = opened.config.model.path, opened.base_files
     app[OPERATOR_HASH] = operator_hash
     for call, handler in HANDLERS.items():
         if call.method == "GET":

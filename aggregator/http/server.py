@@ -110,7 +110,7 @@ def _publish(folder: Folder, url: str, tls: Tls) -> None:
 
 def _greet(opened: Opened, url: str, host: str, tls: Tls, say: Callable[[str], None]) -> None:
     folder, run = opened.folder, opened.run
-    say(f"run {run.terms.run_id}: {run.run_state.value}, version {run.state.version}, {run.config.rounds} rounds")
+    say(f"run {run.terms.run_id}: {run.run_state.value}, version {run.state.version}, {run.config.rounds.total} rounds")
     say(f"listening on {url}  (status page: any user name, password in {folder.operator_token})")
     if tls.context is None and not is_loopback(host):
         say("WARNING: without TLS everybody on the network can read tokens and updates")

@@ -174,7 +174,6 @@ class _StoredState(Message, frozen=True, kw_only=True):
 
 
 _MAGIC = b"braid-state-3\n"
-_OLD_MAGICS = (b"braid-state-1\n", b"braid-state-2\n")  # without scores, without moments
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -189,8 +188,6 @@ def encode_state(state: AdapterState) -> bytes:
 def decode_state(data: bytes) -> AdapterState:
     """What `encode_state` wrote, bit for bit. Raises WireError if the bytes are damaged or of another format."""
     start = len(_MAGIC) + _DIGEST_BYTES
-    if data.startswith(_OLD_MAGICS):
-        raise WireError("the adapter state was written by an older Braid: finish the run with that, or begin a new one")
     if not data.startswith(_MAGIC):
         raise WireError("this is no adapter state of a format that this version of Braid reads")
     body = memoryview(data)[start:]

@@ -18,8 +18,7 @@ class Traits:
     an update says what to add to the global adapter, and so counts though it was trained on an older version; otherwise
     it says what the adapter should be. `needs_equal_ranks`: ranks of one weight may not differ between boards.
     `prunes`: boards give up trailing strands that training shrinks. `sketches`: the gradient sketches of a round make
-    the next basis; other rules need those of the profiles alone. `server_step`: the server's step size and optimiser
-    act; False where the rule knows none, so that a run which sets one must be refused. `sums_by_rank`: products are
+    the next basis; other rules need those of the profiles alone. `sums_by_rank`: products are
     summed for every rank index by itself.
     """
 
@@ -32,7 +31,6 @@ class Traits:
     needs_equal_ranks: bool = False
     prunes: bool = False
     sketches: bool = False
-    server_step: bool = True
     sums_by_rank: bool = False
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 from aggregator.report.ranking import WORTH_SHARE, ranking
 from aggregator.run.fleet import NUMBERS, Board
 from aggregator.run.run import Run
+from aggregator.run.tasks import time_left_s
 from wire.limits import MAX_EXAMPLES
 from wire.rounds import RunState
 
@@ -20,25 +21,25 @@ SHOWN_EVENTS = 30
 
 def describe(run: Run) -> dict[str, Any]:
     """Everything at once. Losses are means over target tokens in nats; a mean over boards is weighted by examples."""
-    work = run.collecting
+    open_round = run.open_round
     boards = [_board(run, board) for board in run.boards]
     return {
         "run": {
             "id": run.terms.run_id,
             "name": run.config.name,
             "state": run.run_state.value,
-            "round": work.round if work else run.closed,
-            "rounds": run.config.rounds,
+            "round": open_round.round if open_round else run.closed,
+            "rounds": run.config.rounds.total,
             "version": run.state.version,
-            "mode": run.config.mode,
-            "staleness_limit": run.config.staleness_limit,
-            "accepted": work.accepted if work else 0,
-            "stale": work.stale if work else 0,
-            "quorum": run.config.quorum if run.state.version else run.config.min_devices,
-            "time_left_s": run.time_left_s(),
+            "mode": run.config.rounds.mode,
+            "staleness_limit": run.config.rounds.staleness_limit,
+            "accepted": open_round.accepted if open_round else 0,
+            "stale": open_round.stale if open_round else 0,
+            "quorum": run.config.rounds.quorum if run.state.version else run.config.rounds.min_devices,
+            "time_left_s": time_left_s(run),
             "complete": _complete(run),
         },
-        "base": {"model": run.config.model_id, "digest": run.config.model_digest},
+        "base": {"model": run.config.model.id, "digest": run.config.model.digest},
         "ranking": _ranking(run),
         "boards": boards,
         "evaluations": _evaluations(run),
@@ -83,7 +84,7 @@ def _board(run: Run, board: Board) -> dict[str, Any]:
         **{name: board.progress.get(name) for name in NUMBERS},
         "bytes_up": board.bytes_up,
         "bytes_down": board.bytes_down,
-        "answered": run.collecting is not None and board.device in run.collecting.answers,
+        "answered": run.open_round is not None and board.device in run.open_round.answers,
         "accepted": board.accepted,
         "refused": board.refused,
         "reason": board.reason,

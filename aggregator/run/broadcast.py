@@ -1,24 +1,27 @@
-"""A bell that any number of coroutines wait for: each ring wakes those that wait then, and no later one."""
+"""A signal that any number of coroutines wait for: each sending wakes those that wait then, and no later one."""
 
 from __future__ import annotations
 
 import asyncio
 
 
-class Bell:
+class Broadcast:
+    """A signal without a memory: an event that is replaced whenever it is set."""
+
     def __init__(self) -> None:
         self._next = asyncio.Event()
 
-    def next(self) -> asyncio.Event:
-        """The next ring. Take it before looking at what may change, so that no ring is missed."""
+    def next_event(self) -> asyncio.Event:
+        """The event that the next sending sets. Take it before looking at what may change, so that none is missed."""
         return self._next
 
-    def ring(self) -> None:
+    def send(self) -> None:
+        """Wake all who wait."""
         self._next.set()
         self._next = asyncio.Event()
 
 
-async def happened(event: asyncio.Event, timeout_s: float) -> None:
+async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
     """Wait for an event, for so long at most."""
     try:
         await asyncio.wait_for(event.wait(), timeout_s)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from aggregator.run.broadcast import Bell, happened
+from aggregator.run.broadcast import Broadcast, wait_for_event
 from aggregator.run.fleet import Board
 from wire.limits import MAX_LONG_POLL_S
 from wire.messages import Task
@@ -19,7 +19,7 @@ TOO_MANY_POLLS_S = 5.0
 """When a board with too many is told to ask again."""
 
 
-class Polls:
+class LongPolls:
     """The long polls of one run.
 
     Args:
@@ -30,17 +30,17 @@ class Polls:
     def __init__(self, task: Callable[[str, int], Task], longest_s: float) -> None:
         self._task = task
         self._longest_s = min(longest_s, MAX_LONG_POLL_S)
-        self._news = Bell()
+        self._news = Broadcast()
         self._is_stopping = False
 
     def look_again(self) -> None:
         """There may be work for those who wait."""
-        self._news.ring()
+        self._news.send()
 
     def stop(self) -> None:
         """Answer all polls now, and later ones at once: a server that stops must not wait for them."""
         self._is_stopping = True
-        self._news.ring()
+        self._news.send()
 
     async def next_task(self, board: Board, after: int, wait_s: float) -> Task:
         """The board's task, but up to `wait_s` later if there is nothing to do yet."""
@@ -51,10 +51,10 @@ class Polls:
         board.polls += 1
         try:
             while True:
-                news, task = self._news.next(), self._task(board.device, after)
+                news, task = self._news.next_event(), self._task(board.device, after)
                 left_s = until - asyncio.get_running_loop().time()
                 if task.kind != "wait" or left_s <= 0 or self._is_stopping:
                     return task
-                await happened(news, left_s)
+                await wait_for_event(news, left_s)
         finally:
             board.polls -= 1

@@ -23,12 +23,12 @@ def round_spec(config: RunConfig, round_id: int, version: int) -> RoundSpec:
     It asks for sketches in every `sketch_every`th round, where the rule makes bases of them, and never in the last
     round, which needs no basis.
     """
-    traits = RULES[config.rule].TRAITS
-    makes_basis = traits.sketches and round_id < config.rounds
+    traits = RULES[config.merge.rule].TRAITS
+    makes_basis = traits.sketches and round_id < config.rounds.total
     return RoundSpec(
         round=round_id,
         version=version,
         seed=derive_seed(config.seed, "round", round_id),
-        sketch=makes_basis and round_id % config.sketch_every == 0,
+        sketch=makes_basis and round_id % config.merge.sketch_every == 0,
         trains=traits.trains(version),
     )

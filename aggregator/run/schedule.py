@@ -1,4 +1,4 @@
-"""When profiling ends, and when rounds open, close and are extended: a pure function of what is known and the time.
+"""The schedule: when profiling ends, and when rounds open, close and are extended. Pure.
 
 Nothing here reads a clock, a socket or a disk: `decide` is called whenever something happened or its own `wake_s` has
 come, and whoever called it obeys. Times are seconds of one monotonic clock.
@@ -9,21 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from aggregator.settings.config import RoundsSection
+
 Phase = Literal["profiling", "between", "round", "finished"]
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How rounds close. `quorum` counts accepted updates. `is_asynchronous`: with them nobody is waited for; a round is
-    a buffer of that many updates (FedBuff, arXiv 2106.06639)."""
-
-    rounds: int
-    min_devices: int
-    quorum: int
-    deadline_s: float
-    grace_s: float
-    profile_deadline_s: float
-    is_asynchronous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +44,9 @@ class BeginTraining:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenRound:
+class BeginRound:
+    """Open the next round."""
+
     round: int
 
 
@@ -89,7 +79,7 @@ class Finish:
     """All rounds are closed."""
 
 
-Action = BeginTraining | OpenRound | CloseRound | AbandonRound | Extend | Finish
+Action = BeginTraining | BeginRound | CloseRound | AbandonRound | Extend | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +90,18 @@ class Decision:
     wake_s: float | None = None
 
 
-def decide(view: View, rules: Rules, now: float) -> Decision:
+def decide(view: View, rules: RoundsSection, now: float) -> Decision:
     """Say what happens next. Pure: equal arguments give equal answers."""
     if view.phase == "profiling":
         return _profiling(view, rules, now)
     if view.phase == "round":
         return _round(view, rules, now)
-    if view.round < rules.rounds:  # also after the end: whoever raises `rounds` goes on
-        return Decision(OpenRound(view.round + 1))
+    if view.round < rules.total:  # also after the end: whoever raises `rounds` goes on
+        return Decision(BeginRound(view.round + 1))
     return Decision(Finish()) if view.phase == "between" else Decision()
 
 
-def _profiling(view: View, rules: Rules, now: float) -> Decision:
+def _profiling(view: View, rules: RoundsSection, now: float) -> Decision:
     if view.since_s is None:
         return Decision()
     if view.accepted >= rules.min_devices and view.live <= view.answered:
@@ -124,7 +114,7 @@ def _profiling(view: View, rules: Rules, now: float) -> Decision:
     return Decision(Extend(now + rules.profile_deadline_s, "no board has profiled by the deadline"))
 
 
-def _round(view: View, rules: Rules, now: float) -> Decision:
+def _round(view: View, rules: RoundsSection, now: float) -> Decision:
     since_s = now if view.since_s is None else view.since_s
     until_s = since_s + rules.deadline_s if view.until_s is None else view.until_s
     quorum = max(1, rules.quorum)

@@ -1,13 +1,13 @@
-"""Which updates and profiles a round believes. Pure: the answer is a reason for people, or None to accept.
+"""Checks of updates and profiles against the round. Pure: each gives a reason for people, or None to accept.
 
-What a board claims is bounded, not trusted: addressed to this round, shaped as the manifest says, finite, no farther
-from its start than training can get, and of a size that fits the rest of the cohort. Boards that lie within these
-bounds are a matter for `aggregator.merge.defences`.
+What a board claims is bounded, not trusted: addressed to this round, shaped as the manifest says, no farther from its
+start than training can get, and of a size that fits the rest of the cohort. Boards that lie within these bounds are a
+matter for `aggregator.merge.defences`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from types import MappingProxyType
@@ -21,8 +21,7 @@ from aggregator.merge.sums import Contribution
 from wire.checks import Agreed, basis_rank, check_profile, check_update
 from wire.errors import WireError
 from wire.limits import MAX_EXAMPLES
-from wire.messages import Dtype, Importance, Profile, RoundSpec, Tensor, Update
-from wire.tensors import unpack
+from wire.messages import Dtype, Importance, Profile, RoundSpec, Update
 
 MIN_COHORT = 3
 """Accepted updates before sizes are compared: of fewer, half could be the ones that are wrong."""
@@ -79,11 +78,11 @@ class Size:
 
 
 Sizes: TypeAlias = Mapping[Kind, Size]
-"""Of one contribution; without the kinds it has nothing of."""
+"""The sizes of one contribution, without the kinds of values that it does not have."""
 
 
 def sizes(added: Contribution) -> Sizes:
-    """How large a contribution is. The server keeps these of the accepted ones: they are the cohort of `too_large`.
+    """The sizes of a contribution. The server keeps those of the accepted ones: they are the cohort of `too_large`.
 
     A change ΔW = B·A − start counts as if its norm were that of a B on orthonormal rows: ‖ΔW‖_F over √(m·r). So a board
     gains nothing by moving size from one factor to the other.
@@ -101,11 +100,12 @@ def sizes(added: Contribution) -> Sizes:
 
 def _squares(array: F32) -> tuple[float, int]:
     """Σ v² and how many values."""
-    return float(np.sum(np.square(array, dtype=np.float64))), array.size
+    flat = array.astype(np.float64).ravel()  # squares of float32 can be beyond float32
+    return float(flat @ flat), array.size
 
 
 def _size(squares: Mapping[str, tuple[float, int]]) -> Size:
-    """Of Σ v² and counts by weight."""
+    """The size of values whose Σ v² and counts are given by weight."""
     roots = {name: (total / count) ** 0.5 for name, (total, count) in squares.items()}
     peak_at = max(roots, key=lambda name: roots[name])
     whole = sum(total for total, _ in squares.values()) / sum(count for _, count in squares.values())
@@ -113,25 +113,23 @@ def _size(squares: Mapping[str, tuple[float, int]]) -> Size:
 
 
 def screen(
-    update: Update,
-    run: Agreed,
-    spec: RoundSpec,
-    *,
-    rank: int = 0,
-    max_examples: int = MAX_EXAMPLES,
+    update: Update, run: Agreed, spec: RoundSpec, *, rank: int = 0, max_examples: int = MAX_EXAMPLES
 ) -> str | None:
-    """Why an update cannot be of the round of `spec`, as a sentence; None if it can. Its size is a matter for
-    `too_large`.
+    """Why an update cannot be of the round of `spec`, as a sentence; None if it can.
 
-    `run` is what both sides hold fixed, such as a RunInfo; `rank` the one that every weight must have, 0 where boards
-    choose.
+    Its values are not looked at: whoever unpacks them finds what is not finite, and `too_far` and `too_large` judge
+    what they say.
+
+    Args:
+        update: as decoded.
+        run: what both sides hold fixed, such as a RunInfo.
+        spec: what the round asked.
+        rank: that every weight must have, 0 where boards choose.
+        max_examples: that a board may claim.
     """
     ranks = tuple(min(rank, basis_rank(weight, run.max_rank)) for weight in run.weights) if rank else None
     try:
         check_update(update, run, spec, ranks=ranks)
-        _check_finite((part.name, part.b) for part in update.parts)
-        _check_finite((part.name, part.a) for part in update.parts if part.a is not None)
-        _check_finite((part.name, part.sketch) for part in update.parts if part.sketch is not None)
     except WireError as error:
         return str(error)
     return _too_many(update.n_examples, max_examples)
@@ -141,19 +139,18 @@ def screen_profile(
     profile: Profile, run: Agreed, *, importance: Importance = "sketch", max_examples: int = MAX_EXAMPLES
 ) -> str | None:
     """Why a profile cannot be of this run, as a sentence; None if it can. Scores need no bound: only their ratios
-    count."""
+    count. Sketches are not unpacked, as in `screen`."""
     try:
         check_profile(profile, run, importance=importance)
-        _check_finite((named.name, named.tensor) for named in profile.sketches)
     except WireError as error:
         return str(error)
     return _too_many(profile.n_examples, max_examples)
 
 
-def too_large(added: Contribution, cohort: Sequence[Sizes] = ()) -> str | None:
-    """Why what a board adds is larger than can be believed beside the `cohort`, which is what this round and the one
-    before have accepted; None if it is not."""
-    for kind, size in sizes(added).items():
+def too_large(sent: Sizes, cohort: Sequence[Sizes] = ()) -> str | None:
+    """Why sizes are larger than can be believed beside those of the `cohort`, which is what this round and the one
+    before have accepted; None if they are not."""
+    for kind, size in sent.items():
         others = [other[kind] for other in cohort if kind in other]
         whole = _limit([other.whole for other in others], LIMITS[kind])
         peak = _limit([other.peak for other in others], LIMITS[kind])
@@ -167,32 +164,32 @@ def too_large(added: Contribution, cohort: Sequence[Sizes] = ()) -> str | None:
 def too_far(added: Contribution, farthest: float, upload: Dtype) -> str | None:
     """Why no training could have led from what a board was sent to what it sends; None where it could.
 
-    Args: farthest, that a round's training moves any value (`wire.adam`); upload, the format of what boards send. A
-    factor that was not trained, or began where the server does not know, is not looked at.
+    A factor that was not trained, or began where the server does not know, is not looked at.
+
+    Args:
+        added: the board's contribution.
+        farthest: that a round's training moves any value (`wire.adam`).
+        upload: the number format of what boards send, which rounds.
     """
-    for name, left in added.strands.items():
+    for name, end in added.strands.items():
         start = added.start.get(name)
-        moved = {"B": (left.b, 0.0 if start is None else start.b)} if added.trains != "a" else {}
+        moved = {"B": (end.b, 0.0 if start is None else start.b)} if added.trains != "a" else {}
         if added.trains != "b" and start is not None:
-            moved["A"] = (left.a, start.a)
+            moved["A"] = (end.a, start.a)
         for factor, (after, before) in moved.items():
-            way = float(np.abs(after - before).max(initial=0))
-            limit = FARTHER * farthest + ROUNDED[upload] * float(np.abs(after).max(initial=0))
-            if way > limit:
+            distance = _largest(after - before)
+            limit = FARTHER * farthest + ROUNDED[upload] * _largest(after)
+            if distance > limit:
                 return (
-                    f"{factor} of {name} is {way:.3g} from where it began, and a round's training gets no farther than "
-                    f"{limit:.3g} (train.learning_rate, train.local_steps)"
+                    f"{factor} of {name} is {distance:.3g} from where it began, and a round's training gets no farther "
+                    f"than {limit:.3g} (train.learning_rate, train.local_steps)"
                 )
     return None
 
 
-def _check_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Raise WireError that names the first tensor whose values are not finite."""
-    for name, tensor in tensors:
-        try:
-            unpack(tensor)
-        except WireError as error:
-            raise WireError(f"{name}: {error}") from error
+def _largest(array: F32) -> float:
+    """The largest magnitude in an array; 0 where it is empty."""
+    return max(float(array.max(initial=0)), -float(array.min(initial=0)))  # np.abs would be a copy
 
 
 def _too_many(n_examples: int, max_examples: int) -> str | None:

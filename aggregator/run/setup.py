@@ -22,10 +22,10 @@ from aggregator.settings.sizes import check_sizes
 from aggregator.settings.terms import Terms
 from aggregator.store.blobs import Blobs
 from aggregator.store.device_ids import slug
-from aggregator.store.disk import Disk
 from aggregator.store.folder import Folder
 from aggregator.store.secrets import secret_hash
 from aggregator.store.slices import Cuts
+from aggregator.store.storage import Storage
 from aggregator.store.store import Store
 from aggregator.store.uploads import Uploads
 from braid_common.atomic_file import write_atomically
@@ -92,7 +92,7 @@ def open_store(folder: Folder) -> Store:
 
 def _weights(config: RunConfig) -> tuple[Weight, ...]:
     """The run's manifest. Raises BaseModelError, and ConfigError where no run can be made of it."""
-    weights = base_model.trainable(config.model_path, config.train.scope, config.targets)
+    weights = base_model.trainable(config.model.path, config.train.scope, config.targets)
     if not weights:
         raise ConfigError(f"{config.source}: train.targets selects no weight", "Name at least one.")
     check_sizes(config, weights)
@@ -102,14 +102,7 @@ def _weights(config: RunConfig) -> tuple[Weight, ...]:
 def _bind(config: RunConfig, store: Store) -> None:
     """Raise StateError where run.toml now says something else about what binds the run."""
     mine = config.frozen_values()
-    # A run that was begun when there was one rule, one importance, no fixed rank and no optimiser has not stored which.
-    stored = {
-        "rule": "braid",
-        "train_importance": "sketch",
-        "train_rank": 0,
-        "optimiser": "none",
-        **json.loads(store.settle("settings", json.dumps(mine))),
-    }
+    stored = json.loads(store.settle("settings", json.dumps(mine)))
     changed = [name for name in mine if stored.get(name) != mine[name]]
     if changed and store.devices():
         raise StateError(
@@ -128,12 +121,12 @@ def terms_of(config: RunConfig, store: Store) -> Terms:
         run_id=store.settle("run_id", f"{slug(config.name, 'run')}-{secrets.token_hex(4)}"),
         weights=weights,
         manifest=manifest_digest(weights),
-        max_rank=config.max_rank,
-        server_rank=config.server_rank,
+        max_rank=config.merge.max_rank,
+        server_rank=config.merge.server_rank,
         importance=config.train.importance,
-        rule=defended(RULES[config.rule], config.defence, config.attackers),
+        rule=defended(RULES[config.merge.rule], config.merge.defence, config.merge.attackers),
         download=download_dtype(config.train.upload),
-        rank=0 if RULES[config.rule].TRAITS.prunes else config.train.rank,
+        rank=0 if RULES[config.merge.rule].TRAITS.prunes else config.train.rank,
         upload=config.train.upload,
         farthest=farthest(config.train.learning_rate, config.train.local_steps),
     )
@@ -147,10 +140,10 @@ def open_run(folder: Folder, clock: Callable[[], float]) -> Opened:
     try:
         _bind(config, store)
         terms = terms_of(config, store)
-        files = base_model.verify(config.model_path, config.model_digest, folder.base)
+        files = base_model.verify(config.model.path, config.model.digest, folder.base)
         uploads = Uploads(folder.uploads)
-        disk = Disk(store, Blobs(folder.blobs), uploads, Cuts(folder.cuts))
-        return Opened(folder, config, Run(config, terms, disk, clock), store, uploads, files)
+        storage = Storage(store, Blobs(folder.blobs), uploads, Cuts(folder.cuts))
+        return Opened(folder, config, Run(config, terms, storage, clock), store, uploads, files)
     except OSError as error:
         store.close()
         raise DiskError(f"{folder.root} cannot be used: {error}", "Check its permissions and free space.") from error

@@ -1,4 +1,4 @@
-"""Updates that come after their round has closed: which still count, in the round that is open then, and how much.
+"""Late updates: which closed rounds they still count for, and how much less they weigh in the round that is open then.
 
 Source: FedBuff (arXiv 2106.06639), whose polynomial staleness weight is FedAsync's (arXiv 1903.03934). An update is
 read against the version that it was trained on, so what it says to change stays what the board meant.
@@ -14,7 +14,7 @@ from wire.messages import RoundSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class LateRounds:
     """The rounds that are closed and whose updates still count. Immutable; each step returns the next.
 
     `limit`: versions that such an update may be behind; 0: late updates do not count.
@@ -23,7 +23,7 @@ class Closed:
     limit: int
     rounds: Mapping[int, RoundSpec] = field(default_factory=dict)
 
-    def adding(self, spec: RoundSpec, newest: int) -> Closed:
+    def with_closed(self, spec: RoundSpec, newest: int) -> LateRounds:
         """With one more round, now that `newest` is the newest version; without those that fell behind the limit."""
         if not self.limit:
             return self

@@ -1,4 +1,4 @@
-"""A run's settings: run.toml as one frozen `RunConfig`."""
+"""The settings of a run: run.toml, checked, as frozen values nested like its sections."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from aggregator.merge.optimisers import OPTIMISERS
 from aggregator.merge.step import MergeSettings
 from wire.messages import TrainSettings
 
-FROZEN = (
-    *("model_digest", "train_scope", "train_importance", "train_rank", "targets"),
-    *("rule", "max_rank", "server_rank", "optimiser", "seed"),
-)
-"""What a run may not change once its first board has enrolled: boards' files and bases depend on it."""
+
+@dataclass(frozen=True, slots=True)
+class ModelSection:
+    """The base model: `path` on this machine, `id` that boards pass to --model, `digest` that both sides compare."""
+
+    path: Path
+    id: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
-class RunConfig:
-    """run.toml, checked. Field names are those of the file where they are unique."""
+class RoundsSection:
+    """How rounds open and close, and what counts in them.
 
-    name: str
-    seed: int
-    rounds: int
-    model_path: Path
-    model_id: str
-    model_digest: str
-    targets: tuple[str, ...]
-    train: TrainSettings
+    `total` is run.rounds. `quorum` counts accepted updates; in an asynchronous run nobody is waited for once they have
+    come: a round is a buffer of that many updates (FedBuff, arXiv 2106.06639).
+    """
+
+    total: int
     mode: str
     min_devices: int
     quorum: int
@@ -38,6 +38,16 @@ class RunConfig:
     profile_deadline_s: float
     staleness_limit: int
     staleness_power: float
+
+    @property
+    def is_asynchronous(self) -> bool:
+        return self.mode == "asynchronous"
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSection:
+    """How updates become the next version; rule, defence and optimiser by their names."""
+
     rule: str
     defence: str
     attackers: float
@@ -46,22 +56,40 @@ class RunConfig:
     optimiser: str
     eta: float
     sketch_every: int
-    source: Path = field(default=Path("run.toml"), compare=False)
 
     @property
-    def is_asynchronous(self) -> bool:
-        return self.mode == "asynchronous"
+    def settings(self) -> MergeSettings:
+        """The part of them that a merge rule is given. An eta of 0 is the optimiser's own."""
+        optimiser = OPTIMISERS[self.optimiser]
+        return MergeSettings(self.server_rank, self.max_rank, self.eta or optimiser.eta, optimiser)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """run.toml, checked. Field names are those of the file."""
+
+    name: str
+    seed: int
+    model: ModelSection
+    targets: tuple[str, ...]
+    train: TrainSettings
+    rounds: RoundsSection
+    merge: MergeSection
+    source: Path = field(default=Path("run.toml"), compare=False)
 
     def frozen_values(self) -> dict[str, Any]:
-        """The values that bind a run for its whole life, as JSON has them."""
-        values = {
-            key: getattr(self.train, key.removeprefix("train_")) if key.startswith("train_") else getattr(self, key)
-            for key in FROZEN
+        """The values that a run may not change once its first board has enrolled, as JSON has them: boards' files and
+        bases depend on them."""
+        train, merge = self.train, self.merge
+        return {
+            "model.digest": self.model.digest,
+            "train.scope": train.scope,
+            "train.importance": train.importance,
+            "train.rank": train.rank,
+            "train.targets": list(self.targets),
+            "merge.rule": merge.rule,
+            "merge.max_rank": merge.max_rank,
+            "merge.server_rank": merge.server_rank,
+            "merge.optimiser": merge.optimiser,
+            "run.seed": self.seed,
         }
-        return {**values, "targets": list(self.targets)}
-
-
-def merge_settings(config: RunConfig) -> MergeSettings:
-    """What a merge rule needs of run.toml."""
-    optimiser = OPTIMISERS[config.optimiser]
-    return MergeSettings(config.server_rank, config.max_rank, config.eta or optimiser.eta, optimiser)

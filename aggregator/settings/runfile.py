@@ -11,7 +11,7 @@ import msgspec
 
 from aggregator.errors import ConfigError
 from aggregator.merge.rules import RULES
-from aggregator.settings.config import RunConfig
+from aggregator.settings.config import MergeSection, ModelSection, RoundsSection, RunConfig
 from aggregator.settings.consistency import consistent
 from aggregator.settings.keys import KEYS, TARGETS, checked
 from wire.messages import TrainSettings
@@ -34,20 +34,18 @@ def parse(text: str, source: Path) -> RunConfig:
             f"{source} is not TOML: {error}", "Mend the line, or write a new file with `aggregator init`."
         ) from error
     values = _checked(document, source)
-    train_keys = [key.name for key in KEYS if key.section == "train" and key.name != "targets"]
-    train = {name: values[f"train.{name}"] for name in train_keys}
-    rest = {key.name: values[key.path] for key in KEYS if key.section in ("rounds", "merge")}
+    train = _section(values, "train")
+    targets = train.pop("targets")
+    rounds, merge = (_section(values, section) for section in ("rounds", "merge"))
     config = RunConfig(
         name=values["run.name"],
         seed=values["run.seed"],
-        rounds=values["run.rounds"],
-        model_path=Path(values["model.path"]),
-        model_id=values["model.id"],
-        model_digest=values["model.digest"],
-        targets=tuple(part for part in TARGETS if part in values["train.targets"]),
+        model=ModelSection(Path(values["model.path"]), values["model.id"], values["model.digest"]),
+        targets=tuple(part for part in TARGETS if part in targets),
         train=msgspec.convert({**train, **_of_rule(values["merge.rule"]), "seed": values["run.seed"]}, TrainSettings),
+        rounds=RoundsSection(total=values["run.rounds"], **rounds),
+        merge=MergeSection(**merge),
         source=source,
-        **rest,
     )
     return consistent(config)
 
@@ -79,6 +77,11 @@ def _checked(document: Mapping[str, Any], source: Path) -> dict[str, Any]:
         path: checked(key, document.get(key.section, {}).get(key.name, key.default), source)
         for path, key in known.items()
     }
+
+
+def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The values of one section by the names of its keys."""
+    return {key.name: values[key.path] for key in KEYS if key.section == section}
 
 
 def _of_rule(name: str) -> dict[str, bool]:

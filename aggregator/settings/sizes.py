@@ -64,17 +64,17 @@ def update_bytes(weights: Sequence[Weight], max_rank: int, dtype: Dtype, trains_
     return _HEAD_BYTES + sum(map(of, weights))
 
 
-def sums_bytes(facts: Traits, weights: Sequence[Weight], max_rank: int) -> int:
+def sums_bytes(traits: Traits, weights: Sequence[Weight], max_rank: int) -> int:
     """At most what a round's running sums take, however many boards send, if every weight is trained by them."""
 
     def of(weight: Weight) -> int:
         m, n, rank = weight.rows, weight.columns, basis_rank(weight, max_rank)
-        if facts.space == "basis":
-            return 8 * rank * (m + n * facts.sketches)
+        if traits.space == "basis":
+            return 8 * rank * (m + n * traits.sketches)
         factors = 8 * rank * (m + n + 1)
-        if facts.space == "factors":
+        if traits.space == "factors":
             return factors
-        return 9 * m * n // 2 * (rank if facts.sums_by_rank else 1) + 2 * factors
+        return 9 * m * n // 2 * (rank if traits.sums_by_rank else 1) + 2 * factors
 
     return sum(map(of, weights))
 
@@ -84,13 +84,14 @@ def memory_warning(config: RunConfig, weights: Sequence[Weight], installed_bytes
 
     No refusal: a fleet of few boards, or one that trains some of the weights, never needs as much.
     """
-    by_rule = {name: sums_bytes(rule.TRAITS, weights, config.max_rank) for name, rule in RULES.items()}
-    needed = by_rule[config.rule]
+    merge = config.merge
+    by_rule = {name: sums_bytes(rule.TRAITS, weights, merge.max_rank) for name, rule in RULES.items()}
+    needed = by_rule[merge.rule]
     if needed <= installed_bytes * SUMS_SHARE:
         return None
     smaller = next((f"merge.rule = {name}, " for name, size in by_rule.items() if size <= needed / MUCH_LESS), "")
     return (
-        f"WARNING: the sums of a large fleet's round could take {show_size(needed)} with merge.rule = {config.rule}, "
+        f"WARNING: the sums of a large fleet's round could take {show_size(needed)} with merge.rule = {merge.rule}, "
         f"and this machine has {show_size(installed_bytes)}: take {smaller}fewer weights (train.targets, train.scope) "
         "or a larger machine"
     )
@@ -98,10 +99,11 @@ def memory_warning(config: RunConfig, weights: Sequence[Weight], installed_bytes
 
 def check_sizes(config: RunConfig, weights: Sequence[Weight]) -> None:
     """Raise ConfigError, which names the settings to lower, unless all of a run's messages fit into their limit."""
-    optimiser = OPTIMISERS[config.optimiser]
-    begun = RULES[config.rule].TRAITS.has_start
-    state = state_bytes(weights, config.server_rank, config.max_rank, optimiser, begun=begun)
-    update = update_bytes(weights, config.max_rank, config.train.upload, config.train.trains_a)
+    merge = config.merge
+    optimiser = OPTIMISERS[merge.optimiser]
+    begun = RULES[merge.rule].TRAITS.has_start
+    state = state_bytes(weights, merge.server_rank, merge.max_rank, optimiser, begun=begun)
+    update = update_bytes(weights, merge.max_rank, config.train.upload, config.train.trains_a)
     _check_squares(config, optimiser, weights, state)
     for what, size, hint in (
         ("the adapter", state, "Lower merge.server_rank or merge.max_rank"),
@@ -109,7 +111,7 @@ def check_sizes(config: RunConfig, weights: Sequence[Weight]) -> None:
     ):
         if size > MAX_MESSAGE_BYTES:
             raise ConfigError(
-                f"{config.source}: with server_rank {config.server_rank} and max_rank {config.max_rank} on "
+                f"{config.source}: with server_rank {merge.server_rank} and max_rank {merge.max_rank} on "
                 f"{len(weights)} weights {what} could take {show_size(size)}, at most {show_size(MAX_MESSAGE_BYTES)} "
                 "can be sent.",
                 f"{hint}, or take fewer weights (train.targets, train.scope).",
@@ -118,13 +120,14 @@ def check_sizes(config: RunConfig, weights: Sequence[Weight]) -> None:
 
 def _check_squares(config: RunConfig, optimiser: Optimiser, weights: Sequence[Weight], state: int) -> None:
     """Raise ConfigError where it is the optimiser's squares that make the adapter too large to be stored."""
-    without = state_bytes(weights, config.server_rank, config.max_rank)
+    merge = config.merge
+    without = state_bytes(weights, merge.server_rank, merge.max_rank)
     largest = max((weight.rows * weight.columns for weight in weights), default=0)
     fits = state <= MAX_MESSAGE_BYTES and largest <= MAX_TENSOR_VALUES
     if optimiser.squares and not fits and without <= MAX_MESSAGE_BYTES:
         others = ", ".join(name for name, one in OPTIMISERS.items() if not one.squares)
         raise ConfigError(
-            f"{config.source}: merge.optimiser = {config.optimiser} keeps a number for every entry of {len(weights)} "
+            f"{config.source}: merge.optimiser = {merge.optimiser} keeps a number for every entry of {len(weights)} "
             f"weights: the adapter could take {show_size(state)}, at most {show_size(MAX_MESSAGE_BYTES)} and "
             f"{MAX_TENSOR_VALUES} entries a weight can be stored.",
             f"Take one of {others}, or fewer weights (train.targets, train.scope).",

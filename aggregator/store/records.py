@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from wire.rounds import RoundState
+
+OPEN_STATES = (RoundState.OPEN.value, RoundState.EXTENDED.value)
+"""The `Round.state` of a round that takes updates."""
+
 
 @dataclass(frozen=True, slots=True)
 class Token:

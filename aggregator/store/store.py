@@ -19,6 +19,7 @@ from aggregator.settings.keys import MAX_DEVICES
 from aggregator.store.database import Database
 from aggregator.store.device_ids import device_id
 from aggregator.store.records import (
+    OPEN_STATES,
     Answer,
     ConflictError,
     Counts,
@@ -29,11 +30,8 @@ from aggregator.store.records import (
     StoredReport,
     Token,
 )
-from aggregator.store.tables import DEVICES, PROFILES, REPORTS, ROUNDS, TOKENS, TRAITS, UPDATES, VERSIONS
+from aggregator.store.tables import DEVICES, FACTS, PROFILES, REPORTS, ROUNDS, TOKENS, UPDATES, VERSIONS
 from wire.rounds import RoundState
-
-OPEN_STATES = (RoundState.OPEN.value, RoundState.EXTENDED.value)
-
 
 _NO_ROUND = {"round": 0, "counted_in": 0, "staleness": 0}  # of a profile
 
@@ -60,18 +58,18 @@ class Store:
 
     def fact(self, key: str) -> str | None:
         with self._reading() as connection:
-            value = connection.execute(select(TRAITS.c.value).where(TRAITS.c.key == key)).scalar_one_or_none()
+            value = connection.execute(select(FACTS.c.value).where(FACTS.c.key == key)).scalar_one_or_none()
         return None if value is None else str(value)
 
     def settle(self, key: str, value: str) -> str:
         """Store a fact unless it is there; return what is there now."""
         with self._writing() as connection:
-            connection.execute(insert(TRAITS).values(key=key, value=value).on_conflict_do_nothing())
-            return str(connection.execute(select(TRAITS.c.value).where(TRAITS.c.key == key)).scalar_one())
+            connection.execute(insert(FACTS).values(key=key, value=value).on_conflict_do_nothing())
+            return str(connection.execute(select(FACTS.c.value).where(FACTS.c.key == key)).scalar_one())
 
     def replace_fact(self, key: str, value: str) -> None:
         with self._writing() as connection:
-            row = insert(TRAITS).values(key=key, value=value)
+            row = insert(FACTS).values(key=key, value=value)
             connection.execute(row.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
 
     # --- join tokens ---

@@ -23,7 +23,7 @@ from aggregator.errors import StateError
 
 SCHEMA = MetaData()
 
-TRAITS = Table("facts", SCHEMA, Column("key", String, primary_key=True), Column("value", String, nullable=False))
+FACTS = Table("facts", SCHEMA, Column("key", String, primary_key=True), Column("value", String, nullable=False))
 """Single values: run id, and the settings that bind the run."""
 
 TOKENS = Table(
@@ -117,17 +117,7 @@ REPORTS = Table(
 """The last report of each kind that is worth keeping, per device and version."""
 
 
-def _late_updates(connection: Connection) -> None:
-    """Updates may count in a later round than their own. Those that are there counted in their own."""
-    columns = {row.name for row in connection.execute(text("PRAGMA table_info(updates)"))}
-    if "counted_in" in columns:  # a new database: `create_all` knows them
-        return
-    for column in ("counted_in", "staleness"):
-        connection.execute(text(f"ALTER TABLE updates ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"))
-    connection.execute(text("UPDATE updates SET counted_in = round"))
-
-
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all, _late_updates)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all,)
 """Step i leads from schema version i to i + 1. A step that has shipped is never edited."""
 
 

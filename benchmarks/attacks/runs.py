@@ -122,7 +122,7 @@ def _round(fleet: Fleet, work: Work, bad: Sequence[int], before: Sequence[Sizes]
 def _is_refused(added: Contribution, cohort: Sequence[Sizes], setting: Setting) -> bool:
     """By the server's screening."""
     most = farthest(setting.learning_rate, setting.local_steps)
-    return too_far(added, most, setting.upload) is not None or too_large(added, cohort) is not None
+    return too_far(added, most, setting.upload) is not None or too_large(sizes(added), cohort) is not None
 
 
 @dataclass

@@ -23,14 +23,14 @@ from pathlib import Path
 import numpy as np
 
 from aggregator.merge.state import F32, AdapterState, WeightState
-from aggregator.run.commit import Ledger
+from aggregator.run.commit import Committer
 from aggregator.run.open_round import begin_round
 from aggregator.run.setup import create, terms_of
 from aggregator.settings.config import RunConfig
 from aggregator.settings.terms import Terms
 from aggregator.store.blobs import Blobs
-from aggregator.store.disk import Disk
 from aggregator.store.slices import Cuts
+from aggregator.store.storage import Storage
 from aggregator.store.store import Store
 from aggregator.store.uploads import Uploads
 from benchmarks.study.machine import describe_machine
@@ -80,38 +80,34 @@ def measure(upload: Dtype, n_uploads: int) -> list[Cost]:
         root = Path(folder)
         settings = {"train.scope": "all", "train.upload": upload, "rounds.min_devices": n_uploads + 1}
         config = create(root / "server", "builtin", {**settings, "merge.server_rank": SERVER_RANK}, force=False)
-        disk = _disk(root)
-        terms = terms_of(config, disk.store)
+        store = Store(root / "braid.db")
+        terms = terms_of(config, store)
+        storage = Storage(store, Blobs(root / "blobs"), Uploads(root / "uploads"), Cuts(root / "cuts"))
         try:
-            return _measured(config, terms, disk, n_uploads)
+            return _measured(config, terms, storage, n_uploads)
         finally:
-            disk.store.close()
+            store.close()
 
 
-def _measured(config: RunConfig, terms: Terms, disk: Disk, n_uploads: int) -> list[Cost]:
+def _measured(config: RunConfig, terms: Terms, storage: Storage, n_uploads: int) -> list[Cost]:
     state = _random_state(terms)
-    disk.store.open_round(1, state.version)
-    ledger = Ledger(config, terms, disk, time.monotonic)
+    storage.records.open_round(1, state.version)
+    committer = Committer(config, terms, storage, time.monotonic)
     open_round = begin_round(config, terms, 1, state.version, 0.0)
     costs = []
     for number in range(n_uploads + 1):
-        device = disk.store.enrol(f"{number:032x}", f"board {number}", f"{number:064x}").device
+        device = storage.records.enrol(f"{number:032x}", f"board {number}", f"{number:064x}").device
         data = encode(_update(terms, state, RANKS[number % len(RANKS)], number))
-        part = disk.uploads.fresh(device)
+        part = storage.uploads.fresh(device)
         part.append(data)
         begun_s = time.process_time()
-        answer, open_round = ledger.take_in(device, None, part, open_round.spec, open_round, state)
+        answer, open_round = committer.take_in(device, None, part, open_round.spec, open_round, state)
         taken_in_s = time.process_time()
-        while (compacted := open_round.compacted()) is not open_round:
+        while (compacted := open_round.with_compacted_sums()) is not open_round:
             open_round = compacted
         costs.append(Cost(len(data), taken_in_s - begun_s, time.process_time() - taken_in_s))
         assert answer.accepted, answer.reason
     return costs[1:]
-
-
-def _disk(root: Path) -> Disk:
-    folders = {name: root / name for name in ("blobs", "uploads", "cuts")}
-    return Disk(Store(root / "braid.db"), Blobs(folders["blobs"]), Uploads(folders["uploads"]), Cuts(folders["cuts"]))
 
 
 def _random_state(terms: Terms) -> AdapterState:

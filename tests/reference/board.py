@@ -72,22 +72,22 @@ def _terms(rule: Rule[Any], state: AdapterState) -> Terms:
 
 
 def _fetched(rule: Rule[Any], state: AdapterState, board: Board) -> tuple[AdapterPart, ...]:
-    terms, facts = _terms(rule, state), rule.TRAITS
+    terms, traits = _terms(rule, state), rule.TRAITS
     parts = rule.cut(state, board.ranks, board.download)
     adapter = Adapter(protocol=1, run_id="run", version=state.version, manifest=terms.manifest, parts=parts)
-    check_adapter(adapter, terms, board.ranks, version=state.version, own_basis=facts.own_basis)
+    check_adapter(adapter, terms, board.ranks, version=state.version, own_basis=traits.own_basis)
     return parts
 
 
 def _trained(
-    part: AdapterPart, facts: Traits, state: AdapterState, rank: int, board: Board
+    part: AdapterPart, traits: Traits, state: AdapterState, rank: int, board: Board
 ) -> tuple[UpdatePart, F64, F64]:
     """What the board sends of a weight, and its adapter there before and after."""
     rng = np.random.default_rng([board.seed, state.version, *part.name.encode()])
-    trains = facts.trains(state.version)
+    trains = traits.trains(state.version)
     context = unpack(part.frozen_b).astype(np.float64) @ unpack(part.frozen_a)
     m, n = context.shape
-    a = np.linalg.qr(rng.standard_normal((n, rank)))[0].T if facts.own_basis else unpack(part.basis)
+    a = np.linalg.qr(rng.standard_normal((n, rank)))[0].T if traits.own_basis else unpack(part.basis)
     b = np.zeros((m, rank)) if part.start_b is None else unpack(part.start_b)
     new_b = b + board.size * rng.standard_normal(b.shape) if trains != "a" else b
     new_a = a + board.size * rng.standard_normal(a.shape) if trains != "b" else a

@@ -7,6 +7,7 @@ from aiohttp import web
 from aggregator.errors import CallError
 from aggregator.http.app_keys import RUN, STORE
 from aggregator.http.streaming import answer, read_message
+from aggregator.run.tasks import run_info
 from aggregator.store.records import FleetFullError
 from aggregator.store.secrets import is_among, new_secret, secret_hash
 from wire.codec import check_protocol
@@ -23,9 +24,9 @@ async def enrol(request: web.Request) -> web.Response:
     credential = new_secret()
     run = request.app[RUN]
     try:
-        device = await run.enrol(message.install_id, message.name, secret_hash(credential))
+        device = await run.submissions.enrol(message.install_id, message.name, secret_hash(credential))
     except FleetFullError as error:
         raise CallError("conflict", f"no room for another board: {error}", "Ask whoever runs the server.") from error
     if device.revoked:
         raise CallError("revoked", f"device {device.device} was revoked", "Ask whoever runs the server.")
-    return answer(Enrolled(device=device.device, credential=credential, run=run.info()), run.boards[device.device])
+    return answer(Enrolled(device=device.device, credential=credential, run=run_info(run)), run.boards[device.device])

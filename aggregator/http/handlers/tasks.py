@@ -7,6 +7,7 @@ from aiohttp import web
 from aggregator.http.app_keys import RUN
 from aggregator.http.callers import board_of
 from aggregator.http.streaming import answer, read_message
+from aggregator.run import tasks
 from wire.messages import Report
 from wire.routes import WorkQuery
 
@@ -14,7 +15,7 @@ from wire.routes import WorkQuery
 async def run_info(request: web.Request) -> web.Response:
     """`GET /v1/run`."""
     board = board_of(request)
-    return answer(request.app[RUN].info(), board)
+    return answer(tasks.run_info(request.app[RUN]), board)
 
 
 async def work(request: web.Request) -> web.Response:
@@ -30,5 +31,5 @@ async def work(request: web.Request) -> web.Response:
 async def report(request: web.Request) -> web.Response:
     """`POST /v1/reports`."""
     board = board_of(request)
-    await request.app[RUN].report(board.device, await read_message(request, Report, board))
+    await request.app[RUN].submissions.report(board.device, await read_message(request, Report, board))
     return web.Response(status=204)

@@ -25,11 +25,11 @@ async def upload_offset(request: web.Request) -> web.Response:
     board = board_of(request)
     round_id, digest = _round(request), _digest(request)
     run = request.app[RUN]
-    stored = run.answer_of(board.device, round_id)
+    stored = run.submissions.answer_of(board.device, round_id)
     if stored is not None and stored.digest == digest:
         return web.Response(headers={**offset_header(stored.size_bytes), UPLOAD_COMPLETE: "1"})
     if stored is None:
-        run.asked(board.device, round_id)
+        run.submissions.require_open(board.device, round_id)
     size = request.app[UPLOADS].size(board.device, round_id, digest)
     return web.Response(headers={**offset_header(size), UPLOAD_COMPLETE: "0"})
 
@@ -40,9 +40,9 @@ async def upload(request: web.Request) -> web.Response:
     check_media(request)
     round_id, digest = _round(request), _digest(request)
     length, offset = _count(request, UPLOAD_LENGTH), _count(request, UPLOAD_OFFSET)
-    if receipt := run.answered(board.device, round_id, digest):
+    if receipt := run.submissions.receipt_of(board.device, round_id, digest):
         return answer(receipt, board)
-    run.asked(board.device, round_id)
+    run.submissions.require_open(board.device, round_id)
     _check_length(length, run.terms.largest_upload_bytes)
     if offset > length:
         raise CallError("bad_request", f"{UPLOAD_OFFSET} {offset} lies behind {UPLOAD_LENGTH} {length}")
@@ -52,7 +52,7 @@ async def upload(request: web.Request) -> web.Response:
         raise CallError("conflict", str(error), "Go on from there.", headers=offset_header(error.offset)) from error
     try:
         await receive(request, part, length - offset, board)
-        return answer(await run.submit(board.device, round_id, digest, part), board)
+        return answer(await run.submissions.submit(board.device, round_id, digest, part), board)
     finally:
         part.release()
 
@@ -61,9 +61,9 @@ async def profile(request: web.Request) -> web.Response:
     """`POST /v1/profiles`. A board profiles once; a second profile gets the first one's receipt."""
     board, run = board_of(request), request.app[RUN]
     check_media(request)
-    if receipt := run.answered(board.device, PROFILING, None):
+    if receipt := run.submissions.receipt_of(board.device, PROFILING, None):
         return answer(receipt, board)
-    run.asked(board.device, PROFILING)
+    run.submissions.require_open(board.device, PROFILING)
     length = request.content_length
     if length is None:
         raise CallError("bad_request", "a profile needs a Content-Length", status=411)
@@ -71,7 +71,7 @@ async def profile(request: web.Request) -> web.Response:
     part = request.app[UPLOADS].fresh(board.device)
     try:
         await receive(request, part, length, board)
-        return answer(await run.submit(board.device, PROFILING, None, part), board)
+        return answer(await run.submissions.submit(board.device, PROFILING, None, part), board)
     finally:
         part.release()
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aggregator.merge.defences.defence import Believed, assumed_bad
+from aggregator.merge.defences.defence import Filtered, assumed_bad
 from aggregator.merge.gram import changed, on_newest_basis, squared_norm, trained
 from aggregator.merge.lowrank import significant
 from aggregator.merge.state import F32, F64, Factors
@@ -32,9 +32,9 @@ COLUMNS = 64
 """Principal directions handled at once: what is held of K boards is K·m·64 numbers, whatever their ranks."""
 
 
-def fits(facts: Traits) -> bool:
+def fits(traits: Traits) -> bool:
     """Whether a merge rule can take such a mean: it must be told changes, and not look at A and B one by one."""
-    return facts.is_change and facts.space != "factors"
+    return traits.is_change and traits.space != "factors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ class Voting:
 
 
 def one_board(
-    boards: Sequence[Contribution], facts: Traits, attackers: float, centre: Callable[[F64, int], F64]
-) -> Believed:
+    boards: Sequence[Contribution], traits: Traits, attackers: float, centre: Callable[[F64, int], F64]
+) -> Filtered:
     """The robust mean of what the boards changed, as the update of a board that began at zero and has the weight, and
     the mean sketches, of all."""
     voting = Voting(centre, assumed_bad(len(boards), attackers), len(boards))
-    on_basis = on_newest_basis(boards, facts.space)
+    on_basis = on_newest_basis(boards, traits.space)
     strands = {}
     for name in trained(boards):
         changes = [changed(board, name) for board in boards if name in board.strands]
@@ -77,7 +77,7 @@ def one_board(
         trains=boards[0].trains,
         staleness=0 if on_basis else max(board.staleness for board in boards),
     )
-    return Believed((whole,), (1.0,) * len(boards))
+    return Filtered((whole,), (1.0,) * len(boards))
 
 
 def _on_basis(changes: Sequence[tuple[F64, F64]], voting: Voting) -> Factors | None:

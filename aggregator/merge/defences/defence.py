@@ -11,7 +11,7 @@ from aggregator.merge.traits import Traits
 
 
 @dataclass(frozen=True, slots=True)
-class Believed:
+class Filtered:
     """`boards`: what the merge rule is given instead of the round's contributions. `trust`: how much is left of each
     board's influence, in order of arrival: 1 all of it, 0 none."""
 
@@ -30,17 +30,17 @@ class Defence(Protocol):
     def MIN_BOARDS(self) -> int:
         """Of fewer boards it can tell none from the others."""
 
-    def fits(self, facts: Traits) -> bool:
-        """Whether it can defend a merge rule of these facts."""
+    def fits(self, traits: Traits) -> bool:
+        """Whether it can defend a merge rule of these traits."""
 
-    def believe(self, boards: Sequence[Contribution], facts: Traits, attackers: float) -> Believed:
+    def filtered(self, boards: Sequence[Contribution], traits: Traits, attackers: float) -> Filtered:
         """What to merge of these boards, of which at least one trained something.
 
-        `facts`: of the merge rule; `attackers`: the share of boards that may be bad, below a half.
+        `traits`: of the merge rule; `attackers`: the share of boards that may be bad, below a half.
         """
 
 
-def any_rule(facts: Traits) -> bool:
+def any_rule(traits: Traits) -> bool:
     """What `fits` is where boards are only weighed or drawn back, and keep their factors."""
     return True
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from aggregator.merge.defences import geometric_median, median, multi_krum, norm_clip, trimmed_mean
 from aggregator.merge.defences.bounds import bounded
-from aggregator.merge.defences.defence import Believed, Defence
+from aggregator.merge.defences.defence import Defence, Filtered
 from aggregator.merge.rules import Rule, Total, folded
 from aggregator.merge.state import AdapterState
 from aggregator.merge.step import MergeSettings
@@ -76,16 +76,16 @@ class Defended:
     def merge(self, state: AdapterState, total: Kept, settings: MergeSettings) -> AdapterState:
         return self.rule.merge(state, self._total(total), settings)
 
-    def believed(self, total: Kept) -> Believed:
+    def filtered(self, total: Kept) -> Filtered:
         """What the rule is given, and what is left of each board's influence. Profiles train nothing: of those the
         claims are bounded, and that is all."""
         boards = bounded(total.boards)
         if not any(board.strands for board in boards):
-            return Believed(boards, (1.0,) * len(boards))
-        return self.defence.believe(boards, self.TRAITS, self.attackers)
+            return Filtered(boards, (1.0,) * len(boards))
+        return self.defence.filtered(boards, self.TRAITS, self.attackers)
 
     def _total(self, kept: Kept) -> Total:
-        total: Total | None = folded(self.rule, self.believed(kept).boards)
+        total: Total | None = folded(self.rule, self.filtered(kept).boards)
         if total is None:
             raise ValueError("a round without updates cannot be merged")
         return total

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from aggregator.merge.defences.defence import Believed, any_rule
+from aggregator.merge.defences.defence import Filtered, any_rule
 from aggregator.merge.gram import gram
 from aggregator.merge.state import F64
 from aggregator.merge.sums import Contribution
@@ -34,13 +34,13 @@ _SETTLED = 1e-9
 """No weight changes by more: the iteration is over."""
 
 
-def believe(boards: Sequence[Contribution], facts: Traits, attackers: float) -> Believed:
+def filtered(boards: Sequence[Contribution], traits: Traits, attackers: float) -> Filtered:
     """Every board at its weight in the geometric median; the weights' sum stays."""
     total = sum(board.weight for board in boards)
     fair = np.array([board.weight / total for board in boards])
-    found = weights(gram(boards, facts.space), fair)
+    found = weights(gram(boards, traits.space), fair)
     counted = (replace(board, weight=float(w) * total) for board, w in zip(boards, found, strict=True))
-    return Believed(tuple(counted), tuple((found / fair).tolist()))
+    return Filtered(tuple(counted), tuple((found / fair).tolist()))
 
 
 def weights(inner: F64, fair: F64) -> F64:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aggregator.merge.defences.defence import Believed, any_rule, assumed_bad
+from aggregator.merge.defences.defence import Filtered, any_rule, assumed_bad
 from aggregator.merge.gram import gram, squared_distances
 from aggregator.merge.state import F64
 from aggregator.merge.sums import Contribution
@@ -27,15 +27,15 @@ MIN_BOARDS = 5
 fits = any_rule
 
 
-def believe(boards: Sequence[Contribution], facts: Traits, attackers: float) -> Believed:
+def filtered(boards: Sequence[Contribution], traits: Traits, attackers: float) -> Filtered:
     """The boards that are chosen, as they are."""
     n_bad = max(0, min(assumed_bad(len(boards), attackers), (len(boards) - 3) // 2))
     if not n_bad:
-        return Believed(tuple(boards), (1.0,) * len(boards))
-    order = np.argsort(scores(squared_distances(gram(boards, facts.space)), n_bad), kind="stable")
+        return Filtered(tuple(boards), (1.0,) * len(boards))
+    order = np.argsort(scores(squared_distances(gram(boards, traits.space)), n_bad), kind="stable")
     chosen = set(order[: len(boards) - n_bad].tolist())
     kept = tuple(board for i, board in enumerate(boards) if i in chosen)
-    return Believed(kept, tuple(float(i in chosen) for i in range(len(boards))))
+    return Filtered(kept, tuple(float(i in chosen) for i in range(len(boards))))
 
 
 def scores(distances: F64, n_bad: int) -> F64:

@@ -17,7 +17,7 @@ from statistics import median
 
 import numpy as np
 
-from aggregator.merge.defences.defence import Believed, any_rule
+from aggregator.merge.defences.defence import Filtered, any_rule
 from aggregator.merge.gram import changed, inner, squared_norm
 from aggregator.merge.state import F64, Factors
 from aggregator.merge.sums import Contribution
@@ -31,7 +31,7 @@ _HALVINGS = 50
 """Of the interval in which the scale of a board is sought: 2⁻⁵⁰ is near a double's own resolution."""
 
 
-def believe(boards: Sequence[Contribution], facts: Traits, attackers: float) -> Believed:
+def filtered(boards: Sequence[Contribution], traits: Traits, attackers: float) -> Filtered:
     """Every board, the larger ones drawn towards what they began with."""
     norms = [math.sqrt(sum(squared_norm(changed(board, name)) for name in board.strands)) for board in boards]
     roots = [math.sqrt(sum(len(strand.a) for strand in board.strands.values())) for board in boards]
@@ -41,7 +41,7 @@ def believe(boards: Sequence[Contribution], facts: Traits, attackers: float) -> 
         _scale(board, limit) if norm > limit else 1.0 for board, norm, limit in zip(boards, norms, limits, strict=True)
     ]
     scaled = (_towards_start(board, scale) for board, scale in zip(boards, scales, strict=True))
-    return Believed(tuple(scaled), tuple(scales))
+    return Filtered(tuple(scaled), tuple(scales))
 
 
 def _scale(board: Contribution, limit: float) -> float:

@@ -11,20 +11,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from aggregator.merge.defences.coordinates import fits, one_board
-from aggregator.merge.defences.defence import Believed
+from aggregator.merge.defences.defence import Filtered
 from aggregator.merge.state import F64
 from aggregator.merge.sums import Contribution
 from aggregator.merge.traits import Traits
 
-__all__ = ["MIN_BOARDS", "SUMMARY", "believe", "fits"]
+__all__ = ["MIN_BOARDS", "SUMMARY", "filtered", "fits"]
 
 SUMMARY = "of each number, the mean without the largest and smallest ones; boards count alike (Yin et al. 2018)"
 MIN_BOARDS = 3
 
 
-def believe(boards: Sequence[Contribution], facts: Traits, attackers: float) -> Believed:
+def filtered(boards: Sequence[Contribution], traits: Traits, attackers: float) -> Filtered:
     """The trimmed mean as one board."""
-    return one_board(boards, facts, attackers, trimmed)
+    return one_board(boards, traits, attackers, trimmed)
 
 
 def trimmed(stacked: F64, n_bad: int) -> F64:

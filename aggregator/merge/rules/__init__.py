@@ -13,7 +13,6 @@ from aggregator.merge.rules import (
     fedsvd,
     ffa,
     flexlora,
-    flora,
     fresh,
     hetlora,
     rank_partitioned,
@@ -87,7 +86,7 @@ RULES: Mapping[str, Rule[Any]] = MappingProxyType(
         "fresh": fresh,
         "delta": delta,
         "flexlora": flexlora,
-        "flora": flora,
+        "flora": fresh,  # FLoRA (arXiv 2409.05976) is fresh with eta 1 and no optimiser: a stack is a sum of products
         "hetlora": hetlora,
         "fedavg": fedavg,
         "rank-partitioned": rank_partitioned,

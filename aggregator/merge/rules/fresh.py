@@ -5,8 +5,10 @@
 A_k: orthonormal random rows of board k's own, B_k from zero; the mean of products is exact at any mix of ranks.
 
 Sources: merging each round's adapter into what is frozen and beginning a new one is ReLoRA (arXiv 2307.05695) and, with
-several boards, FLoRA (arXiv 2409.05976). What FLoRA lacks is the server's step: η, an optimiser, and a context that is
-truncated to a rank in every round.
+several boards, FLoRA (arXiv 2409.05976), which stacks boards' factors, [p_1·B_1 | p_2·B_2 | …]·[A_1; A_2; …]: the same
+sum. FLoRA sends the stack to every board, which merges it into its copy of the base; a quantised base cannot take it,
+so here the server adds it to the frozen adapter, exactly as long as the ranks so far fit R_s. With η = 1 and no
+optimiser this rule is FLoRA, and run.toml's `flora` is another name for it; the server's step is what FLoRA lacks.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from aggregator.merge.traits import Traits
 __all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
 
 TRAITS = Traits(
-    summary="each board draws its own A every round and trains A and B beside the frozen adapter; exact at any ranks",
+    summary="each board draws its own A every round, trains A and B beside the frozen adapter; eta 1 is FLoRA (flora)",
     space="products",
     cycle=("both",),
     own_basis=True,

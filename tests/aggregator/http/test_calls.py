@@ -95,7 +95,7 @@ class TestRefusals:
             status, answer = await refusal(server, "POST", path, data=b"\xc1garbage", headers=board.headers)
             assert (status, answer.code) == (400, "bad_request"), path
 
-        assert server.run.collecting.accepted == 0
+        assert server.run.open_round.accepted == 0
         assert (await board.send_profile())[0] == 200
 
     async def test_an_oversized_control_message_is_too_large(self, server: Any) -> None:
@@ -187,7 +187,7 @@ class TestRefusals:
     ) -> None:
         """The board hears that the server made a mistake; the log has the traceback."""
         board = await server.board("ada")
-        monkeypatch.setattr(server.run, "info", lambda: 1 / 0)
+        monkeypatch.setattr("aggregator.run.tasks.run_info", lambda run: 1 / 0)
 
         status, answer = await refusal(server, "GET", "/v1/run", headers=board.headers)
 
@@ -201,7 +201,7 @@ class TestProfiles:
         ada, bo = await server.board("ada"), await server.board("bo")
         assert (await ada.send_profile()) == (200, Receipt(accepted=True))
         assert (await ada.send_profile(ada.profile(n_examples=500))) == (200, Receipt(accepted=True))
-        assert server.run.collecting.accepted == 1
+        assert server.run.open_round.accepted == 1
 
         await bo.send_profile()
         assert (await ada.work()).kind == "train"

@@ -48,7 +48,7 @@ async def test_an_upload_continues_from_every_offset(training: Any) -> None:
     status, answer, _ = await board.upload(1, body, offset=length // 2)
     assert status == 200 and isinstance(answer, Receipt) and answer.accepted
     assert await offset_of(server, board, digest) == (200, str(length), "1")
-    assert server.run.collecting.accepted == 1
+    assert server.run.open_round.accepted == 1
 
 
 async def test_a_wrong_offset_says_where_to_go_on(training: Any) -> None:
@@ -73,7 +73,7 @@ async def test_a_repeat_gets_the_same_receipt_and_other_bytes_a_conflict(trainin
     assert await board.upload(1, body, offset=len(body)) == first
     status, answer, _ = await board.upload(1, board.update(task, rank=1, n_examples=99))
     assert status == 409 and isinstance(answer, Refusal) and answer.code == "conflict"
-    assert server.run.collecting.accepted == 1
+    assert server.run.open_round.accepted == 1
 
     await other.train(second, rank=1)
     assert (await other.work(after=1)).spec.round == 2
@@ -164,7 +164,7 @@ async def test_two_identical_uploads_at_once_count_once(training: Any) -> None:
     assert any(status == 200 for status, _, _ in answers)
     assert all(status in (200, 409, 503) for status, _, _ in answers)
     assert (await board.upload(1, body))[0] == 200
-    assert server.run.collecting.accepted == 1
+    assert server.run.open_round.accepted == 1
 
 
 def test_the_last_request_holds_an_upload(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_multi_krum_leaves_out_those_of_highest_score(weights: tuple[Weight, ...
     rule, state = RULES["fresh"], begun(RULES["fresh"], weights)
     boards = [honest(rule, state, 2 + i, i, way(weights, i)) for i in range(9)]
 
-    believed = DEFENCES["multi-krum"].believe(boards, rule.TRAITS, n_bad / len(boards))
+    believed = DEFENCES["multi-krum"].filtered(boards, rule.TRAITS, n_bad / len(boards))
 
     scores = reference.krum_scores([dense(board, weights) for board in boards], n_bad)
     worst = set(np.argsort(scores)[len(boards) - n_bad :].tolist())
@@ -179,7 +179,7 @@ def test_multi_krum_leaves_out_no_more_than_it_can_tell(
     rule, state = RULES["braid"], begun(RULES["braid"], weights)
     boards = [honest(rule, state, 4, i, way(weights, 1)) for i in range(n_boards)]
 
-    assert len(DEFENCES["multi-krum"].believe(boards, rule.TRAITS, attackers).boards) == n_boards - left_out
+    assert len(DEFENCES["multi-krum"].filtered(boards, rule.TRAITS, attackers).boards) == n_boards - left_out
 
 
 def test_the_geometric_median_has_the_least_summed_distance(weights: tuple[Weight, ...]) -> None:
@@ -187,7 +187,7 @@ def test_the_geometric_median_has_the_least_summed_distance(weights: tuple[Weigh
     rule, state = RULES["delta"], begun(RULES["delta"], weights)
     boards = [replace(b, weight=float(1 + i)) for i, b in enumerate(fleet(rule, state, weights))]
 
-    believed = DEFENCES["geometric-median"].believe(boards, rule.TRAITS, 0.2)
+    believed = DEFENCES["geometric-median"].filtered(boards, rule.TRAITS, 0.2)
 
     fair, found = [b.weight for b in boards], np.array([b.weight for b in believed.boards])
     assert found.sum() == pytest.approx(sum(fair))
@@ -208,7 +208,7 @@ def test_norm_clipping_draws_boards_down_to_the_median(rule: Rule[Any], weights:
     boards = [honest(rule, state, 4, i, way(weights, 7)) for i in range(5)]
     boards[3] = attacked(boards[3], "scaled")
 
-    believed = DEFENCES["norm-clip"].believe(boards, rule.TRAITS, 0.2)
+    believed = DEFENCES["norm-clip"].filtered(boards, rule.TRAITS, 0.2)
 
     before = [dense(board, weights) for board in boards]
     norms = [float(np.linalg.norm(point)) for point in before]
@@ -233,7 +233,7 @@ def test_boards_of_many_strands_are_not_clipped_for_that(weights: tuple[Weight, 
         for board in boards
     ]
 
-    assert min(DEFENCES["norm-clip"].believe(boards, RULES["braid"].TRAITS, 0.2).trust) > 0.99
+    assert min(DEFENCES["norm-clip"].filtered(boards, RULES["braid"].TRAITS, 0.2).trust) > 0.99
 
 
 @pytest.mark.parametrize("name", ["trimmed-mean", "median"])
@@ -245,7 +245,7 @@ def test_coordinates_on_one_basis_are_those_of_b(weights: tuple[Weight, ...], na
         for i, r in enumerate((2, 2, 4, 4, 4, 9, 12))
     ]
 
-    (found,) = DEFENCES[name].believe(boards, rule.TRAITS, 0.2).boards
+    (found,) = DEFENCES[name].filtered(boards, rule.TRAITS, 0.2).boards
 
     for weight in weights:
         sent = [board.strands[weight.name].b.astype(np.float64) for board in boards]
@@ -365,7 +365,7 @@ def test_a_lone_board_on_a_rare_strand_does_not_move_it(weights: tuple[Weight, .
     liar = honest(rule, state, 12, 7, {name: 5 * goal for name, goal in way(weights, 8).items()})
 
     for name in ("trimmed-mean", "median"):
-        (believed,) = DEFENCES[name].believe([*boards, liar], rule.TRAITS, 0.2).boards
+        (believed,) = DEFENCES[name].filtered([*boards, liar], rule.TRAITS, 0.2).boards
         assert all(strand.b.shape[1] == 2 for strand in believed.strands.values())
 
 
@@ -416,7 +416,7 @@ def test_profiles_make_the_first_basis_behind_every_defence(weights: tuple[Weigh
     assert state.version == 1
     for w in weights:
         assert state.weights[w.name].score == pytest.approx(shares[w.name])
-    believed = Defended(RULES["braid"], DEFENCES[name], 0.4).believed(folded(guarded, boards))
+    believed = Defended(RULES["braid"], DEFENCES[name], 0.4).filtered(folded(guarded, boards))
     assert believed.trust == (1.0,) * 5 and len(believed.boards) == 5
 
 

@@ -154,7 +154,7 @@ def test_a_weight_that_nobody_trained_stays(rule: Rule[Any], weights: tuple[Weig
 def test_the_servers_step_acts_on_the_change(
     name: str, rule: Rule[Any], weights: tuple[Weight, ...], eta: float
 ) -> None:
-    """η times what the plain step would have changed, in the space of W; a rule that knows no step ignores it."""
+    """η times what the plain step would have changed, in the space of W."""
     state, _ = closed(rule, begun(rule, weights), fleet(rule))
     boards = fleet(rule, 7)
 
@@ -163,9 +163,8 @@ def test_the_servers_step_acts_on_the_change(
 
     for weight in weights:
         was, moved = product(state, weight.name), product(plain, weight.name) - product(state, weight.name)
-        expected = was + (eta if rule.TRAITS.server_step else 1.0) * moved
+        expected = was + eta * moved
         np.testing.assert_allclose(product(other, weight.name), expected, atol=1e-5)
-    assert rule.TRAITS.server_step == (name != "flora")
 
 
 # --- invariants ----------------------------------------------------------------------------------------------------

@@ -118,9 +118,9 @@ def test_a_cut_file_is_seen(length: int) -> None:
 
 @pytest.mark.parametrize("older", [b"braid-state-1", b"braid-state-2"])
 def test_a_state_of_a_format_before_is_told_apart(older: bytes) -> None:
-    """Not damaged, but of an older program: the sentence says what to do."""
+    """Not damaged, but of another format: the sentence says so."""
     assert DAMAGED.startswith(b"braid-state-3\n")
-    with pytest.raises(WireError, match="older Braid"):
+    with pytest.raises(WireError, match="no adapter state of a format"):
         decode_state(DAMAGED.replace(b"braid-state-3", older, 1))
 
 

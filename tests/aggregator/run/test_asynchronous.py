@@ -102,9 +102,9 @@ async def test_a_round_waits_for_its_quorum_and_for_nobody_else(begin: Any, cloc
     """Live boards that have not answered hold nothing; a deadline without a quorum only extends the round."""
     server, boards, tasks = await begin()
     await boards[0].train(tasks[0])
-    clock.advance(server.run.config.deadline_s + 1)
+    clock.advance(server.run.config.rounds.deadline_s + 1)
     await server.run.step()
-    assert server.run.collecting.round == 1 and server.run.collecting.until_s is not None
+    assert server.run.open_round.round == 1 and server.run.open_round.until_s is not None
 
     await boards[1].train(tasks[1])
 
@@ -177,13 +177,13 @@ async def test_a_repeated_late_update_is_answered_again_and_another_one_is_a_con
     first = await boards[2].upload(1, body)
 
     assert first[1] == Receipt(accepted=True) and await boards[2].upload(1, body) == first
-    assert server.run.collecting.accepted == 1
+    assert server.run.open_round.accepted == 1
     await boards[0].train(await boards[0].work(after=1))
     await boards[0].work(after=2)
     assert await boards[2].upload(1, body) == first
     status, answer, _ = await boards[2].upload(1, boards[2].update(task, n_examples=11))
     assert status == 409 and isinstance(answer, Refusal) and answer.code == "conflict"
-    assert server.run.collecting.accepted == 0
+    assert server.run.open_round.accepted == 0
 
 
 async def test_a_quick_board_has_one_update_per_round(begin: Any) -> None:
@@ -213,7 +213,7 @@ async def test_a_restart_in_the_middle_of_a_buffer_changes_no_bit(begin: Any, st
             server = await start(server.opened.folder)
             for board in (*quick, slow, slower, bad):
                 board.server = server
-            assert (server.run.collecting.accepted, server.run.collecting.stale) == (2, 2)
+            assert (server.run.open_round.accepted, server.run.open_round.stale) == (2, 2)
             assert (await slower.train(oldest)).accepted and (await slow.upload(2, slow.update(older)))[0] == 409
             assert not (await bad.train(oldest, rename="decoder.nothing")).accepted
         await close_round(quick[:1], 2)
@@ -237,7 +237,7 @@ async def test_an_upload_in_flight_outlives_its_round_and_a_restart(begin: Any, 
     status, answer, _ = await boards[2].upload(1, body, offset=half)
 
     assert (status, answer) == (200, Receipt(accepted=True))
-    assert server.run.collecting.stale == 1
+    assert server.run.open_round.stale == 1
 
 
 async def test_an_upload_of_a_round_that_counts_no_more_is_swept(begin: Any) -> None:
@@ -273,13 +273,13 @@ async def test_late_sketches_count_only_where_a_basis_is_made(begin: Any) -> Non
     before = server.run.state
 
     await boards[2].train(slow)
-    assert not server.run.collecting.total.sketches
+    assert not server.run.open_round.total.sketches
     await boards[0].train(await boards[0].work(after=2))
     await boards[0].work(after=3)
     assert all(np.array_equal(w.basis, before.weights[name].basis) for name, w in server.run.state.weights.items())
     await other.train(slower)
 
-    assert server.run.collecting.round == 4 and set(server.run.collecting.total.sketches) == set(before.weights)
+    assert server.run.open_round.round == 4 and set(server.run.open_round.total.sketches) == set(before.weights)
 
 
 async def test_after_the_last_round_a_late_update_is_gone(begin: Any) -> None:
@@ -301,7 +301,7 @@ async def test_a_synchronous_run_may_count_late_updates_too(begin: Any) -> None:
 
     assert (await boards[2].train(task)).accepted
 
-    assert server.run.collecting.stale == 1
+    assert server.run.open_round.stale == 1
 
 
 async def test_an_older_version_that_cannot_be_read_is_gone_and_harms_nobody(begin: Any) -> None:

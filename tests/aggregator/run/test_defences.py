@@ -41,7 +41,7 @@ def test_an_impossible_mix_is_refused_before_there_is_a_run(rule: str, defence: 
     """Comparing number by number needs numbers that mean the same on every board; the hint names what does go."""
     values = {"merge.rule": rule, "merge.defence": defence, "train.rank": 8}
     if DEFENCES[defence].fits(RULES[rule].TRAITS):
-        assert config_of(values, tmp_path).defence == defence
+        assert config_of(values, tmp_path).merge.defence == defence
         return
 
     with pytest.raises(ConfigError, match=f"merge.defence = {defence}") as caught:
@@ -55,7 +55,7 @@ def test_an_impossible_mix_is_refused_before_there_is_a_run(rule: str, defence: 
 def test_rounds_too_small_for_a_defence_are_refused(defence: str, tmp_path: Any) -> None:
     """A quorum in which it could tell nobody from the others; one more board is enough."""
     least = DEFENCES[defence].MIN_BOARDS
-    assert config_of({"merge.defence": defence, "rounds.quorum": least}, tmp_path).quorum == least
+    assert config_of({"merge.defence": defence, "rounds.quorum": least}, tmp_path).rounds.quorum == least
 
     with pytest.raises(ConfigError, match=r"rounds\.quorum") as caught:
         config_of({"merge.defence": defence, "rounds.quorum": least - 1}, tmp_path)

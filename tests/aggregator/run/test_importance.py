@@ -104,7 +104,7 @@ async def test_a_run_keeps_its_importance(make_folder: Any, start: Any, stop: An
     await stop(server)
     change("adalora", "sketch")
 
-    with pytest.raises(StateError, match="train_importance was 'adalora'"):
+    with pytest.raises(StateError, match=r"train\.importance was 'adalora'"):
         await start(folder)
 
 

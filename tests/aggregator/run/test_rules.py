@@ -58,23 +58,9 @@ async def test_a_run_keeps_its_rule(make_folder: Any, start: Any, stop: Any) -> 
     server = await start(folder)
     await server.board("ada")
     settings = json.loads(server.opened.store.fact("settings"))
-    assert settings["rule"] == "braid"
-    server.opened.store.replace_fact("settings", json.dumps({**settings, "rule": "mean"}))
+    assert settings["merge.rule"] == "braid"
+    server.opened.store.replace_fact("settings", json.dumps({**settings, "merge.rule": "mean"}))
     await stop(server)
 
-    with pytest.raises(StateError, match="rule was 'mean'"):
+    with pytest.raises(StateError, match=r"merge\.rule was 'mean'"):
         await start(folder)
-
-
-async def test_a_run_from_before_there_was_a_choice_goes_on(make_folder: Any, start: Any, stop: Any) -> None:
-    """Its folder does not say which rule it has; there was only one."""
-    folder = make_folder()
-    server = await start(folder)
-    await server.board("ada")
-    settings = json.loads(server.opened.store.fact("settings"))
-    server.opened.store.replace_fact("settings", json.dumps({k: v for k, v in settings.items() if k != "rule"}))
-    await stop(server)
-
-    server = await start(folder)
-
-    assert len(server.run.boards) == 1

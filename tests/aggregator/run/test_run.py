@@ -109,7 +109,7 @@ async def test_boards_that_were_refused_are_asked_again(
     assert not refused.accepted and accepted.accepted
     assert [(await board.work(wait_s=0, after=1)).kind for board in boards] == ["wait", "wait"]
 
-    clock.advance(server.run.config.deadline_s + 1)
+    clock.advance(server.run.config.rounds.deadline_s + 1)
     for board in boards:
         await board.work(wait_s=0, after=1)  # they are there
     await server.run.step()
@@ -195,7 +195,7 @@ async def test_a_restarted_server_keeps_the_round_and_its_updates(
             ada.server = bo.server = server
             status, receipt, _ = await ada.upload(1, body)
             assert status == 200 and isinstance(receipt, Receipt) and receipt.accepted
-            assert server.run.collecting.accepted == 1
+            assert server.run.open_round.accepted == 1
         await bo.train(second)
         task = await ada.work(after=1)
         contexts.append((await ada.adapter(task.spec.version, 2)).parts)

@@ -9,24 +9,25 @@ from hypothesis import strategies as st
 
 from aggregator.run.schedule import (
     AbandonRound,
+    BeginRound,
     BeginTraining,
     CloseRound,
     Extend,
     Finish,
-    OpenRound,
     Phase,
-    Rules,
     View,
     decide,
 )
+from aggregator.settings.config import RoundsSection
+from tests.fakes.rounds import rounds_section
 
 times = st.floats(min_value=0, max_value=1e6)
 counts = st.integers(min_value=0, max_value=5)
 names = st.frozensets(st.sampled_from("abcdef"))
 
 rules_ = st.builds(
-    Rules,
-    rounds=st.integers(1, 4),
+    rounds_section,
+    total=st.integers(1, 4),
     min_devices=st.integers(1, 4),
     quorum=st.integers(1, 4),
     deadline_s=st.floats(1, 1000),
@@ -54,7 +55,7 @@ def views(draw: st.DrawFn) -> View:
 
 
 @given(views(), rules_, times)
-def test_nothing_is_merged_without_its_quorum(view: View, rules: Rules, now: float) -> None:
+def test_nothing_is_merged_without_its_quorum(view: View, rules: RoundsSection, now: float) -> None:
     """A round closes only with `quorum` accepted updates, and training begins only with a profile."""
     action = decide(view, rules, now).action
 
@@ -66,7 +67,7 @@ def test_nothing_is_merged_without_its_quorum(view: View, rules: Rules, now: flo
 
 @given(views(), rules_, times)
 def test_a_round_is_given_up_only_where_the_next_one_could_have_what_it_lacks(
-    view: View, rules: Rules, now: float
+    view: View, rules: RoundsSection, now: float
 ) -> None:
     """That is after its deadline, with nobody left who could answer it and enough live boards that were refused."""
     view = replace(view, phase="round", since_s=now - rules.deadline_s - 1, until_s=None)
@@ -81,7 +82,7 @@ def test_a_round_is_given_up_only_where_the_next_one_could_have_what_it_lacks(
 
 
 @given(views(), rules_, times)
-def test_it_is_deterministic_and_never_asks_to_wake_in_the_past(view: View, rules: Rules, now: float) -> None:
+def test_it_is_deterministic_and_never_asks_to_wake_in_the_past(view: View, rules: RoundsSection, now: float) -> None:
     """Equal arguments give equal decisions; without an action the next look lies ahead."""
     decision = decide(view, rules, now)
 
@@ -91,7 +92,7 @@ def test_it_is_deterministic_and_never_asks_to_wake_in_the_past(view: View, rule
 
 
 @given(views(), rules_, times)
-def test_a_silent_board_holds_no_round_beyond_its_deadline(view: View, rules: Rules, now: float) -> None:
+def test_a_silent_board_holds_no_round_beyond_its_deadline(view: View, rules: RoundsSection, now: float) -> None:
     """With a quorum, whoever is missing: the round is closed once the deadline or the grace time is over."""
     view = replace(view, phase="round", accepted=rules.quorum, since_s=now - rules.deadline_s - 1, until_s=None)
 
@@ -99,9 +100,11 @@ def test_a_silent_board_holds_no_round_beyond_its_deadline(view: View, rules: Ru
 
 
 @given(views(), rules_, times)
-def test_an_asynchronous_round_closes_with_its_quorum_and_never_without(view: View, rules: Rules, now: float) -> None:
+def test_an_asynchronous_round_closes_with_its_quorum_and_never_without(
+    view: View, rules: RoundsSection, now: float
+) -> None:
     """Whoever is live, missing or late, and whatever the time is: the number of accepted updates alone decides."""
-    rules = replace(rules, is_asynchronous=True)
+    rules = replace(rules, mode="asynchronous")
     view = replace(view, phase="round")
 
     action = decide(view, rules, now).action
@@ -113,7 +116,7 @@ def test_an_asynchronous_round_closes_with_its_quorum_and_never_without(view: Vi
 
 def test_quorum_and_grace_close_a_round_before_its_deadline() -> None:
     """A live board that does not answer is waited for `grace_s` after the quorum, not until the deadline."""
-    rules = Rules(rounds=1, min_devices=1, quorum=1, deadline_s=1000, grace_s=10, profile_deadline_s=10)
+    rules = rounds_section(total=1, min_devices=1, quorum=1, deadline_s=1000, grace_s=10, profile_deadline_s=10)
     view = View("round", 1, frozenset("ab"), frozenset("a"), 1, since_s=0.0, quorum_s=100.0)
 
     assert decide(view, rules, 105).wake_s == 110
@@ -122,7 +125,7 @@ def test_quorum_and_grace_close_a_round_before_its_deadline() -> None:
 
 def test_all_live_boards_close_a_round_at_once() -> None:
     """Nobody is left to wait for."""
-    rules = Rules(rounds=1, min_devices=1, quorum=1, deadline_s=1000, grace_s=10, profile_deadline_s=10)
+    rules = rounds_section(total=1, min_devices=1, quorum=1, deadline_s=1000, grace_s=10, profile_deadline_s=10)
     view = View("round", 1, frozenset("a"), frozenset("ab"), 2, since_s=0.0, quorum_s=1.0)
 
     assert decide(view, rules, 1.0).action == CloseRound(1, "all live boards answered")
@@ -130,7 +133,7 @@ def test_all_live_boards_close_a_round_at_once() -> None:
 
 @settings(max_examples=60)
 @given(rules_, st.data())
-def test_a_run_ends_as_long_as_a_quorum_keeps_answering(rules: Rules, data: st.DataObject) -> None:
+def test_a_run_ends_as_long_as_a_quorum_keeps_answering(rules: RoundsSection, data: st.DataObject) -> None:
     """A simulated fleet of which a quorum answers, late or not, and the rest comes and goes, reaches the end."""
     steady = frozenset("abcdef"[: max(rules.quorum, rules.min_devices)])
     phase: Phase = "profiling"
@@ -140,9 +143,9 @@ def test_a_run_ends_as_long_as_a_quorum_keeps_answering(rules: Rules, data: st.D
         decision = decide(view, rules, now)
         match decision.action:
             case Finish():
-                assert round_id == rules.rounds
+                assert round_id == rules.total
                 return
-            case OpenRound(round=opened):
+            case BeginRound(round=opened):
                 assert opened == round_id + 1
                 round_id = opened
                 view = View("round", round_id, steady, frozenset(), 0, since_s=now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.merge.contribution import profile_contribution
-from aggregator.merge.state import F32, Factors
+from aggregator.merge.bases import random_basis
+from aggregator.merge.contribution import contribution, profile_contribution
+from aggregator.merge.rules import RULES
+from aggregator.merge.state import F32, Factors, initial_state
 from aggregator.merge.sums import Contribution
 from aggregator.run.screen import (
     FARTHER,
@@ -26,6 +29,7 @@ from aggregator.run.screen import (
     too_far,
     too_large,
 )
+from wire.errors import WireError
 from wire.manifest import manifest_digest
 from wire.messages import Dtype, NamedTensor, Profile, RoundSpec, Tensor, Update, UpdatePart, Weight
 from wire.tensors import pack, unpack
@@ -33,6 +37,7 @@ from wire.tensors import pack, unpack
 Q, WI = "decoder.q", "decoder.wi"
 SIDES = {Q: (48, 64), WI: (80, 64)}
 WEIGHTS = tuple(Weight(name=name, rows=m, columns=n) for name, (m, n) in SIDES.items())
+STATE = random_basis(initial_state(WEIGHTS), max_rank=8, seed=0)
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,24 @@ def profile(**changes: Any) -> Profile:
 
 
 def judged(one: Update, **changes: Any) -> str | None:
+    """Why an update is refused before its sizes are looked at: by its form, or by a value that is not finite."""
     others = {name: changes.pop(name) for name in ("rank", "max_examples") if name in changes}
-    return screen(one, Run(), RoundSpec(**{"round": 3, "version": 2, "sketch": True, **changes}), **others)
+    spec = RoundSpec(**{"round": 3, "version": 2, "sketch": True, **changes})
+    reason = screen(one, Run(), spec, **others)
+    return reason or refused_values(lambda: contribution(one, RULES["weave"], STATE, "fp32"))
+
+
+def judged_profile(one: Profile, **changes: Any) -> str | None:
+    """The same of a profile."""
+    return screen_profile(one, Run(), **changes) or refused_values(lambda: profile_contribution(one))
+
+
+def refused_values(unpack_all: Callable[[], object]) -> str | None:
+    try:
+        unpack_all()
+    except WireError as error:
+        return str(error)
+    return None
 
 
 def with_nan(columns: int = 4, rows: int = 48) -> Tensor:
@@ -92,8 +113,8 @@ def test_honest_updates_and_profiles_pass() -> None:
     assert judged(update()) is None
     assert judged(update(parts=(part(WI, sketch=None),)), sketch=False) is None
     assert judged(update(parts=(part(Q, rank=0), part(WI)))) is None
-    assert screen_profile(profile(), Run()) is None
-    assert screen_profile(profile(sketches=profile().sketches[1:]), Run()) is None
+    assert judged_profile(profile()) is None
+    assert judged_profile(profile(sketches=profile().sketches[1:])) is None
 
 
 @pytest.mark.parametrize(
@@ -138,7 +159,7 @@ def test_updates_that_do_not_fit_are_refused(changes: dict[str, Any], named: str
 )
 def test_profiles_that_do_not_fit_are_refused(changes: dict[str, Any], named: str) -> None:
     """The same for profiles."""
-    reason = screen_profile(profile(**changes), Run())
+    reason = judged_profile(profile(**changes))
 
     assert reason is not None
     assert named in reason
@@ -212,12 +233,12 @@ def test_an_update_far_above_the_cohort_is_refused() -> None:
     huge = changing(1.0)
     huge = replace(huge, strands={**huge.strands, WI: Factors(huge.strands[WI].b * 1e2, huge.strands[WI].a)})
 
-    reason = too_large(huge, (USUAL,) * MIN_COHORT)
+    reason = too_large(sizes(huge), (USUAL,) * MIN_COHORT)
 
     assert reason is not None
     assert WI in reason and "change" in reason
-    assert too_large(huge, (USUAL,) * (MIN_COHORT - 1)) is None
-    assert too_large(changing(1.0), (USUAL,) * MIN_COHORT) is None
+    assert too_large(sizes(huge), (USUAL,) * (MIN_COHORT - 1)) is None
+    assert too_large(sizes(changing(1.0)), (USUAL,) * MIN_COHORT) is None
 
 
 def test_one_weight_cannot_hide_among_many() -> None:
@@ -227,7 +248,7 @@ def test_one_weight_cannot_hide_among_many() -> None:
     added = Contribution(weight=1, strands=poisoned)
 
     assert sizes(added)["change"].whole < 2
-    assert "w7" in (too_large(added, (USUAL,) * MIN_COHORT) or "")
+    assert "w7" in (too_large(sizes(added), (USUAL,) * MIN_COHORT) or "")
 
 
 def test_sizes_are_of_what_was_changed() -> None:
@@ -251,7 +272,7 @@ def test_no_board_gains_by_moving_size_between_factors(scale: float) -> None:
     scaled = replace(honest, strands=strands)
 
     assert sizes(scaled)["change"].whole == pytest.approx(1.0, rel=1e-5)
-    reason = too_large(scaled, (USUAL,) * MIN_COHORT)
+    reason = too_large(sizes(scaled), (USUAL,) * MIN_COHORT)
     assert (reason is None) == (scale == 1.0)
 
 
@@ -273,8 +294,8 @@ def test_there_is_a_limit_without_a_cohort(size: float, named: str) -> None:
     """Of changes and of sketches, also where their squares are beyond float32."""
     sketch = np.full((8, 64), 1e9, np.float32)
 
-    assert named in (too_large(Contribution(weight=1, strands={Q: changing(size).strands[Q]})) or "")
-    assert WI in (too_large(Contribution(weight=1, sketches={WI: sketch})) or "")
+    assert named in (too_large(sizes(Contribution(weight=1, strands={Q: changing(size).strands[Q]}))) or "")
+    assert WI in (too_large(sizes(Contribution(weight=1, sketches={WI: sketch}))) or "")
 
 
 def test_a_huge_sketch_is_refused() -> None:
@@ -283,8 +304,8 @@ def test_a_huge_sketch_is_refused() -> None:
     other: Sizes = {"sketches": Size(small, small)}
     cohort = (other,) * MIN_COHORT
 
-    assert "sketches" in (too_large(profile_contribution(profile()), cohort) or "")
-    assert "sketches" in (too_large(changing(1.0, sketches={Q: np.ones((8, 64), np.float32)}), cohort) or "")
+    assert "sketches" in (too_large(sizes(profile_contribution(profile())), cohort) or "")
+    assert "sketches" in (too_large(sizes(changing(1.0, sketches={Q: np.ones((8, 64), np.float32)})), cohort) or "")
 
 
 def test_one_liar_does_not_move_the_limit() -> None:
@@ -292,15 +313,15 @@ def test_one_liar_does_not_move_the_limit() -> None:
     liar: Sizes = {"change": Size(900.0, 900.0)}
     cohort = (USUAL, USUAL, USUAL, liar)
 
-    assert too_large(changing(2 * LIMITS["change"].factor), cohort) is not None
-    assert too_large(changing(0.9 * LIMITS["change"].factor), cohort) is None
+    assert too_large(sizes(changing(2 * LIMITS["change"].factor)), cohort) is not None
+    assert too_large(sizes(changing(0.9 * LIMITS["change"].factor)), cohort) is None
 
 
 def test_a_cohort_of_zeros_refuses_nobody() -> None:
     """Boards whose first updates are zero must not shut out those that learn."""
     zero: Sizes = {"change": Size(0.0, 0.0)}
 
-    assert too_large(changing(1.0), (zero,) * 5) is None
+    assert too_large(sizes(changing(1.0)), (zero,) * 5) is None
 
 
 @given(st.integers(1, 8), st.floats(0.01, 100))

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.merge.sums import Contribution
-from aggregator.run.open_round import Collection
-from aggregator.run.schedule import CloseRound, Finish, OpenRound, Rules, View, decide
-from aggregator.run.staleness import Closed, staleness_weight
+from aggregator.run.open_round import OpenRound
+from aggregator.run.schedule import BeginRound, CloseRound, Finish, View, decide
+from aggregator.run.staleness import LateRounds, staleness_weight
+from aggregator.settings.config import RoundsSection
 from aggregator.store.records import Answer
+from tests.fakes.rounds import rounds_section
 from wire.messages import RoundSpec
 
 N_BOARDS = 50
@@ -28,20 +30,20 @@ class Fleet:
     """A server without HTTP, disk and arithmetic, and boards that take `durations` seconds for a round."""
 
     durations: np.ndarray[Any, Any]
-    rules: Rules
+    rules: RoundsSection
     limit: int
     now: float = 0.0
     version: int = 1
     last: int = 0
-    work: Collection | None = None
-    late: Closed = field(default_factory=lambda: Closed(0))
+    work: OpenRound | None = None
+    late: LateRounds = field(default_factory=lambda: LateRounds(0))
     buffers: list[tuple[Answer, ...]] = field(default_factory=list)
     sent: list[tuple[int, str]] = field(default_factory=list)
     too_late: list[tuple[int, str]] = field(default_factory=list)
 
     def run(self) -> None:
         """Until all rounds are closed. Boards that count in the open round wait for the next."""
-        self.late = Closed(self.limit)
+        self.late = LateRounds(self.limit)
         training: list[tuple[float, int, RoundSpec]] = []
         idle = set(range(N_BOARDS))
         while self._obeyed():
@@ -62,15 +64,15 @@ class Fleet:
                 live = frozenset(map(str, range(N_BOARDS)))
                 view = View("round", work.round, live, work.answered, work.accepted, work.since_s, work.quorum_s)
             match decide(view, self.rules, self.now).action:
-                case OpenRound(round=number):
+                case BeginRound(round=number):
                     asked = RoundSpec(round=number, version=self.version)
                     rule: Any = SimpleNamespace(fold=_fold)
-                    self.work = Collection(asked, rule, quorum=self.rules.quorum, since_s=self.now)
+                    self.work = OpenRound(asked, rule, quorum=self.rules.quorum, since_s=self.now)
                 case CloseRound():
                     assert work is not None
                     self.buffers.append(tuple(work.answers.values()))
                     self.version, self.last, self.work = self.version + 1, work.round, None
-                    self.late = self.late.adding(work.spec, self.version)
+                    self.late = self.late.with_closed(work.spec, self.version)
                 case Finish():
                     return False
                 case _:
@@ -84,7 +86,7 @@ class Fleet:
             return
         staleness = self.work.version - asked.version
         answer = Answer(asked.round, self.work.round, device, "", 1, 1, True, staleness=staleness)
-        self.work = self.work.accepting(answer, Contribution(weight=1.0), self.now)
+        self.work = self.work.with_accepted(answer, Contribution(weight=1.0), {}, self.now)
 
 
 def _fold(total: Any, added: Contribution) -> Any:
@@ -97,7 +99,7 @@ def test_no_update_counts_twice_and_none_is_lost(seed: int, quorum: int, limit: 
     """50 boards, the slowest some thousand times slower than the quickest: what was sent is what was merged plus what
     the limit refused, each buffer holds as many boards as the quorum, and none is further behind than the limit."""
     durations = np.exp(np.random.default_rng(seed).uniform(-4, 4, N_BOARDS))
-    rules = Rules(ROUNDS, N_BOARDS, quorum, deadline_s=1e9, grace_s=0, profile_deadline_s=1, is_asynchronous=True)
+    rules = rounds_section(ROUNDS, N_BOARDS, quorum, deadline_s=1e9, grace_s=0, is_asynchronous=True)
     fleet = Fleet(durations, rules, limit)
 
     fleet.run()
@@ -117,7 +119,7 @@ def test_slow_boards_hold_nobody_and_count_all_the_same() -> None:
     """45 boards take a second and five a hundred: rounds close at the quick ones' pace, and where the limit allows it
     every slow board that was done in time for a round to come counts."""
     durations = np.concatenate([np.full(45, 1.0), np.full(5, 20.0)])
-    rules = Rules(ROUNDS, N_BOARDS, 45, deadline_s=1e9, grace_s=0, profile_deadline_s=1, is_asynchronous=True)
+    rules = rounds_section(ROUNDS, N_BOARDS, 45, deadline_s=1e9, grace_s=0, is_asynchronous=True)
     fleet = Fleet(durations, rules, limit=25)
 
     fleet.run()
@@ -140,11 +142,11 @@ def test_the_staleness_weight_is_fedbuffs(staleness: int, power: float) -> None:
 @given(st.integers(0, 5), st.lists(st.booleans(), max_size=20))
 def test_closed_rounds_count_as_far_back_as_the_limit(limit: int, published: list[bool]) -> None:
     """Whatever rounds were merged or abandoned: those whose version is at most `limit` behind, and no others."""
-    closed, version = Closed(limit), 1
+    closed, version = LateRounds(limit), 1
     asked = []
     for number, is_merged in enumerate(published, 1):
         asked.append(RoundSpec(round=number, version=version, seed=number))
         version += is_merged
-        closed = closed.adding(asked[-1], version)
+        closed = closed.with_closed(asked[-1], version)
 
     assert list(closed.rounds.values()) == [each for each in asked if limit and version - each.version <= limit]

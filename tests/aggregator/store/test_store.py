@@ -186,26 +186,6 @@ def test_a_second_connection_sees_what_was_acknowledged(tmp_path: Path) -> None:
     store.close()
 
 
-def test_an_older_database_gets_what_it_lacks(tmp_path: Path) -> None:
-    """Updates of a time when none came late have counted in their own round; a second start changes nothing more."""
-    store = Store(tmp_path / "braid.db")
-    enrolled(store)
-    store.open_round(3, 1)
-    store.add_update(answer(3))
-    store.close()
-    raw = sqlite3.connect(tmp_path / "braid.db")
-    for column in ("counted_in", "staleness"):
-        raw.execute(f"ALTER TABLE updates DROP COLUMN {column}")
-    raw.execute("PRAGMA user_version = 1")
-    raw.commit()
-    raw.close()
-
-    for _ in range(2):
-        store = Store(tmp_path / "braid.db")
-        assert store.updates() == store.updates(3) == (answer(3),)
-        store.close()
-
-
 def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     """A schema from the future is an error that says so, and changes nothing."""
     Store(tmp_path / "braid.db").close()

@@ -18,6 +18,7 @@ from aggregator.http.app import make_app
 from aggregator.merge.rules.braid import fold
 from aggregator.merge.sums import Contribution
 from aggregator.run.setup import Opened, open_run
+from aggregator.run.tasks import time_left_s
 from aggregator.store.folder import Folder
 from aggregator.store.records import Answer
 from aggregator.store.secrets import secret_hash
@@ -60,7 +61,7 @@ def profile_of(opened: Opened) -> bytes:
 
 async def post_profile(opened: Opened) -> tuple[int, dict[str, str], bytes]:
     """Enrol a board and send its profile over HTTP."""
-    await opened.run.enrol("1" * 32, "ada", secret_hash("credential"))
+    await opened.run.submissions.enrol("1" * 32, "ada", secret_hash("credential"))
     app = make_app(opened, "0" * 64)
     headers = {"Authorization": "Bearer credential", "Content-Type": CONTENT_TYPE}
     async with (
@@ -83,13 +84,13 @@ async def test_a_full_disk_is_busy_and_damages_nothing(
             raise DiskError("The database cannot be used: database or disk is full")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    owner: Any = {"append": Part, "adopt": opened.run._disk.blobs, "row": opened.store}[point]
+    owner: Any = {"append": Part, "adopt": opened.run.storage.blobs, "row": opened.store}[point]
     name = {"append": "append", "adopt": "adopt", "row": "add_profile"}[point]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, full)
         status, headers, body = await post_profile(opened)
     assert fired and (status, decode(body, Refusal).code) == (503, "busy") and int(headers["Retry-After"]) > 0
-    assert opened.run.collecting is not None and opened.run.collecting.accepted == 0
+    assert opened.run.open_round is not None and opened.run.open_round.accepted == 0
     assert opened.store.profiles() == ()
 
     status, _, body = await post_profile(opened)
@@ -103,13 +104,13 @@ async def test_a_sum_that_cannot_be_merged_abandons_the_round(opened: Opened, mo
     await post_profile(opened)
     run = opened.run
     await run.step()
-    assert run.collecting is not None and run.state.version == 1
+    assert run.open_round is not None and run.state.version == 1
 
     def fails(*_: Any, **__: Any) -> None:
         raise ValueError("SVD did not converge")
 
     monkeypatch.setattr("aggregator.merge.rules.braid.merge", fails)
-    run.collecting = replace(run.collecting, **_one_update())
+    run.open_round = replace(run.open_round, **_one_update())
     await run.step()
 
     assert run.state.version == 1 and run.run_state.value == "finished"
@@ -126,11 +127,11 @@ def _one_update() -> dict[str, Any]:
 async def test_too_few_boards_extend_the_deadline(opened: Opened, clock: FakeClock) -> None:
     """Profiling and rounds without a quorum are extended at their deadline, and people are told."""
     run = opened.run
-    await run.enrol("1" * 32, "ada", secret_hash("credential"))
+    await run.submissions.enrol("1" * 32, "ada", secret_hash("credential"))
     clock.advance(101)
     await run.step()
     assert any("no board has profiled" in event for event in run.events)
-    assert run.time_left_s() == 100
+    assert time_left_s(run) == 100
 
     await post_profile(opened)
     await run.step()
@@ -139,7 +140,7 @@ async def test_too_few_boards_extend_the_deadline(opened: Opened, clock: FakeClo
 
     assert any("0 of 1 updates needed" in event for event in run.events)
     assert opened.store.rounds()[0].state == "extended"
-    assert run.collecting is not None and run.collecting.round == 1
+    assert run.open_round is not None and run.open_round.round == 1
 
 
 def test_a_restart_keeps_an_extended_round_open(opened: Opened, clock: FakeClock) -> None:
@@ -156,8 +157,8 @@ def test_a_restart_keeps_an_extended_round_open(opened: Opened, clock: FakeClock
 
     again = open_run(opened.folder, clock)
 
-    assert again.run.collecting is not None and again.run.collecting.round == 1
-    assert again.run.collecting.state.value == "extended" and again.run.time_left_s() == 100
+    assert again.run.open_round is not None and again.run.open_round.round == 1
+    assert again.run.open_round.state.value == "extended" and time_left_s(again.run) == 100
     again.store.close()
 
 

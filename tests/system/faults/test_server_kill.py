@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aggregator.merge.contribution import SentVersion
 from aggregator.merge.rules.braid import fold, merge
-from aggregator.merge.state import encode_state
+from aggregator.merge.state import AdapterState, encode_state
 from aggregator.merge.step import MergeSettings
+from aggregator.merge.sums import Contribution
 from aggregator.run.admit import accepted_before
 from aggregator.run.setup import Opened, open_run
 from aggregator.store.folder import Folder
@@ -56,7 +58,7 @@ async def main():
     digest = hashlib.sha256(data).hexdigest()
     part = opened.uploads.take(device, 1, digest, opened.uploads.size(device, 1, digest))
     part.append(data)
-    await opened.run.submit(device, 1, digest, part)
+    await opened.run.submissions.submit(device, 1, digest, part)
     await opened.run.step()
 
 asyncio.run(main())
@@ -81,7 +83,7 @@ async def _profile(opened: Opened) -> None:
     run = opened.run
     rng = np.random.default_rng(1)
     for number, device in enumerate(BOARDS):
-        await run.enrol(f"{number:032x}", device, secret_hash(device))
+        await run.submissions.enrol(f"{number:032x}", device, secret_hash(device))
     for device in BOARDS:
         sketches = tuple(
             NamedTensor(name=w.name, tensor=_random(rng, basis_rank(w, 2), w.columns)) for w in run.terms.weights
@@ -97,9 +99,9 @@ async def _profile(opened: Opened) -> None:
         )
         part = opened.uploads.fresh(device)
         part.append(encode(message))
-        assert (await run.submit(device, 0, None, part)).accepted
+        assert (await run.submissions.submit(device, 0, None, part)).accepted
     await run.step()
-    assert run.collecting is not None and run.collecting.round == 1
+    assert run.open_round is not None and run.open_round.round == 1
 
 
 def _random(rng: np.random.Generator, rows: int, columns: int):  # type: ignore[no-untyped-def]
@@ -121,11 +123,12 @@ def _send(opened: Opened, device: str, body: bytes) -> Receipt:
     digest = hashlib.sha256(body).hexdigest()
 
     async def send() -> Receipt:
-        opened.run.asked(device, 1) if not opened.run.answered(device, 1, digest) else None
+        if not opened.run.submissions.receipt_of(device, 1, digest):
+            opened.run.submissions.require_open(device, 1)
         offset = opened.uploads.size(device, 1, digest)
         part = opened.uploads.take(device, 1, digest, offset)
         part.append(body[offset:])
-        receipt = await opened.run.submit(device, 1, digest, part)
+        receipt = await opened.run.submissions.submit(device, 1, digest, part)
         await opened.run.step()
         return receipt
 
@@ -145,13 +148,22 @@ def _merged(opened: Opened) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
     return {name: weight.frozen_b @ weight.frozen_a for name, weight in opened.run.state.weights.items()}
 
 
+def _contribution(opened: Opened, body: bytes, sent: AdapterState) -> Contribution:
+    """What a stored update adds to the open round, that of a board which was sent that version."""
+    run = opened.run
+    assert run.open_round is not None
+    verdict = accepted_before(body, SentVersion(run.terms.rule, sent, run.terms.download), run.open_round)
+    assert verdict.contribution is not None
+    return verdict.contribution
+
+
 @pytest.fixture
 def expected(tmp_path: Path, folder: Folder, opened: Opened) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
     """What both updates make of version 1 when nobody is killed: computed beside the store."""
     run, total = opened.run, None
-    assert run.collecting is not None
+    assert run.open_round is not None
     for device in BOARDS:
-        total = fold(total, accepted_before(_update(opened, device), run.terms, run.state, run.collecting))
+        total = fold(total, _contribution(opened, _update(opened, device), run.state))
     assert total is not None
     state = merge(run.state, total, MergeSettings(server_rank=32, max_rank=2))
     return {name: weight.frozen_b @ weight.frozen_a for name, weight in state.weights.items()}
@@ -177,7 +189,7 @@ def test_an_update_survives_a_kill_at_any_step(
     _kill(folder, "d-ada", bodies["d-ada"], where, method)
     again = open_run(folder, time.monotonic)
 
-    assert again.run.collecting is not None and again.run.collecting.accepted == int(kept)
+    assert again.run.open_round is not None and again.run.open_round.accepted == int(kept)
     for device in BOARDS:
         assert _send(again, device, bodies[device]).accepted
     assert again.run.state.version == 2
@@ -204,7 +216,7 @@ def test_a_merge_survives_a_kill(
 
     assert (again.run.state.version == 2) is merged
     asyncio.run(again.run.step())
-    assert again.run.state.version == 2 and again.run.collecting is not None and again.run.collecting.round == 2
+    assert again.run.state.version == 2 and again.run.open_round is not None and again.run.open_round.round == 2
     for name, value in _merged(again).items():
         assert np.array_equal(value, expected[name])
     stored = {path.name for path in folder.blobs.iterdir()}
@@ -223,16 +235,16 @@ def test_a_late_update_survives_a_kill(make_folder: Callable[..., Folder], where
     run, first = opened.run, opened.run.state
     assert _send(opened, "d-bo", _update(opened, "d-bo")).accepted and run.state.version == 2
     body = _update(opened, "d-ada")
-    assert run.collecting is not None
-    total = fold(None, accepted_before(body, run.terms, first, run.collecting))
+    assert run.open_round is not None
+    total = fold(None, _contribution(opened, body, first))
     expected = merge(run.state, total, MergeSettings(server_rank=32, max_rank=2))
     opened.store.close()
 
     _kill(folder, "d-ada", body, where, "add_update")
     again = open_run(folder, time.monotonic)
 
-    assert again.run.collecting is not None and again.run.collecting.round == 2
-    assert (again.run.collecting.accepted, again.run.collecting.stale) == (int(kept), int(kept))
+    assert again.run.open_round is not None and again.run.open_round.round == 2
+    assert (again.run.open_round.accepted, again.run.open_round.stale) == (int(kept), int(kept))
     assert _send(again, "d-ada", body).accepted
     assert again.run.state.version == 3 and encode_state(again.run.state) == encode_state(expected)
     again.store.close()

@@ -1,18 +1,20 @@
-"""What of a run lies on the disk: its rows, its blobs, unfinished uploads and adapters cut to ranks."""
+"""The storage of one run: its records, its blobs, unfinished uploads, and adapters cut to ranks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from aggregator.store.blobs import Blobs
+from aggregator.store.contract import RunRecords
 from aggregator.store.slices import Cuts
-from aggregator.store.store import Store
 from aggregator.store.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
-    store: Store
+class Storage:
+    """The four places where a run keeps what must outlive it. The run is their only writer."""
+
+    records: RunRecords
     blobs: Blobs
     uploads: Uploads
     cuts: Cuts

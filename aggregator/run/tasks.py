@@ -1,0 +1,65 @@
+"""What boards are told: the run's settings, and the task of each. Only reads the run's memory."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from aggregator.run.memory import RunMemory
+from aggregator.run.round_spec import PROFILING
+from wire.limits import PROTOCOL_VERSION
+from wire.messages import Base, RoundSpec, RunInfo, Task
+from wire.rounds import RunState
+
+
+def run_info(run: RunMemory) -> RunInfo:
+    """The run as a board sees it now."""
+    config, terms = run.config, run.terms
+    return RunInfo(
+        protocol=PROTOCOL_VERSION,
+        run_id=terms.run_id,
+        state=run.run_state.value,
+        base=Base(model=config.model.id, digest=config.model.digest),
+        weights=terms.weights,
+        manifest=terms.manifest,
+        settings=config.train,
+        max_rank=terms.max_rank,
+        server_rank=terms.server_rank,
+        rounds=config.rounds.total,
+        round=run.open_round.round if run.open_round else run.closed,
+        version=run.state.version,
+        values=run.values,
+    )
+
+
+def task_of(run: RunMemory, device: str, after: int) -> Task:
+    """The task of a board now. `after`: the last round it knows of; -1 for none."""
+    run_id, open_round = run.terms.run_id, run.open_round
+    nothing = RoundSpec(round=run.closed, version=run.state.version)
+    if run.run_state is RunState.FINISHED:
+        done = run.state.version in run.boards[device].losses
+        kind: Literal["finished", "evaluate"] = "finished" if done else "evaluate"
+        return Task(kind=kind, run_id=run_id, spec=nothing)
+    if open_round is None or device in open_round.answers:
+        return Task(kind="wait", run_id=run_id, spec=nothing)
+    if open_round.round == PROFILING:
+        return Task(kind="profile", run_id=run_id, spec=open_round.spec, time_left_s=time_left_s(run))
+    if open_round.round <= after:
+        return Task(kind="wait", run_id=run_id, spec=nothing)
+    rounds = run.config.rounds
+    return Task(
+        kind="train",
+        run_id=run_id,
+        spec=open_round.spec,
+        staleness_limit=rounds.staleness_limit,
+        time_left_s=None if rounds.is_asynchronous else time_left_s(run),
+    )
+
+
+def time_left_s(run: RunMemory) -> float | None:
+    """Seconds to the deadline of the open round or of profiling; None where none runs."""
+    open_round, rounds = run.open_round, run.config.rounds
+    if open_round is None or open_round.since_s is None:
+        return None
+    whole_s = rounds.profile_deadline_s if open_round.round == PROFILING else rounds.deadline_s
+    until_s = open_round.since_s + whole_s if open_round.until_s is None else open_round.until_s
+    return max(0.0, until_s - run.clock())

@@ -1,0 +1,87 @@
+"""The contract of a run's records: what the run asks of whatever keeps its rows. `store.store.Store` satisfies it.
+
+Each method is one transaction, and blocks. What it wrote is there after a power cut once it has returned. Rows name
+blobs by digest; whoever writes a row has written its blob before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+from aggregator.store.records import Answer, Counts, Device, Round, StoredReport
+
+
+class RunRecords(Protocol):
+    """Devices, rounds, versions, answers and reports of one run."""
+
+    # --- devices ---
+
+    def enrol(self, install_id: str, name: str, credential: str) -> Device:
+        """Store a device, or give the one of the same `install_id` its fresh credential hash and name. Raises
+        FleetFullError."""
+
+    def devices(self) -> tuple[Device, ...]: ...
+
+    def count_bytes(self, traffic: Mapping[str, tuple[int, int]]) -> None:
+        """Store each device's total bytes (up, down)."""
+
+    # --- rounds and versions ---
+
+    def rounds(self) -> tuple[Round, ...]: ...
+
+    def versions(self) -> dict[int, str]:
+        """The digest of each version's blob."""
+
+    def add_version(self, version: int, digest: str) -> None:
+        """Store the first version, which no round made."""
+
+    def open_round(self, round_id: int, version: int) -> None: ...
+
+    def extend_round(self, round_id: int, reason: str) -> None:
+        """Note that an open round goes on past its deadline. Raises RoundClosedError if it is over."""
+
+    def merge_round(
+        self, round_id: int, reason: str, version: int, digest: str, traffic: Mapping[str, tuple[int, int]]
+    ) -> None:
+        """End a round and publish the version it made, in one transaction. Raises RoundClosedError if it is over."""
+
+    def abandon_round(self, round_id: int, reason: str) -> None:
+        """End a round without a new version. Raises RoundClosedError if it is over."""
+
+    def forget_versions(self, below: int) -> None:
+        """Drop the rows of old versions."""
+
+    def live_digests(self) -> frozenset[str]:
+        """Digests of all blobs that are still needed."""
+
+    # --- what boards sent ---
+
+    def add_update(self, answer: Answer) -> Answer:
+        """Store a board's answer that counts in an open round; return it, or the stored one if the same digest came
+        before. Raises ConflictError for another digest, RoundClosedError where the round to count in is not open."""
+
+    def update_of(self, round_id: int, device: str) -> Answer | None: ...
+
+    def updates(self, round_id: int | None = None) -> tuple[Answer, ...]:
+        """Answers that counted in one round, or all, in the order in which they were stored."""
+
+    def add_profile(self, answer: Answer) -> Answer:
+        """Store a board's profile; return it, or the one stored before: a board profiles once."""
+
+    def profile_of(self, device: str) -> Answer | None: ...
+
+    def profiles(self) -> tuple[Answer, ...]:
+        """All profiles, in the order in which they were stored."""
+
+    def counts(self, by: Literal["counted_in", "device"]) -> dict[int | str, Counts]:
+        """How many updates were accepted and refused, per round that they counted in or per device."""
+
+    def refusals(self) -> dict[str, str]:
+        """Why the last answer of each device that was refused, was refused."""
+
+    def put_report(self, report: StoredReport) -> None:
+        """Store a report in place of the device's last one of the same kind and version."""
+
+    def reports(self) -> tuple[StoredReport, ...]:
+        """All reports, by version."""

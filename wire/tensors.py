@@ -18,6 +18,7 @@ from wire.messages import Dtype, Tensor
 
 _LEVELS = {"int8": 127, "int4": 7}  # the largest q; −128 and −8 have no positive counterpart and are refused
 _SCALE_LOW_BITS = np.uint32(0xFF)  # of float32's 24 significant bits the lowest 8 are dropped
+_LARGEST_SAFE_SCALE = np.finfo(np.float32).max / 128  # times any code it is finite
 _SMALLEST_SCALE = np.finfo(np.float32).tiny  # below it, a float32 has too few bits for the error bound to hold
 
 
@@ -57,8 +58,7 @@ def unpack(tensor: Tensor) -> NDArray[np.float32]:
     Raises:
         WireError: for NaN or infinity, or a code or scale out of range.
     """
-    values = _decode_values(tensor)
-    _refuse_unless_finite(values, f"{tensor.dtype} tensor")
+    values = _decoded_floats(tensor) if tensor.dtype in ("fp32", "bf16") else _dequantised(tensor)
     array = values.reshape(tensor.shape)
     array.flags.writeable = False
     return array
@@ -74,23 +74,42 @@ def _encode_values(values: NDArray[np.float32], dtype: Dtype) -> tuple[bytes, by
     return data, scales.astype("<f4", copy=False).tobytes()
 
 
-def _decode_values(tensor: Tensor) -> NDArray[np.float32]:
-    """float32 values in one dimension, perhaps a view of the tensor's bytes."""
+def _decoded_floats(tensor: Tensor) -> NDArray[np.float32]:
+    """Finite values (n,) of an fp32 or bf16 tensor, perhaps a view of its bytes."""
     if tensor.dtype == "fp32":
-        return np.frombuffer(tensor.data, "<f4").astype(np.float32, copy=False)
-    if tensor.dtype == "bf16":
-        bits: NDArray[np.uint32] = np.frombuffer(tensor.data, "<u2").astype(np.uint32) << np.uint32(16)
-        return bits.view(np.float32)
-    n_values = tensor.shape[0] * tensor.shape[1]
-    codes = np.frombuffer(tensor.data, np.int8) if tensor.dtype == "int8" else _split_nibbles(tensor.data, n_values)
-    if codes.size and int(codes.min()) < -_LEVELS[tensor.dtype]:
-        raise WireError(f"{tensor.dtype} tensor holds {codes.min()}, codes run from -{_LEVELS[tensor.dtype]}")
+        values = np.frombuffer(tensor.data, "<f4").astype(np.float32, copy=False)
+    else:  # a bf16 is the upper half of a float32
+        values = (np.frombuffer(tensor.data, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    _refuse_unless_finite(values, f"{tensor.dtype} tensor")
+    return values
+
+
+def _dequantised(tensor: Tensor) -> NDArray[np.float32]:
+    """Finite values (n,) of an int8 or int4 tensor: each code times the scale of its block."""
+    dtype, n_values = tensor.dtype, tensor.shape[0] * tensor.shape[1]
+    codes = np.frombuffer(tensor.data, np.int8) if dtype == "int8" else _split_nibbles(tensor.data, n_values)
+    if codes.size and int(codes.min()) < -_LEVELS[dtype]:
+        raise WireError(f"{dtype} tensor holds {codes.min()}, codes run from -{_LEVELS[dtype]}")
     scales = np.frombuffer(tensor.scales, "<f4").astype(np.float32, copy=False)
-    _refuse_unless_finite(scales, f"scales of {tensor.dtype} tensor")
     if np.signbit(scales).any():
-        raise WireError(f"scales of {tensor.dtype} tensor hold a negative number")
-    with np.errstate(over="ignore"):  # found by the caller's finite check
-        return codes.astype(np.float32) * np.repeat(scales, QUANTISATION_BLOCK)[:n_values]
+        raise WireError(f"scales of {dtype} tensor hold a negative number")
+    if scales.max(initial=0) <= _LARGEST_SAFE_SCALE:  # false for NaN too; the usual case needs no look at each value
+        return _times_scales(codes.astype(np.float32), scales)
+    _refuse_unless_finite(scales, f"scales of {dtype} tensor")
+    with np.errstate(over="ignore"):  # found by the next line
+        values = _times_scales(codes.astype(np.float32), scales)
+    _refuse_unless_finite(values, f"{dtype} tensor")
+    return values
+
+
+def _times_scales(values: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values (n,) times the scale of their block, in place: whole blocks as rows of a matrix, then what is left."""
+    n_whole = values.size // QUANTISATION_BLOCK
+    end = n_whole * QUANTISATION_BLOCK
+    whole = values[:end].reshape(n_whole, QUANTISATION_BLOCK)
+    whole *= scales[:n_whole, None]
+    values[end:] *= scales[n_whole:]  # one scale, or none where nothing is left
+    return values
 
 
 def _to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:

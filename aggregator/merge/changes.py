@@ -19,7 +19,7 @@ from aggregator.merge.state import F64, Factors
 
 
 def change(left: Factors, start: Factors) -> Factors:
-    """What one board changed as factors of twice its rank."""
+    """What one board changed as factors of twice its rank, [b − b₀ | b₀] and [a over a − a₀]."""
     return Factors(np.concatenate([left.b - start.b, start.b], axis=1), np.concatenate([left.a, left.a - start.a]))
 
 
@@ -72,7 +72,7 @@ def add_change(total: ChangeSum, start: Factors, left: Factors, weight: float) -
     """The sum with one more board that left other strands than it began at, which must begin alike. No argument
     changes."""
     before = _longer(total, _owned(start)) if len(start.a) > len(total.start.a) else total
-    return replace(before, products=add(before.products, left, weight, before.start.b))
+    return ChangeSum(before.start, add(before.products, left, weight, before.start.b), before.a)
 
 
 def compacted_change(total: ChangeSum) -> ChangeSum:

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aggregator.merge.changes import change
-from aggregator.merge.state import F64, Factors
+from aggregator.merge.state import F64
 from aggregator.merge.sums import Contribution
 from aggregator.merge.traits import Space
 
@@ -34,17 +33,26 @@ def gram(boards: Sequence[Contribution], space: Space) -> F64:
 
 
 def changed(board: Contribution, name: str) -> tuple[F64, F64]:
-    """ΔW of a weight that the board trained, as factors b (m, k) and a (k, n): what it left minus what it began with.
+    """ΔW of a weight that the board trained, as factors: what it left minus what it began with.
 
-    k is the board's rank where it began at B = 0 or trained one factor alone, and twice that where it trained both.
-    Raises KeyError for a weight that it did not train.
+    Args:
+        board: the board's contribution.
+        name: a weight that it trained; KeyError for any other.
+
+    Returns:
+        b (m, k) and a (k, n) in float64. k is the board's rank where it began at B = 0 or trained B alone, and twice
+        that otherwise: ΔW = b·a − b₀·a₀ = [b − b₀ | b₀]·[a over a − a₀].
     """
     left, start = board.strands[name], board.start.get(name)
     if start is None:
-        return _doubles(left)
-    if np.array_equal(left.a, start.a):
+        return left.b.astype(np.float64), left.a.astype(np.float64)
+    if board.trains == "b" and np.array_equal(left.a, start.a):
         return left.b.astype(np.float64) - start.b, left.a.astype(np.float64)
-    return _doubles(change(left, start) or Factors(left.b * 0, left.a))
+    r = len(left.a)
+    b, a = np.empty((len(left.b), 2 * r)), np.empty((2 * r, left.a.shape[1]))
+    b[:, :r], b[:, r:] = left.b - start.b, start.b  # written once, as float64: this is done for every upload
+    a[:r], a[r:] = left.a, left.a - start.a
+    return b, a
 
 
 def inner(one: tuple[F64, F64], other: tuple[F64, F64]) -> float:
@@ -55,10 +63,6 @@ def inner(one: tuple[F64, F64], other: tuple[F64, F64]) -> float:
 def squared_norm(product: tuple[F64, F64]) -> float:
     """‖b·a‖²_F; rounding may not make it negative."""
     return max(0.0, inner(product, product))
-
-
-def _doubles(factors: Factors) -> tuple[F64, F64]:
-    return factors.b.astype(np.float64), factors.a.astype(np.float64)
 
 
 def trained(boards: Sequence[Contribution]) -> list[str]:

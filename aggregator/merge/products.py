@@ -58,7 +58,7 @@ def add(total: ProductSum, product: Factors, weight: float, start: F32 | None = 
     one = Product(weight, owned(product.b), owned(product.a), start)
     if total.shape != one.shape:
         raise ValueError(f"a product of shape {one.shape} does not fit a sum of shape {total.shape}")
-    return replace(total, addends=(*total.addends, one))
+    return ProductSum(total.shape, (*total.addends, one), total.dense)
 
 
 def compacted(total: ProductSum) -> ProductSum:

@@ -177,8 +177,10 @@ def too_far(added: Contribution, farthest: float, upload: Dtype) -> str | None:
         if added.trains != "b" and start is not None:
             moved["A"] = (end.a, start.a)
         for factor, (after, before) in moved.items():
-            distance = _largest(after - before)
-            limit = FARTHER * farthest + ROUNDED[upload] * _largest(after)
+            distance, limit = _largest(after - before), FARTHER * farthest
+            if distance <= limit:  # before what rounding adds, which costs another look at all values
+                continue
+            limit += ROUNDED[upload] * _largest(after)
             if distance > limit:
                 return (
                     f"{factor} of {name} is {distance:.3g} from where it began, and a round's training gets no farther "

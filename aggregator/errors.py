@@ -1,4 +1,4 @@
-"""What can go wrong on the server, as types: exit codes for its commands, statuses and codes for its answers.
+"""The server's errors: exit codes for its commands, statuses and codes for its answers.
 
 Every error a person sees is one line, `message`, and one that says what to do next, `hint`.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
+from braid_common.errors import CommandError
 from wire.messages import RefusalCode
 
 
@@ -29,15 +30,10 @@ class ExitCode(IntEnum):
     EXPORT = 12  # there is nothing to export, or the target cannot be used
 
 
-class ServerError(Exception):
-    """Base of the errors that end a command; not raised itself."""
+class ServerError(CommandError):
+    """Base of the errors that end a command of the server; not raised itself."""
 
     exit_code = ExitCode.INTERNAL
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
 
 
 class ConfigError(ServerError):

@@ -30,7 +30,7 @@ MARKER = "braid.json"
 
 @dataclass(frozen=True, slots=True)
 class ExportSummary:
-    """What was written. `size_bytes` is the adapter file's, `rank` the largest of any weight."""
+    """An adapter that was written. `size_bytes` is the adapter file's, `rank` the largest of any weight."""
 
     folder: Path
     version: int
@@ -171,7 +171,7 @@ def _write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _place_for_old(folder: Path, force: bool) -> Path | None:
-    """Where to keep what stands at `folder`; None if it need not be kept. Raises NothingToExportError to protect it."""
+    """A place to keep what stands at `folder`; None where nothing must be. Raises NothingToExportError otherwise."""
     if not os.path.lexists(folder) or _replaceable(folder):
         return None
     if not force:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from braid_common.errors import CommandError
+
 
 class ExitCode(IntEnum):
     """Exit statuses of `edge-client`. Numbers are never reused; deploy/RUNBOOK.md says what to do about each."""
@@ -25,15 +27,10 @@ class ExitCode(IntEnum):
     LOCKED = 11  # another client uses the same state folder
 
 
-class ClientError(Exception):
+class ClientError(CommandError):
     """Base of all expected errors; not raised itself."""
 
     exit_code = ExitCode.INTERNAL
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
 
 
 class ConfigError(ClientError):

@@ -1,4 +1,4 @@
-"""What of an adapter a board lacks that still holds an older one: tensors that changed, and new directions of contexts.
+"""Adapter patches: what changed between two versions, as tensors that are new and new directions of frozen factors.
 
 A context W (m × n) is the truncated sum of the one before and of what boards added, so each of its factors spans little
 that a board does not hold:  B' = [B | new]·mix,  A' = mix·[A over basis over new],  with at most as many new columns as
@@ -32,7 +32,7 @@ MAX_KEPT_BYTES = 64 * 1024**2
 of contexts at rank 32 in bf16."""
 
 Changes = tuple[FactorPatch | None, FactorPatch | None]
-"""Of the context's B and A; None: as held."""
+"""The patches of the frozen B and A; None: as held."""
 
 
 class Differences:
@@ -45,7 +45,7 @@ class Differences:
     def parts(
         self, held: Sequence[AdapterPart], sent: Sequence[AdapterPart], exact: Sequence[AdapterPart]
     ) -> tuple[WeightPatch, ...] | None:
-        """What changed from `held` to `sent`, which is `exact` before rounding, as fp32; all in manifest order.
+        """The patches that lead from `held` to `sent`, which is `exact` before rounding, in fp32; in manifest order.
 
         None where a weight begins or ceases to have a start_b: no difference says that.
         """
@@ -131,7 +131,7 @@ def mixture(held: F32, factor: F32, dtype: Dtype) -> tuple[F64, F64] | None:
 
 
 def _leading(rest: F64, tolerance: float) -> F64:
-    """As few orthonormal columns as leave out no more than `tolerance` of `rest`, in the mean norm of its columns."""
+    """The fewest orthonormal columns that leave out at most `tolerance` of `rest`, in the mean norm of its columns."""
     u, s, _ = np.linalg.svd(rest, full_matrices=False)
     left_out = np.sqrt(np.append(np.cumsum(s[::-1] ** 2)[::-1], 0.0) / max(1, rest.shape[1]))  # all from the i-th on
     return u[:, : int(np.argmax(left_out <= tolerance))]

@@ -1,4 +1,4 @@
-"""What the calls find in the application."""
+"""Typed keys of the aiohttp application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which bytes of a file a request wants: Range, If-Range and If-None-Match of HTTP, for one range."""
+"""Ranges of bytes that a request asks for: Range, If-Range and If-None-Match of HTTP, for one range."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def serve(folder: Folder, host: str, port: int, tls_choice: str | None, say: Cal
 
 
 def join_command(url: str, token: str, tls: Tls) -> str:
-    """What to type on a board."""
+    """The command that makes a board join, as it is typed there."""
     pinned = f" --fingerprint {tls.fingerprint}" if tls.fingerprint else ""
     return f"edge-client join --server {url} --token {token}{pinned}"
 

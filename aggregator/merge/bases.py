@@ -1,4 +1,4 @@
-"""The shared bases and the values of strands, made of gradient sketches. What every rule does of this is done here.
+"""The shared bases and the values of strands, made of gradient sketches, for all rules.
 
 A, σ  ← right singular vectors and values of Σ p_k · Y_k           a weight that no board sketched keeps what it has
 value of strand i ← σ_i²,  or  s · σ_i² / Σ_j σ_j²  with  s = Σ p_k · share_k  of the weight in the profiles' scores
@@ -65,7 +65,7 @@ def with_sketch(weight: WeightState, name: str, total: Gathered, max_rank: int, 
 
 
 def with_values(weight: WeightState, name: str, total: Gathered, max_rank: int, version: int) -> WeightState:
-    """The same for a rule whose basis does not come from sketches: only the values follow them."""
+    """The weight with new values alone, for a rule whose basis does not come from sketches."""
     return replace(with_sketch(weight, name, total, max_rank, version), basis=weight.basis)
 
 
@@ -111,7 +111,7 @@ def _with_basis(weight: WeightState, sketch_sum: F64 | None, divisor: float, max
 
 
 def _worth(squares: F64, score: float | None) -> F64:
-    """What strands of these σ² (R,) are worth. A score whose sketch is zero is shared equally: no row is known to be
+    """The values of strands of these σ² (R,). A score whose sketch is zero is shared equally: no row is known to be
     better than another."""
     if score is None:
         return squares

@@ -1,4 +1,4 @@
-"""What boards changed of the strands that they were sent, of one board as a product and summed over a round.
+"""Changes of the strands that boards were sent: of one board as a product, and summed over a round.
 
     b·a − b₀·a₀ = (b − b₀)·a + b₀·(a − a₀)
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aggregator.merge.low_rank_sum import Addends, Product
-from aggregator.merge.products import ProductSum, add, compacted, empty, owned, terms
+from aggregator.merge.low_rank_sum import LowRankSum, Product
+from aggregator.merge.products import ProductSum, add, compacted, empty, low_rank_sum, owned
 from aggregator.merge.state import F64, Factors
 
 
 def change(left: Factors, start: Factors) -> Factors:
-    """What one board changed as factors of twice its rank, [b − b₀ | b₀] and [a over a − a₀]."""
+    """The change of one board as factors of twice its rank, [b − b₀ | b₀] and [a over a − a₀]."""
     return Factors(np.concatenate([left.b - start.b, start.b], axis=1), np.concatenate([left.a, left.a - start.a]))
 
 
@@ -42,16 +42,16 @@ class ChangeSum:
     products: ProductSum
     a: F64 | None = None  # (r, n)
 
-    def terms(self) -> Addends:
+    def low_rank_sum(self) -> LowRankSum:
         a = self._linear()
-        return (Product(1.0, self.start.b[:, : len(a)], a), *terms(self.products))
+        return (Product(1.0, self.start.b[:, : len(a)], a), *low_rank_sum(self.products))
 
     def _linear(self) -> F64:
-        """Σ w·pad(a − a₀) with those of the addends."""
+        """Σ w·pad(a − a₀) with those of the terms."""
         total = np.zeros_like(self.start.a, np.float64)
         if self.a is not None:
             total[: len(self.a)] = self.a
-        for one in self.products.addends:
+        for one in self.products.terms:
             total[: len(one.a)] += np.multiply(one.a - self.start.a[: len(one.a)], one.weight, dtype=np.float64)
         return total
 
@@ -81,9 +81,9 @@ def compacted_change(total: ChangeSum) -> ChangeSum:
 
 
 def _longer(total: ChangeSum, start: Factors) -> ChangeSum:
-    """The same with more strands of the start; the shorter one can be forgotten."""
-    addends = tuple(replace(one, start=start.b) for one in total.products.addends)
-    return replace(total, start=start, products=replace(total.products, addends=addends))
+    """The sum with more strands of the start; the shorter one can be forgotten."""
+    terms = tuple(replace(one, start=start.b) for one in total.products.terms)
+    return replace(total, start=start, products=replace(total.products, terms=terms))
 
 
 def _owned(start: Factors) -> Factors:

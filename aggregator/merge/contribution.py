@@ -56,7 +56,7 @@ class SentVersion:
         )
 
     def _start(self, update: Update) -> Mapping[str, Factors]:
-        """What the board began with, bit for bit as it received it: what it did not change is no change then."""
+        """The factors that the board began with, bit for bit as it received them: what it left is no change then."""
         if not self.rule.TRAITS.has_start:
             return {}
         ranks = {part.name: rank for part in update.parts if (rank := part_rank(part))}

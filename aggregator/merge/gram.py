@@ -93,8 +93,8 @@ def _of_products(changes: Sequence[tuple[F64, F64]]) -> F64:
 
 
 def _on_one_basis(changes: Sequence[tuple[F64, F64]]) -> F64:
-    """The same where every a is the leading rows of the longest: its QR makes coordinates of the B, whose inner
-    products are those of the changes."""
+    """One weight's Gram matrix where every a is the leading rows of the longest: its QR turns each B into coordinates,
+    whose inner products are those of the changes."""
     longest = max((a for _, a in changes), key=len)
     triangle: F64 = np.linalg.qr(longest.T)[1].T  # (R, R), the identity to rounding and signs
     flat = np.zeros((len(changes), len(changes[0][0]), len(triangle)))

@@ -1,4 +1,4 @@
-"""What boards of unequal rank begin at, where they train the global adapter itself and not something beside it."""
+"""Initial factors for boards that train slices of the global adapter itself, at ranks of their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INDEPENDENT = 1e-3
 were sent in bf16."""
 
 
-def start(weight: WeightState, rank: int, seed: int, *, along_basis: bool = False) -> Factors:
+def initial_factors(weight: WeightState, rank: int, seed: int, *, along_basis: bool = False) -> Factors:
     """The leading `rank` strands of the context, b (m, rank) and a (rank, n).
 
     Of a context that `lowrank.truncate` made these are the best approximation of that rank, B carrying the singular
@@ -36,7 +36,7 @@ def _new_rows(weight: WeightState, seed: int, along_basis: bool) -> F32:
 
 
 def _outside(basis: F64, held: F64) -> F64:
-    """What rows of a basis (R, n), in their order, add to orthonormal rows (s, n): orthonormal, at most R of them."""
+    """The parts of basis rows (R, n), in their order, outside of orthonormal rows (s, n): orthonormal, at most R."""
     left = basis - (basis @ held.T) @ held
     q, r = np.linalg.qr(left.T)
     lengths = np.diagonal(r)

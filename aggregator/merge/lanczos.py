@@ -27,7 +27,7 @@ ORTHOGONAL = 2.0**-21
 """Columns whose inner products are no larger count as orthogonal."""
 
 _ROUNDING = 2.0**-24
-"""What float32 does not resolve of 1."""
+"""Half the distance from 1 to the next float32."""
 
 _TINY = np.finfo(np.float64).tiny
 """Keeps zero from being divided by zero."""
@@ -97,8 +97,11 @@ def _without(columns: F32, basis: F32) -> F32:
 
 
 def _missing(values: F64, residuals: F64) -> float:
-    """What directions of the same number can hold beyond the leading Ritz values (falling; as many as residuals), as
-    multiples of what may be lost. Values and residuals are those of WᵀW.
+    """How much more other directions could hold than the leading ones found, as a multiple of what may be lost.
+
+    Args:
+        values: Ritz values of WᵀW (those of the searched space), falling.
+        residuals: (rank,) norms of the residuals of the leading `rank` of them.
 
     A direction of value θ gains at most ((θ − μ)² + 4·r²)^½/2 − (θ − μ)/2 from what is outside of the space, where no
     value is above μ: r²/(θ − μ) across a gap, and r without one. The next Ritz value stands for μ.

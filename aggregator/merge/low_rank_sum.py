@@ -58,15 +58,15 @@ class Dense:
         return not self.w.any()
 
 
-Addend = Product | Dense
+Term = Product | Dense
 
-Addends = tuple[Addend, ...]
+LowRankSum = tuple[Term, ...]
 """Their sum; of none of them it is zero."""
 
 
-def scaled(addends: Addends, factor: float) -> Addends:
+def scaled(terms: LowRankSum, factor: float) -> LowRankSum:
     """The sum times a number."""
-    return tuple(replace(one, weight=one.weight * factor) for one in addends)
+    return tuple(replace(one, weight=one.weight * factor) for one in terms)
 
 
 def stacked(products: Sequence[Product], dtype: type[T]) -> tuple[NDArray[T], NDArray[T]]:
@@ -82,11 +82,11 @@ def stacked(products: Sequence[Product], dtype: type[T]) -> tuple[NDArray[T], ND
     return b, a
 
 
-def multiplied(addends: Addends, dtype: type[T]) -> NDArray[T]:
-    """At least one addend as a matrix (m, n)."""
-    products = [one for one in addends if isinstance(one, Product)]
-    total = np.matmul(*stacked(products, dtype)) if products else np.zeros(addends[0].shape, dtype)
-    for one in addends:
+def multiplied(terms: LowRankSum, dtype: type[T]) -> NDArray[T]:
+    """At least one term as a matrix (m, n)."""
+    products = [one for one in terms if isinstance(one, Product)]
+    total = np.matmul(*stacked(products, dtype)) if products else np.zeros(terms[0].shape, dtype)
+    for one in terms:
         if isinstance(one, Dense):
             total += one.w if one.weight == 1 else np.multiply(one.w, one.weight, dtype=dtype)
     return total

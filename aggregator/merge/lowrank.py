@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.merge.lanczos import leading
-from aggregator.merge.low_rank_sum import Addends, Product, multiplied, stacked
+from aggregator.merge.low_rank_sum import LowRankSum, Product, multiplied, stacked
 from aggregator.merge.state import F32, F64
 
 _NOISE = 2.0**-24
@@ -28,7 +28,7 @@ _WORTH = 3
 found as fast, and those of a larger one as fast as with more blocks than that."""
 
 _SEED = 20
-"""Of the random vectors that a search for leading directions starts with."""
+"""Seed of the random vectors that a search for leading directions starts with."""
 
 
 def truncate(b: NDArray[np.floating], a: NDArray[np.floating], rank: int) -> tuple[F32, F32]:
@@ -36,24 +36,24 @@ def truncate(b: NDArray[np.floating], a: NDArray[np.floating], rank: int) -> tup
     return truncate_sum((Product(1.0, b, a),), rank)
 
 
-def truncate_sum(addends: Addends, rank: int) -> tuple[F32, F32]:
+def truncate_sum(terms: LowRankSum, rank: int) -> tuple[F32, F32]:
     """The best approximation of rank ≤ `rank` to a sum in Frobenius norm, as factors.
 
-    Args: at least one addend, of any float dtype; their ranks may exceed m and n, rows may repeat or be zero.
+    Args: at least one term, of any float dtype; their ranks may exceed m and n, rows may repeat or be zero.
     Returns (b (m, s), a (s, n)) float32, s ≤ rank, without directions that are zero to rounding. The rows of a are
     orthonormal and ordered by singular value, which b carries: what happens to b happens to the product in the same
     norm, its column norms are the singular values, and leading columns are the best lower-rank approximation.
     The norm of what is left out is the least possible but for a part lanczos.MAX_LOST of it and for what float32 does
-    not resolve of the addends. Raises LinAlgError where a value is not finite. Cost O((m + n)·k·rank), k the ranks
+    not resolve of the terms. Raises LinAlgError where a value is not finite. Cost O((m + n)·k·rank), k the ranks
     together, where a few products with blocks of vectors tell the leading directions, else O((m + n)·k² + k³), without
     an m × n matrix while k is less than both. Source: Eckart–Young; a small core instead of dense matrices as in
     FLoRIST (arXiv 2506.09199).
     """
-    products = [one for one in addends if isinstance(one, Product)]
-    if len(products) < len(addends):  # what is dense is float32, and rounded as often as this is
-        return truncate_dense(multiplied(addends, np.float32), rank)
-    if sum(len(one.a) for one in products) >= min(addends[0].shape):  # the matrix is no larger than its factors
-        wide = multiplied(addends, np.float64)
+    products = [one for one in terms if isinstance(one, Product)]
+    if len(products) < len(terms):  # what is dense is float32, and rounded as often as this is
+        return truncate_dense(multiplied(terms, np.float32), rank)
+    if sum(len(one.a) for one in products) >= min(terms[0].shape):  # the matrix is no larger than its factors
+        wide = multiplied(terms, np.float64)
         return truncate_dense(wide, rank)
     found = _by_lanczos(stacked(products, np.float32), rank)
     return _finished(found[1], found[0].T) if found is not None else _from_factors(*stacked(products, np.float64), rank)

@@ -27,7 +27,7 @@ from typing import Literal
 
 import numpy as np
 
-from aggregator.merge.low_rank_sum import Addends, Product, multiplied, scaled
+from aggregator.merge.low_rank_sum import LowRankSum, Product, multiplied, scaled
 from aggregator.merge.lowrank import truncate_sum
 from aggregator.merge.state import F32, F64, Factors, Moments
 
@@ -69,8 +69,8 @@ OPTIMISERS: Mapping[str, Optimiser] = MappingProxyType(
 """By their names in run.toml (`merge.optimiser`). Every constant of every optimiser stands here and nowhere else."""
 
 
-def first_moment(moments: Moments | None, change: Addends, optimiser: Optimiser) -> Addends:
-    """v, or m where there are squares too, after a round of this change, which comes first in it. No addend where it is
+def first_moment(moments: Moments | None, change: LowRankSum, optimiser: Optimiser) -> LowRankSum:
+    """v, or m where there are squares too, after a round of this change, which comes first in it. No term where it is
     zero, now and before."""
     before = moments.first if moments is not None else None
     now = scaled(change, 1 - optimiser.beta) if optimiser.squares else change
@@ -88,19 +88,19 @@ def second_moment(moments: Moments | None, dense_change: F64, optimiser: Optimis
     return (before + (1 - optimiser.beta2) * towards).astype(np.float32)
 
 
-def low_rank_step(first: Addends, change: Addends, optimiser: Optimiser) -> Addends:
-    """What η multiplies, where there are no squares. `first` is that of this change."""
+def low_rank_step(first: LowRankSum, change: LowRankSum, optimiser: Optimiser) -> LowRankSum:
+    """The step that η multiplies, for optimisers without squares. `first` is the first moment after this change."""
     if not optimiser.nesterov:
         return first
     return (*scaled(change, 1 + optimiser.beta), *scaled(first[len(change) :], optimiser.beta))
 
 
-def dense_step(first: Addends, second: F32, optimiser: Optimiser) -> F64:
-    """The same (m, n), where there are."""
+def dense_step(first: LowRankSum, second: F32, optimiser: Optimiser) -> F64:
+    """The step (m, n) that η multiplies, for optimisers with squares."""
     return multiplied(first, np.float64) / (np.sqrt(second.astype(np.float64)) + optimiser.tau)
 
 
-def kept(first: Addends, second: F32 | None, rank: int) -> Moments:
-    """What is remembered: the first moment cut to `rank`. Its rank would grow with every round; the adapter that it
+def kept(first: LowRankSum, second: F32 | None, rank: int) -> Moments:
+    """The moments to remember: the first one cut to `rank`. Its rank would grow with every round; the adapter that it
     moves has this one."""
     return Moments(Factors(*truncate_sum(first, rank)), second)

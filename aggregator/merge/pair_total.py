@@ -24,13 +24,13 @@ class PairSum:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairTotal(Gathered):
-    """And a PairSum per weight, of the boards that trained it."""
+    """The sums of a rule that averages A and B each: also a PairSum per weight, over the boards that trained it."""
 
     pairs: Mapping[str, PairSum] = field(default_factory=dict)
 
 
 Weigh = Callable[[float, Factors], float]
-"""v of a board for one weight, from what the board counts and its factors there."""
+"""Gives v, a board's weight in the sums of one weight matrix, from what the board counts and its factors there."""
 
 
 def fold_pairs(total: PairTotal | None, added: Contribution, weigh: Weigh) -> PairTotal:

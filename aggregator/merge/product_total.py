@@ -16,8 +16,8 @@ from aggregator.merge.changes import (
     is_changed,
     no_change,
 )
-from aggregator.merge.low_rank_sum import Addends, scaled
-from aggregator.merge.products import ProductSum, add, compacted, empty, first_long, terms
+from aggregator.merge.low_rank_sum import LowRankSum, scaled
+from aggregator.merge.products import ProductSum, add, compacted, empty, first_long, low_rank_sum
 from aggregator.merge.state import AdapterState, Factors, WeightState
 from aggregator.merge.step import MergeSettings, stepped
 from aggregator.merge.sums import Contribution, Gathered, gather
@@ -25,19 +25,19 @@ from aggregator.merge.sums import Contribution, Gathered, gather
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProductTotal(Gathered):
-    """And Σ w_k·B_k·A_k, of each weight Σ w_k over the boards that trained it, and beside the products the sum of what
-    boards changed of one and the same start."""
+    """The sums of a rule that averages products: also Σ w_k·B_k·A_k by weight, the Σ w_k over the boards that trained
+    it, and apart from the products the sum of what boards changed of one and the same start."""
 
     products: Mapping[str, ProductSum] = field(default_factory=dict)
     changes: Mapping[str, ChangeSum] = field(default_factory=dict)
     trained: Mapping[str, float] = field(default_factory=dict)
 
-    def change(self, name: str) -> Addends:
+    def change(self, name: str) -> LowRankSum:
         """The mean over all boards: one that did not train the weight counts as zero, as no change."""
         return self._over(name, self.weight)
 
-    def goal(self, name: str) -> Addends:
-        """The mean over the boards that trained the weight: the others did not say that it should be zero. No addend
+    def target(self, name: str) -> LowRankSum:
+        """The mean over the boards that trained the weight: the others did not say that it should be zero. No term
         where nobody did."""
         return self._over(name, self.trained.get(name, 0.0))
 
@@ -52,10 +52,10 @@ class ProductTotal(Gathered):
             return replace(self, changes=MappingProxyType(changes))
         return self
 
-    def _over(self, name: str, divisor: float) -> Addends:
-        found: Addends = self.changes[name].terms() if name in self.changes else ()
+    def _over(self, name: str, divisor: float) -> LowRankSum:
+        found: LowRankSum = self.changes[name].low_rank_sum() if name in self.changes else ()
         if name in self.products:
-            found = (*found, *terms(self.products[name]))
+            found = (*found, *low_rank_sum(self.products[name]))
         return scaled(found, 1 / divisor) if found else ()
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aggregator.merge.low_rank_sum import Addends, Dense, Product, multiplied
+from aggregator.merge.low_rank_sum import Dense, LowRankSum, Product, multiplied
 from aggregator.merge.state import F32, Factors
 
 _SHORTER = 8
@@ -33,7 +33,7 @@ class ProductSum:
     """
 
     shape: tuple[int, int]
-    addends: tuple[Product, ...] = ()
+    terms: tuple[Product, ...] = ()
     dense: F32 | None = None
 
     @property
@@ -41,7 +41,7 @@ class ProductSum:
         """Whether the factors take more memory than they should."""
         m, n = self.shape
         limit = m * n if self.dense is None else m * n / _SHORTER
-        return bool(self.addends) and sum(len(one.a) for one in self.addends) * (m + n) >= limit
+        return bool(self.terms) and sum(len(one.a) for one in self.terms) * (m + n) >= limit
 
 
 def empty(product: Factors) -> ProductSum:
@@ -58,12 +58,12 @@ def add(total: ProductSum, product: Factors, weight: float, start: F32 | None = 
     one = Product(weight, owned(product.b), owned(product.a), start)
     if total.shape != one.shape:
         raise ValueError(f"a product of shape {one.shape} does not fit a sum of shape {total.shape}")
-    return ProductSum(total.shape, (*total.addends, one), total.dense)
+    return ProductSum(total.shape, (*total.terms, one), total.dense)
 
 
 def compacted(total: ProductSum) -> ProductSum:
     """The sum multiplied out."""
-    return replace(total, addends=(), dense=multiplied(terms(total), np.float32))
+    return replace(total, terms=(), dense=multiplied(low_rank_sum(total), np.float32))
 
 
 def first_long(sums: Mapping[str, ProductSum]) -> str | None:
@@ -76,6 +76,6 @@ def owned(array: F32) -> F32:
     return array if array.flags.owndata else array.copy()
 
 
-def terms(total: ProductSum) -> Addends:
-    """The sum as addends; nothing is multiplied."""
-    return total.addends if total.dense is None else (*total.addends, Dense(1.0, total.dense))
+def low_rank_sum(total: ProductSum) -> LowRankSum:
+    """The sum as terms; nothing is multiplied."""
+    return total.terms if total.dense is None else (*total.terms, Dense(1.0, total.dense))

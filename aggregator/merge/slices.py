@@ -1,4 +1,4 @@
-"""What boards are sent of a version: parts of an adapter, cut to their ranks, in one of four ways.
+"""Slices of a version for boards: parts of an adapter, cut to their ranks, in one of four ways.
 
 Where boards train the global adapter itself, all of it changes in every round, and nearly all of it travels each time
 as context of what a small board trains. That is frozen, and the server's own stays float32, so it travels in eight
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from aggregator.merge.initial_factors import start
+from aggregator.merge.initial_factors import initial_factors
 from aggregator.merge.state import F32, AdapterState, Factors, WeightState
 from braid_common.seeds import derive_seed
 from wire.dtypes import frozen_dtype
@@ -48,27 +48,27 @@ def cut_start(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[
     def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
         if not rank:
             return _frozen(name, weight, dtype)
-        begin = start(weight, rank, derive_seed(state.version, "start", name))
+        begin = initial_factors(weight, rank, derive_seed(state.version, "start", name))
         return _begun(name, weight, begin, weight.frozen_a.shape[0], dtype)
 
     return _parts(state, ranks, part)
 
 
 def cut_woven(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
-    """The same, with all that is not trained of the global adapter as context; strands that it lacks begin along the
-    basis. Raises WireError as `cut_basis`."""
+    """As `cut_start`, with all that is not trained of the global adapter frozen beside it; strands that it lacks begin
+    along the basis. Raises WireError as `cut_basis`."""
 
     def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
         if not rank:
             return _frozen(name, weight, dtype)
-        begin = start(weight, rank, derive_seed(state.version, "start", name), along_basis=True)
+        begin = initial_factors(weight, rank, derive_seed(state.version, "start", name), along_basis=True)
         return _begun(name, weight, begin, rank, dtype)
 
     return _parts(state, ranks, part)
 
 
 def _begun(name: str, weight: WeightState, begin: Factors, first: int, dtype: Dtype) -> AdapterPart:
-    """What a board begins with, and the global adapter's strands from `first` on as context."""
+    """The part of a weight with its initial factors, and the global adapter's strands from `first` on, frozen."""
     frozen_b, frozen_a = _strands(weight, first, dtype)
     return AdapterPart(
         name=name, frozen_b=frozen_b, frozen_a=frozen_a, basis=pack(begin.a, dtype), start_b=pack(begin.b, dtype)

@@ -1,4 +1,4 @@
-"""What the server holds of the adapter: per weight the global adapter's factors, the shared basis and its values.
+"""The state of the adapter at one version: per weight the global adapter's factors, the shared basis and its values.
 
 Immutable. A version is encoded once, stored as a file named by its digest, and never changed.
 """
@@ -36,7 +36,7 @@ class Factors:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """What a server optimiser remembers of one weight's changes: a running sum or mean, and a mean of their squares.
+    """A server optimiser's memory of one weight's changes: a running sum or mean, and a mean of their squares.
 
     Arrays become read-only. Raises ValueError where shapes or dtypes do not fit each other.
     """
@@ -65,9 +65,10 @@ class Moments:
 class WeightState:
     """One weight W (m × n): its global adapter W_g = frozen_b·frozen_a, and the basis boards train on next.
 
-    `values` is what each strand is worth: σ² of its row, or with a `score` (the weight's share of all importance, by
-    the profiles) that score divided among the strands in proportion to σ². Arrays become read-only. Raises ValueError
-    where shapes or dtypes do not fit each other, or the score is negative or not finite.
+    `values` says how much each strand is worth: σ² of its row, or with a `score` (the weight's share of all importance,
+    by the profiles) that score divided among the strands in proportion to σ². Arrays become read-only.
+
+    Raises ValueError where shapes or dtypes do not fit each other, or the score is negative or not finite.
     """
 
     frozen_b: F32  # (m, s)
@@ -186,7 +187,7 @@ def encode_state(state: AdapterState) -> bytes:
 
 
 def decode_state(data: bytes) -> AdapterState:
-    """What `encode_state` wrote, bit for bit. Raises WireError if the bytes are damaged or of another format."""
+    """The state that `encode_state` wrote, bit for bit. Raises WireError for damaged bytes or another format."""
     start = len(_MAGIC) + _DIGEST_BYTES
     if not data.startswith(_MAGIC):
         raise WireError("this is no adapter state of a format that this version of Braid reads")

@@ -1,4 +1,4 @@
-"""The server's step: what a round's mean change does to the global adapter, in the space of W itself."""
+"""The server's step along a round's mean change of the global adapter, in the space of W itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from threading import Lock
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from aggregator.merge.low_rank_sum import Addends, Product, multiplied, scaled
+from aggregator.merge.low_rank_sum import LowRankSum, Product, multiplied, scaled
 from aggregator.merge.lowrank import truncate_dense, truncate_sum
 from aggregator.merge.optimisers import (
     NONE,
@@ -36,7 +36,7 @@ class MergeSettings:
     optimiser: Optimiser = NONE
 
 
-def stepped(weight: WeightState, change: Addends, settings: MergeSettings) -> WeightState:
+def stepped(weight: WeightState, change: LowRankSum, settings: MergeSettings) -> WeightState:
     """The weight after one server step along `change`, the round's mean ΔW.
 
     A change that is absent or zero leaves a weight bit for bit, unless an optimiser remembers others. Raises ValueError
@@ -59,8 +59,8 @@ def stepped(weight: WeightState, change: Addends, settings: MergeSettings) -> We
     return replace(weight, frozen_b=frozen_b, frozen_a=frozen_a, moments=moments)
 
 
-def _stepped_dense(weight: WeightState, first: Addends, change: Addends, settings: MergeSettings) -> WeightState:
-    """The same for optimisers with squares, whose steps have no low rank."""
+def _stepped_dense(weight: WeightState, first: LowRankSum, change: LowRankSum, settings: MergeSettings) -> WeightState:
+    """The weight after a step of an optimiser with squares, whose steps have no low rank."""
     optimiser = settings.optimiser
     dense_change = multiplied(change, np.float64) if change else np.zeros(weight.shape)
     second = second_moment(weight.moments, dense_change, optimiser)

@@ -1,6 +1,6 @@
-"""What one board adds to a round, and what rules keep of a round while updates arrive: running sums, nothing per board.
+"""Contributions of boards, and the running sums that rules keep while they arrive: nothing is kept per board.
 
-Of the profiles' scores as well: Σ n_k·(share of each weight in the scores of board k).
+The profiles' scores are summed as well: Σ n_k·(share of each weight in the scores of board k).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import TypedDict, TypeVar
 
 import numpy as np
 
-from aggregator.merge.low_rank_sum import Addend, Addends, Product, scaled
-from aggregator.merge.products import ProductSum, add, compacted, empty, first_long, terms
+from aggregator.merge.low_rank_sum import LowRankSum, Product, Term, scaled
+from aggregator.merge.products import ProductSum, add, compacted, empty, first_long, low_rank_sum
 from aggregator.merge.state import F32, F64, AdapterState, Factors, WeightState
 from wire.messages import Trains
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contribution:
-    """What one board adds to a round. Names are weights; those it did not train, sketch or score are absent.
+    """The part of one board in a round. Names are weights; those it did not train, sketch or score are absent.
 
     `weight`: how much the board counts beside others; its example count, less where something speaks against it, and
     more than 0 (ValueError): a board that is not to count is left out.
@@ -84,7 +84,7 @@ class GatheredFields(TypedDict):
 
 
 def gather(total: Gathered, added: Contribution) -> GatheredFields:
-    """What every rule sums, with one more board. Neither argument changes."""
+    """The sums that every rule has, with one more board. Neither argument changes."""
     return {
         "weight": total.weight + added.weight,
         "n_updates": total.n_updates + 1,
@@ -123,8 +123,8 @@ def sum_padded(total: F64 | None, block: F32, weight: float) -> F64:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BasisSum(Gathered):
-    """And Σ w_k·pad(B_k) on the rows of the newest basis, as wide as the largest rank so far. Updates that were trained
-    on an older one are summed as products with the rows they were trained on."""
+    """The sums of a rule whose boards train B on one basis: also Σ w_k·pad(B_k) on the rows of the newest basis, as
+    wide as the largest rank so far. Updates that were trained on an older one are summed as products with its rows."""
 
     b: Mapping[str, F64] = field(default_factory=dict)  # (m, largest r so far)
     stale: Mapping[str, ProductSum] = field(default_factory=dict)
@@ -135,10 +135,10 @@ class BasisSum(Gathered):
             return self
         return replace(self, stale=MappingProxyType({**self.stale, name: compacted(self.stale[name])}))
 
-    def change(self, name: str, weight: WeightState) -> Addends:
-        """The mean ΔW of a weight, on the rows of its basis and those of older ones; no addend where nobody trained it.
+    def change(self, name: str, weight: WeightState) -> LowRankSum:
+        """The mean ΔW of a weight, on the rows of its basis and those of older ones; no term where nobody trained it.
         Raises ValueError where B does not fit the basis."""
-        found: list[Addend] = []
+        found: list[Term] = []
         if name in self.b:
             b = self.b[name]
             rank = b.shape[1]
@@ -148,7 +148,7 @@ class BasisSum(Gathered):
                 )
             found.append(Product(1.0, b, weight.basis[:rank]))
         if name in self.stale:
-            found += terms(self.stale[name])
+            found += low_rank_sum(self.stale[name])
         return scaled(tuple(found), 1 / self.weight) if found else ()
 
 

@@ -1,4 +1,4 @@
-"""What others must know of a merge rule: the board that trains for it, and whoever screens or combines its updates."""
+"""The traits of a merge rule: what boards that train for it must know, and whoever screens or combines updates."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from typing import Literal
 from wire.messages import Trains
 
 Space = Literal["basis", "products", "factors"]
-"""Where a rule averages: B on one shared basis, products B·A, or A and B each for itself."""
+"""The space in which a rule averages: B on one shared basis, products B·A, or A and B each for itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """`summary`: one line for run.toml. `cycle`: what boards train, round by round, repeated. `own_basis`: each board
-    draws its own A. `has_start`: boards begin at the global adapter, cut to their rank, and not at B = 0. `is_change`:
-    an update says what to add to the global adapter, and so counts though it was trained on an older version; otherwise
-    it says what the adapter should be. `needs_equal_ranks`: ranks of one weight may not differ between boards.
-    `prunes`: boards give up trailing strands that training shrinks. `sketches`: the gradient sketches of a round make
-    the next basis; other rules need those of the profiles alone. `sums_by_rank`: products are
-    summed for every rank index by itself.
+    """The facts that distinguish a rule, as far as others need to know.
+
+    Attributes:
+        summary: one line for run.toml.
+        space: where the rule averages.
+        cycle: which factors boards train, round by round, repeated.
+        own_basis: each board draws its own A, and is sent none.
+        has_start: boards begin at the global adapter, cut to their rank, and not at B = 0.
+        is_change: an update says what to add to the global adapter, and so counts though it was trained on an older
+            version; otherwise it says what the adapter should be.
+        needs_equal_ranks: ranks of one weight may not differ between boards; run.toml must set train.rank.
+        prunes: boards give up trailing strands that training shrinks.
+        sketches: the gradient sketches of a round make the next basis; other rules need those of the profiles alone.
+        sums_by_rank: products are summed for every rank index by itself, which takes memory.
     """
 
     summary: str
@@ -35,8 +42,9 @@ class Traits:
 
     @property
     def trains_a(self) -> bool:
+        """Whether any round trains A."""
         return self.cycle != ("b",)
 
     def trains(self, version: int) -> Trains:
-        """What a round on this version trains. The first round is on version 1."""
+        """The factors that a round on this version trains. The first round is on version 1."""
         return self.cycle[(version - 1) % len(self.cycle)]

@@ -1,4 +1,4 @@
-"""What matters in a run: its weights in order of importance, and how many strands of each carry it. Pure."""
+"""The ranking of a run's weights: by importance, and how many strands of each carry it. Pure."""
 
 from __future__ import annotations
 

@@ -12,14 +12,14 @@ SHOWN_WEIGHTS = 8
 
 
 def title(ranking: Mapping[str, Any]) -> str:
-    """Which score ranks how many weights, and when it was last refreshed."""
+    """The line above the table: the score, how many weights it ranks, and when it was last refreshed."""
     by = {"sketch": "gradient sketches", "magnitude_gradient": "magnitude·gradient", "adalora": "AdaLoRA's score"}
     how = by.get(ranking["importance"], ranking["importance"])
     return f"importance of {len(ranking['weights'])} weights by {how}, as of version {ranking['version']}"
 
 
 def heads(ranking: Mapping[str, Any]) -> tuple[str, str, str]:
-    """What the columns are."""
+    """The line below the table, which explains its columns."""
     return "weight", "importance", f"strands that hold {show_share(ranking['worth_share'])} of it"
 
 

@@ -19,7 +19,7 @@ from wire.messages import Profile, RoundSpec, Update
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a message, with all that was worked out of it, so that nothing is decoded or sized twice.
+    """The outcome of judging a message, with all that was worked out of it, so that nothing is decoded or sized twice.
 
     `contribution` is None where the message was refused for `reason`.
     """
@@ -91,7 +91,7 @@ def _verdict_by_size(n_examples: int, added: Contribution, into: OpenRound) -> V
 
 
 def _contribution(update: Update, sent: SentVersion, into: OpenRound) -> Contribution:
-    """What an update adds. A late one counts less.
+    """The contribution of an update. A late one counts less.
 
     Its sketches count only in a round that makes a basis, or one board could make a basis alone. Their Ω is that of
     another round: the sum is then a sketch of both rounds' gradients, one below the other, and its rows still span the

@@ -62,20 +62,17 @@ class Committer:
         Args:
             device: who sent it.
             digest: what the sender announced; None for a profile.
-            part: the upload, whole.
+            part: the upload, whole. It is discarded if it is refused or an error is raised.
             spec: the round that it was trained for.
             open_round: the round that is open.
             newest: the newest version.
 
         Raises CallError for another digest or a version that cannot be read any more, WireError for bytes that are no
-        message; all discard the upload.
+        message.
         """
         path, real_digest = part.finish()
         try:
-            if digest not in (None, real_digest):
-                raise CallError(
-                    "bad_request", "what arrived has another SHA-256 than announced", "Send it again from 0."
-                )
+            _check_digest(digest, real_digest)
             data = path.read_bytes()
             verdict = judge(data, self._terms, spec, self._sent_version(spec, newest), open_round)
         except (CallError, WireError):
@@ -145,3 +142,9 @@ class Committer:
         self._storage.blobs.sweep(self._storage.records.live_digests())
         self._storage.cuts.forget(oldest)
         self._storage.uploads.sweep(frozenset(rounds))
+
+
+def _check_digest(announced: str | None, real: str) -> None:
+    """Raise CallError where an upload has another digest than announced."""
+    if announced not in (None, real):
+        raise CallError("bad_request", "what arrived has another SHA-256 than announced", "Send it again from 0.")

@@ -1,4 +1,4 @@
-"""What the server knows of each board while it runs: when it was heard of, what it last said, what it has cost."""
+"""The enrolled boards as the running server knows them: when each was heard of, what it last said, what it has cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aggregator.store.records import Answer, Device, StoredReport
 from wire.messages import Report
 
 NUMBERS = ("step", "steps", "loss", "tokens_per_s", "peak_bytes", "budget_bytes", "predicted_peak_bytes")
-"""What is kept of a board's plan and progress. Boards choose their words; memory must not."""
+"""The numbers of a board's plan and progress that are kept. Boards choose their words; memory must not."""
 
 MAX_NUMBER = 1e15
 """Larger numbers, and negative ones, are no losses, counts or bytes, and are not kept."""

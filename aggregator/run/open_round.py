@@ -69,7 +69,7 @@ class OpenRound:
         return frozenset(self.answers)
 
     def view(self, live: frozenset[str]) -> View:
-        """What the schedule must know, while those boards are live."""
+        """The facts that the schedule decides by, while those boards are live."""
         return View(
             phase="profiling" if self.round == PROFILING else "round",
             round=self.round,
@@ -83,11 +83,11 @@ class OpenRound:
         )
 
     def with_refused(self, answer: Answer) -> OpenRound:
-        """With the answer of a board that adds nothing to the sums."""
+        """The round with the answer of a board that adds nothing to the sums."""
         return replace(self, answers={**self.answers, answer.device: answer})
 
     def with_accepted(self, answer: Answer, added: Contribution, sizes: Sizes, now: float) -> OpenRound:
-        """With one more board in the sums, which may then want to be compacted."""
+        """The round with one more board in the sums, which may then want to be compacted."""
         total: Total = self.rule.fold(self.total, added)
         reached = self.quorum_s is None and total.n_updates >= self.quorum
         return replace(
@@ -101,12 +101,12 @@ class OpenRound:
         )
 
     def with_compacted_sums(self) -> OpenRound:
-        """With the sums of one weight in less memory; itself where none takes more than it should."""
+        """The round with the sums of one weight in less memory; itself where none takes more than it should."""
         total = None if self.total is None else self.total.compacted()
         return self if total is self.total else replace(self, total=total)
 
     def with_extension(self, until_s: float) -> OpenRound:
-        """With a later deadline, since too few have answered."""
+        """The round with a later deadline, since too few have answered."""
         return replace(self, state=advance(self.state, RoundEvent.DEADLINE_WITH_TOO_FEW), until_s=until_s)
 
     def with_beginning(self, now: float) -> OpenRound:

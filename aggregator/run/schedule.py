@@ -16,7 +16,7 @@ Phase = Literal["profiling", "between", "round", "finished"]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is known now.
+    """The facts that the schedule decides by.
 
     `between`: no round is open, `round` is the last one closed (0: none). `live`: boards heard of lately; `answered`:
     boards whose update (or, while profiling, profile) was accepted or refused; `accepted` counts the accepted ones, and

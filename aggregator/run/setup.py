@@ -115,7 +115,7 @@ def _bind(config: RunConfig, store: Store) -> None:
 
 
 def terms_of(config: RunConfig, store: Store) -> Terms:
-    """What the run holds fixed. Its id is drawn when it is first asked for."""
+    """The run's fixed settings. Its id is drawn when it is first asked for."""
     weights = _weights(config)
     return Terms(
         run_id=store.settle("run_id", f"{slug(config.name, 'run')}-{secrets.token_hex(4)}"),

@@ -1,4 +1,4 @@
-"""What boards send: enrolment, profiles and updates, reports. Each is stored before it is answered."""
+"""Submissions of boards: enrolment, profiles and updates, reports. Each is stored before it is answered."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Submissions:
         return device
 
     def answer_of(self, device: str, round_id: int) -> Answer | None:
-        """What a board has sent for a round; its profile for round 0."""
+        """The stored answer of a board for a round; its profile for round 0."""
         records = self._run.storage.records
         return records.profile_of(device) if round_id == PROFILING else records.update_of(round_id, device)
 

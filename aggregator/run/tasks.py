@@ -1,4 +1,4 @@
-"""What boards are told: the run's settings, and the task of each. Only reads the run's memory."""
+"""Tasks of boards, and the run's settings as boards are told them. Only reads the run's memory."""
 
 from __future__ import annotations
 

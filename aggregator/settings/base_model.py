@@ -112,7 +112,7 @@ def _file(path: Path, known: BaseFile | None) -> BaseFile:
 
 
 def _read_cache(cache: Path) -> dict[str, BaseFile]:
-    """What was written last; empty where that cannot be read, for it can be made again."""
+    """The digests that were written last; empty where they cannot be read, for they can be made again."""
     try:
         rows = json.loads(cache.read_bytes())
         return {name: BaseFile(**row) for name, row in rows.items()}

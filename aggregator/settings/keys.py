@@ -37,7 +37,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # names go into messages and ont
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of run.toml. `low` and `high` bound numbers and the length of texts; `choices` end the discussion."""
+    """One key of run.toml. `low` and `high` bound numbers and the length of texts; where there are
+    `choices`, one of these must be taken."""
 
     section: str
     name: str
@@ -54,7 +55,7 @@ class Key:
 
     @property
     def allowed(self) -> str:
-        """What may stand here, as a phrase."""
+        """The values that are allowed, as a phrase."""
         if self.choices:
             some = ", ".join(json.dumps(choice) for choice in self.choices)
             return f"one or more of [{some}], each once" if isinstance(self.default, tuple) else f"one of {some}"
@@ -161,7 +162,7 @@ def template(values: Mapping[str, Any]) -> str:
 
 
 def _comment(key: Key) -> list[str]:
-    """What every merge rule, defence and optimiser is, a line each, above the choice between them."""
+    """The comment above a choice between merge rules, defences or optimisers: a line on each."""
     summaries = {
         "merge.rule": {name: rule.TRAITS.summary for name, rule in RULES.items()},
         "merge.defence": {name: defence.SUMMARY for name, defence in DEFENCES.items()},

@@ -80,7 +80,7 @@ def sums_bytes(traits: Traits, weights: Sequence[Weight], max_rank: int) -> int:
 
 
 def memory_warning(config: RunConfig, weights: Sequence[Weight], installed_bytes: int) -> str | None:
-    """What to say where a round's sums may outgrow this machine, and which rules do with less; None where all is well.
+    """The warning that a round's sums may outgrow this machine, with rules that do with less; None where all is well.
 
     No refusal: a fleet of few boards, or one that trains some of the weights, never needs as much.
     """

@@ -1,4 +1,4 @@
-"""What a run holds fixed for its whole life."""
+"""Settings that cannot change once a run has boards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Terms:
 
     @property
     def ranks(self) -> tuple[int, ...] | None:
-        """Of every weight (manifest order) on every board; None where boards choose."""
+        """The rank of every weight (manifest order) on every board; None where boards choose."""
         if not self.rank:
             return None
         return tuple(min(self.rank, basis_rank(weight, self.max_rank)) for weight in self.weights)

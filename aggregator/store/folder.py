@@ -66,7 +66,7 @@ class Folder:
 
     @property
     def address(self) -> Path:
-        """Where the running server can be reached, for the commands beside it."""
+        """The address of the running server, for the commands beside it."""
         return self.root / "server.json"
 
     def need(self) -> None:

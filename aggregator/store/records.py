@@ -1,4 +1,4 @@
-"""What the store hands out: its rows as frozen values, and the ways in which it says no."""
+"""Rows of the store as frozen values, and the errors by which it refuses a change."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a board sent for a round, or as its profile (round 0), and what became of it.
+    """A board's upload for a round, or its profile (round 0), and what became of it.
 
     `counted_in`: the round that was open when it came, into whose sums it went if it was accepted; `round` itself
     unless it came late. `staleness`: versions that had been published since the one that it was trained on.

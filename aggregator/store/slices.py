@@ -17,7 +17,7 @@ MAX_CUTS = 64
 """Files kept. Fleets have a handful of plans per version; a board that invents ranks must not fill the disk."""
 
 MAX_CUTS_BYTES = 4 * 1024**3
-"""The same for their size; the newest stays whatever its own."""
+"""Size of all files together; the newest stays whatever its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the server remembers, as rows. Every method is one transaction.
+"""The store of the server's rows, in SQLite. Every method is one transaction.
 
 Rows name blobs by digest; whoever writes a row has written its blob before. Methods block: the running server calls
 writes in a thread, one at a time. Several processes may use one database (the commands beside a running server).
@@ -221,7 +221,7 @@ class Store:
             return tuple(_answer(row) for row in rows)
 
     def counts(self, by: Literal["counted_in", "device"]) -> dict[int | str, Counts]:
-        """What became of updates, per round that they counted in or per device."""
+        """How many updates were accepted and refused, per round that they counted in or per device."""
         column = UPDATES.c[by]
         accepted = func.sum(case((UPDATES.c.accepted, 1), else_=0))
         stale = func.sum(case((UPDATES.c.accepted & (UPDATES.c.staleness > 0), 1), else_=0))

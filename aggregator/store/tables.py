@@ -63,7 +63,7 @@ ROUNDS = Table(
 
 
 def _answer_columns() -> tuple[Column[Any], ...]:
-    """What a board sent, and what became of it: of an update as of a profile."""
+    """The columns that updates and profiles share: what a board sent, and what became of it."""
     return (
         Column("device", String, ForeignKey("devices.device"), nullable=False),
         Column("digest", String, nullable=False),

@@ -1,4 +1,4 @@
-"""What people and their monitoring ask: the page, the status, metrics and probes."""
+"""Calls of people and their monitoring: the page, the status, metrics and probes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a board asks and tells: the run's settings, its next task, its numbers."""
+"""Calls between a board's transfers: the run's settings, its next task, its reports."""
 
 from __future__ import annotations
 

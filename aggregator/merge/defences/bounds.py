@@ -1,4 +1,4 @@
-"""What every defence bounds first: the example counts and the sketches, of which a board may claim what it likes."""
+"""Bounds on example counts and sketches, which every defence sets first: a board may claim of them what it likes."""
 
 from __future__ import annotations
 

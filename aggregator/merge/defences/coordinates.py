@@ -47,7 +47,7 @@ class Voting:
     n_all: int
 
     def mean(self, stacked: F64) -> F64 | None:
-        """Of (K, …), along the boards; None where they are too few to be believed."""
+        """The mean of (K, …) along the boards; None where they are too few to be believed."""
         if len(stacked) <= 2 * self.n_bad:
             return None
         return self.centre(stacked, self.n_bad) * (len(stacked) / self.n_all)
@@ -94,7 +94,7 @@ def _on_basis(changes: Sequence[tuple[F64, F64]], voting: Voting) -> Factors | N
 
 
 def _of_products(changes: Sequence[tuple[F64, F64]], voting: Voting) -> Factors | None:
-    """The same in the coordinates of ΔW·Vᵀ: (m, q), and V (q, n). None where nothing was changed, or by too few."""
+    """The mean in the coordinates of ΔW·Vᵀ: (m, q), and V (q, n). None where nothing was changed, or by too few."""
     rows = _principal(changes)
     blocks = []
     for low in range(0, len(rows), COLUMNS):

@@ -1,4 +1,4 @@
-"""What a defence is: it sees all boards of a round at once, and says what is believed of them."""
+"""The contract of a defence: it sees all boards of a round at once, and filters what the merge rule is given."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class Defence(Protocol):
 
     @property
     def MIN_BOARDS(self) -> int:
-        """Of fewer boards it can tell none from the others."""
+        """The fewest boards among which it can tell a bad one from the others."""
 
     def fits(self, traits: Traits) -> bool:
         """Whether it can defend a merge rule of these traits."""
 
     def filtered(self, boards: Sequence[Contribution], traits: Traits, attackers: float) -> Filtered:
-        """What to merge of these boards, of which at least one trained something.
+        """The boards to merge in place of these, of which at least one trained something.
 
         `traits`: of the merge rule; `attackers`: the share of boards that may be bad, below a half.
         """
 
 
 def any_rule(traits: Traits) -> bool:
-    """What `fits` is where boards are only weighed or drawn back, and keep their factors."""
+    """`fits` of a defence for any rule, since boards are only weighed or drawn back, and keep their factors."""
     return True
 
 

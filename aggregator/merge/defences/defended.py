@@ -77,8 +77,8 @@ class Defended:
         return self.rule.merge(state, self._total(total), settings)
 
     def filtered(self, total: Kept) -> Filtered:
-        """What the rule is given, and what is left of each board's influence. Profiles train nothing: of those the
-        claims are bounded, and that is all."""
+        """The boards that the rule is given, and how much is left of each one's influence. Profiles train nothing: what
+        they claim is bounded, and that is all."""
         boards = bounded(total.boards)
         if not any(board.strands for board in boards):
             return Filtered(boards, (1.0,) * len(boards))

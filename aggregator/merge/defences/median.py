@@ -27,5 +27,5 @@ def filtered(boards: Sequence[Contribution], traits: Traits, attackers: float) -
 
 
 def middle(stacked: F64, n_bad: int) -> F64:
-    """Of (K, …) along the first axis; of an even number of boards, the mean of the two in the middle."""
+    """The median of (K, …) along the first axis; of an even number of boards, the mean of the two in the middle."""
     return trimmed(stacked, (len(stacked) - 1) // 2)

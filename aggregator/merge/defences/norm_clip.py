@@ -28,7 +28,7 @@ MIN_BOARDS = 3
 fits = any_rule
 
 _HALVINGS = 50
-"""Of the interval in which the scale of a board is sought: 2⁻⁵⁰ is near a double's own resolution."""
+"""Halvings of the interval in which the scale of a board is sought: 2⁻⁵⁰ is near a double's own resolution."""
 
 
 def filtered(boards: Sequence[Contribution], traits: Traits, attackers: float) -> Filtered:

@@ -28,6 +28,6 @@ def filtered(boards: Sequence[Contribution], traits: Traits, attackers: float) -
 
 
 def trimmed(stacked: F64, n_bad: int) -> F64:
-    """Of (K, …) along the first axis, K > 2·n_bad."""
+    """The trimmed mean of (K, …) along the first axis, K > 2·n_bad."""
     mean: F64 = np.sort(stacked, axis=0)[n_bad : len(stacked) - n_bad].mean(axis=0)
     return mean

@@ -14,7 +14,7 @@ from aggregator.merge.product_total import ProductTotal, fold_products
 from aggregator.merge.slices import cut_start
 from aggregator.merge.state import AdapterState, WeightState
 from aggregator.merge.step import MergeSettings
-from aggregator.merge.targets import reached
+from aggregator.merge.targets import stepped_to
 from aggregator.merge.traits import Traits
 
 __all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
@@ -37,6 +37,6 @@ def merge(state: AdapterState, total: ProductTotal, settings: MergeSettings) -> 
     total.check_names(state, total.products)
 
     def step(name: str, weight: WeightState) -> WeightState:
-        return reached(weight, total.goal(name), settings)
+        return stepped_to(weight, total.target(name), settings)
 
     return next_version(state, total, settings, step)

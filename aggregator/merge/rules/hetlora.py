@@ -20,7 +20,7 @@ from aggregator.merge.slices import cut_start
 from aggregator.merge.state import F64, AdapterState, Factors, WeightState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
-from aggregator.merge.targets import reached_pair
+from aggregator.merge.targets import stepped_to_pair
 from aggregator.merge.traits import Traits
 
 __all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
@@ -48,7 +48,7 @@ def merge(state: AdapterState, total: PairTotal, settings: MergeSettings) -> Ada
     total.check_names(state, total.pairs)
 
     def step(name: str, weight: WeightState) -> WeightState:
-        return reached_pair(weight, _mean(total.pairs.get(name)), settings)
+        return stepped_to_pair(weight, _mean(total.pairs.get(name)), settings)
 
     return next_version(state, total, settings, step)
 

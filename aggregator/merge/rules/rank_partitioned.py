@@ -19,13 +19,13 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from aggregator.merge.bases import first_basis, next_version
-from aggregator.merge.low_rank_sum import Addends, scaled
-from aggregator.merge.products import ProductSum, add, compacted, empty, terms
+from aggregator.merge.low_rank_sum import LowRankSum, scaled
+from aggregator.merge.products import ProductSum, add, compacted, empty, low_rank_sum
 from aggregator.merge.slices import cut_start
 from aggregator.merge.state import AdapterState, Factors, WeightState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution, Gathered, gather
-from aggregator.merge.targets import reached
+from aggregator.merge.targets import stepped_to
 from aggregator.merge.traits import Traits
 
 __all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
@@ -44,7 +44,7 @@ cut = cut_start
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexSum:
-    """Of one rank index of one weight: Σ w_k·b_k·a_k (m, n) and Σ w_k, over the boards that hold it."""
+    """The sums of one rank index of one weight: Σ w_k·b_k·a_k (m, n) and Σ w_k, over the boards that hold it."""
 
     product: ProductSum
     weight: float
@@ -52,7 +52,7 @@ class IndexSum:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexTotal(Gathered):
-    """And an IndexSum per weight and rank index."""
+    """The sums of a round: what every rule has, and an IndexSum per weight and rank index."""
 
     indices: Mapping[str, tuple[IndexSum, ...]] = field(default_factory=dict)
 
@@ -67,10 +67,10 @@ class IndexTotal(Gathered):
         )
         return replace(self, indices=MappingProxyType({**self.indices, name: shorter}))
 
-    def goal(self, name: str) -> Addends:
-        """Σ_i of the means of each index; no addend where nobody trained the weight."""
-        means = (scaled(terms(index.product), 1 / index.weight) for index in self.indices.get(name, ()))
-        return tuple(addend for mean in means for addend in mean)
+    def target(self, name: str) -> LowRankSum:
+        """Σ_i of the means of each index; no term where nobody trained the weight."""
+        means = (scaled(low_rank_sum(index.product), 1 / index.weight) for index in self.indices.get(name, ()))
+        return tuple(term for mean in means for term in mean)
 
 
 def fold(total: IndexTotal | None, added: Contribution) -> IndexTotal:
@@ -88,7 +88,7 @@ def merge(state: AdapterState, total: IndexTotal, settings: MergeSettings) -> Ad
     total.check_names(state, total.indices)
 
     def step(name: str, weight: WeightState) -> WeightState:
-        return reached(weight, total.goal(name), settings)
+        return stepped_to(weight, total.target(name), settings)
 
     return next_version(state, total, settings, step)
 

@@ -20,7 +20,7 @@ from aggregator.merge.slices import cut_start
 from aggregator.merge.state import F64, AdapterState, WeightState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
-from aggregator.merge.targets import reached_pair
+from aggregator.merge.targets import stepped_to_pair
 from aggregator.merge.traits import Traits
 from wire.messages import Trains
 
@@ -49,7 +49,7 @@ def merge(state: AdapterState, total: PairTotal, settings: MergeSettings) -> Ada
     trains = TRAITS.trains(state.version)
 
     def step(name: str, weight: WeightState) -> WeightState:
-        return reached_pair(weight, _alternated(weight, total.pairs.get(name), trains), settings)
+        return stepped_to_pair(weight, _alternated(weight, total.pairs.get(name), trains), settings)
 
     return next_version(state, total, settings, step)
 

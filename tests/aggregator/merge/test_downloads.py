@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.merge import initial_factors
 from aggregator.merge.bases import random_basis
+from aggregator.merge.initial_factors import initial_factors
 from aggregator.merge.lowrank import truncate
 from aggregator.merge.rules import RULES, Rule, folded
 from aggregator.merge.slices import cut_woven
@@ -223,10 +223,10 @@ def test_starts_of_unequal_ranks_nest(weight: WeightState, seed: int) -> None:
     """A start is the leading part of every larger one, bit for bit. Strands that the context lacks have B = 0 and unit
     rows of A, orthogonal to those that it has: what they begin as changes nothing, and they can learn anything."""
     most, held = len(weight.basis), weight.frozen_a.shape[0]
-    largest = initial_factors.start(weight, most, seed)
+    largest = initial_factors(weight, most, seed)
 
     for rank in range(most + 1):
-        one = initial_factors.start(weight, rank, seed)
+        one = initial_factors(weight, rank, seed)
         np.testing.assert_array_equal(one.b, largest.b[:, :rank])
         np.testing.assert_array_equal(one.a, largest.a[:rank])
     new = largest.a[held:]

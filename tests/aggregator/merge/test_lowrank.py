@@ -181,14 +181,14 @@ def test_a_sum_of_matrices_and_products_is_cut_as_one() -> None:
     """Tall and wide, large enough for a search and not, in any order: as the matrix of them all."""
     rng = np.random.default_rng(10)
     for m, n in ((30, 20), (20, 30), (190, 170)):
-        addends = (
+        terms = (
             Product(0.5, rng.standard_normal((m, 3)), rng.standard_normal((3, n))),
             Dense(1e-2, rng.standard_normal((m, n))),
             Dense(2e-2, rng.standard_normal((m, n))),
             Product(3.0, rng.standard_normal((m, 4)), rng.standard_normal((4, n)), rng.standard_normal((m, 6))),
         )
-        whole = multiplied(addends, np.float64)
-        for order in (addends, addends[::-1]):
+        whole = multiplied(terms, np.float64)
+        for order in (terms, terms[::-1]):
             new_b, new_a = truncate_sum(order, 7)
             np.testing.assert_allclose(new_b @ new_a, best_approximation(whole, 7), atol=1e-3)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aggregator.merge.low_rank_sum import multiplied
 from aggregator.merge.product_total import ProductTotal, fold_changes
-from aggregator.merge.products import ProductSum, add, compacted, empty, terms
+from aggregator.merge.products import ProductSum, add, compacted, empty, low_rank_sum
 from aggregator.merge.rules import RULES, folded
 from aggregator.merge.state import Factors
 from aggregator.merge.sums import Contribution
@@ -50,7 +50,7 @@ def dense(boards: Boards) -> np.ndarray:
 
 
 def held_bytes(total: ProductSum) -> int:
-    lists = sum(one.b.nbytes + one.a.nbytes for one in total.addends)
+    lists = sum(one.b.nbytes + one.a.nbytes for one in total.terms)
     return lists + (0 if total.dense is None else total.dense.nbytes)
 
 
@@ -69,7 +69,7 @@ def test_the_sum_is_exact_in_any_order(m: int, n: int, ranks: list[int], seed: i
         one.b.flags.writeable = one.a.flags.writeable = False
 
     total = summed(boards)
-    found, back = (multiplied(terms(one), np.float64) for one in (total, summed(boards[::-1])))
+    found, back = (multiplied(low_rank_sum(one), np.float64) for one in (total, summed(boards[::-1])))
 
     exact = dense(boards)
     scale = sum(w * np.linalg.norm(one.b) * np.linalg.norm(one.a) for one, w in boards)
@@ -88,7 +88,7 @@ def test_memory_is_flat_in_the_number_of_boards(m: int, n: int) -> None:
         rank = 1 + board % 8
         total = added(total, Factors(message[:rank, :m].T, message[:rank, m:]), 1.0)
         most = max(most, held_bytes(total))
-        assert not any(np.shares_memory(message, array) for one in total.addends for array in (one.b, one.a))
+        assert not any(np.shares_memory(message, array) for one in total.terms for array in (one.b, one.a))
 
     assert most <= 4.5 * m * n
 
@@ -136,14 +136,14 @@ def test_few_boards_are_kept_as_factors() -> None:
     total = summed(boards)
 
     assert total.dense is None
-    assert sum(len(one.a) for one in total.addends) == 12
+    assert sum(len(one.a) for one in total.terms) == 12
 
 
 def test_the_same_updates_give_the_same_bits() -> None:
     """A restart folds the same updates in the same order, and has the same sum."""
     boards = drawn(24, 40, [3, 9, 5, 16, 2, 8], seed=2)
 
-    one, other = (multiplied(terms(summed(boards)), np.float64) for _ in range(2))
+    one, other = (multiplied(low_rank_sum(summed(boards)), np.float64) for _ in range(2))
     assert one.tobytes() == other.tobytes()
 
 

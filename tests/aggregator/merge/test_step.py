@@ -10,7 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 from aggregator.merge import low_rank_sum
 from aggregator.merge.bases import random_basis
-from aggregator.merge.low_rank_sum import Addends, Product, multiplied
+from aggregator.merge.low_rank_sum import LowRankSum, Product, multiplied
 from aggregator.merge.lowrank import truncate
 from aggregator.merge.optimisers import OPTIMISERS, Optimiser
 from aggregator.merge.state import AdapterState, WeightState, encode_state, initial_state
@@ -53,12 +53,12 @@ def product(weight: WeightState) -> np.ndarray:
     return weight.frozen_b.astype(np.float64) @ weight.frozen_a
 
 
-def changes(m: int, n: int, rank: int, seed: int) -> list[Addends]:
+def changes(m: int, n: int, rank: int, seed: int) -> list[LowRankSum]:
     """A round's mean change each, on the same rows for two rounds, in the last two partly dense; in round 5 nobody
     trained the weight."""
     rng = np.random.default_rng(seed)
     rows = [rng.standard_normal((rank, n)) for _ in range(ROUNDS)]
-    made: list[Addends] = [
+    made: list[LowRankSum] = [
         (Product(1e-2, rng.standard_normal((m, rank)), rows[i - i % 2].astype(np.float64)),) for i in range(ROUNDS)
     ]
     made[5] = ()

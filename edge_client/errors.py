@@ -1,11 +1,15 @@
-"""What can go wrong on a board, as types: whose fault, what to do next, and which exit code.
+"""The errors of a board as types: whose fault each is, what to do next, and which exit code it ends with.
 
 Every error a person sees is one line, `message`, and one that says what to do next, `hint`.
 """
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 
 from braid_common.errors import CommandError
 
@@ -67,3 +71,15 @@ class DiskError(ClientError):
 
 class LockedError(ClientError):
     exit_code = ExitCode.LOCKED
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's file errors into a DiskError that names `path` and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskError(f"no space left for {path}", "free some space or choose another --state folder") from error
+        reason = error.strerror or str(error)
+        raise DiskError(f"{path} cannot be used: {reason}", "check its owner and rights, or choose --state") from error

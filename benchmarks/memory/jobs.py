@@ -18,7 +18,7 @@ from aggregator.merge.rules.braid import cut
 from aggregator.merge.state import initial_state
 from benchmarks.memory.settings import BUILTIN, SEED, Setting, ranks_of, run_info
 from braid_common.seeds import derive_seed
-from edge_client.jobs.messages import Job, Plan, Progress
+from edge_client.jobs.messages import Plan, ProfileJob, Progress, TrainJob
 from edge_client.plan.peak_memory import Breakdown, predict_encoding, predict_peak
 from edge_client.worker.process import WorkerProcess
 from quantize.random_base import SPECIAL_PIECES, VOCABULARY
@@ -76,7 +76,7 @@ def _predict(setting: Setting, config: Mapping[str, Any], run: RunInfo, ranks: S
     )
 
 
-async def _round_peak(job: Job) -> int:
+async def _round_peak(job: TrainJob | ProfileJob) -> int:
     worker = WorkerProcess()
     try:
         done = await worker.run_job(job, lambda progress: None)
@@ -85,7 +85,7 @@ async def _round_peak(job: Job) -> int:
     return int(done.values["peak_bytes"])
 
 
-async def _encoding_peak(job: Job) -> int:
+async def _encoding_peak(job: TrainJob | ProfileJob) -> int:
     """Of the encoding pass alone: the profile that comes after it is stopped."""
     worker, peaks, is_over = WorkerProcess(), [0], asyncio.Event()
 
@@ -116,26 +116,30 @@ def _job(
     base_folder: Path,
     folder: Path,
     threads: int,
-) -> Job:
+) -> TrainJob | ProfileJob:
     """A round on a random basis, or a profile after its encoding pass; its files go into `folder`."""
     encoding = setting.way == "encoding"
     _write_adapter(folder / "adapter", run, ranks, setting.trains)
-    return Job(
-        kind="profile" if encoding else "train",
-        base_folder=str(base_folder),
-        data=BUILTIN_DATA if setting.base == BUILTIN else _write_text(folder / "text.jsonl", setting),
-        device="benchmark",
-        run=run,
-        spec=RoundSpec(round=1, version=1, seed=SEED, sketch=True, trains=setting.trains),
-        plan=_plan(setting, ranks, predicted),
+    common: dict[str, Any] = {
+        "base_folder": str(base_folder),
+        "data": BUILTIN_DATA if setting.base == BUILTIN else _write_text(folder / "text.jsonl", setting),
+        "board_id": "benchmark",
+        "run": run,
+        "spec": RoundSpec(round=1, version=1, seed=SEED, sketch=True, trains=setting.trains),
+        "plan": _plan(setting, ranks, predicted),
+        "result_path": str(folder / "result"),
+        "cache_path": str(folder / "cache"),
+        "cache_limit_bytes": CACHE_LIMIT_BYTES,
+        "threads": threads,
+    }
+    if encoding:
+        return ProfileJob(**common)
+    return TrainJob(
         adapter_path=str(folder / "adapter"),
-        result_path=str(folder / "result"),
-        checkpoint_path=str(folder / "checkpoint"),
+        training_state_path=str(folder / "training_state"),
         residual_path=str(folder / "residual"),
-        cache_path=str(folder / "cache"),
-        cache_limit_bytes=CACHE_LIMIT_BYTES,
         max_eval_examples=48 if setting.base == BUILTIN else 1,
-        threads=threads,
+        **common,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from aggregator.downloads.patches import Differences
 from aggregator.merge.rules import Rule
 from aggregator.merge.state import AdapterState
-from edge_client.jobs.messages import Job
+from edge_client.jobs.messages import AdapterJob, TrainJob
 from wire.codec import encode
 from wire.limits import PROTOCOL_VERSION
 from wire.messages import Adapter, AdapterPart, AdapterPatch, Dtype
@@ -25,7 +25,7 @@ class Downloads:
         self._differences = Differences()
         self._held: dict[str, AdapterState] = {}
 
-    def send(self, job: Job, state: AdapterState) -> int:
+    def send(self, job: AdapterJob, state: AdapterState) -> int:
         """Write the job's adapter, cut to its plan's ranks; bytes of the file."""
         parts = self._rule.cut(state, job.plan.ranks, self._dtype)
         run = job.run
@@ -38,14 +38,14 @@ class Downloads:
             data = data if difference is None else min(data, encode(difference), key=len)
         return Path(job.adapter_path).write_bytes(data)
 
-    def keep(self, jobs: Sequence[Job], state: AdapterState) -> None:
+    def keep(self, jobs: Sequence[TrainJob], state: AdapterState) -> None:
         """The boards keep what they were sent of `state`."""
         for job in jobs:
             if job.held_path:
                 self._held[job.held_path] = state
                 Path(job.adapter_path).replace(job.held_path)
 
-    def _difference(self, job: Job, state: AdapterState, parts: Sequence[AdapterPart]) -> AdapterPatch | None:
+    def _difference(self, job: AdapterJob, state: AdapterState, parts: Sequence[AdapterPart]) -> AdapterPatch | None:
         before, ranks, run = self._held[job.held_path], job.plan.ranks, job.run
         held = self._rule.cut(before, ranks, self._dtype)
         changes = self._differences.parts(held, parts, self._rule.cut(state, ranks, "fp32"))

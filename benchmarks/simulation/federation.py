@@ -29,13 +29,14 @@ from benchmarks.simulation.texts import BoardText
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
 from edge_client.data.readers import Data
-from edge_client.engines.lean.encoder_cache.reader import Prefix
+from edge_client.engines.lean.encoder_cache.reader import EncoderOutputs
+from edge_client.engines.lean.engine import LeanEngine
 from edge_client.engines.lean.evaluate import held_out_loss
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_adapter
 from edge_client.engines.lean.model.model import Model
 from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.errors import ClientError
-from edge_client.jobs.messages import Job
+from edge_client.jobs.messages import AdapterJob, Job, TrainJob
 from edge_client.worker.main import run_job
 from wire.codec import decode
 from wire.dtypes import download_dtype
@@ -96,7 +97,7 @@ class Fleet:
         """What these boards (all, unless given) send for the round that is open. Not `together`: job after job, as on
         real boards."""
         task, wanted = self._task(), range(len(self.ranks)) if boards is None else boards
-        jobs = [self._jobs.make("train", task, board, self.state) for board in wanted]
+        jobs = [self._jobs.train(task, board, self.state) for board in wanted]
         for job in jobs:
             self.down_bytes += self._send(job)
         start_s = time.process_time()
@@ -104,15 +105,15 @@ class Fleet:
             train_together(jobs, self._session)
         else:
             for job in jobs:
-                run_job(job, self._session)
+                run_job(job, LeanEngine(self._session))
         self.train_s += time.process_time() - start_s
         self._downloads.keep(jobs, self.state)
         return [self._received(job) for job in jobs]
 
-    def _received(self, job: Job) -> Update:
+    def _received(self, job: TrainJob) -> Update:
         data = Path(job.result_path).read_bytes()
         self.up_bytes += len(data)
-        noise_seed = derive_seed(job.spec.seed, "sketch noise", job.device)
+        noise_seed = derive_seed(job.spec.seed, "sketch noise", job.board_id)
         return with_sketch_noise(decode(data, Update), self.setting.sketch_noise, noise_seed)
 
     def contribution(self, update: Update) -> Contribution:
@@ -130,23 +131,23 @@ class Fleet:
 
     def point(self) -> Point:
         """The whole global adapter, on each board's held-out text."""
-        job = self._jobs.make("evaluate", self._evaluation(), 0, self.state)
+        job = self._jobs.evaluate(self._evaluation(), 0, self.state)
         pairs = [[self._pair(job, example) for example in part] for part in self._held_out]
-        prefix = Prefix(job, self._session)
-        prefix.prepare(pair.source for part in pairs for pair in part)
+        outputs = EncoderOutputs(job, self._session)
+        outputs.prepare(pair.source for part in pairs for pair in part)
         adapter = AdapterTensors()
         if self.state.version:
             self._send(job)
             adapter = read_adapter(Path(job.adapter_path), job.run, job.spec.version, None)
         model = Model(self._session.base(job), adapter, job.plan.compute)
-        losses = tuple(held_out_loss(model, prefix, job, self._session, part)[0] for part in pairs)
+        losses = tuple(held_out_loss(model, outputs, job, self._session, part)[0] for part in pairs)
         return Point(round=self.round, up_bytes=self.up_bytes, down_bytes=self.down_bytes, losses=losses)
 
     def rouge_l(self) -> float:
         """F1 (0…1) of `n_written` greedily written texts of each board, their mean."""
-        job = self._jobs.make("evaluate", self._evaluation(), 0, self.state)
+        job = self._jobs.evaluate(self._evaluation(), 0, self.state)
         self._send(job)
-        return run_job(msgspec.structs.replace(job, data=_ALL, rouge=True), self._session)["rougeL"]
+        return run_job(msgspec.structs.replace(job, data=_ALL, rouge=True), LeanEngine(self._session))["rougeL"]
 
     # --- jobs ------------------------------------------------------------------------------------------------------
 
@@ -174,25 +175,24 @@ class Fleet:
 
     def _profile(self, board: int) -> Profile:
         """The board's profile. Neither rule nor mix matters for it, so it is made once."""
-        job = self._jobs.make(
-            "profile",
+        job = self._jobs.profile(
             Task(kind="profile", run_id=RUN_ID, spec=RoundSpec(round=0, version=0, seed=self.setting.seed)),
             board,
             self.state,
         )
         if not Path(job.result_path).exists():
-            run_job(job, self._session)
+            run_job(job, LeanEngine(self._session))
         return decode(Path(job.result_path).read_bytes(), Profile)
 
     def _encode_all(self, board: int) -> None:
         """Fill the board's cache at once: in every round anew, the base would be loaded as often."""
-        job = self._jobs.make(
-            "profile", Task(kind="profile", run_id=RUN_ID, spec=RoundSpec(round=0, version=0)), board, self.state
+        job = self._jobs.profile(
+            Task(kind="profile", run_id=RUN_ID, spec=RoundSpec(round=0, version=0)), board, self.state
         )
         pairs = [self._pair(job, example) for example in self._session.data(job.data).train]
-        Prefix(job, self._session).prepare(pair.source for pair in pairs)
+        EncoderOutputs(job, self._session).prepare(pair.source for pair in pairs)
 
-    def _send(self, job: Job) -> int:
+    def _send(self, job: AdapterJob) -> int:
         start_s = time.process_time()
         size_bytes = self._downloads.send(job, self.state)
         self.merge_s += time.process_time() - start_s

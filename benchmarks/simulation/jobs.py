@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,7 +13,7 @@ from aggregator.merge.state import AdapterState, strand_values
 from aggregator.merge.traits import Traits
 from benchmarks.simulation.setting import Setting, board_ranks
 from benchmarks.simulation.solo import weights
-from edge_client.jobs.messages import Job, Plan
+from edge_client.jobs.messages import EvaluateJob, Job, Plan, ProfileJob, TrainJob
 from edge_client.state.pruned_ranks import limited, read_pruned
 from wire.checks import basis_rank
 from wire.limits import MAX_EXAMPLES, PROTOCOL_VERSION
@@ -56,27 +56,52 @@ class Jobs:
         run = self._run_info(task, state)
         rank, pruned_path = self.ranks[board] if trains else 0, self._path(f"pruned-{board}")
         pruned = read_pruned(Path(pruned_path), run, board_name(board), task.spec.round) or {}
-        return Job(
-            kind=kind,
-            base_folder=str(builtin_base.folder()),
-            data=board_name(board),
-            device=board_name(board),
-            run=run,
-            spec=task.spec,
-            plan=_plan(
+        common: dict[str, Any] = {
+            "base_folder": str(builtin_base.folder()),
+            "data": board_name(board),
+            "run": run,
+            "spec": task.spec,
+            "plan": _plan(
                 limited([min(rank, basis_rank(weight, run.max_rank)) for weight in WEIGHTS], WEIGHTS, pruned),
                 EVALUATED_AT_ONCE if kind == "evaluate" else setting.batch,
             ),
-            adapter_path=self._path(f"adapter-{board}") if task.spec.version else "",
-            held_path=self._path(f"held-{board}") if trains and setting.differences else "",
-            residual_path=self._path(f"residual-{board}") if trains and setting.feedback else "",
-            pruned_path=pruned_path if trains else "",
-            result_path=self._path(f"result-{board}" if kind != "profile" else _profile_name(run, board)),
-            cache_path=self._path(f"cache-{board}" if kind != "evaluate" else "cache"),
-            cache_limit_bytes=CACHE_LIMIT_BYTES,
-            max_eval_examples=MAX_EXAMPLES if kind == "evaluate" else 0,
-            threads=THREADS,
+            "cache_path": self._path(f"cache-{board}" if kind != "evaluate" else "cache"),
+            "cache_limit_bytes": CACHE_LIMIT_BYTES,
+            "threads": THREADS,
+        }
+        adapter_path = self._path(f"adapter-{board}") if task.spec.version else ""
+        if kind == "evaluate":
+            return EvaluateJob(adapter_path=adapter_path, max_eval_examples=MAX_EXAMPLES, **common)
+        common["board_id"] = board_name(board)
+        if kind == "profile":
+            return ProfileJob(result_path=self._path(_profile_name(run, board)), **common)
+        return TrainJob(
+            adapter_path=adapter_path,
+            held_path=self._path(f"held-{board}") if setting.differences else "",
+            residual_path=self._path(f"residual-{board}") if setting.feedback else "",
+            pruned_path=pruned_path,
+            result_path=self._path(f"result-{board}"),
+            max_eval_examples=0,
+            **common,
         )
+
+    def train(self, task: Task, board: int, state: AdapterState) -> TrainJob:
+        """A training job on the version `state`."""
+        job = self.make("train", task, board, state)
+        assert isinstance(job, TrainJob)
+        return job
+
+    def profile(self, task: Task, board: int, state: AdapterState) -> ProfileJob:
+        """A profile of the bare base."""
+        job = self.make("profile", task, board, state)
+        assert isinstance(job, ProfileJob)
+        return job
+
+    def evaluate(self, task: Task, board: int, state: AdapterState) -> EvaluateJob:
+        """An evaluation of the version `state`, or of the bare base where that is version 0."""
+        job = self.make("evaluate", task, board, state)
+        assert isinstance(job, EvaluateJob)
+        return job
 
     def forget_rounds(self) -> None:
         """What the boards of another fleet keep from round to round."""

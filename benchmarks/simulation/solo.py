@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import builtin_base
 from aggregator.merge.contribution import contribution, profile_contribution
@@ -21,8 +21,10 @@ from braid_common.base_files import read_t5_config
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
 from edge_client.data.readers import Data
+from edge_client.engines.contract import Host
+from edge_client.engines.lean.engine import LeanEngine
 from edge_client.engines.lean.session import Session
-from edge_client.jobs.messages import CacheDtype, Job, Plan
+from edge_client.jobs.messages import CacheDtype, EvaluateJob, Plan, ProfileJob, TrainJob
 from edge_client.plan.strand_selection import allot, strand_order
 from edge_client.worker.main import run_job
 from wire.codec import decode, encode
@@ -105,7 +107,7 @@ class TextSession(Session):
     """A session with text that is already in memory, whatever a job's `data` names. Its seconds are CPU seconds."""
 
     def __init__(self, *, train: Sequence[Example] = (), held_out: Sequence[Example] = ()) -> None:
-        super().__init__(clock=time.process_time)
+        super().__init__(Host(clock=time.process_time))
         self._text = Data(list(train), list(held_out))
 
     def data(self, spec: str) -> Data:
@@ -168,7 +170,7 @@ class Solo:
             n_steps=1,
             importance=importance,
         )
-        run_job(job, self._session)
+        run_job(job, LeanEngine(self._session))
         return decode(Path(job.result_path).read_bytes(), Profile)
 
     def begin(self, profile: Profile | None = None) -> None:
@@ -204,9 +206,9 @@ class Solo:
         job = self._job(task, n_steps=1, rouge=rouge, n_examples=n_examples)
         if job.adapter_path:
             self._write_adapter(job, [0] * len(self._weights))
-        return run_job(job, judge)
+        return run_job(job, LeanEngine(judge))
 
-    def _write_adapter(self, job: Job, ranks: Sequence[int]) -> None:
+    def _write_adapter(self, job: Any, ranks: Sequence[int]) -> None:
         parts = self._rule.cut(self._state, ranks, "bf16")
         adapter = Adapter(
             protocol=PROTOCOL_VERSION,
@@ -219,9 +221,9 @@ class Solo:
 
     # --- jobs ------------------------------------------------------------------------------------------------------
 
-    def _train(self, job: Job) -> None:
+    def _train(self, job: Any) -> None:
         job_s, wall_s, before = time.process_time(), time.monotonic(), self.spent
-        values = run_job(job, self._session)
+        values = run_job(job, LeanEngine(self._session))
         self.spent = Spent(
             n_steps=before.n_steps + job.run.settings.local_steps,
             n_tokens=before.n_tokens + values["tokens_per_s"] * values["seconds"],
@@ -239,25 +241,28 @@ class Solo:
         rouge: bool = False,
         n_examples: int = 0,
         importance: Importance = "sketch",
-    ) -> Job:
+    ) -> Any:
         run = self._run_info(n_steps, importance)
         cached = self._recipe.scope == "decoder" and task.kind != "evaluate"
-        return Job(
-            kind=_job_kind(task),
-            base_folder=str(builtin_base.folder()),
-            data=task.kind,
-            device="board",
-            run=run,
-            spec=task.spec,
-            plan=self._plan(run, "bf16" if cached else "none"),
-            adapter_path=str(self._folder / "adapter") if task.spec.version else "",
-            result_path=str(self._folder / "result"),
-            cache_path=str(self._folder / f"cache-{task.kind}") if cached else "",  # training encodes all that it reads
-            cache_limit_bytes=CACHE_LIMIT_BYTES if cached else 0,
-            rouge=rouge,
-            max_eval_examples=n_examples,
-            threads=THREADS,
-        )
+        common: dict[str, Any] = {
+            "base_folder": str(builtin_base.folder()),
+            "data": task.kind,
+            "run": run,
+            "spec": task.spec,
+            "plan": self._plan(run, "bf16" if cached else "none"),
+            "cache_path": str(self._folder / f"cache-{task.kind}")
+            if cached
+            else "",  # training encodes all that it reads
+            "cache_limit_bytes": CACHE_LIMIT_BYTES if cached else 0,
+            "threads": THREADS,
+        }
+        adapter_path = str(self._folder / "adapter") if task.spec.version else ""
+        if task.kind == "evaluate":
+            return EvaluateJob(adapter_path=adapter_path, rouge=rouge, max_eval_examples=n_examples, **common)
+        common |= {"board_id": "board", "result_path": str(self._folder / "result")}
+        if task.kind == "profile":
+            return ProfileJob(**common)
+        return TrainJob(adapter_path=adapter_path, max_eval_examples=n_examples, **common)
 
     def _plan(self, run: RunInfo, cache: CacheDtype) -> Plan:
         return Plan(
@@ -325,9 +330,3 @@ def n_parameters(manifest: Sequence[Weight], ranks: Sequence[int], *, trains_a: 
 def _values(weight: Weight, trains_a: bool) -> int:
     """Of one strand."""
     return weight.rows + weight.columns * trains_a
-
-
-def _job_kind(task: Task) -> Literal["profile", "train", "evaluate"]:
-    if task.kind == "wait" or task.kind == "finished":
-        raise ValueError(f"{task.kind} is no work")
-    return task.kind

@@ -21,7 +21,7 @@ from aggregator.merge.rules.braid import cut
 from aggregator.merge.state import AdapterState
 from benchmarks.simulation.solo import Recipe, Solo
 from edge_client.data.readers import load_data
-from edge_client.engines.lean.adapter_patch import changed_parts
+from edge_client.engines.adapter_patch import changed_parts
 from edge_client.state.held_adapter import FULL_EVERY
 from wire.codec import encode
 from wire.limits import PROTOCOL_VERSION

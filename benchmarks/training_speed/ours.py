@@ -17,7 +17,7 @@ from aggregator.merge.state import initial_state
 from benchmarks.training_speed.contest import Contestant, ContestantFailed, Measurement, Workload
 from braid_common.seeds import derive_seed
 from edge_client.errors import ClientError, ExitCode
-from edge_client.jobs.messages import Job, Plan
+from edge_client.jobs.messages import Plan, TrainJob
 from edge_client.plan.peak_memory import predict_peak
 from edge_client.worker.process import WorkerLost, WorkerProcess
 from quantize.random_base import SHAPES, SPECIAL_PIECES, VOCABULARY, shape_config
@@ -34,9 +34,9 @@ CACHE_LIMIT_BYTES = 4 << 30
 """Enough for every example of a benchmark: xl takes 2 MiB for one of 512 tokens in bf16."""
 
 _IMPORTS = """
-from edge_client.process import prepare_for_training, resident_bytes
+from edge_client.host.worker_memory import prepare_for_training, resident_bytes
 prepare_for_training()
-import edge_client.engine.evaluate, edge_client.engine.profile, edge_client.engine.session, edge_client.engine.train
+import edge_client.engines.lean.engine
 print(resident_bytes())
 """
 
@@ -67,7 +67,7 @@ def run_ours(contestant: Contestant, workload: Workload, base_folder: Path) -> M
     )
 
 
-async def _rounds(job: Job) -> tuple[dict[str, float], dict[str, float]]:
+async def _rounds(job: TrainJob) -> tuple[dict[str, float], dict[str, float]]:
     worker = WorkerProcess()
     try:
         first = await worker.run_job(job, lambda progress: None)
@@ -91,16 +91,15 @@ def _imports_bytes() -> int:
 # --- the job ---------------------------------------------------------------------------------------------------------
 
 
-def _job(contestant: Contestant, workload: Workload, base_folder: Path, folder: Path) -> Job:
+def _job(contestant: Contestant, workload: Workload, base_folder: Path, folder: Path) -> TrainJob:
     run = _run(contestant, workload)
     plan = _plan(contestant, workload, run)
     _write_adapter(folder / "adapter", run, plan.ranks)
     _write_text(folder / "text.jsonl", workload)
-    return Job(
-        kind="train",
+    return TrainJob(
         base_folder=str(base_folder),
         data=str(folder / "text.jsonl"),
-        device="benchmark",
+        board_id="benchmark",
         run=run,
         spec=RoundSpec(
             round=1,

@@ -1,4 +1,4 @@
-"""The run's base on this board: the one named with --model, else one that is here already, else the server's files."""
+"""Finding the run's base: the one named with --model, else one that is here already, else the server's files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from braid_common.t5_config import T5Config
 from edge_client.agent.console import Console
 from edge_client.base.errors import base_errors
 from edge_client.base.locate import open_base
-from edge_client.errors import BaseModelError
+from edge_client.errors import BaseModelError, disk_errors
 from edge_client.host.board import show_size
 from edge_client.network.api import Api
 from edge_client.network.errors import RequestError
-from edge_client.state.folder import disk_errors
 from wire.manifest import t5_weights
 from wire.messages import BaseFile, RunInfo
 

@@ -1,4 +1,4 @@
-"""What a person or a program sees of a running client.
+"""Output of a running client, for a person or for a program.
 
 On a terminal the current phase is one live line; elsewhere plain lines come out, rarely enough for a log. With `--json`
 standard output holds one JSON object per line and nothing else. Every object has `event`; the events are:

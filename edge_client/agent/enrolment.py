@@ -1,4 +1,7 @@
-"""Becoming a device of a server: once, with a token, under an id that is on disk before the first request leaves."""
+"""Enrolment: a board becomes a device of a server, once, with a token.
+
+The id that it enrols under is on disk before the first request leaves, so that a repeated enrolment is the same device.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
-from edge_client.agent.outage import Link
+from edge_client.agent.outage import Outage
 from edge_client.agent.settings import JoinSettings
 from edge_client.errors import ConfigError
 from edge_client.network.api import Api
@@ -26,29 +29,29 @@ def prepare_identity(folder: StateFolder, settings: JoinSettings) -> Identity:
     Raises ConfigError where the folder belongs to another server, or where a first enrolment lacks server or token,
     or has one that no server would take.
     """
-    known = folder.read_identity()
-    if known is not None and settings.server and known.server != settings.server:
-        if known.credential:
+    identity = folder.read_identity()
+    if identity is not None and settings.server and identity.server != settings.server:
+        if identity.credential:
             raise ConfigError(
-                f"{folder.path} belongs to a device of {known.server}",
+                f"{folder.path} belongs to a device of {identity.server}",
                 "use another --state folder, or `edge-client leave` first",
             )
-        known = msgspec.structs.replace(known, server=settings.server)  # it never got through to the other one
-    if known is None:
+        identity = msgspec.structs.replace(identity, server=settings.server)  # it never got through to the other one
+    if identity is None:
         if not settings.server:
             raise ConfigError("no server is given", "pass --server URL as `aggregator serve` printed it")
-        known = Identity(server=settings.server, install_id=new_install_id())
-    if not known.credential and not settings.token:
+        identity = Identity(server=settings.server, install_id=new_install_id())
+    if not identity.credential and not settings.token:
         raise ConfigError(
             "a first enrolment needs a token", "pass --token (or BRAID_TOKEN) as `aggregator token create` printed it"
         )
-    if not known.credential:
+    if not identity.credential:
         _require_sendable("--token", settings.token)
         _require_sendable("--name", settings.name)
     if settings.fingerprint:
-        known = msgspec.structs.replace(known, fingerprint=settings.fingerprint)
-    folder.write_identity(known)
-    return known
+        identity = msgspec.structs.replace(identity, fingerprint=settings.fingerprint)
+    folder.write_identity(identity)
+    return identity
 
 
 def _require_sendable(flag: str, text: str) -> None:
@@ -62,7 +65,7 @@ def _require_sendable(flag: str, text: str) -> None:
 
 
 async def enrol(
-    api: Api, folder: StateFolder, identity: Identity, settings: JoinSettings, link: Link
+    api: Api, folder: StateFolder, identity: Identity, settings: JoinSettings, outage: Outage
 ) -> tuple[Identity, RunInfo]:
     """Enrol, and keep the credential before anything is done with it. Safe to repeat: the same id is the same device.
 
@@ -81,14 +84,14 @@ async def enrol(
         if isinstance(error, UntrustedError):
             raise error
         if settings.wait:
-            link.lost(error)
+            outage.begin(error)
 
     backoff = api.new_backoff(attempts=None if settings.wait else FIRST_ATTEMPTS)
     enrolled = await retry(lambda: api.enrol(message), backoff, on_failure=on_failure)
-    link.found()
-    known = msgspec.structs.replace(identity, device=enrolled.device, credential=enrolled.credential)
-    folder.write_identity(known)
-    return known, enrolled.run
+    outage.end()
+    identity = msgspec.structs.replace(identity, device=enrolled.device, credential=enrolled.credential)
+    folder.write_identity(identity)
+    return identity, enrolled.run
 
 
 def client_version() -> str:

@@ -1,4 +1,4 @@
-"""Tells what the board does to everybody who wants to know: the terminal, the status file, and the server's page."""
+"""Events of a board's life, told to the terminal, the status file and the server's page."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from wire.messages import Receipt, RunInfo, Task
 _SCORES = ("loss", "rouge1", "rouge2", "rougeL")
 
 
-class Journal:
-    """`traffic` is the transport's counter."""
+class Events:
+    """Tells each event to everybody who wants to know. `traffic` is the transport's counter."""
 
     def __init__(self, console: Console, status: StatusFile, reports: Reports, traffic: Traffic) -> None:
         self.console = console
@@ -44,6 +44,12 @@ class Journal:
             server=identity.server,
         )
 
+    def checking(self, identity: Identity, run: RunInfo) -> None:
+        """The board knows its run, and checks its base."""
+        self._status.update(
+            at_once=True, device=identity.device, run_id=run.run_id, rounds=run.rounds, online=True, phase="checking"
+        )
+
     def waiting(self, task: Task) -> None:
         """There is nothing to do; said once."""
         if self._status.status.phase != "wait":
@@ -65,18 +71,18 @@ class Journal:
 
     async def plan(self, round_id: int, plan: Plan, why: Sequence[str]) -> None:
         """The plan of a round: `why` in full the first time, one line when the plan changes."""
-        first, self._plan, before = self._plan is None, plan, self._plan
+        before, self._plan = self._plan, plan
         if plan == before:
             return
         numbers = plan_numbers(plan)
         shown: dict[str, Any] = {name: numbers[name] for name in ("ranks_total", "max_rank", "predicted_peak_bytes")}
         self._status.update(format=plan.format, **shown)
-        text = "\n".join(why if first else why[:1]) or f"plan: {plan_words(plan)}"
+        text = "\n".join(why if before is None else why[:1]) or f"plan: {plan_words(plan)}"
         self.console.event("plan", text, round=round_id, **_choices(plan), **numbers)
         await self._reports.plan(round_id, plan.format, plan.compute, numbers)
 
     def probed(self, task: Task, plan: Plan, values: Mapping[str, float]) -> None:
-        """What a step of a plan took on this board."""
+        """A step of a plan was tried, and measured."""
         peak_bytes, step_s = int(values["peak_bytes"]), values["step_s"]
         self.console.event(
             "probe",
@@ -135,7 +141,7 @@ class Journal:
         )
 
     async def evaluation(self, task: Task, values: Mapping[str, float]) -> None:
-        """What a version scores on this board's held-out text."""
+        """A version was scored on this board's held-out text."""
         scores = " ".join(f"{name} {values[name]:.3f}" for name in _SCORES if name in values)
         self.console.event(
             "evaluation",
@@ -147,6 +153,7 @@ class Journal:
         await self._reports.evaluation(task.spec.round, task.spec.version, values)
 
     def traffic(self) -> dict[str, int]:
+        """Bytes that were sent and received since the client started."""
         return {"bytes_up": self._traffic.up_bytes, "bytes_down": self._traffic.down_bytes}
 
 
@@ -168,7 +175,7 @@ def _choices(plan: Plan) -> dict[str, Any]:
 
 
 def plan_numbers(plan: Plan) -> dict[str, int]:
-    """A plan's numbers, without one per weight."""
+    """The numbers of a plan, without those that are one per weight."""
     return {
         "micro_batch": plan.micro_batch,
         "ranks_total": sum(plan.ranks),

@@ -1,4 +1,4 @@
-"""Whether the server is there, said once when it goes away and once when it is back."""
+"""Outages of the server, told once when it goes away and once when it is back."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from edge_client.agent.console import Console, time_text
 from edge_client.network.errors import Unavailable
 
 
-class Link:
-    """`on_change` hears True or False when the state changes, for the status file."""
+class Outage:
+    """Whether the server is away now. `on_change` hears False when it goes and True when it is back."""
 
     def __init__(
         self,
@@ -20,23 +20,23 @@ class Link:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console, self._on_change, self._clock = console, on_change, clock
-        self._lost_s: float | None = None
+        self._since_s: float | None = None
 
-    def lost(self, error: Unavailable) -> None:
-        """A call failed and will be tried again."""
-        if self._lost_s is not None:
+    def begin(self, error: Unavailable) -> None:
+        """A call failed and will be tried again. Only the first one of an outage is told."""
+        if self._since_s is not None:
             return
-        self._lost_s = self._clock()
+        self._since_s = self._clock()
         text = f"server away: {error.message}; trying again until it is back"
         if error.hint:
             text += f"\n  → {error.hint}"
         self._console.event("offline", text, message=error.message, hint=error.hint)
         self._on_change(False)
 
-    def found(self) -> None:
+    def end(self) -> None:
         """A call was answered."""
-        if self._lost_s is None:
+        if self._since_s is None:
             return
-        away_s, self._lost_s = self._clock() - self._lost_s, None
+        away_s, self._since_s = self._clock() - self._since_s, None
         self._console.event("online", f"server is back after {time_text(away_s)}", seconds=round(away_s, 1))
         self._on_change(True)

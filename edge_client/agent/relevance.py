@@ -1,4 +1,4 @@
-"""Whether the server still takes the result of a task while the run goes on without it. Pure."""
+"""Relevance of a task: whether the server still takes its result while the run goes on without it. Pure."""
 
 from __future__ import annotations
 

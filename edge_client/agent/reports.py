@@ -1,4 +1,7 @@
-"""Numbers that a board sends for people to look at. They must never hold up the work, so progress is sent beside it."""
+"""Reports: numbers that a board sends to its server for people to look at.
+
+They must never hold up the work, so progress is sent beside it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ PROGRESS_EVERY_S = 2.0
 
 
 class Reports:
-    """Use as `async with`: progress is sent by a task of its own, the newest only."""
+    """Sends reports, progress in a task of its own and the newest only. Use as `async with`."""
 
     def __init__(self, api: Api, *, every_s: float = PROGRESS_EVERY_S) -> None:
         self._api, self._every_s = api, every_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from edge_client.errors import ConfigError
@@ -15,29 +15,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_TYPES: dict[str, type] = {
-    "server": str,
-    "token": str,
-    "fingerprint": str,
-    "data": str,
-    "model": str,
-    "memory": str,
-    "cache": str,
-    "round_time": str,
-    "round_traffic": str,
-    "state": str,
-    "name": str,
-    "wait": bool,
-    "threads": int,
-    "eval_examples": int,
-    "json": bool,
-    "debug": bool,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class JoinSettings:
-    """How a board joins. "" and None mean: not given."""
+    """How a board joins: a field for each flag of `edge-client join` and each key of its file. "" means: not given."""
 
     server: str
     token: str
@@ -55,6 +36,12 @@ class JoinSettings:
     round_traffic: str = ""
 
 
+_FIELDS: dict[str, type] = get_type_hints(JoinSettings)
+
+FILE_TYPES = {key: str if kind is Path else kind for key, kind in _FIELDS.items()} | {"json": bool, "debug": bool}
+"""Types of the file's values by key: those of JoinSettings, and two that say how the command itself talks."""
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The settings of a TOML file. Raises ConfigError that names the file, and the key where one is wrong."""
     try:
@@ -64,9 +51,11 @@ def read_config(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}", "mend that line") from error
     for key, value in settings.items():
-        kind = _TYPES.get(key)
+        kind = FILE_TYPES.get(key)
         if kind is None:
-            raise ConfigError(f"{path}: there is no setting {key!r}", f"the settings are {', '.join(sorted(_TYPES))}")
+            raise ConfigError(
+                f"{path}: there is no setting {key!r}", f"the settings are {', '.join(sorted(FILE_TYPES))}"
+            )
         if type(value) is not kind:
             raise ConfigError(f"{path}: {key} = {value!r} must be of type {kind.__name__}", "mend that line")
     return settings

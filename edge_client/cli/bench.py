@@ -56,10 +56,18 @@ DISK_FOLDER = Path("/var/tmp")  # noqa: S108 - only a place for a temporary fold
     show_default=True,
     help="Which weights are trained.",
 )
-@click.option("--micro-batch", type=click.IntRange(1, 4096), default=4, show_default=True, help="Examples of a step.")
-@click.option("--source-tokens", type=click.IntRange(8, 8192), default=512, show_default=True, help="Of every source.")
-@click.option("--target-tokens", type=click.IntRange(2, 8192), default=64, show_default=True, help="Of every target.")
-@click.option("--rank", type=click.IntRange(1, MAX_RANK), default=8, show_default=True, help="Strands of every weight.")
+@click.option(
+    "--micro-batch", type=click.IntRange(1, 4096), default=4, show_default=True, help="Examples of a training step."
+)
+@click.option(
+    "--source-tokens", type=click.IntRange(8, 8192), default=512, show_default=True, help="Length of every source."
+)
+@click.option(
+    "--target-tokens", type=click.IntRange(2, 8192), default=64, show_default=True, help="Length of every target."
+)
+@click.option(
+    "--rank", type=click.IntRange(1, MAX_RANK), default=8, show_default=True, help="Strands that each weight trains."
+)
 @click.option("--steps", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Measured steps.")
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="For torch.  [default: its own choice]")
 @click.option("--memory", envvar="BRAID_MEMORY", default="", help="Memory to use, as 800MiB.  [default: what is free]")
@@ -76,7 +84,7 @@ DISK_FOLDER = Path("/var/tmp")  # noqa: S108 - only a place for a temporary fold
     type=click.FloatRange(0, 1e6),
     default=20.0,
     show_default=True,
-    help="Of a link, there and back.",
+    help="Delay of a link, there and back.",
 )
 @click.option("--local-steps", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Steps of a round.")
 @click.option(
@@ -84,7 +92,7 @@ DISK_FOLDER = Path("/var/tmp")  # noqa: S108 - only a place for a temporary fold
     type=click.IntRange(1, 10_000),
     default=3,
     show_default=True,
-    help="That share the encoder's pass.",
+    help="Epochs that share one pass of the encoder.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it, as .png or .svg.")
@@ -129,7 +137,7 @@ def bench(
 
 
 def _check(model: str, shape: str | None, of_links: Sequence[float], plot: Path | None) -> None:
-    """What can be said before anything is measured."""
+    """Check the flags, as far as that needs no measurement."""
     if model and shape:
         raise ConfigError("--model and --shape exclude each other", "give one of them")
     if not all(map(math.isfinite, of_links)):  # nan passes every range

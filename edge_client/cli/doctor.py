@@ -1,4 +1,4 @@
-"""`edge-client doctor`: what this board has, and what is missing for training. Nothing heavy is imported."""
+"""`edge-client doctor`: shows what this board has, and what is missing for training. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 
 def _nf4_kernel(arithmetic: MatmulSpeed | None) -> Kernel:
-    """What unpacks a 4-bit base here. torch stays out of this process: a GPU is tried in another one."""
+    """The code that unpacks a 4-bit base here. torch stays out of this process: a GPU is tried in another one."""
     if find_spec("torch") is None:
         return Kernel("none", "torch is not installed")
     return nf4_kernel("cpu" if arithmetic is None else arithmetic.device)

@@ -1,4 +1,4 @@
-"""`edge-client generate`: what the base writes, with an adapter or without."""
+"""`edge-client generate`: lets the base write, with an adapter or without."""
 
 from __future__ import annotations
 

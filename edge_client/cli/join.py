@@ -1,9 +1,10 @@
-"""`edge-client join`: the flags, and what stands in for them."""
+"""`edge-client join`: its flags, and the file that may stand in for them."""
 
 from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,9 @@ from edge_client.cli.options import (
     round_traffic_option,
     state_option,
 )
+
+if TYPE_CHECKING:
+    from edge_client.agent.preflight import Probes
 
 
 def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
@@ -78,46 +82,18 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
     help="TOML file with these settings; flags and environment are stronger.",
 )
 @debug_option
-def join(
-    server: str,
-    token: str,
-    fingerprint: str,
-    data: str,
-    model: str,
-    memory: str,
-    cache: str,
-    round_time: str,
-    round_traffic: str,
-    state: Path,
-    name: str,
-    wait: bool,
-    threads: int,
-    eval_examples: int,
-    as_json: bool,
-    debug: bool,
-) -> None:
+@click.pass_obj
+def join(probes: Probes | None, /, as_json: bool, debug: bool, **flags: Any) -> None:
     """Train for a server until its run is over.
 
     Enrols once with a token; from then on the state folder is enough. Ctrl-C and SIGTERM keep what was done.
     """
     del debug  # the option's callback has acted on it
-    settings = JoinSettings(
-        server=normalise_server(server) if server else "",
-        token=token,
-        fingerprint=fingerprint,
-        data=data,
-        model=model,
-        memory=memory,
-        state=state.expanduser(),
-        name=name,
-        wait=wait,
-        threads=threads,
-        eval_examples=eval_examples,
-        cache=cache,
-        round_time=round_time,
-        round_traffic=round_traffic,
-    )
+    flags["server"] = normalise_server(flags["server"]) if flags["server"] else ""
+    flags["state"] = flags["state"].expanduser()
+    settings = JoinSettings(**flags)
     from edge_client.agent.console import Console  # aiohttp and what comes with it are loaded only here
     from edge_client.agent.join import join as run
+    from edge_client.agent.preflight import PROBES
 
-    run(settings, Console(as_json=as_json))
+    run(settings, Console(as_json=as_json), probes=probes or PROBES)

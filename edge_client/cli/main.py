@@ -1,4 +1,4 @@
-"""`edge-client`: what a person types on a board. Every command loads what it needs, when it is run.
+"""`edge-client`: the commands that a person types on a board. Every command loads what it needs, when it is run.
 
 Exit statuses are those of `edge_client.errors.ExitCode`. An error is one line and a hint; a traceback needs --debug.
 """
@@ -11,10 +11,14 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from edge_client.errors import ClientError, ExitCode
+
+if TYPE_CHECKING:
+    from edge_client.agent.preflight import Probes
 
 COMMANDS = {
     "join": "edge_client.cli.join",
@@ -51,10 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Carry out a command line; its exit status."""
+def run(arguments: Sequence[str], probes: Probes | None = None) -> int:
+    """Carry out a command line; its exit status. `probes`: other looks at the board than `join`'s own."""
     try:
-        group.main(list(arguments), prog_name="edge-client", standalone_mode=False)
+        group.main(list(arguments), prog_name="edge-client", standalone_mode=False, obj=probes)
     except ClientError as error:
         return _fail(arguments, int(error.exit_code), error.message, error.hint)
     except click.exceptions.Exit as error:

@@ -58,6 +58,7 @@ def round_traffic_option(command: click.decorators.FC) -> click.decorators.FC:
 
 
 def state_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--state FOLDER."""
     option = click.option(
         "--state",
         type=click.Path(path_type=Path, file_okay=False),

@@ -1,4 +1,4 @@
-"""`edge-client plan`: what this board would train, and why, without training anything."""
+"""`edge-client plan`: shows what this board would train, and why, without training anything."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ DEFAULT_SETTINGS = TrainSettings(
 DEFAULT_RANK, DEFAULT_SERVER_RANK = 16, 16
 
 SHOWN_WEIGHTS = 10
-"""Of the ranking, for people; --json has all."""
+"""Weights of the ranking that people are shown; --json has all."""
 
 
 @click.command()
@@ -142,7 +142,7 @@ def _ranking_facts(run: RunInfo, choice: Choice) -> list[dict[str, Any]]:
 
 
 def _legend(run: RunInfo, is_servers: bool) -> list[str]:
-    """What a person needs to read the lines above."""
+    """Lines that explain the plan to a person."""
     settings = run.settings
     source = f"run {run.run_id} has" if is_servers else "`aggregator init` writes"
     return [
@@ -153,7 +153,7 @@ def _legend(run: RunInfo, is_servers: bool) -> list[str]:
 
 
 def _room(cache: str, folder: StateFolder) -> CacheRoom:
-    """As `join` would have it, for a board with plenty of data."""
+    """The cache as `join` would have it, for a board with plenty of data."""
     limit_bytes = parse_cache(cache)
     return CacheRoom(default_limit(folder.path, folder.cache) if limit_bytes is None else limit_bytes)
 

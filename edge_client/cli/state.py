@@ -24,36 +24,36 @@ def status(state: Path, as_json: bool, debug: bool) -> None:
     """Show what the client on this board is doing."""
     del debug
     folder = StateFolder(state.expanduser())
-    found = read_status(folder.path)
-    if found is None:
+    kept = read_status(folder.path)
+    if kept is None:
         raise ConfigError(f"no client has run with {folder.path}", "start one with `edge-client join`, or give --state")
     is_running = folder.is_locked()
     if as_json:
-        click.echo(msgspec.json.encode({"running": is_running, **msgspec.to_builtins(found)}).decode())
+        click.echo(msgspec.json.encode({"running": is_running, **msgspec.to_builtins(kept)}).decode())
     else:
-        click.echo("\n".join(_lines(found, is_running, time.time())))
+        click.echo("\n".join(_lines(kept, is_running, time.time())))
 
 
-def _lines(found: Status, is_running: bool, now_unix_s: float) -> list[str]:
-    age_s = max(0.0, now_unix_s - found.updated_unix_s)
-    link = "online" if found.online else "server away"
+def _lines(kept: Status, is_running: bool, now_unix_s: float) -> list[str]:
+    age_s = max(0.0, now_unix_s - kept.updated_unix_s)
+    link = "online" if kept.online else "server away"
     lines = [
-        f"client    {f'running (process {found.pid}), {link}' if is_running else 'not running'}",
-        f"device    {found.device or 'not enrolled yet'} at {found.server}",
-        f"phase     {found.phase}" + (f" {found.step}/{found.steps}" if found.steps else ""),
+        f"client    {f'running (process {kept.pid}), {link}' if is_running else 'not running'}",
+        f"device    {kept.device or 'not enrolled yet'} at {kept.server}",
+        f"phase     {kept.phase}" + (f" {kept.step}/{kept.steps}" if kept.steps else ""),
         f"updated   {time_text(age_s)} ago",
     ]
-    if found.run_id:
-        accepted = f"{found.rounds_done} updates accepted since the client was started"
-        lines.insert(2, f"run       {found.run_id}, round {found.round} of {found.rounds}, {accepted}")
-    if found.format:
-        peak = show_size(found.predicted_peak_bytes)
-        strands = f"{found.ranks_total} strands (at most {found.max_rank} per weight)"
-        lines.append(f"plan      {found.format} base, {strands}, {peak} predicted peak")
-    if found.loss:
-        measured = f"{found.tokens_per_s:.0f} tokens/s, peak memory {show_size(found.peak_bytes)}"
-        lines.append(f"training  loss {found.loss:.3f}, {measured}")
-    lines.append(f"traffic   {show_size(found.bytes_up)} up, {show_size(found.bytes_down)} down")
+    if kept.run_id:
+        accepted = f"{kept.rounds_done} updates accepted since the client was started"
+        lines.insert(2, f"run       {kept.run_id}, round {kept.round} of {kept.rounds}, {accepted}")
+    if kept.format:
+        peak = show_size(kept.predicted_peak_bytes)
+        strands = f"{kept.ranks_total} strands (at most {kept.max_rank} per weight)"
+        lines.append(f"plan      {kept.format} base, {strands}, {peak} predicted peak")
+    if kept.loss:
+        measured = f"{kept.tokens_per_s:.0f} tokens/s, peak memory {show_size(kept.peak_bytes)}"
+        lines.append(f"training  loss {kept.loss:.3f}, {measured}")
+    lines.append(f"traffic   {show_size(kept.bytes_up)} up, {show_size(kept.bytes_down)} down")
     return lines
 
 

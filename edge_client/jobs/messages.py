@@ -1,7 +1,7 @@
-"""What the network side asks of the training worker, and what it hears back. No tensor library is loaded here.
+"""Messages between the network process and the training worker: jobs one way, events the other.
 
-The two processes exchange msgpack frames over a pipe (4-byte little-endian length, then the message); adapters and
-updates stay in files that both can read.
+The two processes exchange msgpack frames over a pipe (`edge_client.jobs.frames`); adapters and updates stay in files
+that both can read. No tensor library is loaded here.
 """
 
 from __future__ import annotations
@@ -39,37 +39,90 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     frozen_encoder: bool = False
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One piece of work.
+class BaseJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields that every job has.
 
-    `adapter_path` holds a `wire.messages.Adapter` ("" for a profile, which runs on the bare base), or the
-    `AdapterPatch` to the one in `held_path`, which the worker then replaces by the whole; the result, a
-    `Profile` or an `Update`, is written to `result_path` atomically. A probe tries the plan on dummy text, reads no
-    adapter and writes nothing. `checkpoint_path` is where a training job saves its place and resumes from, and
-    `residual_path` and `pruned_path` where it keeps, from round to round, what quantised uploads lacked and the ranks
-    of weights that were pruned ("": nowhere). `threads` 0 takes the processors that are free when the job begins.
-    `cache_path` is the folder of the prefix cache, which may take `cache_limit_bytes`; both are read only where the
-    plan has a cache.
+    `base_folder` holds the base, `data` is the data set as given with --data. `engine` names the training engine that
+    carries the job out (`edge_client.engines`). `threads` 0 takes the processors that are free when the job begins.
     """
 
-    kind: Literal["probe", "profile", "train", "evaluate"]
     base_folder: str
     data: str
-    device: str
     run: RunInfo
     spec: RoundSpec
     plan: Plan
-    adapter_path: str = ""
-    held_path: str = ""
-    result_path: str = ""
-    checkpoint_path: str = ""
-    residual_path: str = ""
-    pruned_path: str = ""
+    engine: str = "lean"
+    threads: int = 0
+
+
+class TextJob(BaseJob, frozen=True, kw_only=True):
+    """A job that reads the board's text.
+
+    The encoder's output for that text is kept in the folder `cache_path`, which may take `cache_limit_bytes`; both are
+    read only where the plan has a cache.
+    """
+
     cache_path: str = ""
     cache_limit_bytes: int = 0
+
+
+class ProbeJob(BaseJob, frozen=True, kw_only=True, tag="probe"):
+    """Try the plan on dummy text, to measure what it takes. No adapter is read, nothing is written."""
+
+
+class ProfileJob(TextJob, frozen=True, kw_only=True, tag="profile"):
+    """Sketch the gradients of the bare base; the `Profile` is written to `result_path` atomically.
+
+    `board_id` is the board's name at the server, which the order of its examples depends on.
+    """
+
+    board_id: str
+    result_path: str
+
+
+class TrainJob(TextJob, frozen=True, kw_only=True, tag="train"):
+    """Train a round; the `Update` is written to `result_path` atomically.
+
+    Attributes:
+        board_id: the board's name at the server, which the order of its examples depends on.
+        adapter_path: the `wire.messages.Adapter` to start from, or the `AdapterPatch` that leads to it from the one in
+            `held_path`; the worker then replaces the patch by the whole.
+        held_path: "" where the adapter is whole.
+        result_path: for the update.
+        training_state_path: where the training is saved, and resumed from; "" saves nothing.
+        residual_path: what quantised uploads lacked, kept from round to round; "" keeps nothing.
+        pruned_path: the ranks of weights that were pruned, kept from round to round; "" keeps nothing.
+        max_eval_examples: held-out examples that the received adapter is evaluated on, at most.
+    """
+
+    board_id: str
+    adapter_path: str
+    held_path: str = ""
+    result_path: str
+    training_state_path: str = ""
+    residual_path: str = ""
+    pruned_path: str = ""
+    max_eval_examples: int = 200
+
+
+class EvaluateJob(TextJob, frozen=True, kw_only=True, tag="evaluate"):
+    """Score an adapter on held-out text.
+
+    `adapter_path` and `held_path` are as in `TrainJob`, with "" for the bare base. `rouge`: texts are written and
+    compared too.
+    """
+
+    adapter_path: str = ""
+    held_path: str = ""
     rouge: bool = False
     max_eval_examples: int = 200
-    threads: int = 0
+
+
+AdapterJob = TrainJob | EvaluateJob
+"""A job that reads an adapter."""
+
+Job = ProbeJob | ProfileJob | TrainJob | EvaluateJob
+"""A piece of work for the training worker, told apart by its tag."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):

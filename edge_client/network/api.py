@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from aiohttp import hdrs
 
-from edge_client.agent.outage import Link
 from edge_client.errors import RefusedError
+from edge_client.network.errors import Unavailable
 from edge_client.network.retry import Backoff, retry
 from edge_client.network.transfer import download, file_blocks, upload
 from edge_client.network.transport import READ_TIMEOUT_S, Transport
@@ -31,11 +31,25 @@ PART_HEADER_BYTES = 1024
 
 
 class Api:
-    """`new_backoff` makes the pauses of one call; it takes the keyword arguments of Backoff."""
+    """The calls of one board.
 
-    def __init__(self, transport: Transport, link: Link, new_backoff: Callable[..., Backoff] = Backoff) -> None:
+    Args:
+        transport: where they go.
+        new_backoff: makes the pauses of one call; takes the keyword arguments of Backoff.
+        on_failure: hears of every try that failed and will be repeated.
+        on_success: hears of every call that was answered.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        new_backoff: Callable[..., Backoff] = Backoff,
+        *,
+        on_failure: Callable[[Unavailable], None] = lambda error: None,
+        on_success: Callable[[], None] = lambda: None,
+    ) -> None:
         self.transport, self.new_backoff = transport, new_backoff
-        self._link = link
+        self._on_failure, self._on_success = on_failure, on_success
 
     async def enrol(self, message: Enrol) -> Enrolled:
         """One try. Raises Unavailable, or RefusedError where the token or the version is refused."""
@@ -44,12 +58,13 @@ class Api:
         return enrolled
 
     async def run(self) -> RunInfo:
+        """The run as it stands. Raises RefusedError where it cannot be used."""
         run = await self._patiently(lambda: self.transport.call("GET", routes.RUN.path, RunInfo))
         _require_sound(run)
         return run
 
     async def work(self, *, after: int, wait_s: float = MAX_LONG_POLL_S) -> Task:
-        """What to do now; with nothing to do the server answers after `wait_s`. `after`: the last round answered."""
+        """The task to do now; without one the server answers after `wait_s`. `after`: the last round answered."""
         params = WorkQuery(wait_s, after).encode()
         timeout_s = wait_s + READ_TIMEOUT_S
         return await self._patiently(
@@ -69,8 +84,8 @@ class Api:
     async def adapter(
         self, run: RunInfo, version: int, ranks: Sequence[int], target: Path, held: Held | None = None
     ) -> None:
-        """Fetch context and basis of `version`, cut to `ranks` (manifest order), into `target`; or the difference to
-        what is `held`, where the server has one that is smaller (`wire.adapter_patch` tells which it is)."""
+        """Fetch the adapter of `version`, cut to `ranks` (manifest order), into `target`; or the patch that leads to it
+        from what is `held`, where the server has one that is smaller (`wire.adapter_patch` tells which it is)."""
         await download(
             self.transport,
             routes.ADAPTER.at(version),
@@ -78,15 +93,15 @@ class Api:
             backoff=self.new_backoff(),
             params=AdapterQuery(tuple(ranks), held).encode(),
             max_bytes=largest_adapter_bytes(run, ranks),
-            on_failure=self._link.lost,
+            on_failure=self._on_failure,
         )
-        self._link.found()
+        self._on_success()
 
     async def upload(self, round_id: int, source: Path) -> Receipt:
         """Send the update that the worker wrote. Raises GoneError or ConflictError: drop it."""
         path = routes.UPLOAD.at(round_id)
-        receipt = await upload(self.transport, path, source, backoff=self.new_backoff(), on_failure=self._link.lost)
-        self._link.found()
+        receipt = await upload(self.transport, path, source, backoff=self.new_backoff(), on_failure=self._on_failure)
+        self._on_success()
         return receipt
 
     async def report(self, report: Report, *, patient: bool = True) -> None:
@@ -111,13 +126,13 @@ class Api:
             target,
             backoff=self.new_backoff(),
             max_bytes=file.size_bytes,
-            on_failure=self._link.lost,
+            on_failure=self._on_failure,
         )
-        self._link.found()
+        self._on_success()
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        result = await retry(call, self.new_backoff(), on_failure=self._link.lost)
-        self._link.found()
+        result = await retry(call, self.new_backoff(), on_failure=self._on_failure)
+        self._on_success()
         return result
 
 

@@ -1,4 +1,4 @@
-"""What talking to the server can end in, as types: try again, drop this piece of work, or stop.
+"""Errors of talking to the server, as types: try again, drop this piece of work, or stop.
 
 aiohttp's, ssl's and the operating system's exceptions are translated here and nowhere else.
 """

@@ -1,4 +1,4 @@
-"""How long to wait before trying again: full jitter, honoured Retry-After, a budget that progress renews.
+"""Retries of failed calls: full jitter, honoured Retry-After, a budget that progress renews.
 
 Only `Unavailable` is ever retried, and only calls that are safe to repeat (all of ours are: see wire/messages.py).
 Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: full jitter spreads a fleet that lost its server

@@ -1,4 +1,4 @@
-"""Files over a line that breaks: downloads that resume by Range, uploads that resume by offset.
+"""Transfers of files over a line that breaks: downloads that resume by Range, uploads that resume by offset.
 
 A download is kept under a name that holds the digest of the whole (its ETag), so that a later process knows what the
 part is a part of; the final name appears only once the digest has been checked.
@@ -15,10 +15,10 @@ from aiohttp import hdrs
 
 from braid_common.atomic_file import sync_folder
 from braid_common.base_files import file_digest
+from edge_client.errors import disk_errors
 from edge_client.network.errors import ConflictError, RequestError, Unavailable
 from edge_client.network.retry import Backoff
 from edge_client.network.transport import Traffic, Transport, parse_count
-from edge_client.state.folder import disk_errors
 from wire.limits import MAX_MESSAGE_BYTES
 from wire.messages import Receipt
 from wire.routes import UPLOAD_DIGEST, UPLOAD_LENGTH, UPLOAD_OFFSET

@@ -220,7 +220,7 @@ class Transport:
 
 
 def printable(text: str) -> str:
-    """What another machine says, on one line and without codes that would steer the terminal."""
+    """A text of another machine on one line, without codes that would steer the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 

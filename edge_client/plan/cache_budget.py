@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_client.errors import disk_errors
 from edge_client.host.board import parse_size
 from edge_client.jobs.messages import CacheDtype
-from edge_client.state.folder import disk_errors
 from wire.messages import RunInfo
 
 DEFAULT_LIMIT_BYTES = 4 << 30

@@ -3,33 +3,29 @@
     lock              held by the one running client
     identity.json     server, device, credential (mode 0600)
     status.json       what the client is doing, for `edge-client status` and dashboards
-    work/KEY.adapter  what a round starts from; KEY names run, round, version and plan
-    work/KEY.checkpoint, work/KEY.result
-    held/             the adapter of the last round, to which the next is fetched as a difference
+    work/KEY.*        files of the one task that is under way (`state/task_files.py`)
+    held/             the adapter of the last round, to which the next is fetched as a patch
     residual          what quantisation dropped of the last update, to be added to the next one
     pruned.json       ranks of the weights that the rounds so far have pruned
-    arithmetic.json   how fast this board multiplies, measured once
+    matmul_speed.json how fast this board multiplies, measured once
     calibration.json  what probes took beside what was predicted
     cache/            the frozen encoder's output per text: can be made again, so never swept with a task
 
-Files appear under their names only when whole (`braid_common/atomic_file.py`), so what is found can be used.
+Files appear under their names only when whole (`braid_common/atomic_file.py`), so every file that is there can be used.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from braid_common.atomic_file import sweep_temporaries, write_atomically
-from edge_client.errors import ConfigError, DiskError, LockedError
+from edge_client.errors import ConfigError, DiskError, LockedError, disk_errors
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,18 +44,6 @@ def default_state_folder() -> Path:
         return Path("/var/lib/braid")
     home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(home).expanduser() / "braid"
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's file errors into a DiskError that names `path` and what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskError(f"no space left for {path}", "free some space or choose another --state folder") from error
-        reason = error.strerror or str(error)
-        raise DiskError(f"{path} cannot be used: {reason}", "check its owner and rights, or choose --state") from error
 
 
 class StateFolder:

@@ -1,6 +1,6 @@
-"""The adapter that a board keeps from one round for the next, which it then fetches as the difference to it.
+"""The adapter that a board keeps from one round to the next, which it then fetches as a patch to it.
 
-Whatever is odd about it, it is forgotten and the whole adapter is fetched: nothing is lost but the saving.
+An adapter that is damaged, or of another run, is forgotten, and the whole is fetched: that costs traffic and no work.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ import msgspec
 
 from braid_common.atomic_file import write_atomically
 from braid_common.base_files import file_digest
-from edge_client.errors import DiskError
-from edge_client.state.folder import disk_errors
+from edge_client.errors import DiskError, disk_errors
 from wire.adapter_patch import START_BYTES, is_patch
 from wire.limits import MAX_CONTROL_BYTES
 from wire.routes import Held
 
 FULL_EVERY = 8
-"""Differences in a row. Each may leave out and round away about 2⁻⁹ of a context, and what is not exact stays so until
-the whole comes again; tests/aggregator/downloads/test_patches.py holds what eight of them add up to below 2⁻⁶."""
+"""Patches in a row. Each may leave out and round away about 2⁻⁹ of the frozen factors, and that stays so until the
+whole comes again; tests/aggregator/downloads/test_patches.py holds what eight of them add up to below 2⁻⁶."""
 
 
 class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the file is, and by how many differences in a row it came to be."""
+    """Which adapter the file holds, and by how many patches in a row it came to be."""
 
     run_id: str
     version: int
@@ -35,13 +34,13 @@ class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HeldAdapter:
-    """`folder` is for its two files alone."""
+    """The adapter in `folder`, which is for its two files alone."""
 
     def __init__(self, folder: Path) -> None:
         self.path, self._facts_path = folder / "adapter", folder / "facts"
 
     def of_run(self, run_id: str) -> Held | None:
-        """What is there to make a difference to. None where there is nothing, where it is another run's or damaged, or
+        """The version that a patch can be made to. None where there is none, where it is another run's or damaged, or
         where it is time for the whole."""
         facts = self._facts()
         if facts is None or facts.run_id != run_id or facts.n_differences >= FULL_EVERY:
@@ -55,7 +54,7 @@ class HeldAdapter:
     def keep(self, adapter: Path, run_id: str, version: int, ranks: Sequence[int]) -> None:
         """Take over a file that the round is done with; one that was never made whole stays where it is.
 
-        It came as a difference if anything is held still, for `forget` is called when a whole adapter has arrived.
+        It came as a patch if anything is held still, for `forget` is called when a whole adapter has arrived.
         """
         if not adapter.exists() or starts_as_difference(adapter):
             return
@@ -70,18 +69,18 @@ class HeldAdapter:
             self.forget()
 
     def forget(self) -> None:
-        """Hold nothing."""
+        """Remove the adapter that is kept."""
         for path in (self._facts_path, self.path):
             with suppress(OSError):
                 path.unlink()
 
     def needed_for(self, adapter: Path) -> str:
-        """The path of the file that a fetched one is the difference to; "" where that is whole, or not there."""
+        """The path of the file that a fetched patch changes; "" where the fetched one is whole, or not there."""
         return str(self.path) if adapter.exists() and starts_as_difference(adapter) else ""
 
     def give_up(self, adapter: Path) -> bool:
-        """Drop a difference that could not be used, and what it is to, so that the whole is fetched; True if there was
-        one."""
+        """Drop a patch that could not be used, and the adapter it changes, so that the whole is fetched; True if there
+        was one."""
         if not adapter.exists() or not starts_as_difference(adapter):
             return False
         self.forget()

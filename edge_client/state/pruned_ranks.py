@@ -1,4 +1,4 @@
-"""The ranks that pruning has left a board's weights at, from round to round: a strand given up is not taken again.
+"""Pruned ranks, kept from round to round: a strand that a board has given up is not taken again.
 
 HetLoRA (arXiv 2401.06432, section 3): a pruned rank is the client's rank from then on. At the end of a round that
 prunes, just before the result, the worker writes the ranks of all weights that were pruned so far to `job.pruned_path`.
@@ -26,8 +26,8 @@ from msgspec import Meta
 
 from braid_common.atomic_file import write_atomically
 from braid_common.json_file import read_small
-from edge_client.jobs.messages import Job
-from edge_client.state.folder import disk_errors
+from edge_client.errors import disk_errors
+from edge_client.jobs.messages import TrainJob
 from wire.messages import RunInfo, Weight
 
 NO_PRUNING: Mapping[str, int] = MappingProxyType({})
@@ -46,31 +46,31 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     crc32: int = 0
 
 
-def read_pruned(path: Path, run: RunInfo, device: str, round_id: int) -> dict[str, int] | None:
-    """The ranks that rounds before this one left weights at, by name; none of weights that were never pruned, or where
-    the run does not prune. None where the file is damaged."""
+def read_pruned(path: Path, run: RunInfo, board_id: str, round_id: int) -> dict[str, int] | None:
+    """The ranks that rounds before this one left weights at, by name: without those of weights that were never pruned,
+    and empty where the run does not prune. None where the file is damaged."""
     if not run.settings.pruning or not path.exists():
         return {}
-    found = _sound(path)
-    if found is None:
+    file = _sound(path)
+    if file is None:
         return None
-    if found.key != _key(run, device):
+    if file.key != _key(run, board_id):
         return {}
-    return found.after if round_id > found.round else found.before
+    return file.after if round_id > file.round else file.before
 
 
-def keep_pruned(job: Job, sent: Mapping[str, int]) -> None:
+def keep_pruned(job: TrainJob, sent: Mapping[str, int]) -> None:
     """Write the ranks at which weights are `sent`, where these are below the plan's. Raises DiskError.
 
     A damaged file stays: the next plan finds it, and says so.
     """
     path = Path(job.pruned_path)
-    before = read_pruned(path, job.run, job.device, job.spec.round) if job.pruned_path else None
+    before = read_pruned(path, job.run, job.board_id, job.spec.round) if job.pruned_path else None
     if before is None:
         return
     planned = zip(job.run.weights, job.plan.ranks, strict=True)
     pruned = {weight.name: sent[weight.name] for weight, rank in planned if sent.get(weight.name, rank) < rank}
-    file = _File(key=_key(job.run, job.device), round=job.spec.round, before=before, after=before | pruned)
+    file = _File(key=_key(job.run, job.board_id), round=job.spec.round, before=before, after=before | pruned)
     with disk_errors(path):
         write_atomically(path, msgspec.json.encode(msgspec.structs.replace(file, crc32=_checksum(file))))
 
@@ -81,12 +81,12 @@ def limited(ranks: Sequence[int], weights: Sequence[Weight], pruned: Mapping[str
 
 
 def _sound(path: Path) -> _File | None:
-    found = read_small(path, _File)
-    return found if found is not None and found.crc32 == _checksum(found) else None
+    file = read_small(path, _File)
+    return file if file is not None and file.crc32 == _checksum(file) else None
 
 
-def _key(run: RunInfo, device: str) -> str:
-    return f"{run.run_id} {run.manifest} {device}"
+def _key(run: RunInfo, board_id: str) -> str:
+    return f"{run.run_id} {run.manifest} {board_id}"
 
 
 def _checksum(file: _File) -> int:

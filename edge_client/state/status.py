@@ -1,4 +1,4 @@
-"""What a client is doing, in a file that `edge-client status` and dashboards read."""
+"""The status of a client, in a file that `edge-client status` and dashboards read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 import msgspec
 
 from braid_common.json_file import read_small
-from edge_client.state.folder import StateFolder, disk_errors
+from edge_client.errors import disk_errors
+from edge_client.state.folder import StateFolder
 
 WRITE_EVERY_S = 1.0
 """At most one write a second: flash wears, and nobody reads faster."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """`updated_unix_s` is the board's own clock, for people; nothing decides by it."""
+    """The newest state of a client. `updated_unix_s` is the board's own clock, for people; nothing decides by it."""
 
     phase: str = "starting"
     server: str = ""

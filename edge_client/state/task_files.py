@@ -1,11 +1,11 @@
 """The files of one task, by which a client that was killed knows where it was.
 
-KEY.task        the task itself
-KEY.plan        the plan that the task goes by; a leaner one replaces it when memory runs short
-KEY.adapter     the version to train on, or to evaluate
-KEY.checkpoint  the worker's place
-KEY.values      the numbers of the finished work
-KEY.result      the finished profile or update, until the server has answered it
+KEY.task            the task itself
+KEY.plan            the plan that the task goes by; a leaner one replaces it when memory runs short
+KEY.adapter         the version to train on, or to evaluate
+KEY.training_state  the training, saved every few steps
+KEY.values          the numbers of the finished work
+KEY.result          the finished profile or update, until the server has answered it
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import msgspec
 
 from braid_common.atomic_file import write_atomically
 from braid_common.json_file import read_small
+from edge_client.errors import disk_errors
 from edge_client.jobs.messages import Plan
-from edge_client.state.folder import disk_errors
 from wire.messages import Task
 
 
@@ -32,15 +32,15 @@ class TaskFiles:
         self._folder, self._task = folder, task
         self._key = f"{task.kind}-{task.spec.round}-{task.spec.version}-{digest[:12]}"
         self.adapter, self.result = self._path("adapter"), self._path("result")
-        self.checkpoint = self._path("checkpoint")
+        self.training_state = self._path("training_state")
 
     def read_plan(self) -> Plan | None:
         """The plan kept, None where there is none that can be read."""
         return read_small(self._path("plan"), Plan)
 
     def write_plan(self, plan: Plan) -> None:
-        """Go by `plan` from now on. An adapter that was fetched for other ranks goes; the worker's place stays, for it
-        holds the place of fewer strands too."""
+        """Go by `plan` from now on. An adapter that was fetched for other ranks goes; the saved training stays, for it
+        serves fewer strands too."""
         before = self.read_plan()
         if before is None or before.ranks != plan.ranks:
             with disk_errors(self.adapter):

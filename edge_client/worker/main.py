@@ -2,8 +2,9 @@
 
     python -m edge_client.worker.main          started by edge_client.worker.process; of no use by hand
 
-Frames are those of edge_client.jobs.frames, bodies msgpack of edge_client.jobs.messages. SIGTERM asks it to save its
-place and leave."""
+Frames are those of edge_client.jobs.frames, bodies msgpack of edge_client.jobs.messages. SIGTERM asks it to save the
+training and leave. Which engine trains is the job's to say (edge_client.engines).
+"""
 
 from __future__ import annotations
 
@@ -12,12 +13,13 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
+from edge_client.engines import open_engine
+from edge_client.engines.contract import Engine, Host, Stopped
 from edge_client.errors import ClientError, ExitCode
-from edge_client.host.processors import free_processors
 from edge_client.host.worker_memory import (
     die_with_parent,
     is_out_of_memory,
@@ -26,10 +28,7 @@ from edge_client.host.worker_memory import (
     return_free_memory,
 )
 from edge_client.jobs.frames import FrameError, read_frame, write_frame
-from edge_client.jobs.messages import Done, Event, Failed, Job
-
-if TYPE_CHECKING:
-    from edge_client.engines.lean.session import Session
+from edge_client.jobs.messages import Done, EvaluateJob, Event, Failed, Job, TrainJob
 
 
 def main() -> int:
@@ -56,27 +55,47 @@ def _take_stdout() -> BinaryIO:
     return events
 
 
-def _serve(jobs: BinaryIO, events: BinaryIO, stop_signals: list[int]) -> int:
-    # Imported here: torch's threads and heap must come after malloc and OpenMP were told how to behave.
-    from edge_client.engines.lean.session import Session, Stopped
+class _Engines:
+    """The engine that carried out the last job; another takes its place when a job names it, as there is memory for
+    one."""
 
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._name = ""
+        self._engine: Engine | None = None
+
+    def get(self, name: str) -> Engine:
+        """Raises ConfigError where there is no engine of that name.
+
+        An engine is imported here, when a job has come: torch's threads and heap must come after malloc and OpenMP were
+        told how to behave.
+        """
+        if self._engine is None or self._name != name:
+            self._engine = None  # before the next one loads a base
+            return_free_memory()
+            self._engine, self._name = open_engine(name, self._host), name
+        return self._engine
+
+
+def _serve(jobs: BinaryIO, events: BinaryIO, stop_signals: list[int]) -> int:
     def emit(event: Event) -> None:
         write_frame(events, msgspec.msgpack.encode(event))
 
-    session = Session(emit, wants_stop=lambda: bool(stop_signals))
+    engines = _Engines(Host(emit, wants_stop=lambda: bool(stop_signals)))
     while not stop_signals and (frame := read_frame(jobs)) is not None:
         try:
-            emit(_answer(frame, session))
+            emit(_answer(frame, engines))
         except Stopped:
             break
         return_free_memory()
     return 0
 
 
-def _answer(frame: bytes, session: Session) -> Done | Failed:
+def _answer(frame: bytes, engines: _Engines) -> Done | Failed:
     """Run one job. Every error becomes an event, for the worker to go on; only a broken pipe ends it."""
     try:
-        return Done(values=run_job(msgspec.msgpack.decode(frame, type=Job), session))
+        job = msgspec.msgpack.decode(frame, type=Job)
+        return Done(values=run_job(job, engines.get(job.engine)))
     except ClientError as error:
         return Failed(exit_code=int(error.exit_code), message=error.message, hint=error.hint)
     except BrokenPipeError:
@@ -85,21 +104,16 @@ def _answer(frame: bytes, session: Session) -> Done | Failed:
         return _failed(error)
 
 
-def run_job(job: Job, session: Session) -> dict[str, float]:
+def run_job(job: Job, engine: Engine) -> dict[str, float]:
     """The job's numbers, its result written. Raises ClientError for what a person can mend."""
-    import torch
+    if isinstance(job, TrainJob | EvaluateJob) and job.held_path:
+        from edge_client.engines.adapter_patch import (
+            make_whole,  # numpy, which needs the process prepared as torch does
+        )
 
-    from edge_client.engines.lean.adapter_patch import make_whole
-    from edge_client.engines.lean.evaluate import evaluate
-    from edge_client.engines.lean.probe import probe
-    from edge_client.engines.lean.profile import profile
-    from edge_client.engines.lean.train import train
-
-    torch.set_num_threads(job.threads or free_processors())
-    if job.held_path:
-        ranks = job.plan.ranks if job.kind == "train" else [0] * len(job.run.weights)
+        ranks = job.plan.ranks if isinstance(job, TrainJob) else [0] * len(job.run.weights)
         make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.spec.version, ranks)
-    return {"probe": probe, "profile": profile, "train": train, "evaluate": evaluate}[job.kind](job, session)
+    return engine.run(job)
 
 
 def _failed(error: Exception) -> Failed:

@@ -21,11 +21,13 @@ from braid_common.base_files import base_digest, base_file_names
 from braid_common.t5_config import T5Config
 from edge_client.agent.console import Console
 from edge_client.agent.enrolment import prepare_identity
-from edge_client.agent.join import Client, DataSummary, Preflight, open_client
+from edge_client.agent.join import Client, Surroundings, open_client
+from edge_client.agent.preflight import DataSummary, Preflight, Probes
 from edge_client.agent.settings import JoinSettings
 from edge_client.host.board import Board
 from edge_client.host.matmul_speed import MatmulSpeed, matmul_key
 from edge_client.network.retry import Backoff
+from edge_client.plan.round_cost import NO_LIMITS, RoundLimits
 from edge_client.state.folder import StateFolder
 from edge_client.worker.process import WorkerProcess
 from wire.checks import basis_rank
@@ -335,6 +337,7 @@ class FakeBoard:
     cache_bytes: int = 1 << 20
     memory_bytes: int = 2 << 30  # at the start
     memory_left_bytes: int = 2 << 30  # when it ran short
+    limits: RoundLimits = NO_LIMITS
 
     def settings(self, **changes: Any) -> JoinSettings:
         values: dict[str, Any] = {
@@ -350,6 +353,10 @@ class FakeBoard:
             "threads": 1,
         }
         return JoinSettings(**{**values, **changes})
+
+    def probes(self) -> Probes:
+        """A preflight's looks at this board, without data, packages and a child process."""
+        return Probes(packages=lambda: None, fork=lambda call, kind: self.summary)  # type: ignore[arg-type]
 
     def backoff(self, **arguments: Any) -> Backoff:
         async def sleep(delay_s: float) -> None:
@@ -369,18 +376,16 @@ class FakeBoard:
         state.lock()
         try:
             board = Board(self.memory_bytes, "as the test says", 2, "x86_64", False)
-            found = Preflight(board, self.summary, state, prepare_identity(state, settings), self.cache_bytes)
-            console = Console(as_json=True, stream=self.output)
-            async with open_client(
-                settings,
-                found,
-                console,
-                self.worker(),
+            identity = prepare_identity(state, settings)
+            checked = Preflight(board, self.summary, state, identity, self.cache_bytes, self.limits)
+            surroundings = Surroundings(
                 new_backoff=self.backoff,
                 sleep=self._short_sleep,
                 watch_every_s=self.watch_every_s,
                 measure=lambda: Board(self.memory_left_bytes, "as is left", 2, "x86_64", False),
-            ) as client:
+            )
+            console = Console(as_json=True, stream=self.output)
+            async with open_client(settings, checked, console, self.worker(), surroundings) as client:
                 yield client
         finally:
             state.unlock()

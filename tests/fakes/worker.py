@@ -26,10 +26,10 @@ from pathlib import Path
 import msgspec
 
 from braid_common.atomic_file import write_atomically
-from edge_client.engines.lean.adapter_patch import make_whole
+from edge_client.engines.adapter_patch import make_whole
 from edge_client.errors import ClientError
 from edge_client.jobs.frames import read_frame, write_frame
-from edge_client.jobs.messages import Done, Failed, Job, Progress
+from edge_client.jobs.messages import Done, EvaluateJob, Failed, Job, ProbeJob, ProfileJob, Progress, TrainJob
 from edge_client.state.pruned_ranks import keep_pruned
 from wire.codec import encode
 from wire.messages import NamedTensor, Profile, Tensor, Update, UpdatePart
@@ -40,7 +40,7 @@ def tensor(rows: int, columns: int) -> Tensor:
     return Tensor(dtype="fp32", shape=(rows, columns), data=bytes(4 * rows * columns))
 
 
-def profile(job: Job) -> Profile:
+def profile(job: ProfileJob) -> Profile:
     run = job.run
     sketches = tuple(
         NamedTensor(name=weight.name, tensor=tensor(min(run.max_rank, weight.rows, weight.columns), weight.columns))
@@ -50,7 +50,7 @@ def profile(job: Job) -> Profile:
     return Profile(protocol=1, run_id=run.run_id, manifest=run.manifest, n_examples=3, sketches=sketches, scores=scores)
 
 
-def update(job: Job, ranks: Mapping[str, int]) -> Update:
+def update(job: TrainJob, ranks: Mapping[str, int]) -> Update:
     parts = tuple(
         UpdatePart(name=weight.name, b=tensor(weight.rows, ranks[weight.name]))
         for weight in job.run.weights
@@ -67,7 +67,7 @@ def update(job: Job, ranks: Mapping[str, int]) -> Update:
     )
 
 
-def sent_ranks(job: Job, *, prune: bool) -> dict[str, int]:
+def sent_ranks(job: TrainJob, *, prune: bool) -> dict[str, int]:
     """Of the weights that were trained, with `prune` one strand less where there are two."""
     planned = zip(job.run.weights, job.plan.ranks, strict=True)
     return {weight.name: max(1, rank - prune) for weight, rank in planned if rank}
@@ -108,25 +108,27 @@ def say(event: object) -> None:
 
 def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed:
     """Do a job, unless a fault comes before."""
-    place = Path(job.checkpoint_path) if job.checkpoint_path else None
+    kind = str(job.__struct_config__.tag)
+    place = Path(job.training_state_path) if isinstance(job, TrainJob) and job.training_state_path else None
     first = int(place.read_text()) if place is not None and place.exists() else 0
     if flags.log:
+        cache = ("", 0) if isinstance(job, ProbeJob) else (job.cache_path, job.cache_limit_bytes)
         with flags.log.open("a") as log:
-            log.write(f"{job.kind} {job.spec.round} {job.spec.version} {sum(job.plan.ranks)} ")
+            log.write(f"{kind} {job.spec.round} {job.spec.version} {sum(job.plan.ranks)} ")
             log.write(f"{job.plan.format} {job.plan.micro_batch} {first} ")
-            log.write(f"{job.plan.cache} {job.cache_path or '-'} {job.cache_limit_bytes}\n")
-    faults.kill(job.kind)
-    if job.held_path:  # read as the real one does
-        ranks = job.plan.ranks if job.kind == "train" else [0] * len(job.run.weights)
+            log.write(f"{job.plan.cache} {cache[0] or '-'} {cache[1]}\n")
+    faults.kill(kind)
+    if isinstance(job, TrainJob | EvaluateJob) and job.held_path:  # read as the real one does
+        ranks = job.plan.ranks if isinstance(job, TrainJob) else [0] * len(job.run.weights)
         try:
             make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.spec.version, ranks)
         except ClientError as error:
             return Failed(exit_code=int(error.exit_code), message=error.message, hint=error.hint)
     if flags.fail:
         return Failed(exit_code=flags.fail, message="the fake worker fails", hint="as it was told")
-    if faults.fails(job.kind):
+    if faults.fails(kind):
         return Failed(exit_code=6, message="memory ran out while training", hint="as it was told")
-    if job.kind == "probe":
+    if isinstance(job, ProbeJob):
         took = dict(text.split("=") for text in flags.took)
         return Done(
             values={"peak_bytes": float(took.get(job.plan.format, job.plan.predicted_peak_bytes)), "step_s": 0.1}
@@ -137,15 +139,15 @@ def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed
     for step in range(first, steps + 1):
         if place is not None:
             place.write_text(str(step))
-        say(Progress(phase=job.kind, step=step, steps=steps, loss=2.0, tokens_per_s=9.0, peak_bytes=1 << 20))
-        faults.kill(f"{job.kind}:{step}")
-    while flags.hang and job.kind == "train":
+        say(Progress(phase=kind, step=step, steps=steps, loss=2.0, tokens_per_s=9.0, peak_bytes=1 << 20))
+        faults.kill(f"{kind}:{step}")
+    while flags.hang and kind == "train":
         time.sleep(60)
-    while flags.hold and flags.hold.exists() and job.kind == "train":
+    while flags.hold and flags.hold.exists() and kind == "train":
         time.sleep(0.01)
-    if job.kind == "evaluate":
+    if isinstance(job, EvaluateJob):
         return Done(values={"loss": 1.5, "n_examples": 2.0, "rouge1": 0.3, "rouge2": 0.2, "rougeL": 0.25})
-    if job.kind == "profile":
+    if isinstance(job, ProfileJob):
         write_atomically(Path(job.result_path), encode(profile(job)))
     else:
         sent = sent_ranks(job, prune=flags.prune)

@@ -10,7 +10,7 @@ from aggregator.errors import CallError
 from aggregator.http.app_keys import BASE_FILES, BASE_FOLDER, RUN, UPLOADS
 from aggregator.http.callers import board_of
 from aggregator.http.streaming import answer, check_media, offset_header, receive, send_file
-from aggregator.run.open_round import PROFILING
+from aggregator.run.round_spec import PROFILING
 from aggregator.store.uploads import OffsetError
 from wire.codec import CONTENT_TYPE
 from wire.limits import MAX_ROUNDS

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from edge_client.engines.lean.model.lora import Factors
-from edge_client.engines.lean.training_state import load_place, save_place
-from edge_client.jobs.messages import Job
+from edge_client.engines.lean.tensor_file import load_tensors, save_tensors
+from edge_client.jobs.messages import TrainJob
 from wire.messages import Tensor as WireTensor
 from wire.messages import Trains, Update, UpdatePart
 from wire.tensors import unpack
@@ -38,7 +38,7 @@ WEAKEST_SHARE = 1e-2
 as long as those it stands for, which the next quantisation would pay with its step."""
 
 
-class Feedback:
+class ErrorFeedback:
     """The residuals of one board in one run, in the file `job.residual_path`.
 
     The file holds two generations: what the newest update lacked, and what the one before had lacked. It is written
@@ -50,37 +50,47 @@ class Feedback:
     `is_lost`: a file was there that is damaged or of another run, and residuals start from zero.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: TrainJob) -> None:
         settings = job.run.settings
         keeps = job.residual_path and settings.upload in ("int8", "int4") and not settings.own_basis
         self._path = Path(job.residual_path) if keeps else None
-        self._key = hashlib.sha256(f"{job.run.run_id} {job.run.manifest} {job.device}".encode()).hexdigest()
+        self._key = hashlib.sha256(f"{job.run.run_id} {job.run.manifest} {job.board_id}".encode()).hexdigest()
         self._task = {"round": float(job.spec.round), "version": float(job.spec.version)}
         self._trains: Trains = job.spec.trains
-        found = _earlier(self._path, self._key, self._task) if self._path else {}
-        self._residuals = found or {}
-        self.is_lost = found is None and self._path is not None and self._path.exists()
+        earlier = _earlier(self._path, self._key, self._task) if self._path else {}
+        self._residuals = earlier or {}
+        self.is_lost = earlier is None and self._path is not None and self._path.exists()
 
     def added(self, trained: Mapping[str, Factors]) -> dict[str, Factors]:
-        """What is to be sent of `trained` (on the CPU): with what earlier uploads lacked."""
+        """The factors that are to be sent: those `trained` (on the CPU), with what earlier uploads lacked."""
         return {
             name: read_in(self._residuals[name], factors, self._trains) if name in self._residuals else factors
             for name, factors in trained.items()
         }
 
     def keep(self, wanted: Mapping[str, Factors], update: Update) -> None:
-        """Write what `update` lacks of `wanted`, which `added` gave. Residuals of weights that were not trained this
-        time stay. Raises DiskError."""
+        """Write the residuals of an upload: what `update` lacks of `wanted`, which `added` gave.
+
+        Residuals of weights that were not trained this time stay. Raises DiskError.
+        """
         if self._path is None:
             return
         lacked = {part.name: dropped(wanted[part.name], part) for part in update.parts if part.name in wanted}
         tensors = _named("now", self._residuals | lacked) | _named("before", self._residuals)
-        save_place(self._path, self._key, tensors, self._task | {"crc32": _checksum(tensors, self._task)})
+        save_tensors(self._path, self._key, tensors, self._task | {"crc32": _checksum(tensors, self._task)})
 
 
 def dropped(wanted: Factors, sent: UpdatePart) -> Factors:
-    """D = B·A - B̂·Â as factors, k = r or 2r: what was wanted, b (m, r) and a (r, n), less what was sent of it. A factor
-    that is not in the message was not trained, and is on the server as it is."""
+    """The residual of an upload, D = B·A - B̂·Â: what it lacks of a product.
+
+    Args:
+        wanted: b (m, r) and a (r, n), what was to be sent.
+        sent: the quantised B̂ and Â. A factor that is not in it was not trained, and is on the server as it is.
+
+    Returns:
+        D as factors b (m, k), a (k, n) fp32, k = r for each factor that was sent.
+    """
+    # D = (B - B̂)·A + B̂·(A - Â): a term for each factor that was rounded, side by side in one pair of factors.
     lefts, rights, b = [], [], wanted.b
     if sent.b.shape[1]:
         b = _array(sent.b)
@@ -93,18 +103,26 @@ def dropped(wanted: Factors, sent: UpdatePart) -> Factors:
 
 
 def read_in(residual: Factors, factors: Factors, trains: Trains) -> Factors:
-    """`factors` b (m, r), a (r, n) with the residual, b (m, k), a (k, n), in those of them that the round trains.
+    """Add a residual to a round's factors, as far as the factors that are trained can express it.
 
-    Factors that are not finite are returned as they are: packing refuses them with the reason.
+    Args:
+        residual: D as b (m, k), a (k, n).
+        factors: B (m, r) and A (r, n), fp32.
+        trains: which of B and A the round sends.
+
+    Returns:
+        The factors with the residual. Where they are not finite they come back as they are: packing refuses them with
+        the reason.
     """
     left, right, b, a = residual.b, residual.a, factors.b, factors.a
     if not (torch.isfinite(b).all() and torch.isfinite(a).all()):
         return factors
     if trains != "b":
-        into_a = _inverse(b) @ left
-        left = left - b @ into_a
+        into_a = _inverse(b) @ left  # B⁺·L (r, k): what of D lies in B's columns goes into A
+        left = left - b @ into_a  # (I - B·B⁺)·L is left for B
         a = a + into_a @ right
     if trains != "a":
+        # L·R·A⁺ (m, r) on the A that was just corrected; R·A⁺ comes first, being k × r.
         b = b + left @ (right @ _inverse(factors.a.t()).t())
     return Factors(b, a)
 
@@ -126,26 +144,28 @@ def _array(tensor: WireTensor) -> Tensor:
 
 
 def _named(generation: str, residuals: Mapping[str, Factors]) -> dict[str, Tensor]:
-    left = {f"{generation}.left.{name}": residual.b for name, residual in residuals.items()}
-    return left | {f"{generation}.right.{name}": residual.a for name, residual in residuals.items()}
+    lefts = {f"{generation}.left.{name}": residual.b for name, residual in residuals.items()}
+    return lefts | {f"{generation}.right.{name}": residual.a for name, residual in residuals.items()}
 
 
 def _earlier(path: Path, key: str, task: Mapping[str, float]) -> dict[str, Factors] | None:
     """The residuals that rounds before this one left, views of the file; None where there is none, or it is damaged or
     of another run."""
-    place = load_place(path, key)
-    if place is None:
+    saved = load_tensors(path, key)
+    if saved is None:
         return None
-    tensors, numbers = place.read_all(), dict(place.numbers)
+    tensors, numbers = saved.read_all(), dict(saved.numbers)
     if numbers.pop("crc32", None) != _checksum(tensors, numbers):
         return None
-    prefix = "before." if numbers == task else "now."
-    names = [name.removeprefix(f"{prefix}left.") for name in tensors if name.startswith(f"{prefix}left.")]
-    return {name: Factors(tensors[f"{prefix}left.{name}"], tensors[f"{prefix}right.{name}"]) for name in names}
+    # A newest generation of this very round was written by its first try, which died before its result was out.
+    generation = "before" if numbers == task else "now"
+    left, right = f"{generation}.left.", f"{generation}.right."
+    names = [name.removeprefix(left) for name in tensors if name.startswith(left)]
+    return {name: Factors(tensors[left + name], tensors[right + name]) for name in names}
 
 
 def _checksum(tensors: Mapping[str, Tensor], numbers: Mapping[str, float]) -> float:
-    """CRC-32 of all that the file says. safetensors has none, and a flipped bit would be sent."""
+    """A CRC-32 over the whole content of the file. safetensors has none, and a flipped bit would be sent."""
     checksum = zlib.crc32(repr(sorted(numbers.items())).encode())
     for name, tensor in sorted(tensors.items()):
         checksum = zlib.crc32(f"{name} {tuple(tensor.shape)}".encode(), checksum)

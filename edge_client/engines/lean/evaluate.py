@@ -1,4 +1,4 @@
-"""How good an adapter is on the board's held-out text: loss per token, and ROUGE of what it writes."""
+"""Evaluation of an adapter on the board's held-out text: loss per token, and ROUGE of what it writes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from braid_common.example import Example
-from edge_client.engines.lean.encoder_cache.reader import Prefix
+from edge_client.engines.lean.encoder_cache.reader import EncoderOutputs
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_adapter
 from edge_client.engines.lean.model.batches import micro_batches, source_batch
 from edge_client.engines.lean.model.greedy import write_greedily
@@ -17,7 +17,7 @@ from edge_client.engines.lean.model.tokeniser import Pair, Tokeniser
 from edge_client.engines.lean.session import Meter, Session, peaks
 from edge_client.errors import ConfigError
 from edge_client.host.worker_memory import resident_bytes
-from edge_client.jobs.messages import Job
+from edge_client.jobs.messages import AdapterJob, EvaluateJob
 
 ROUGE_KINDS = ("rouge1", "rouge2", "rougeL")
 
@@ -25,8 +25,8 @@ SPARE_SHARE = 0.5
 """Part of the memory still free under the budget that unpacked weights may take while text is written."""
 
 
-def evaluate(job: Job, session: Session) -> dict[str, float]:
-    """Run an "evaluate" job: loss and n_examples, and rouge1, rouge2, rougeL (F1, 0…1) if the job asks for them.
+def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
+    """Score an adapter: loss and n_examples, and rouge1, rouge2, rougeL (F1, 0…1) if the job asks for them.
 
     Raises ConfigError where the board holds no held-out example.
     """
@@ -39,27 +39,27 @@ def evaluate(job: Job, session: Session) -> dict[str, float]:
         raise ConfigError(f"{job.data} leaves no example to evaluate on", "give at least two examples with --data")
     start_s = session.clock()
     pairs = [_pair(tokeniser, example, job) for example in examples]
-    prefix = Prefix(job, session)
-    prefix.prepare(pair.source for pair in pairs)
+    encoder_outputs = EncoderOutputs(job, session)
+    encoder_outputs.prepare(pair.source for pair in pairs)
     model = Model(session.base(job), adapter, job.plan.compute)
-    loss, tokens_per_s = held_out_loss(model, prefix, job, session, pairs)
+    loss, tokens_per_s = held_out_loss(model, encoder_outputs, job, session, pairs)
     values = {"loss": loss, "n_examples": float(len(examples)), "tokens_per_s": tokens_per_s}
     if job.rouge:
-        texts = [tokeniser.decode(ids) for ids in _written(model, prefix, pairs, job, session)]
-        del model, prefix, adapter
+        texts = [tokeniser.decode(ids) for ids in _written(model, encoder_outputs, pairs, job, session)]
+        del model, encoder_outputs, adapter
         session.release_base()  # what scores the texts takes as much as a base, and comes at the end of a run
         values |= rouge([example.target for example in examples], texts)
-    return values | {"seconds": session.clock() - start_s} | peaks(session.device(job))
+    return values | {"seconds": session.clock() - start_s} | peaks(session.torch_device(job))
 
 
-def held_out_examples(job: Job, session: Session) -> list[Example]:
+def held_out_examples(job: AdapterJob, session: Session) -> list[Example]:
     """The same first `max_eval_examples` held-out examples in every round."""
     return session.data(job.data).held_out[: job.max_eval_examples]
 
 
 @torch.no_grad()
 def held_out_loss(
-    model: Model, prefix: Prefix, job: Job, session: Session, pairs: Sequence[Pair]
+    model: Model, encoder_outputs: EncoderOutputs, job: AdapterJob, session: Session, pairs: Sequence[Pair]
 ) -> tuple[float, float]:
     """Mean loss in nats per target token over `pairs`, and tokens (source and target) per second."""
     meter = Meter(session, "evaluate", len(pairs))
@@ -68,7 +68,7 @@ def held_out_loss(
         sorted(pairs, key=_length), job.plan.micro_batch, model.config.pad_id, model.config.start_id
     ):
         session.check_stop()
-        loss = float(model.loss_sum(batch, prefix.encoded(batch)))
+        loss = float(model.loss_sum(batch, encoder_outputs.encoded(batch)))
         total, n_labels, n_done = total + loss, n_labels + batch.n_target_tokens, n_done + batch.source.shape[0]
         meter.count(n_done, loss / batch.n_target_tokens, batch.n_source_tokens + batch.n_target_tokens)
     mean = total / n_labels
@@ -88,10 +88,12 @@ def rouge(references: Sequence[str], written: Sequence[str]) -> dict[str, float]
     return {kind: sum(score[kind].fmeasure for score in scores) / len(scores) for kind in ROUGE_KINDS}
 
 
-def _written(model: Model, prefix: Prefix, pairs: Sequence[Pair], job: Job, session: Session) -> list[list[int]]:
+def _written(
+    model: Model, encoder_outputs: EncoderOutputs, pairs: Sequence[Pair], job: EvaluateJob, session: Session
+) -> list[list[int]]:
     """The ids that the model writes for each pair's source, in their order."""
     order = sorted(range(len(pairs)), key=lambda i: _length(pairs[i]))
-    every: list[list[int]] = [[] for _ in pairs]
+    ids_by_pair: list[list[int]] = [[] for _ in pairs]
     meter = Meter(session, "evaluate", len(pairs))
     spare_bytes = int(SPARE_SHARE * max(0, job.plan.budget_bytes - resident_bytes()))
     with model.unpacked_decoder(spare_bytes):
@@ -99,15 +101,15 @@ def _written(model: Model, prefix: Prefix, pairs: Sequence[Pair], job: Job, sess
             session.check_stop()
             part = order[first : first + job.plan.micro_batch]
             batch = source_batch([pairs[i].source for i in part], model.config.pad_id)
-            encoded = prefix.encoded_sources([pairs[i].source for i in part], batch[0].shape[1])
+            encoded = encoder_outputs.encoded_sources([pairs[i].source for i in part], batch[0].shape[1])
             written = write_greedily(model, *batch, job.run.settings.max_target_tokens, encoded)
             for i, ids in zip(part, written, strict=True):
-                every[i] = ids
+                ids_by_pair[i] = ids
             meter.count(first + len(part), 0.0, sum(len(ids) for ids in written))
-    return every
+    return ids_by_pair
 
 
-def _pair(tokeniser: Tokeniser, example: Example, job: Job) -> Pair:
+def _pair(tokeniser: Tokeniser, example: Example, job: EvaluateJob) -> Pair:
     return tokeniser.pair(example, job.run.settings.max_source_tokens, job.run.settings.max_target_tokens)
 
 

@@ -1,4 +1,4 @@
-"""What the worker leaves for the network side to send: an Update or a Profile, as a file that is whole or not there."""
+"""Results of a job for the server: an Update or a Profile, packed and written as a file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from torch import Tensor
 
 from braid_common.atomic_file import write_atomically
 from edge_client.engines.lean.model.lora import Factors
-from edge_client.errors import ConfigError
-from edge_client.jobs.messages import Job
-from edge_client.state.folder import disk_errors
+from edge_client.errors import ConfigError, disk_errors
+from edge_client.jobs.messages import ProfileJob, TrainJob
 from wire.codec import encode
 from wire.dtypes import sketch_dtype
 from wire.errors import WireError
@@ -22,9 +21,23 @@ from wire.messages import Tensor as WireTensor
 from wire.tensors import pack
 
 
-def update_message(job: Job, n_examples: int, strands: Mapping[str, Factors], sketches: Mapping[str, Tensor]) -> Update:
-    """The round's Update in manifest order: of `strands`, b (m, r) and a (r, n), what the round trains, in the run's
-    upload dtype; sketches (R, n) in theirs. Raises ConfigError where a value is not finite."""
+def update_message(
+    job: TrainJob, n_examples: int, strands: Mapping[str, Factors], sketches: Mapping[str, Tensor]
+) -> Update:
+    """Pack a round's result.
+
+    Args:
+        job: names the run, the round and what it trains.
+        n_examples: distinct examples of the round, which weigh the update.
+        strands: b (m, r) and a (r, n) fp32 by weight; the factors that the round trains are packed in the upload dtype.
+        sketches: Y (R, n) fp32 by weight, packed in the sketch dtype.
+
+    Returns:
+        The Update, its parts in manifest order.
+
+    Raises:
+        ConfigError: a value is not finite.
+    """
     parts = [
         _part(job, weight, strands.get(weight.name), sketches.get(weight.name))
         for weight in job.run.weights
@@ -41,7 +54,7 @@ def update_message(job: Job, n_examples: int, strands: Mapping[str, Factors], sk
     )
 
 
-def _part(job: Job, weight: Weight, strands: Factors | None, sketch: Tensor | None) -> UpdatePart:
+def _part(job: TrainJob, weight: Weight, strands: Factors | None, sketch: Tensor | None) -> UpdatePart:
     trains, upload = job.spec.trains, job.run.settings.upload
     return UpdatePart(
         name=weight.name,
@@ -51,9 +64,23 @@ def _part(job: Job, weight: Weight, strands: Factors | None, sketch: Tensor | No
     )
 
 
-def profile_message(job: Job, n_examples: int, sketches: Mapping[str, Tensor], scores: Mapping[str, float]) -> Profile:
-    """The board's Profile in manifest order, of the weights that it sketched: sketches (R, n), and the scores
-    of just these, or none at all. Raises ConfigError where a value is not finite."""
+def profile_message(
+    job: ProfileJob, n_examples: int, sketches: Mapping[str, Tensor], scores: Mapping[str, float]
+) -> Profile:
+    """Pack a profile.
+
+    Args:
+        job: names the run.
+        n_examples: distinct examples that were profiled on.
+        sketches: Y (R, n) fp32 of the weights that were sketched.
+        scores: the importance of just these weights, or nothing.
+
+    Returns:
+        The Profile, in manifest order.
+
+    Raises:
+        ConfigError: a value is not finite.
+    """
     weights = [weight for weight in job.run.weights if weight.name in sketches]
     dtype = sketch_dtype(job.run.settings.upload)
     return Profile(

@@ -1,4 +1,4 @@
-"""The rows that a board draws for itself, in runs of a merge rule that shares none."""
+"""Private bases: rows of A that a board draws for itself, in runs of a merge rule that shares none."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import torch
 from torch import Tensor
 
 from braid_common.seeds import derive_seed
-from edge_client.jobs.messages import Job
+from edge_client.jobs.messages import TrainJob
 
 
-def own_basis(job: Job) -> dict[str, Tensor]:
-    """A (r, n) fp32 of every weight of the run, orthonormal rows as the plan has ranks: the Q of Gaussian rows, so that
-    every subspace is equally likely.
+def private_basis(job: TrainJob) -> dict[str, Tensor]:
+    """Draw the rows of A for one board and round.
 
-    The same again on this board for this round, so that a round goes on where it was; with fewer rows, the leading
+    They are the Q of Gaussian rows, so that every subspace is equally likely. They depend on the round's seed, the
+    board and the weight alone, so that a round that is resumed has the same again; at a lower rank they are the leading
     ones, to rounding.
+
+    Returns:
+        A (r, n) fp32 by weight, orthonormal rows, r the plan's rank.
     """
     spec = job.spec
-    drawn = {}
+    basis = {}
     for weight, rank in zip(job.run.weights, job.plan.ranks, strict=True):
-        rng = np.random.default_rng(derive_seed(spec.seed, "basis", spec.round, job.device, weight.name))
+        rng = np.random.default_rng(derive_seed(spec.seed, "basis", spec.round, job.board_id, weight.name))
+        # Of a QR decomposition the signs are arbitrary; with R's diagonal made positive, Q is a function of the draw.
         q, r = np.linalg.qr(rng.standard_normal((rank, weight.columns)).T)
-        drawn[weight.name] = torch.from_numpy((q * np.sign(np.diag(r))).T.astype(np.float32))
-    return drawn
+        basis[weight.name] = torch.from_numpy((q * np.sign(np.diag(r))).T.astype(np.float32))
+    return basis

@@ -1,6 +1,7 @@
-"""A training step on dummy text before any work is at stake: what a plan really takes on this board, and how long.
+"""The probe: a training step on dummy text that measures what a plan really takes on this board, and how long.
 
-The worker that probes must be a fresh one, for its peak to be the probe's own, loading the base included.
+It runs before any work is at stake. The worker that probes must be a fresh one, for its peak to be the probe's own,
+loading the base included.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from edge_client.engines.lean.model.model import DTYPES, Model, start_training
 from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.engines.lean.session import Session, peaks, run_as_reached, trains_encoder
 from edge_client.host.worker_memory import peak_bytes, return_free_memory
-from edge_client.jobs.messages import Job
+from edge_client.jobs.messages import ProbeJob
 from edge_client.plan.peak_memory import CUDA_CONTEXT_BYTES, IMPORTS_BYTES
 
 
-def probe(job: Job, session: Session) -> dict[str, float]:
-    """Run a "probe" job: peak_bytes, comparable to a plan's predicted_peak_bytes, and step_s.
+def probe(job: ProbeJob, session: Session) -> dict[str, float]:
+    """Try a plan: peak_bytes, comparable to a plan's predicted_peak_bytes, and step_s.
 
     The step is one micro-batch of texts as long as the run allows, forward and backward with a sketch, and one step of
     Adam, on strands of the plan's ranks; step_s are its seconds. One on a single text comes before it, and where the
@@ -40,13 +41,13 @@ def probe(job: Job, session: Session) -> dict[str, float]:
     start_s = session.clock()
     steps.take_one(job.plan.micro_batch)
     seconds = session.clock() - start_s
-    return {"peak_bytes": max(encoding_bytes, _peak(session.device(job))), "step_s": seconds}
+    return {"peak_bytes": max(encoding_bytes, _peak(session.torch_device(job))), "step_s": seconds}
 
 
 class _Steps:
     """A model with strands and everything else that a round keeps beside it."""
 
-    def __init__(self, job: Job, session: Session) -> None:
+    def __init__(self, job: ProbeJob, session: Session) -> None:
         settings, plan = job.run.settings, job.plan
         self._model = Model(
             session.base(job),
@@ -80,20 +81,20 @@ class _Steps:
         float(loss.detach())  # waits for a GPU
 
 
-def _dummy_adapter(job: Job) -> AdapterTensors:
-    """Contexts of the largest rank that the server makes, and bases of the plan's ranks: zeros that are written, for
-    pages that are only reserved are not resident."""
-    context, basis = {}, {}
+def _dummy_adapter(job: ProbeJob) -> AdapterTensors:
+    """An adapter as large as any of the run's: frozen factors of the largest rank that the server makes, and bases of
+    the plan's ranks. Its zeros are written, for pages that are only reserved are not resident."""
+    frozen, basis = {}, {}
     for weight, rank in zip(job.run.weights, job.plan.ranks, strict=True):
-        rank_in_all = min(job.run.server_rank, weight.rows, weight.columns)
-        context[weight.name] = Factors(
-            torch.full((weight.rows, rank_in_all), 0.0), torch.full((rank_in_all, weight.columns), 0.0)
+        frozen_rank = min(job.run.server_rank, weight.rows, weight.columns)
+        frozen[weight.name] = Factors(
+            torch.full((weight.rows, frozen_rank), 0.0), torch.full((frozen_rank, weight.columns), 0.0)
         )
         basis[weight.name] = torch.full((rank, weight.columns), 0.0)
-    return AdapterTensors(context, basis)
+    return AdapterTensors(frozen, basis)
 
 
-def _encode(job: Job, session: Session) -> int:
+def _encode(job: ProbeJob, session: Session) -> int:
     """Peak of an encoding pass: of one batch, and what a chunk of hidden states would take beside it."""
     length = job.run.settings.max_source_tokens
     encode_sources(
@@ -103,10 +104,10 @@ def _encode(job: Job, session: Session) -> int:
         [_pair(length, 2).source] * max(1, TOKENS_PER_BATCH // length),
         lambda ids, hidden: None,
         check_stop=session.check_stop,
-        device=session.device(job),
+        device=session.torch_device(job),
     )
     return_free_memory()
-    return _peak(session.device(job)) + LEAST_HIDDEN_BYTES
+    return _peak(session.torch_device(job)) + LEAST_HIDDEN_BYTES
 
 
 def _pair(source_tokens: int, target_tokens: int) -> Pair:
@@ -115,7 +116,7 @@ def _pair(source_tokens: int, target_tokens: int) -> Pair:
 
 
 def _peak(device: torch.device) -> int:
-    """As predictions count it: on a GPU what is held there, and the libraries."""
+    """The peak so far as predictions count it: on a GPU what is held there, and the libraries."""
     if device.type == "cuda":
         return IMPORTS_BYTES + CUDA_CONTEXT_BYTES + int(peaks(device)["gpu_peak_bytes"])
     return peak_bytes()

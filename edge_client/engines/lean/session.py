@@ -1,9 +1,8 @@
-"""What the worker keeps from job to job, and how a job reaches the outside: progress, clock, the request to stop."""
+"""A session: the base, the tokeniser and the examples that stay loaded from job to job, and progress to the outside."""
 
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -15,44 +14,38 @@ from braid_common.base_files import read_t5_config
 from braid_common.t5_config import T5Config
 from edge_client.base.errors import base_errors
 from edge_client.data.readers import Data, load_data
+from edge_client.engines.contract import Host, Stopped
 from edge_client.engines.lean.model.tokeniser import Tokeniser
 from edge_client.errors import NoPlanError
 from edge_client.host.worker_memory import peak_bytes, return_free_memory
-from edge_client.jobs.messages import Job, Progress
+from edge_client.jobs.messages import BaseJob, Progress
 from quantize.base import FrozenBase, load_base
 from wire.messages import RunInfo
 
 Phase = Literal["load", "encode", "profile", "train", "evaluate"]
 
 PROGRESS_EVERY_S = 1.0
+"""Between two Progress events: what a person can follow."""
+
+ALONE = Host()
+"""The host of a session that nobody listens to."""
 
 
-class Stopped(BaseException):
-    """The worker was asked to stop; the job's place has been saved. No error: nothing may catch it on the way out."""
-
-
-_WANTED: Mapping[str, Callable[[str], bool]] = {
+_IS_IN_PART: Mapping[str, Callable[[str], bool]] = {
     "all": lambda name: True,
     "decoder": lambda name: not name.startswith("encoder."),
 }
-"""Which tensors a part of the base consists of."""
+"""Whether a tensor belongs to a part of the base, by the part's name."""
 
 
 class Session:
     """The base and the examples stay loaded while jobs ask for the same ones.
 
-    Args: emit takes Progress events; clock gives seconds, monotonic; wants_stop is asked between steps.
+    `emit`, `clock` and `wants_stop` are the host's.
     """
 
-    def __init__(
-        self,
-        emit: Callable[[Progress], None] = lambda progress: None,
-        clock: Callable[[], float] = time.monotonic,
-        wants_stop: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.emit = emit
-        self.clock = clock
-        self.wants_stop = wants_stop
+    def __init__(self, host: Host = ALONE) -> None:
+        self.emit, self.clock, self.wants_stop = host.emit, host.clock, host.wants_stop
         self._base: FrozenBase | None = None
         self._base_key = ("", "", "", "")
         self._tokeniser: Tokeniser | None = None
@@ -60,7 +53,7 @@ class Session:
         self._data: Data | None = None
         self._data_key = ""
 
-    def base(self, job: Job) -> FrozenBase:
+    def base(self, job: BaseJob) -> FrozenBase:
         """The frozen base, or its decoder alone where the job's plan has a cache.
 
         Raises BaseModelError where it is missing or damaged, NoPlanError where the plan's device is not there.
@@ -71,7 +64,7 @@ class Session:
             self.release_base()  # before the next one is loaded: there is room for one
             with base_errors():
                 self._base = load_base(
-                    Path(job.base_folder), job.plan.format, wanted=_WANTED[part], device=self.device(job)
+                    Path(job.base_folder), job.plan.format, wanted=_IS_IN_PART[part], device=self.torch_device(job)
                 )
             self._base_key = key
             return_free_memory()
@@ -83,12 +76,12 @@ class Session:
         gc.collect()
         return_free_memory()
 
-    def config(self, job: Job) -> T5Config:
+    def config(self, job: BaseJob) -> T5Config:
         """The numbers of the base, which is not loaded for it. Raises BaseModelError."""
         with base_errors():
             return read_t5_config(Path(job.base_folder))
 
-    def device(self, job: Job) -> torch.device:
+    def torch_device(self, job: BaseJob) -> torch.device:
         """Where the job computes. Raises NoPlanError where the plan names a device that is not there (any more)."""
         if job.plan.device == "cuda" and not torch.cuda.is_available():
             raise NoPlanError("the plan is for a GPU, and torch finds none", "restart edge-client, to plan again")
@@ -100,7 +93,7 @@ class Session:
             self._data, self._data_key = load_data(spec), spec
         return self._data
 
-    def tokeniser(self, job: Job) -> Tokeniser:
+    def tokeniser(self, job: BaseJob) -> Tokeniser:
         """The base's tokeniser. Raises BaseModelError."""
         if self._tokeniser is None or self._tokeniser_key != job.base_folder:
             config = self.config(job)
@@ -114,12 +107,12 @@ class Session:
             raise Stopped
 
 
-def trains_encoder(job: Job) -> bool:
+def trains_encoder(job: BaseJob) -> bool:
     """In scope "all", unless the plan leaves the encoder as it was received."""
     return job.run.settings.scope == "all" and not job.plan.frozen_encoder
 
 
-def run_as_reached(job: Job) -> RunInfo:
+def run_as_reached(job: BaseJob) -> RunInfo:
     """The run with those of its weights alone that the job's backward passes reach, and so can sketch."""
     weights = job.run.weights
     if not trains_encoder(job):

@@ -23,7 +23,7 @@ from aggregator.merge.rules import RULES
 from aggregator.merge.slices import cut_basis
 from aggregator.merge.state import AdapterState, WeightState, initial_state
 from aggregator.merge.step import MergeSettings, stepped
-from edge_client.engines.lean.adapter_patch import make_whole
+from edge_client.engines.adapter_patch import make_whole
 from edge_client.state.held_adapter import FULL_EVERY
 from tests.fakes.runs import TINY_T5, run_of
 from wire.codec import decode, encode

@@ -9,11 +9,8 @@ from typing import Any
 
 import pytest
 
-from edge_client.agent.console import Console
-from edge_client.agent.outage import Link
-from edge_client.engines.lean.adapter_patch import make_whole
+from edge_client.engines.adapter_patch import make_whole
 from edge_client.network.api import Api
-from edge_client.network.retry import Backoff
 from edge_client.network.transport import Transport
 from edge_client.state.held_adapter import starts_as_difference
 from wire.checks import basis_rank
@@ -51,7 +48,7 @@ async def fetcher(make_folder: Any, start: Any, begin_training: Any, tmp_path: P
         assert [task.spec.version for task in tasks] == [version] * 2
     url = str(server.client.make_url("")).rstrip("/")
     async with Transport(url, credential=boards[0].credential) as transport:
-        yield Fetcher(Api(transport, Link(Console(), on_change=lambda online: None), Backoff), boards[0], tmp_path)
+        yield Fetcher(Api(transport), boards[0], tmp_path)
 
 
 async def test_a_difference_is_smaller_and_leads_to_the_version(fetcher: Fetcher) -> None:

@@ -7,7 +7,7 @@ import stat
 from typing import Any
 
 from edge_client.agent.console import Console
-from edge_client.agent.join import preflight
+from edge_client.agent.preflight import preflight
 from edge_client.state.folder import StateFolder
 
 
@@ -20,7 +20,9 @@ async def test_every_job_of_a_plan_with_a_cache_is_told_where_it_is(board: Any) 
 
     rows = [line.split() for line in log.read_text().splitlines()]
     assert {row[0] for row in rows} == {"probe", "profile", "train", "evaluate"}
-    assert {tuple(row[7:]) for row in rows} == {("bf16", str(board.folder / "cache"), str(board.cache_bytes))}
+    told = {tuple(row[7:]) for row in rows if row[0] != "probe"}
+    assert told == {("bf16", str(board.folder / "cache"), str(board.cache_bytes))}
+    assert {tuple(row[7:]) for row in rows if row[0] == "probe"} == {("bf16", "-", "0")}, "dummy text is not kept"
 
 
 async def test_without_room_no_job_hears_of_a_cache(board: Any) -> None:
@@ -46,12 +48,9 @@ async def test_encoding_is_visible(board: Any, server: Any) -> None:
     assert status["loss"] > 0
 
 
-def test_a_start_makes_the_folder_and_a_start_without_cache_empties_it(board: Any, monkeypatch: Any) -> None:
+def test_a_start_makes_the_folder_and_a_start_without_cache_empties_it(board: Any) -> None:
     """Only its owner can look into it: an encoder's output says much about a text."""
-    monkeypatch.setattr("edge_client.agent.join.run_isolated", lambda call, kind: board.summary)
-    monkeypatch.setattr("edge_client.agent.join.require_packages", lambda: None)
-
-    found = preflight(board.settings(cache="8MiB"), Console())
+    found = preflight(board.settings(cache="8MiB"), Console(), board.probes())
     entry = found.folder.cache / "ab" / "cd"
     entry.parent.mkdir()
     entry.write_bytes(b"text")
@@ -59,7 +58,7 @@ def test_a_start_makes_the_folder_and_a_start_without_cache_empties_it(board: An
 
     assert found.cache_bytes == 8 << 20
     assert stat.S_IMODE(found.folder.cache.stat().st_mode) == 0o700
-    emptied = preflight(board.settings(cache="0"), Console())
+    emptied = preflight(board.settings(cache="0"), Console(), board.probes())
     emptied.folder.unlock()
     assert emptied.cache_bytes == 0
     assert list(emptied.folder.cache.iterdir()) == []

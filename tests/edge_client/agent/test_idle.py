@@ -19,7 +19,7 @@ MAX_IDLE_RSS_BYTES = 45 << 20
 TELL_MODULES = """
 import signal, sys
 signal.signal(signal.SIGUSR1, lambda *_: print("MODULES", *sys.modules, flush=True))
-from edge_client.cli import main
+from edge_client.cli.main import main
 main()
 """
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from edge_client.agent.console import Console
-from edge_client.agent.join import preflight
+from edge_client.agent.preflight import preflight
 from edge_client.errors import (
     BaseModelError,
     ClientError,
@@ -65,7 +65,7 @@ async def test_the_adapter_is_fetched_with_the_ranks_of_the_plan(board: Any, ser
 async def test_an_enrolled_board_needs_no_token(board: Any, server: Any) -> None:
     """A second start uses the credential on disk and does not enrol again."""
     async with board.client() as client:
-        await client._enrolled()
+        await client.enrol()
 
     await board.join(token="", server="")
 
@@ -182,7 +182,7 @@ async def test_a_missing_token_is_noticed_without_a_request(board: Any, server: 
 async def test_a_revoked_board_leaves(board: Any, server: Any) -> None:
     """403 ends even an enrolled client, with its own exit code."""
     async with board.client() as client:
-        await client._enrolled()
+        await client.enrol()
     server.revoked = True
 
     with pytest.raises(RevokedError) as caught:
@@ -324,11 +324,9 @@ async def test_a_worker_killed_at_the_smallest_plan_is_started_again(board: Any,
 
 async def test_too_little_memory_says_how_much_is_needed(board: Any) -> None:
     """No plan fits: exit code MEMORY and the size of the smallest plan, before any task."""
-    from edge_client.host.board import Board
+    board.memory_bytes = 100 << 20
 
     async with board.client() as client:
-        tiny = Board(100 << 20, "as the test says", 1, "x86_64", False)
-        object.__setattr__(client._found, "board", tiny)
         with pytest.raises(NoPlanError, match="smallest needs") as caught:
             await client.run_to_end()
 
@@ -372,25 +370,23 @@ async def test_status_file_tells_what_happened(board: Any) -> None:
     assert status["ranks_total"] > 0
 
 
-def test_limits_on_a_round_are_read_before_anything_else(board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_on_a_round_are_read_before_anything_else(board: Any) -> None:
     """--round-time and --round-traffic reach the planner with this board's measured speed; nonsense is named."""
-    monkeypatch.setattr("edge_client.agent.join.run_isolated", lambda call, kind: board.summary)
-    monkeypatch.setattr("edge_client.agent.join.require_packages", lambda: None)
-
-    found = preflight(board.settings(round_time="10min", round_traffic="5MB"), Console())
+    found = preflight(board.settings(round_time="10min", round_traffic="5MB"), Console(), board.probes())
     found.folder.unlock()
 
     assert (found.limits.round_s, found.limits.round_bytes) == (600.0, 5_000_000)
     assert found.limits.gflops == {"bf16": 5.0, "fp32": 20.0}
     for wrong in ({"round_time": "soon"}, {"round_traffic": "-3"}):
         with pytest.raises(ConfigError, match=r"soon|-3"):
-            preflight(board.settings(**wrong), Console())
+            preflight(board.settings(**wrong), Console(), board.probes())
 
 
 async def test_a_limit_that_no_round_keeps_is_refused_before_any_task(board: Any, server: Any) -> None:
     """A byte of traffic is not enough for the first strand: exit code MEMORY, as for every board that no plan fits."""
+    board.limits = RoundLimits(round_bytes=1)
+
     async with board.client() as client:
-        object.__setattr__(client._found, "limits", RoundLimits(round_bytes=1))
         with pytest.raises(NoPlanError, match="moves"):
             await client.run_to_end()
 

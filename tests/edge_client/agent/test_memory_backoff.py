@@ -48,8 +48,8 @@ def faults(log: Path) -> list[str]:
 async def first_plan(board: Any) -> dict[str, Any]:
     """What the board plans with all of its memory, before any probe."""
     async with board.client() as client:
-        identity, run = await client._enrolled()
-        await client._prepare(identity.device, run)
+        identity, run = await client.enrol()
+        await client.prepare(identity.device, run)
     plan: dict[str, Any] = board.events("plan")[0]
     return plan
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edge_client.agent.preflight import Probes
 from edge_client.cli.main import COMMANDS, run
 from edge_client.errors import DataError, ExitCode
 from edge_client.host.forked import IsolatedError, run_isolated
@@ -21,12 +22,7 @@ FINGERPRINT = "ab" * 32
 @pytest.fixture
 def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Flags of a join that lacks nothing but a server."""
-    # Forking a test process that has threads is what newer Pythons warn about; one test below does it for real.
-    monkeypatch.setattr("edge_client.agent.join.run_isolated", lambda call, kind: call())
     monkeypatch.setattr("edge_client.network.retry.FIRST_DELAY_S", 0.001)
-    monkeypatch.setattr(
-        "edge_client.agent.join.require_packages", lambda: None
-    )  # these tests run without torch as well
     data = tmp_path / "data.jsonl"
     data.write_text("".join(f'{{"source": "text {i}", "target": "title {i}"}}\n' for i in range(40)))
     with socket.socket() as free:
@@ -40,8 +36,13 @@ def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     }
 
 
-def join(flags: dict[str, str], *extra: str) -> int:
-    return run(["join", *(part for pair in flags.items() for part in pair), *extra])
+# Forking a test process that has threads is what newer Pythons warn about; one test below does it for real. No package
+# is looked for: these tests run without torch as well.
+PROBES = Probes(packages=lambda: None, fork=lambda call, kind: call())
+
+
+def join(flags: dict[str, str], *extra: str, probes: Probes = PROBES) -> int:
+    return run(["join", *(part for pair in flags.items() for part in pair), *extra], probes)
 
 
 def assert_one_line(error: str) -> None:
@@ -89,9 +90,9 @@ def test_a_missing_package_is_named_before_anything_is_done(
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr("edge_client.host.packages.version", version)
-    monkeypatch.setattr("edge_client.agent.join.require_packages", require_packages)
+    probes = Probes(packages=require_packages, fork=PROBES.fork)
 
-    status = join(good) if command == "join" else run(["generate", "hello"])
+    status = join(good, probes=probes) if command == "join" else run(["generate", "hello"])
 
     error = capsys.readouterr().err
     assert status == ExitCode.CONFIG

@@ -14,7 +14,7 @@ from edge_client.cli import plan as plan_command
 from edge_client.cli.main import run as run_command
 from edge_client.errors import ExitCode
 from edge_client.host.matmul_speed import MatmulSpeed
-from edge_client.jobs.messages import Job, Plan
+from edge_client.jobs.messages import Plan, TrainJob
 from edge_client.plan.strand_selection import basis_rows
 from edge_client.state.folder import Identity, StateFolder
 from edge_client.state.pruned_ranks import keep_pruned
@@ -139,9 +139,17 @@ def test_what_the_board_has_pruned_is_not_planned_again(
     folder.write_identity(Identity(server="http://server", install_id="0" * 32, device="d-1", credential="c"))
     ranks = (8,) * len(run.weights)
     begun = Plan(format="fp32", compute="fp32", micro_batch=1, ranks=ranks, predicted_peak_bytes=0, budget_bytes=0)
-    spec = RoundSpec(round=3, version=3)
-    path = str(folder.pruned)
-    job = Job(kind="train", base_folder="", data="", device="d-1", run=run, spec=spec, plan=begun, pruned_path=path)
+    job = TrainJob(
+        base_folder="",
+        data="",
+        board_id="d-1",
+        run=run,
+        spec=RoundSpec(round=3, version=3),
+        plan=begun,
+        adapter_path="",
+        result_path="",
+        pruned_path=str(folder.pruned),
+    )
     keep_pruned(job, {run.weights[1].name: 7})
     arguments = ("--model", config_only, "--server", "http://server", "--memory", "1GiB")
 

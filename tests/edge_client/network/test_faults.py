@@ -274,7 +274,7 @@ async def test_a_full_disk_is_told_and_damages_nothing(
 
     def full(self: Any, chunk: bytes) -> None:
         fired.append(self.path)
-        from edge_client.state.folder import disk_errors
+        from edge_client.errors import disk_errors
 
         with disk_errors(self.path):
             raise OSError(errno.ENOSPC, "No space left on device")

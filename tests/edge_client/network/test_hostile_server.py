@@ -71,7 +71,7 @@ async def test_passwords_of_other_programs_stay_where_they_are(
     server.faults["POST /v1/devices"], server.faults["GET /v1/run"] = [look], [look]
 
     async with board.client() as client:
-        await client._enrolled()
+        await client.enrol()
     await get_run(server)
 
     assert sent == ["", "Bearer credential-1"]

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from edge_client.jobs.messages import Compute, Done, Event, Format, Job, Plan
+from edge_client.jobs.messages import Compute, Done, Event, Format, Plan, TrainJob
 from edge_client.plan.peak_memory import LOGITS_BYTES, predict_peak
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.messages import Adapter, AdapterPart, RoundSpec, RunInfo, Scope, Tensor, Trains, tensor_bytes
@@ -132,11 +132,10 @@ def measured_peak(folder: Path, run: RunInfo, plan: Plan) -> float:
     )
     write_adapter(folder / "adapter", run, list(plan.ranks))
     trains: Trains = "both" if run.settings.trains_a else "b"
-    job = Job(
-        kind="train",
+    job = TrainJob(
         base_folder=str(folder),
         data=str(folder / "data.jsonl"),
-        device="d",
+        board_id="d",
         run=run,
         spec=RoundSpec(round=1, version=1, seed=1, sketch=True, trains=trains),
         plan=plan,

@@ -14,7 +14,7 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_client.jobs.messages import Job, Plan
+from edge_client.jobs.messages import Plan, TrainJob
 from edge_client.state.folder import StateFolder
 from edge_client.state.pruned_ranks import keep_pruned, limited, read_pruned
 from tests.fakes.runs import SMALL_T5, run_of
@@ -28,7 +28,7 @@ N_WEIGHTS = len(RUN.weights)
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-def make_job(path: Path, round_id: int, ranks: Sequence[int], run: RunInfo = RUN, device: str = "d-1") -> Job:
+def make_job(path: Path, round_id: int, ranks: Sequence[int], run: RunInfo = RUN, board_id: str = "d-1") -> TrainJob:
     """Trains the manifest's weights at `ranks`, repeated."""
     plan = Plan(
         format="fp32",
@@ -38,9 +38,16 @@ def make_job(path: Path, round_id: int, ranks: Sequence[int], run: RunInfo = RUN
         predicted_peak_bytes=0,
         budget_bytes=0,
     )
-    spec = RoundSpec(round=round_id, version=round_id)
-    return Job(
-        kind="train", base_folder="", data="", device=device, run=run, spec=spec, plan=plan, pruned_path=str(path)
+    return TrainJob(
+        base_folder="",
+        data="",
+        board_id=board_id,
+        run=run,
+        spec=RoundSpec(round=round_id, version=round_id),
+        plan=plan,
+        adapter_path="",
+        result_path="",
+        pruned_path=str(path),
     )
 
 

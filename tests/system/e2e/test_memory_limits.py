@@ -144,7 +144,7 @@ async def test_memory_that_others_take_costs_no_finished_step(tmp_path: Path, st
 async def first_saved_step(state: Path, joining: asyncio.Future[Joined]) -> int:
     """Waits for a checkpoint of a round that has begun; its step."""
     while not joining.done():
-        for path in (state / "work").glob("train-*.checkpoint"):
+        for path in (state / "work").glob("train-*.training_state"):
             try:
                 with safe_open(path, framework="numpy") as file:
                     step = int(json.loads(file.metadata()["numbers"])["step"])

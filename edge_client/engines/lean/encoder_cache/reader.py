@@ -1,4 +1,4 @@
-"""What the decoder reads of a job's sources: the frozen encoder's output, computed once and kept on disk.
+"""The frozen encoder's outputs that a job's decoder reads: computed once, kept on disk, read batch by batch.
 
 While the encoder works the rest of the base is not in memory: a job asks for what it needs first, and loads after.
 """
@@ -13,32 +13,34 @@ import torch
 from torch import Tensor
 
 from edge_client.engines.lean.encoder_cache.encoder_pass import HIDDEN_BYTES, encode_sources
-from edge_client.engines.lean.encoder_cache.store import Origin, PrefixCache, Source
+from edge_client.engines.lean.encoder_cache.store import EncoderCache, Origin, Source
 from edge_client.engines.lean.model.batches import Batch
 from edge_client.engines.lean.model.model import DTYPES
 from edge_client.engines.lean.session import Meter, Session
 from edge_client.host.worker_memory import resident_bytes, return_free_memory
-from edge_client.jobs.messages import Job
+from edge_client.jobs.messages import TextJob
 
 LEAST_HIDDEN_BYTES = 8 << 20
-"""For the chunk of hidden states that the encoder works on, where the plan leaves little. A few thousand tokens: enough
-that a block is read for many."""
+"""Memory for the chunk of hidden states that the encoder works on, where the plan leaves little. A few thousand tokens:
+enough that a block is read for many."""
 
 SOURCES_AT_ONCE = 512
 """Sources whose ids are in memory together while the cache is filled: 10 MB at 512 tokens each."""
 
 
-class Prefix:
+class EncoderOutputs:
     """The encoder's outputs for one job. Without a cache in the job's plan it knows none, and the model encodes.
 
-    Attributes: seconds and n_tokens of the encoding that this job needed.
+    Attributes:
+        seconds: what the encoding that this job needed has taken.
+        n_tokens: the source tokens of that encoding.
     """
 
-    def __init__(self, job: Job, session: Session) -> None:
+    def __init__(self, job: TextJob, session: Session) -> None:
         self._job = job
         self._session = session
         self._compute = DTYPES[job.plan.compute]
-        self._device = session.device(job)
+        self._device = session.torch_device(job)
         self._cache = _open_cache(job, session)
         self.seconds = 0.0
         self.n_tokens = 0
@@ -60,14 +62,13 @@ class Prefix:
         return None if self._cache is None else self.encoded_sources(batch.sources, batch.source.shape[1])
 
     def encoded_sources(self, sources: Sequence[Source], width: int) -> Tensor | None:
-        """As `encoded`, for sources padded to `width` tokens."""
+        """The encoder output (b, width, d) of sources padded to `width` tokens, as `encoded` gives it of a batch."""
         if self._cache is None:
             return None
-        found = {ids: self._cache.get(ids, self._compute) for ids in dict.fromkeys(sources)}
-        lost = [ids for ids, hidden in found.items() if hidden is None]
-        if lost:
-            self._encode(lost, into=found)
-        rows = [found[ids] for ids in sources]
+        outputs = {ids: self._cache.get(ids, self._compute) for ids in dict.fromkeys(sources)}
+        if lost := [ids for ids, hidden in outputs.items() if hidden is None]:
+            self._encode(lost, into=outputs)
+        rows = [outputs[ids] for ids in sources]
         return stacked([row for row in rows if row is not None], width).to(self._device)
 
     def read_ahead(self, batches: Iterable[Batch]) -> None:
@@ -106,11 +107,11 @@ class Prefix:
         return max(LEAST_HIDDEN_BYTES, min(HIDDEN_BYTES, spare_bytes // 4))
 
 
-def _open_cache(job: Job, session: Session) -> PrefixCache | None:
+def _open_cache(job: TextJob, session: Session) -> EncoderCache | None:
     if job.plan.cache == "none":
         return None
     origin = Origin(job.run.base.digest, job.plan.format, job.plan.compute, job.plan.cache)
-    return PrefixCache(Path(job.cache_path), origin, session.config(job).d_model, job.cache_limit_bytes)
+    return EncoderCache(Path(job.cache_path), origin, session.config(job).d_model, job.cache_limit_bytes)
 
 
 def stacked(rows: Sequence[Tensor], width: int) -> Tensor:

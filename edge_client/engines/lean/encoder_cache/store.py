@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 
 from braid_common.atomic_file import sweep_temporaries
+from edge_client.errors import disk_errors
 from edge_client.plan.cache_budget import entry_bytes
-from edge_client.state.folder import disk_errors
 from quantize.int8 import Int8Weight, to_int8
 
 CACHE_VERSION = 1
@@ -53,7 +53,7 @@ Source = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What an encoder's output depends on besides its source: where any of it differs, nothing is shared."""
+    """The origin of an encoder's outputs: all that they depend on besides the source. Other origins share nothing."""
 
     base_digest: str
     format: str
@@ -64,7 +64,7 @@ class Origin:
         return hashlib.sha256(json.dumps([CACHE_VERSION, *astuple(self)]).encode()).digest()
 
 
-class PrefixCache:
+class EncoderCache:
     """Encoder outputs (tokens, d_model) by source, real tokens only.
 
     Entries are written beside their place and renamed, without fsync: one that a power cut tore, or bytes that a card

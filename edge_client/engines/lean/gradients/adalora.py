@@ -1,4 +1,4 @@
-"""AdaLoRA's importance of a weight: how much the loss would feel the loss of a low-rank change that is being learnt.
+"""AdaLoRA's importance of a weight: how much the loss depends on a low-rank change that is being learnt.
 
 Zhang et al. 2023 (arXiv 2303.10512, section 3.2); PEFT's `RankAllocator` computes the same:
 
@@ -38,17 +38,18 @@ order of the weights agrees with the sketches' (Spearman): 2 triplets 0.65, 4 0.
 MTS-Dialog)."""
 
 BETA = 0.85
-"""β₁ and β₂, the paper's and PEFT's."""
+"""β₁ and β₂ of the paper and of PEFT."""
 
 START_DEVIATION = 0.02
-"""Of the normal start of A and B, as in the authors' code and PEFT."""
+"""Standard deviation of the normal start of A and B, as in the authors' code and PEFT."""
 
 LEARNING_RATE = 1e-3
-"""Of B, E and A. Scores grow with its square, all weights' alike: with 3e-3 their order stays (Spearman 0.94)."""
+"""Step of Adam on B, E and A. Scores grow with its square, all weights' alike: with 3e-3 their order stays (Spearman
+0.94)."""
 
 
 class Sensitivity:
-    """Ī and Ū of one tensor, fp32."""
+    """Smoothed sensitivity Ī of one tensor's entries, and its variation Ū, fp32."""
 
     def __init__(self, value: Tensor) -> None:
         self._mean = torch.zeros_like(value)
@@ -69,7 +70,7 @@ class Triplets:
     """B (m, r), E (r) and A (r, n) of one weight, fp32, with the sensitivity of each.
 
     In memory they are 6·r·(m + n + 1) fp32 values: parameters, gradients, Adam's two moments, Ī and Ū. With r = 4 that
-    is 96 bytes per row and column of the weight, beside the context that the model runs with.
+    is 96 bytes per row and column of the weight, beside the frozen factors that the model runs with.
     """
 
     def __init__(self, weight: Weight, seed: int, device: torch.device) -> None:
@@ -81,7 +82,9 @@ class Triplets:
 
     def add(self, grad: Tensor, x: Tensor) -> None:
         """Count one backward pass of the summed loss: grad (T, m) by the output, x (T, n) the input, same dtype."""
-        left, right = grad @ self.b.to(grad), x @ self.a.to(x).t()  # (T, r) each
+        # For y += Σ_i E_i·b_i·(a_i·x), with u = gᵀ·B and v = A·x of every token:
+        #   ∂L/∂E_i = Σ u_i·v_i,   ∂L/∂A_i = E_i·Σ u_i·x,   ∂L/∂B_i = E_i·Σ v_i·g
+        left, right = grad @ self.b.to(grad), x @ self.a.to(x).t()  # u and v, (T, r) each
         _accumulate(self.e, (left * right).float().sum(0))
         _accumulate(self.a, self.e[:, None] * (left.t() @ x).float())
         _accumulate(self.b, (grad.t() @ right).float() * self.e)
@@ -93,7 +96,7 @@ class Triplets:
                 sensitivity.update(value, value.grad / n_target_tokens)
 
     def factors(self, dtype: torch.dtype) -> Factors:
-        """ΔW for the model."""
+        """ΔW as factors b (m, r), a (r, n) in the model's dtype."""
         return Factors((self.b * self.e).to(dtype), self.a.to(dtype))
 
     def scores(self) -> Tensor:
@@ -124,7 +127,7 @@ class AdaLora:
             triplets.observe(n_target_tokens)
         self._adam.step(n_target_tokens)
         for name, triplets in self.observers.items():
-            self._linears[name].set_context(triplets.factors(self._compute))
+            self._linears[name].set_frozen(triplets.factors(self._compute))
 
     def scores(self) -> dict[str, float]:
         """Σ_i S_i of every weight, in nats²."""

@@ -1,4 +1,4 @@
-"""What a weight is worth to a board's own text: the three scores that a run may choose from (`train.importance`).
+"""Importance of each weight for a board's own text: the three scores that a run may choose from (`train.importance`).
 
     sketch               Σσ² of the gradient sketch Y = Ω·G, an estimate of ‖G‖² (Achlioptas 2003, wire/projection.py);
                          of a strand σ². The server computes it from the sketches, so boards send no score.
@@ -21,7 +21,7 @@ from edge_client.engines.lean.gradients.adalora import AdaLora
 from edge_client.engines.lean.gradients.magnitude_gradient import MagnitudeGradient
 from edge_client.engines.lean.model.lora import Observer
 from edge_client.engines.lean.model.model import DTYPES, Model
-from edge_client.jobs.messages import Job
+from edge_client.jobs.messages import ProfileJob
 from quantize.base import FrozenBase
 from wire.messages import Weight
 
@@ -31,17 +31,19 @@ class Scores(Protocol):
 
     @property
     def observers(self) -> Mapping[str, Observer]:
-        """By weight: what must see its backward passes."""
+        """The observers that must see each weight's backward passes, by weight."""
 
     def count(self, n_target_tokens: int) -> None:
         """Call after the backward passes of a step, with its target tokens."""
 
     def scores(self) -> dict[str, float]:
-        """By weight, at least 0, whatever number of tokens was counted."""
+        """The score of each weight, at least 0, whatever number of tokens was counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Both:
+    """Two observers of one weight."""
+
     first: Observer
     second: Observer
 
@@ -50,11 +52,11 @@ class _Both:
         self.second.add(grad, x)
 
 
-def observe_scores(job: Job, weights: Sequence[Weight], model: Model, base: FrozenBase) -> Scores | None:
+def observe_scores(job: ProfileJob, weights: Sequence[Weight], model: Model, base: FrozenBase) -> Scores | None:
     """Score `weights` as the job's run says from the model's next backward pass on; None where it says "sketch".
 
-    What observes the model's linears already, their sketches, goes on. With "adalora" the model's contexts are replaced
-    after every pass: use it for nothing else.
+    What observes the model's linears already, their sketches, goes on. With "adalora" the model's frozen
+    factors are replaced after every pass: use it for nothing else.
     """
     importance = job.run.settings.importance
     if importance == "sketch":

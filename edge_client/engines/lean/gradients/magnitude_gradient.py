@@ -1,4 +1,4 @@
-"""Magnitude times gradient: how much the loss would change if entries of a weight were gone, to first order.
+"""Magnitude times gradient: to first order, how much the loss would change without entries of a weight.
 
     score(W) = Σ_ij |W_ij·G_ij|        G = ∂L/∂W (m, n) of a micro-batch
 
@@ -19,7 +19,7 @@ from quantize.weight import FrozenWeight
 from wire.messages import Weight
 
 BLOCK_VALUES = 1 << 16
-"""Entries of G that exist at once (one row at least): 256 KiB, a third of FLAN-T5-small's smallest weight."""
+"""Entries of G that exist at once (one row at least): 256 KiB in fp32, a third of FLAN-T5-small's smallest weight."""
 
 
 class Saliency:

@@ -37,7 +37,10 @@ def tail_product(factors: Factors) -> float:
 
 
 class Pruning:
-    """Of one round that trains both factors of `linears`. Make it before the first step: it notes the tails."""
+    """The pruning of one round that trains both factors of `linears`.
+
+    Make it before the first step: it notes how large the tails are.
+    """
 
     def __init__(self, linears: Mapping[str, Linear]) -> None:
         self._linears = {name: linear for name, linear in linears.items() if linear.rank > 1}
@@ -51,7 +54,7 @@ class Pruning:
                 factor.add_(gradient, alpha=PENALTY * n_tokens)
 
     def without_tails(self, trained: Mapping[str, Factors]) -> dict[str, Factors]:
-        """What is to be sent: a tail whose product has shrunk is left out. A tail that began at zero cannot shrink."""
+        """The factors to be sent: a tail whose product has shrunk is left out. One that began at zero cannot shrink."""
         return {name: self._pruned(name, factors) for name, factors in trained.items()}
 
     def _pruned(self, name: str, factors: Factors) -> Factors:
@@ -69,5 +72,6 @@ def _tail_gradients(linear: Linear) -> Iterator[tuple[Tensor, Tensor]]:
     assert b.grad is not None
     tail_b, tail_a = b[:, t:], a[t:]
     norm_b, norm_a = torch.linalg.vector_norm(tail_b), torch.linalg.vector_norm(tail_a)
+    # ∂(‖A_t‖·‖B_t‖)/∂B_t = ‖A_t‖·B_t/‖B_t‖, and the same for A with the two exchanged.
     yield b.grad[:, t:], tail_b / norm_b.clamp_min(_SMALLEST_NORM) * norm_a
     yield a.grad[t:], tail_a / norm_a.clamp_min(_SMALLEST_NORM) * norm_b

@@ -1,4 +1,8 @@
-"""The gradient sketches of a round or profile: which weights, over which backward passes, and their mean."""
+"""Gradient sketches: Y = Ω·G of every weight's gradient G, a few random combinations of its rows, summed over passes.
+
+Ω is the random projection of `wire.projection`, which the server can draw too. From the boards' sketches it makes the
+next basis: the directions in which the loss would still fall.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch import Tensor
 
 from edge_client.engines.lean.model.lora import Linear, Observer
 from wire.checks import basis_rank
-from wire.messages import TrainSettings, Weight
+from wire.messages import RunInfo, TrainSettings, Weight
 from wire.projection import projection
 
 READ_TOGETHER = {
@@ -26,10 +30,10 @@ many as it would alone, spread over more of the text, and no pass is longer by m
 
 @dataclass(frozen=True, slots=True)
 class SketchWindow:
-    """What of a round's training feeds its sketch: micro-batches of the run, from the `first` on, which show what is
-    left to learn. Each is for one of `n_turns` in turn.
+    """The backward passes of a round that feed its sketches: its last ones, which show what is left to learn.
 
-    It is the same on every board, whatever its own micro-batch, and stays so where that changes in a round.
+    Passes are counted in the run's micro-batches, from the `first` on, each for one of `n_turns` in turn. So the window
+    is the same on every board, whatever its own micro-batch, and stays so where that changes in a round.
     """
 
     first: int
@@ -39,7 +43,7 @@ class SketchWindow:
 
     @classmethod
     def of(cls, settings: TrainSettings) -> SketchWindow:
-        """A round too short for turns has one alone."""
+        """The window of a run. A round too short for turns has one alone."""
         n_passes = settings.local_steps * -(-settings.batch // settings.micro_batch)
         n_turns = TURNS if TURNS * settings.sketch_batches <= n_passes else 1
         first = max(0, n_passes - n_turns * settings.sketch_batches)
@@ -47,13 +51,14 @@ class SketchWindow:
 
     def turn(self, place: int) -> int | None:
         """Whose turn it is in a backward pass of the round's examples from `place` on; None before the window."""
+        # A step's last micro-batch may be short, so passes are counted step by step.
         step, place_in_step = divmod(place, self.batch)
         n_before = step * -(-self.batch // self.micro_batch) + place_in_step // self.micro_batch
         return n_before % self.n_turns if n_before >= self.first else None
 
 
 class InputSketch:
-    """Running sums Y = Ω·G (R, n) fp32 of the weights that read one input x (T, n), one below the other.
+    """Running sums Y = Ω·G (R, n) fp32 of the weights that read one input x (T, n), stacked one below the other.
 
     G = Σ gᵀx (m, n) is never formed: gradients g (T, m) are projected to P = Ω·gᵀ (R, T), which wait until those of
     all the weights are there. Then one product [P; …; P]·x serves all of them: with 16 rows each, that of three weights
@@ -83,7 +88,7 @@ class InputSketch:
 
     @property
     def observers(self) -> dict[str, Observer]:
-        """By weight: what must see its backward passes."""
+        """The observers that must see each weight's backward passes, by weight."""
         return {weight.name: _OfWeight(self, weight) for weight in self._weights}
 
     def add(self, weight: Weight, grad: Tensor, x: Tensor) -> None:
@@ -101,10 +106,12 @@ class InputSketch:
             return
         x, waiting = self._x, self._waiting
         self._x, self._waiting = None, {}
+        # A weight that the pass did not reach adds rows of zeros, so that the stack keeps its shape.
         if missing := [weight.name for weight in self._weights if weight.name not in waiting]:
             waiting |= dict.fromkeys(missing, torch.zeros_like(next(iter(waiting.values()))))
         stack = [waiting[weight.name] for weight in self._weights]
         projected = torch.cat(stack) if len(stack) > 1 else stack[0]
+        # Ω's entries are ±1/√R; signs alone were multiplied, so 1/√R is left to do.
         self._sum.add_(projected @ x, alpha=self._rank**-0.5)
 
     def _signs_of(self, weight: Weight, grad: Tensor) -> Tensor:
@@ -117,6 +124,8 @@ class InputSketch:
 
 @dataclass(frozen=True, slots=True)
 class _OfWeight:
+    """The part of one weight in an InputSketch."""
+
     sketch: InputSketch
     weight: Weight
 
@@ -125,7 +134,8 @@ class _OfWeight:
 
 
 class _Nobody:
-    """Sees a weight when it is another's turn. Its input is kept all the same: plans count on what a profile keeps."""
+    """An observer that counts nothing, for weights whose turn it is not. Their input is kept for backward all the same:
+    a plan's memory is reckoned with it, and stays the same from pass to pass."""
 
     def add(self, grad: Tensor, x: Tensor) -> None:
         pass
@@ -135,13 +145,12 @@ _NOBODY = _Nobody()
 
 
 class Sketches:
-    """Sketches Y = Ω·G of `weights`, of at most `max_rank` rows; G is of the mean loss per target token of all that is
-    counted for the weight.
+    """Sketches Y = Ω·G of `weights`, of at most `max_rank` rows each.
+
+    G is the gradient of the mean loss per target token, over all passes that are counted for the weight.
 
     Backward passes run on summed losses, so that every token weighs the same whatever batch it came in; `mean` divides.
-    With several turns a pass counts for the blocks whose turn it is.
-
-    `n_tokens`: of each turn, the target tokens so far.
+    With several turns a pass counts for the blocks whose turn it is. `n_tokens` are the target tokens so far, by turn.
     """
 
     def __init__(
@@ -157,8 +166,8 @@ class Sketches:
     @property
     def sums(self) -> dict[str, Tensor]:
         """The running sums (R, n) fp32 themselves, by weight, with all that was added."""
-        found = {name: rows for turn in self._turns for inputs in turn for name, rows in inputs.sums.items()}
-        return {name: found[name] for name in self._names}
+        by_name = {name: rows for turn in self._turns for inputs in turn for name, rows in inputs.sums.items()}
+        return {name: by_name[name] for name in self._names}
 
     def attach(self, linears: Mapping[str, Linear], turn: int = 0) -> None:
         """Count every backward pass from now on for the weights of a turn, and for no other."""
@@ -174,8 +183,60 @@ class Sketches:
         self.n_tokens[turn] += n_target_tokens
 
     def mean(self) -> dict[str, Tensor]:
+        """The sketches (R, n) fp32 of the mean loss per target token, by weight."""
         n_turns = len(self._turns)
         return {name: rows / self.n_tokens[_block(name) % n_turns] for name, rows in self.sums.items()}
+
+
+class RoundSketches:
+    """The sketches of one training round, fed by the backward passes of its window.
+
+    Args: run, with the weights alone that are sketched; seed, the round's; device that trains.
+    """
+
+    def __init__(self, run: RunInfo, seed: int, device: torch.device) -> None:
+        self._window = SketchWindow.of(run.settings)
+        self._sketches = Sketches(run.weights, run.max_rank, seed, device, self._window.n_turns)
+        self._turn: int | None = None
+
+    def start_pass(self, linears: Mapping[str, Linear], first: int) -> None:
+        """Let the next backward pass through `linears` be counted, if it is in the window. `first`: how many examples
+        the round has seen before it."""
+        self._turn = self._window.turn(first)
+        if self._turn is not None:
+            self._sketches.attach(linears, self._turn)
+
+    def end_pass(self, n_target_tokens: int) -> None:
+        """The backward pass is over; it had so many target tokens."""
+        if self._turn is not None:
+            self._sketches.count(n_target_tokens, self._turn)
+
+    def mean(self) -> dict[str, Tensor]:
+        """The sketches (R, n) fp32 of the mean loss per target token, by weight."""
+        return self._sketches.mean()
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """The running sums (R, n) fp32 themselves, by weight."""
+        return self._sketches.sums
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a pass was counted."""
+        return any(self._sketches.n_tokens)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The target tokens so far, by name, for a saved training."""
+        return {_tokens_of(turn): float(n) for turn, n in enumerate(self._sketches.n_tokens)}
+
+    def set_numbers(self, numbers: Mapping[str, float]) -> None:
+        """Take over the `numbers` of a saved training; what is not in them is 0."""
+        self._sketches.n_tokens = [int(numbers.get(_tokens_of(turn), 0)) for turn in range(self._window.n_turns)]
+
+
+def _tokens_of(turn: int) -> str:
+    return f"sketch_tokens.{turn}"
 
 
 def input_sketches(weights: Iterable[Weight], max_rank: int, seed: int, device: torch.device) -> list[InputSketch]:

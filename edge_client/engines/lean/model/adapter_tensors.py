@@ -1,4 +1,4 @@
-"""An adapter as tensors, from the file that the server sent or from a PEFT folder; strict about keys."""
+"""Adapters as tensors, read from a file of the server or from an exported PEFT folder; strict about keys."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ from wire.tensors import unpack
 
 @dataclass(frozen=True, slots=True)
 class AdapterTensors:
-    """Per weight: the frozen context b (m, s)·a (s, n), the rows (r, n) that its strands begin with, and their B (m, r)
-    where that is not zero. fp32."""
+    """An adapter's matrices by weight, fp32.
 
-    context: Mapping[str, Factors] = field(default_factory=dict)
+    Attributes:
+        frozen: factors b (m, s) and a (s, n) that are added to the weight and not trained.
+        basis: the rows A (r, n) that the weight's strands begin with.
+        start_b: the B (m, r) that they begin with, where that is not zero.
+    """
+
+    frozen: Mapping[str, Factors] = field(default_factory=dict)
     basis: Mapping[str, Tensor] = field(default_factory=dict)
     start_b: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -38,9 +43,8 @@ def read_adapter(path: Path, run: RunInfo, version: int, ranks: Sequence[int] | 
     """
     try:
         adapter = decode(_read(path), Adapter)
-        found = [part.basis.shape[0] for part in adapter.parts]
-        wanted = found if ranks is None else ranks
-        check_adapter(adapter, run, wanted, version=version, own_basis=run.settings.own_basis)
+        ranks = [part.basis.shape[0] for part in adapter.parts] if ranks is None else ranks
+        check_adapter(adapter, run, ranks, version=version, own_basis=run.settings.own_basis)
         return _tensors(adapter)
     except WireError as error:
         raise RefusedError(

@@ -1,4 +1,4 @@
-"""Which examples a training step sees, and how they become tensors.
+"""Batches: which examples a training step sees, and how they become tensors.
 
 The order is a function of (seed, step) alone, so that training resumes at any step without replaying those before it.
 """
@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from braid_common.seeds import derive_seed
-from edge_client.engines.lean.model.chunked_loss import IGNORED
 from edge_client.engines.lean.model.tokeniser import Pair
+
+IGNORED = -100
+"""Label of a padded position, as in transformers."""
 
 WINDOW_STEPS = 16
 """Steps whose examples are sorted by length together. Larger windows save more padding but tie length to time."""
@@ -27,8 +29,17 @@ every shape it has met: with a shape of its own for every batch a worker grew by
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Padded on the right: source (b, s) int64 with its mask (True on tokens), decoder_input and labels (b, t).
-    `sources` are the ids without padding."""
+    """Tokenised examples side by side, padded on the right, on the CPU.
+
+    Attributes:
+        sources: source ids without padding.
+        source: source ids (b, s) int64.
+        source_mask: (b, s), True on tokens.
+        decoder_input: what the decoder reads (b, t) int64, the start token first.
+        labels: what it is to write (b, t) int64, IGNORED on padding.
+        n_source_tokens: without padding.
+        n_target_tokens: without padding.
+    """
 
     sources: tuple[tuple[int, ...], ...]
     source: Tensor
@@ -50,7 +61,11 @@ class Order:
     Over all `steps`, exactly the first steps·batch places of the shuffled epochs are used, so that
     min(steps·batch, n) distinct examples are seen.
 
-    Args: lengths, one per example, anything that grows with its tokens; batch, examples per step; seed, the round's.
+    Args:
+        lengths: one per example, anything that grows with its tokens.
+        batch: examples per step.
+        steps: steps of the round.
+        seed: the round's.
     """
 
     def __init__(self, lengths: Sequence[int], batch: int, steps: int, seed: int) -> None:
@@ -62,6 +77,7 @@ class Order:
 
     @property
     def n_distinct(self) -> int:
+        """Distinct examples that the steps see."""
         return min(self._batch * self._steps, len(self._lengths))
 
     def distinct(self) -> list[int]:
@@ -70,6 +86,8 @@ class Order:
 
     def examples(self, step: int) -> list[int]:
         """Indices of the `batch` examples of a step, 0 ≤ step < steps, longest first."""
+        # Sorted by length inside a window, the batches of which come in a shuffled order: little padding, and yet no
+        # step after step of ever shorter texts.
         first = step - step % WINDOW_STEPS
         n_steps = min(WINDOW_STEPS, self._steps - first)
         places = range(first * self._batch, (first + n_steps) * self._batch)
@@ -84,6 +102,7 @@ class Order:
         if epoch not in self._epochs:
             shuffled = list(range(len(self._lengths)))
             random.Random(derive_seed(self._seed, "epoch", epoch)).shuffle(shuffled)
+            # A window may reach back into the epoch before this one, and no further.
             self._epochs = {past: self._epochs[past] for past in self._epochs if past >= epoch - 1} | {epoch: shuffled}
         return self._epochs[epoch][offset]
 
@@ -95,7 +114,10 @@ def micro_batches(pairs: Sequence[Pair], size: int, pad_id: int, start_id: int) 
 
 
 def collate(pairs: Sequence[Pair], pad_id: int, start_id: int) -> Batch:
-    """Pad pairs into one batch. The decoder reads the start token and then the target, one place behind the labels."""
+    """Pad pairs into one batch.
+
+    The decoder reads the start token and then the target, one place behind the labels (teacher forcing).
+    """
     labels = _padded([pair.target for pair in pairs], IGNORED, LENGTH_STEP // 4)
     source, mask = source_batch([pair.source for pair in pairs], pad_id)
     return Batch(

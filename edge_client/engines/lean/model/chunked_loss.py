@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edge_client.engines.lean.model.batches import IGNORED
 from quantize.base import FrozenWeight
 from quantize.weight import Scratch
 
@@ -24,15 +25,16 @@ VOCABULARY_ROWS = 4096
 LOGITS_BYTES = 4 << 20
 """fp32 logits alive at once, of one chunk of the vocabulary and as many tokens as that allows (256)."""
 
-IGNORED = -100
-"""Label of a padded position, as in transformers."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """What the chunks so far come to, per token, relative to exp(largest): largest logit (tokens, 1), sum of
-    exponentials (tokens, 1), and exponentials times head rows (tokens, d), which is None where no gradient is wanted.
-    All fp32. Changed in place."""
+    """Running sums per token over the chunks so far, relative to exp(largest). All fp32, changed in place.
+
+    Attributes:
+        largest: the largest logit (tokens, 1).
+        total: the sum of exponentials (tokens, 1).
+        pull: the exponentials times head rows (tokens, d); None where no gradient is wanted.
+    """
 
     largest: Tensor
     total: Tensor
@@ -40,6 +42,8 @@ class _Sums:
 
 
 class _HeadLoss(torch.autograd.Function):
+    """Cross-entropy for autograd. The forward pass makes the gradient too, while it has the logits."""
+
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, labels: Tensor, head: FrozenWeight, scratch: Scratch | None) -> Tensor:
         own = head.rows_of(labels, hidden.dtype)  # (tokens, d)
@@ -74,11 +78,11 @@ def _sums(hidden: Tensor, head: FrozenWeight, scratch: Scratch | None, *, wants_
 
 
 def _add_chunk(sums: _Sums, tokens: slice, hidden: Tensor, rows: Tensor) -> None:
-    """Add what `rows` (chunk, d) of the head mean for some of the tokens."""
+    """Add the share of `rows` (chunk, d) of the head to the sums of some of the tokens."""
     largest, total = sums.largest[tokens], sums.total[tokens]
     logits = (hidden[tokens] @ rows.t()).float()
     new_largest = torch.maximum(largest, logits.amax(-1, keepdim=True))
-    shrink = (largest - new_largest).exp_()
+    shrink = (largest - new_largest).exp_()  # what was summed is relative to the former largest
     exponentials = logits.sub_(new_largest).exp_()
     total.mul_(shrink).add_(exponentials.sum(-1, keepdim=True))
     if sums.pull is not None:
@@ -87,11 +91,16 @@ def _add_chunk(sums: _Sums, tokens: slice, hidden: Tensor, rows: Tensor) -> None
 
 
 def head_loss(hidden: Tensor, labels: Tensor, head: FrozenWeight, scratch: Scratch | None = None) -> Tensor:
-    """Sum of the negative log-likelihoods of the labels that are not IGNORED, in nats.
+    """Sum of the negative log-likelihoods of the labels that are not IGNORED.
 
-    Args: hidden (batch, tokens, d) in the compute dtype, after the decoder's last norm; labels (batch, tokens) int64 on
-    the CPU; head (vocabulary, d), frozen, its rows unpacked into `scratch` if that is given. Returns an fp32 scalar;
-    divide by the number of labels for the mean.
+    Args:
+        hidden: (batch, tokens, d) in the compute dtype, after the decoder's last norm.
+        labels: (batch, tokens) int64 on the CPU.
+        head: the frozen output head (vocabulary, d).
+        scratch: memory that its rows are unpacked into, if given.
+
+    Returns:
+        An fp32 scalar in nats; divide by the number of labels for the mean.
     """
     # Found on the processor, where a batch is made: a GPU need not be waited for.
     places = (labels.flatten() != IGNORED).nonzero()[:, 0]

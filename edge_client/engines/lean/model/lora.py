@@ -1,6 +1,6 @@
-"""One linear map of the model: frozen weight, frozen context, trainable strands, and who observes its gradient.
+"""One linear map of the model with LoRA: a frozen weight, frozen factors, trainable strands, and a gradient observer.
 
-    y = x·Wᵀ + (x·C_aᵀ)·C_bᵀ + (x·Aᵀ)·Bᵀ          W (m, n), C_b (m, s), C_a (s, n), B (m, r), A (r, n)
+    y = x·Wᵀ + (x·F_aᵀ)·F_bᵀ + (x·Aᵀ)·Bᵀ          W (m, n), F_b (m, s), F_a (s, n), B (m, r), A (r, n)
 
 A round trains B, A or both. W is decompressed in the forward pass and again in the backward pass and kept by neither.
 Where B alone is trained, backward keeps A·x, r numbers per token, in place of x (LoRA-FA, arXiv 2308.03303); x is kept,
@@ -25,14 +25,14 @@ a rank of its own, and a kernel would have to be compiled, kept or made again fo
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """A low-rank matrix b·a: b (m, s), a (s, n). Those of a context are in the compute dtype."""
+    """A low-rank matrix b·a: b (m, s), a (s, n). Frozen ones are in the compute dtype."""
 
     b: Tensor
     a: Tensor
 
 
 class Observer(Protocol):
-    """Sees every backward pass of one linear map, such as its gradient sketch does."""
+    """Something that must see every backward pass of one linear map, such as its gradient sketch."""
 
     def add(self, grad: Tensor, x: Tensor) -> None:
         """Count one backward pass: grad (T, m) by the output, x (T, n) the input, same dtype. Neither is changed."""
@@ -41,19 +41,28 @@ class Observer(Protocol):
 class Linear:
     """A frozen weight with what is added to it.
 
-    Args: weight; compute dtype; context in the compute dtype or None; basis (r, n) or None, where r may be 0; scratch
-    for the unpacked weight, which several linears may share; start_b (m, r) fp32, or None for zeros; `trains`, which
-    factors `train` lets gradients reach. Tensors are on the weight's device, and none of them is changed.
+    Args:
+        weight: W (m, n), packed or not.
+        compute: dtype of the products, fp32 or bf16.
+        frozen: factors b (m, s), a (s, n) in the compute dtype, added to the weight and not trained; None for none.
+        basis: the A (r, n) that strands begin with, r ≥ 0; None for no strands.
+        scratch: memory for the unpacked weight, which several linears may share.
+        start_b: the B (m, r) fp32 that they begin with; None for zeros.
+        trains: which factors `train` lets gradients reach.
 
-    `b` (m, r) and `a` (r, n) are fp32 and, once trained, leaves of autograd; where A stays as it is, `a` is None, and
-    the rows are kept in the compute dtype. While `sketch` is set and the backward pass comes through here, it is added
-    to, whether or not anything is trained.
+    Tensors are on the weight's device, and none of them is changed.
+
+    Attributes:
+        b: B (m, r) fp32, once trained a leaf of autograd.
+        a: A (r, n) fp32 in the same way; None where A stays as it is, its rows then being kept in the compute dtype.
+        compute: as above.
+        sketch: while it is set, every backward pass that comes through here is added to it, whether or not anything is
+            trained.
     """
 
     __slots__ = (
         "_basis",
-        "_compute",
-        "_context",
+        "_frozen",
         "_held",
         "_is_stored",
         "_scratch",
@@ -61,6 +70,7 @@ class Linear:
         "_weight",
         "a",
         "b",
+        "compute",
         "sketch",
     )
 
@@ -68,7 +78,7 @@ class Linear:
         self,
         weight: FrozenWeight,
         compute: torch.dtype,
-        context: Factors | None = None,
+        frozen: Factors | None = None,
         basis: Tensor | None = None,
         scratch: Scratch | None = None,
         start_b: Tensor | None = None,
@@ -76,9 +86,9 @@ class Linear:
     ) -> None:
         rows, columns = weight.shape
         self._weight = weight
-        self._compute = compute
+        self.compute = compute
         self._trains = trains
-        self.set_context(context)
+        self.set_frozen(frozen)
         if basis is None:
             basis = torch.empty(0, columns, dtype=compute, device=weight.device)
         self.b = torch.zeros(rows, basis.shape[0], device=weight.device) if start_b is None else start_b.clone()
@@ -95,13 +105,13 @@ class Linear:
 
     @property
     def dense_bytes(self) -> int:
-        """What `hold` would take."""
+        """Bytes that `hold` would take."""
         rows, columns = self._weight.shape
-        return 0 if self._is_stored else rows * columns * self._compute.itemsize
+        return 0 if self._is_stored else rows * columns * self.compute.itemsize
 
-    def set_context(self, context: Factors | None) -> None:
+    def set_frozen(self, frozen: Factors | None) -> None:
         """Put another frozen low-rank matrix on top of the weight, from the next forward pass on."""
-        self._context = context if context is not None and context.a.shape[0] else None
+        self._frozen = frozen if frozen is not None and frozen.a.shape[0] else None
 
     @property
     def factors(self) -> Factors:
@@ -130,7 +140,7 @@ class Linear:
     def hold(self) -> None:
         """Keep the decompressed weight until `release`: writing token by token would unpack it for every token."""
         if not self._is_stored:
-            self._held = self._weight.dense(self._compute)
+            self._held = self._weight.dense(self.compute)
 
     def release(self) -> None:
         self._held = None
@@ -141,11 +151,20 @@ class Linear:
         return y
 
     def forward(self, x: Tensor, b: Tensor, a: Tensor | None) -> tuple[Tensor, Tensor]:
-        """y (T, m) and A·x (T, r padded) of x (T, n). `a` is None where the basis stays as it is."""
-        dense, context = self._dense(x.shape[0])
+        """The map without autograd.
+
+        Args:
+            x: (T, n) in the compute dtype.
+            b: B (m, r) fp32.
+            a: A (r, n) fp32, or None where the basis stays as it is.
+
+        Returns:
+            y (T, m) and x·Aᵀ (T, r padded), in the compute dtype.
+        """
+        dense, frozen = self.dense(x.shape[0])
         y = x @ dense.t()
-        if context is not None:
-            y.addmm_(x @ context.a.t(), context.b.t())
+        if frozen is not None:
+            y.addmm_(x @ frozen.a.t(), frozen.b.t())
         ax = x @ self._rows(a).t()
         if self.rank:
             y.addmm_(ax, self._columns(b).t())
@@ -154,48 +173,63 @@ class Linear:
     def backward(
         self, grad: Tensor, b: Tensor, a: Tensor | None, x: Tensor | None, *, needs_x: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients (T, n) by x, if it `needs_x`, and (r, n) by A, if `x` is given; from grad (T, m) by y."""
+        """The gradients of the map by its input and by A. The one by B needs x·Aᵀ alone, and is its caller's.
+
+        With g = ∂L/∂y of every token, ∂L/∂x = g·W + (g·F_b)·F_a + (g·B)·A and ∂L/∂A = (g·B)ᵀ·x.
+
+        Args:
+            grad: g (T, m) in the compute dtype.
+            b: B (m, r) fp32.
+            a: A (r, n) fp32, or None where the basis stays as it is.
+            x: the input (T, n), where the gradient by A is wanted.
+            needs_x: whether the gradient by x is.
+
+        Returns:
+            The gradients (T, n) by x and (r, n) by A, in the compute dtype; None for what is not wanted.
+        """
         grad_x = self._through_frozen(grad) if needs_x else None
         if not self.rank or (grad_x is None and x is None):
             return grad_x, None
-        grad_ax = grad @ self._columns(b)
+        grad_ax = grad @ self._columns(b)  # (T, r padded): shared by both gradients
         if grad_x is not None:
             grad_x.addmm_(grad_ax, self._rows(a))
+        # Rows of the padding meet columns of zeros in B; they are cut off again.
         return grad_x, None if x is None else (grad_ax.t() @ x)[: self.rank]
 
     def _through_frozen(self, grad: Tensor) -> Tensor:
-        dense, context = self._dense(grad.shape[0])
+        """The part (T, n) of the gradient by x that does not pass the strands: g·W + (g·F_b)·F_a."""
+        dense, frozen = self.dense(grad.shape[0])
         grad_x = grad @ dense
-        if context is not None:
-            grad_x.addmm_(grad @ context.b, context.a)
+        if frozen is not None:
+            grad_x.addmm_(grad @ frozen.b, frozen.a)
         return grad_x
 
     def _rows(self, a: Tensor | None) -> Tensor:
         """A (r padded, n) in the compute dtype."""
         if a is not None:
-            return _padded_rows(a.to(self._compute))
+            return _padded_rows(a.to(self.compute))
         assert self._basis is not None
         return self._basis
 
     def _columns(self, b: Tensor) -> Tensor:
         """B (m, r padded) in the compute dtype."""
-        return torch.nn.functional.pad(b.to(self._compute), (0, -b.shape[1] % RANK_STEP))
+        return torch.nn.functional.pad(b.to(self.compute), (0, -b.shape[1] % RANK_STEP))
 
-    def _dense(self, n_tokens: int) -> tuple[Tensor, Factors | None]:
-        """The weight, and the context if it is not folded in.
+    def dense(self, n_tokens: int) -> tuple[Tensor, Factors | None]:
+        """The unpacked weight (m, n) in the compute dtype, and the frozen factors where they are not folded in.
 
-        Folding costs m·n·s products, applying the factors T·s·(m + n): with many tokens folding is cheaper. It is
-        done only into an unpacked fp32 copy that is ours to change. In bf16 it would round the context away (a bf16
-        weight of 0.05 has steps of 0.0002), and a weight stored as it is used would need a copy first.
+        Folding costs m·n·s products, applying the factors T·s·(m + n) for T = `n_tokens`: with many tokens folding is
+        cheaper. It is done only into an unpacked fp32 copy that is ours to change. In bf16 it would round the factors
+        away (a bf16 weight of 0.05 has steps of 0.0002), and a weight stored as it is used would need a copy first.
         """
         if self._held is not None:
-            return self._held, self._context
-        dense = self._weight.dense(self._compute, self._scratch)
+            return self._held, self._frozen
+        dense = self._weight.dense(self.compute, self._scratch)
         rows, columns = dense.shape
-        may_fold = self._compute == torch.float32 and not self._is_stored
-        if self._context is None or not may_fold or n_tokens * (rows + columns) < rows * columns:
-            return dense, self._context
-        return dense.addmm_(self._context.b, self._context.a), None
+        may_fold = self.compute == torch.float32 and not self._is_stored
+        if self._frozen is None or not may_fold or n_tokens * (rows + columns) < rows * columns:
+            return dense, self._frozen
+        return dense.addmm_(self._frozen.b, self._frozen.a), None
 
 
 def _padded_rows(a: Tensor) -> Tensor:
@@ -203,12 +237,15 @@ def _padded_rows(a: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
+    """`Linear` for autograd: keeps x·Aᵀ for the gradient by B, and x only for those of A and of a sketch."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, b: Tensor, a: Tensor | None, linear: Linear) -> Tensor:
         flat = x.flatten(0, -2)
         y, ax = linear.forward(flat, b, a)
         ctx.linear, ctx.x_shape = linear, x.shape
         _, needs_b, needs_a, _ = ctx.needs_input_grad
+        # r values a token instead of n: without a sketch, and with A as it is, the input itself can go.
         keeps_x = needs_a or linear.sketch is not None
         ctx.save_for_backward(ax if needs_b else None, b, a, flat if keeps_x else None)
         return y.view(*x.shape[:-1], y.shape[1])
@@ -220,8 +257,9 @@ class _Product(torch.autograd.Function):
         grad = grads[0].flatten(0, -2)
         if linear.sketch is not None and x is not None:
             linear.sketch.add(grad, x)
+        # The weight is unpacked a second time in `linear.backward`, and only if something before this map is trained.
         needs_x, needs_b, needs_a, _ = ctx.needs_input_grad
-        grad_b = (grad.t() @ ax)[:, : b.shape[1]].to(b.dtype) if needs_b else None
+        grad_b = (grad.t() @ ax)[:, : b.shape[1]].to(b.dtype) if needs_b else None  # gᵀ·(x·Aᵀ), without its padding
         grad_x, grad_a = linear.backward(grad, b, a, x if needs_a else None, needs_x=needs_x)
         return (
             None if grad_x is None else grad_x.view(*ctx.x_shape),

@@ -1,4 +1,4 @@
-"""The model of one job: frozen base, adapter, and what is asked of them: loss, hidden states, logits."""
+"""The model of one job: frozen base and adapter, asked for losses, hidden states and logits."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _linears(
 ) -> dict[str, Linear]:
     """Every matrix of the blocks by module name; the embeddings are no linear maps."""
     weights = {name: weight for name, weight in base.weights.items() if name not in ("shared", "lm_head")}
-    for name in (*adapter.context, *adapter.basis, *adapter.start_b):
+    for name in (*adapter.frozen, *adapter.basis, *adapter.start_b):
         if name not in weights:
             raise ConfigError(
                 f"the adapter has weight {name}, the base has none of that name", "use the run's own base"
@@ -117,10 +117,10 @@ def _linears(
 def _linear(
     name: str, weight: FrozenWeight, adapter: AdapterTensors, dtype: torch.dtype, scratch: Scratch, trains: Trains
 ) -> Linear:
-    context, basis, start_b = adapter.context.get(name), adapter.basis.get(name), adapter.start_b.get(name)
-    _check_sides(name, weight.shape, context, basis, start_b)
+    frozen, basis, start_b = adapter.frozen.get(name), adapter.basis.get(name), adapter.start_b.get(name)
+    _check_sides(name, weight.shape, frozen, basis, start_b)
     at = weight.device
-    cast = None if context is None else Factors(context.b.to(at, dtype), context.a.to(at, dtype))
+    cast = None if frozen is None else Factors(frozen.b.to(at, dtype), frozen.a.to(at, dtype))
     if basis is not None:
         basis = basis.to(at, dtype) if trains == "b" else basis.to(at)
     if start_b is not None:
@@ -129,14 +129,14 @@ def _linear(
 
 
 def _check_sides(
-    name: str, shape: tuple[int, int], context: Factors | None, basis: Tensor | None, start_b: Tensor | None
+    name: str, shape: tuple[int, int], frozen: Factors | None, basis: Tensor | None, start_b: Tensor | None
 ) -> None:
     rows, columns = shape
     fits = basis is None or basis.shape[1] == columns
     if start_b is not None:
         fits = fits and basis is not None and start_b.shape == (rows, basis.shape[0])
-    if context is not None:
-        fits = fits and context.b.shape == (rows, context.a.shape[0]) and context.a.shape[1] == columns
+    if frozen is not None:
+        fits = fits and frozen.b.shape == (rows, frozen.a.shape[0]) and frozen.a.shape[1] == columns
     if not fits:
         raise ConfigError(
             f"the adapter's factors of {name} do not fit a weight {list(shape)}", "use the run's own base"

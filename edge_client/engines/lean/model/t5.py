@@ -80,8 +80,8 @@ class T5:
         return self._embedding.rows_of(ids.flatten(), self.compute).view(*ids.shape, self.config.d_model)
 
     def encoder_bias(self, n_tokens: int, mask: Tensor | None) -> Tensor:
-        """What is added to every encoder block's attention scores: (1, heads, tokens, tokens), or with a mask
-        (batch, heads, tokens, tokens)."""
+        """The bias of every encoder block's attention scores: (1, heads, tokens, tokens), or with a mask (batch, heads,
+        tokens, tokens)."""
         bias = self._position_bias("encoder", n_tokens, n_tokens)
         return bias if mask is None else bias + _padding_bias(mask, self.compute)
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from edge_client.jobs.messages import Job, Plan
+from edge_client.jobs.messages import EvaluateJob, Job, Plan, ProbeJob, ProfileJob, TrainJob
 from tests.fakes.random_t5 import random_t5, save_base
 from wire.checks import basis_rank
 from wire.codec import encode
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 VOCABULARY = 96
 MAX_RANK = 12
+JOB_TYPES: dict[str, Any] = {"probe": ProbeJob, "profile": ProfileJob, "train": TrainJob, "evaluate": EvaluateJob}
 WORDS = [f"w{i}" for i in range(VOCABULARY - 3)]
 
 
@@ -125,8 +126,8 @@ def make_run(base_folder: Path) -> Callable[..., RunInfo]:
 def make_job(
     make_run: Callable[..., RunInfo], base_folder: Path, data_path: Path, tmp_path: Path
 ) -> Callable[..., Job]:
-    """A training job with its adapter on disk. `ranks` repeats over the manifest; `settings` change the run's; with
-    `starts` boards begin at a B that is not zero."""
+    """A training job, or one of another `kind`, with its adapter on disk. `ranks` repeats over the manifest; `settings`
+    change the run's; with `starts` boards begin at a B that is not zero."""
 
     def make(
         kind: str = "train",
@@ -141,10 +142,9 @@ def make_job(
         path = tmp_path / "round.adapter"
         path.write_bytes(encode(make_adapter(run, every, starts=starts)))
         fields: dict[str, Any] = {
-            "kind": kind,
             "base_folder": str(base_folder),
             "data": str(data_path),
-            "device": "board",
+            "board_id": "board",
             "run": run,
             "spec": RoundSpec(round=1, version=1, seed=7, sketch=True, trains=trains),
             "plan": Plan(
@@ -153,7 +153,8 @@ def make_job(
             "adapter_path": str(path),
             "result_path": str(tmp_path / "result"),
         }
-        return Job(**(fields | changes))
+        job_type = JOB_TYPES[kind]
+        return job_type(**{name: fields[name] for name in job_type.__struct_fields__ if name in fields} | changes)
 
     return make
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edge_client.engines.lean.error_feedback import Feedback, dropped, read_in
+from edge_client.engines.lean.error_feedback import ErrorFeedback, dropped, read_in
 from edge_client.engines.lean.messages import update_message
 from edge_client.engines.lean.model.lora import Factors
 from edge_client.engines.lean.session import Session
@@ -179,7 +179,7 @@ def end_round(job: Job, seed: int) -> tuple[Update, dict[str, Factors]]:
     """The end of a round that trained random B; the update, and what was wanted in it."""
     name = next(weight.name for weight, rank in zip(job.run.weights, job.plan.ranks, strict=True) if rank)
     rows = next(weight for weight in job.run.weights if weight.name == name)
-    feedback = Feedback(job)
+    feedback = ErrorFeedback(job)
     wanted = feedback.added({name: Factors(draw(seed, rows.rows, 3), torch.eye(3, rows.columns))})
     update = update_message(job, 5, wanted, {})
     feedback.keep(wanted, update)
@@ -218,14 +218,14 @@ def test_a_file_that_cannot_be_used_is_said_and_left_out(quantised_job: Jobs, da
     """A cut file, one flipped bit anywhere, another run's or another board's: residuals start from zero, and it is
     told; a file that is not there is nothing to tell."""
     job = quantised_job(1)
-    assert not Feedback(job).is_lost
+    assert not ErrorFeedback(job).is_lost
     end_round(job, 1)
     path, after = Path(job.residual_path), quantised_job(2)
     data = path.read_bytes()
     if damage == "foreign run":
         after = msgspec.structs.replace(after, run=msgspec.structs.replace(after.run, run_id="other"))
     elif damage == "foreign device":
-        after = msgspec.structs.replace(after, device="other")
+        after = msgspec.structs.replace(after, board_id="other")
     places = range(len(data) - 1, 0, -len(data) // 7) if damage == "flip" else range(1)
     for place in places:
         if damage == "flip":
@@ -233,14 +233,14 @@ def test_a_file_that_cannot_be_used_is_said_and_left_out(quantised_job: Jobs, da
         elif not damage.startswith("foreign"):
             path.write_bytes(data[: len(data) // 2] if damage == "cut" else b"")
 
-        feedback = Feedback(after)
+        feedback = ErrorFeedback(after)
 
         assert feedback.is_lost
         trained = {"w": Factors(draw(1, ROWS, 2), draw(2, 2, COLUMNS))}
         assert feedback.added(trained) == trained
 
     end_round(after, 2)
-    assert not Feedback(after).is_lost
+    assert not ErrorFeedback(after).is_lost
 
 
 @pytest.mark.parametrize("changed", [{"upload": "bf16"}, {"upload": "fp32"}, {"own_basis": True}])
@@ -258,12 +258,12 @@ def test_weights_that_rest_keep_their_residual(quantised_job: Jobs) -> None:
     _, wanted = end_round(quantised_job(1), 1)
     (name,) = wanted
     job = quantised_job(2)
-    resting = Feedback(job)
+    resting = ErrorFeedback(job)
 
     resting.keep({}, update_message(job, 5, {}, {}))
 
     zeros = {name: Factors(torch.zeros_like(wanted[name].b), wanted[name].a)}
-    assert Feedback(quantised_job(3)).added(zeros)[name].b.any()
+    assert ErrorFeedback(quantised_job(3)).added(zeros)[name].b.any()
 
 
 @pytest.mark.parametrize("trains", ["b", "a", "both"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge_client.engines.lean.engine import LeanEngine
 from edge_client.engines.lean.evaluate import rouge
 from edge_client.engines.lean.generate import Writer
 from edge_client.engines.lean.session import Session
@@ -28,7 +29,7 @@ def test_evaluation_of_the_context_alone(make_job: Jobs) -> None:
     received = train(make_job(), Session())["held_out_loss"]
     job = make_job("evaluate", ranks=(0,), rouge=True)
 
-    values = run_job(job, Session())
+    values = run_job(job, LeanEngine(Session()))
 
     assert values["loss"] == pytest.approx(received, rel=1e-6)
     assert all(0 <= values[kind] <= 1 for kind in ("rouge1", "rouge2", "rougeL"))
@@ -88,8 +89,8 @@ def test_worker_answers_jobs_in_turn(make_job: Jobs) -> None:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_killed_worker_loses_nothing(make_job: Jobs, tmp_path: Path, number: signal.Signals, status: int) -> None:
     """Killed in mid-training, gently or not, another worker finishes from the checkpoint with the same bytes."""
-    job = make_job(threads=1, settings={"local_steps": 60}, checkpoint_path=str(tmp_path / "place"))
-    train(msgspec.structs.replace(job, checkpoint_path=""), Session())
+    job = make_job(threads=1, settings={"local_steps": 60}, training_state_path=str(tmp_path / "place"))
+    train(msgspec.structs.replace(job, training_state_path=""), Session())
     whole = Path(job.result_path).read_bytes()
     Path(job.result_path).unlink()
     process = subprocess.Popen(

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from edge_client.engines.lean.engine import LeanEngine
 from edge_client.engines.lean.session import Session
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import Job
@@ -30,12 +31,12 @@ def test_a_probe_measures_every_way(
 ) -> None:
     """Memory and time of a step come out, nothing is written, and the base stays for the job that follows."""
     ranks = (0,) if changes.get("ranks") == () else (3, 0, 2)
-    job = make_job("probe", ranks, {"scope": scope}, adapter_path="", result_path="", cache_path=str(tmp_path / "c"))
+    job = make_job("probe", ranks, {"scope": scope})
     ways = {name: value for name, value in changes.items() if name != "ranks"}
     job = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, **ways))
     before, session = sorted(tmp_path.rglob("*")), Session()
 
-    values = run_job(job, session)
+    values = run_job(job, LeanEngine(session))
 
     assert values["peak_bytes"] >= resident_bytes() // 2
     assert 0 < values["step_s"] < 60

@@ -30,7 +30,7 @@ def run_profile(make_job: Jobs) -> Callable[..., tuple[Job, Profile]]:
     def run(
         importance: Importance = "sketch", settings: dict[str, Any] | None = None, **plan: Any
     ) -> tuple[Job, Profile]:
-        job = make_job("profile", settings={"importance": importance} | (settings or {}), adapter_path="")
+        job = make_job("profile", settings={"importance": importance} | (settings or {}))
         job = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, **plan))
         profile(job, Session())
         return job, decode(Path(job.result_path).read_bytes(), Profile)

@@ -12,17 +12,13 @@ import pytest
 import torch
 
 from edge_client.data.readers import load_data
+from edge_client.engines.contract import Host, Stopped
+from edge_client.engines.lean.engine import LeanEngine
 from edge_client.engines.lean.model.adam import Adam
-from edge_client.engines.lean.session import Session, Stopped
+from edge_client.engines.lean.session import Session
+from edge_client.engines.lean.tensor_file import load_tensors, save_tensors
 from edge_client.engines.lean.train import train
-from edge_client.engines.lean.training_state import (
-    MIN_INTERVAL_S,
-    checkpoint_key,
-    interval_s,
-    load_place,
-    restore,
-    save_place,
-)
+from edge_client.engines.lean.training_state import MIN_INTERVAL_S, interval_s, restore, training_state_key
 from edge_client.errors import BaseModelError, ConfigError, RefusedError
 from edge_client.jobs.messages import Job, Progress
 from edge_client.worker.main import run_job
@@ -50,7 +46,9 @@ class Clock:
 def stop_after(n_steps: int) -> tuple[Session, list[Progress]]:
     """A session that asks for a stop once `n_steps` training steps are done."""
     seen: list[Progress] = []
-    session = Session(seen.append, Clock(10.0), lambda: any(p.phase == "train" and p.step >= n_steps for p in seen))
+    session = Session(
+        Host(seen.append, Clock(10.0), lambda: any(p.phase == "train" and p.step >= n_steps for p in seen))
+    )
     return session, seen
 
 
@@ -96,8 +94,8 @@ def test_micro_batches_do_not_change_the_result(make_job: Jobs, micro_batch: int
 def test_resuming_gives_the_same_bits(make_job: Jobs, tmp_path: Path, n_steps: int, sketch_batches: int) -> None:
     """A job that was stopped after any step and started again writes the same bytes as one that never stopped, and
     does not repeat the steps that were done."""
-    job = make_job(checkpoint_path=str(tmp_path / "place"), settings={"sketch_batches": sketch_batches})
-    train(msgspec.structs.replace(job, checkpoint_path=""), Session())
+    job = make_job(training_state_path=str(tmp_path / "place"), settings={"sketch_batches": sketch_batches})
+    train(msgspec.structs.replace(job, training_state_path=""), Session())
     whole = Path(job.result_path).read_bytes()
     Path(job.result_path).unlink()
     session, _ = stop_after(n_steps)
@@ -106,7 +104,7 @@ def test_resuming_gives_the_same_bits(make_job: Jobs, tmp_path: Path, n_steps: i
         train(job, session)
     assert not Path(job.result_path).exists()
     seen: list[Progress] = []
-    values = train(job, Session(seen.append, Clock(10.0)))
+    values = train(job, Session(Host(seen.append, Clock(10.0))))
 
     assert Path(job.result_path).read_bytes() == whole
     assert [p.step for p in seen if p.phase == "train"] == list(range(n_steps, 5))
@@ -122,8 +120,8 @@ def test_a_round_goes_on_in_a_leaner_way(
 ) -> None:
     """A plan that takes less memory, after any step, changes neither B nor the sketches by more than rounding, before
     and inside the window that is sketched."""
-    job = make_job(checkpoint_path=str(tmp_path / "place"), settings={"sketch_batches": sketch_batches})
-    train(msgspec.structs.replace(job, checkpoint_path=""), Session())
+    job = make_job(training_state_path=str(tmp_path / "place"), settings={"sketch_batches": sketch_batches})
+    train(msgspec.structs.replace(job, training_state_path=""), Session())
     whole = read_update(job)
     session, _ = stop_after(n_steps)
     with pytest.raises(Stopped):
@@ -132,7 +130,7 @@ def test_a_round_goes_on_in_a_leaner_way(
 
     train(
         msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, **leaner)),
-        Session(seen.append, Clock(10.0)),
+        Session(Host(seen.append, Clock(10.0))),
     )
 
     assert [p.step for p in seen if p.phase == "train"] == list(range(n_steps, 5))
@@ -146,17 +144,17 @@ def test_a_round_goes_on_in_a_leaner_way(
 
 def test_a_round_goes_on_with_fewer_strands(make_job: Jobs, tmp_path: Path) -> None:
     """After a stop the leading columns of each B are trained on from the same step; weights may lose all of theirs."""
-    job = make_job(ranks=(3, 0, 2), checkpoint_path=str(tmp_path / "place"))
+    job = make_job(ranks=(3, 0, 2), training_state_path=str(tmp_path / "place"))
     session, _ = stop_after(3)
     with pytest.raises(Stopped):
         train(job, session)
-    place = load_place(tmp_path / "place", checkpoint_key(job, load_data(job.data).train))
+    place = load_tensors(tmp_path / "place", training_state_key(job, load_data(job.data).train))
     assert place is not None
     befores = {name: place.read(name).clone() for name in place.shapes}
-    fewer = make_job(ranks=(2, 0, 0), checkpoint_path=job.checkpoint_path)
+    fewer = make_job(ranks=(2, 0, 0), training_state_path=job.training_state_path)
     seen: list[Progress] = []
 
-    train(fewer, Session(seen.append, Clock(10.0)))
+    train(fewer, Session(Host(seen.append, Clock(10.0))))
 
     assert [p.step for p in seen if p.phase == "train"] == [3, 4]
     update = read_update(fewer)
@@ -171,8 +169,8 @@ def test_a_round_goes_on_with_fewer_strands(make_job: Jobs, tmp_path: Path) -> N
 def test_a_place_with_less_than_is_needed_is_left_alone(tmp_path: Path) -> None:
     """Where a value is missing or too small nothing is changed; what is larger gives its leading columns."""
     saved = {"b.x": torch.arange(12.0).reshape(3, 4), "mean.x": torch.ones(3, 4)}
-    assert save_place(tmp_path / "place", "key", saved, {"step": 1.0}) == (tmp_path / "place").stat().st_size
-    place = load_place(tmp_path / "place", "key")
+    assert save_tensors(tmp_path / "place", "key", saved, {"step": 1.0}) == (tmp_path / "place").stat().st_size
+    place = load_tensors(tmp_path / "place", "key")
     assert place is not None
     assert place.numbers == {"step": 1.0}
     for name, shape in (("b.y", (3, 4)), ("b.x", (3, 5)), ("b.x", (4, 4))):
@@ -188,13 +186,13 @@ def test_a_place_with_less_than_is_needed_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_finished_job_is_not_trained_again(make_job: Jobs, tmp_path: Path) -> None:
     """If the result is lost after the last step, the checkpoint still gives it."""
-    job = make_job(checkpoint_path=str(tmp_path / "place"))
+    job = make_job(training_state_path=str(tmp_path / "place"))
     train(job, Session())
     whole = Path(job.result_path).read_bytes()
     Path(job.result_path).unlink()
     seen: list[Progress] = []
 
-    train(job, Session(seen.append, Clock(10.0)))
+    train(job, Session(Host(seen.append, Clock(10.0))))
 
     assert Path(job.result_path).read_bytes() == whole
     assert [p.step for p in seen] == [4]
@@ -202,25 +200,28 @@ def test_a_finished_job_is_not_trained_again(make_job: Jobs, tmp_path: Path) -> 
 
 def test_foreign_and_damaged_checkpoints_are_ignored(make_job: Jobs, tmp_path: Path) -> None:
     """A place of another round, board, data or half a file is no place to go on from; one of another plan is."""
-    job = make_job(checkpoint_path=str(tmp_path / "place"))
+    job = make_job(training_state_path=str(tmp_path / "place"))
     train(job, Session())
-    path, examples = Path(job.checkpoint_path), load_data(job.data).train
-    key = checkpoint_key(job, examples)
+    path, examples = Path(job.training_state_path), load_data(job.data).train
+    key = training_state_key(job, examples)
     others = [
         msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, round=2)),
         msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, version=2)),
-        msgspec.structs.replace(job, device="another"),
+        msgspec.structs.replace(job, board_id="another"),
     ]
     leaner = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, micro_batch=2, format="nf4"))
 
-    assert load_place(path, key) is not None
-    assert len({key, checkpoint_key(job, examples[1:]), *(checkpoint_key(other, examples) for other in others)}) == 5
-    assert checkpoint_key(leaner, examples) == key
-    assert load_place(path, "another") is None
-    path.write_bytes(path.read_bytes()[:200])
-    assert load_place(path, key) is None
+    assert load_tensors(path, key) is not None
+    assert (
+        len({key, training_state_key(job, examples[1:]), *(training_state_key(other, examples) for other in others)})
+        == 5
+    )
+    assert training_state_key(leaner, examples) == key
     later = msgspec.structs.replace(job, run=msgspec.structs.replace(job.run, round=7, version=7))
-    assert checkpoint_key(later, examples) == key
+    assert training_state_key(later, examples) == key
+    assert load_tensors(path, "another") is None
+    path.write_bytes(path.read_bytes()[:200])
+    assert load_tensors(path, key) is None
 
 
 def test_large_checkpoints_are_written_seldom() -> None:
@@ -236,7 +237,7 @@ def test_training_lowers_the_loss(make_job: Jobs, format: str) -> None:
     job = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, format=format))
     losses: list[float] = []
 
-    train(job, Session(lambda p: losses.append(p.loss) if p.phase == "train" and p.step else None, Clock(10.0)))
+    train(job, Session(Host(lambda p: losses.append(p.loss) if p.phase == "train" and p.step else None, Clock(10.0))))
 
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
@@ -257,9 +258,9 @@ def test_no_sketch_unless_asked(make_job: Jobs) -> None:
 
 def test_profile_sketches_every_weight(make_job: Jobs) -> None:
     """A profile of the bare base passes wire.checks and has no empty sketch."""
-    job = make_job("profile", adapter_path="")
+    job = make_job("profile")
 
-    values = run_job(job, Session())
+    values = run_job(job, LeanEngine(Session()))
 
     profile = decode(Path(job.result_path).read_bytes(), Profile)
     check_profile(profile, job.run)

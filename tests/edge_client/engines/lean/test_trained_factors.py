@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from edge_client.engines.contract import Host, Stopped
 from edge_client.engines.lean.model.adapter_tensors import read_adapter
 from edge_client.engines.lean.model.lora import Factors, Linear
 from edge_client.engines.lean.model.model import Model, start_training
 from edge_client.engines.lean.model.recompute import recomputed
-from edge_client.engines.lean.private_basis import own_basis
-from edge_client.engines.lean.session import Session, Stopped
+from edge_client.engines.lean.private_basis import private_basis
+from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.jobs.messages import Job, Progress
 from quantize.base import load_base
@@ -66,8 +67,8 @@ def test_gradients_equal_autograd(trains: Trains, format: str, checkpointed: boo
     linear, twin = random_linear(trains, weight), random_linear("both", weight)
     x = torch.randn(2, 7, 33, requires_grad=x_needs_grad)
     grad = torch.randn(2, 7, 20)
-    assert twin.a is not None and linear._context is not None
-    total = weight.dense(torch.float32) + linear._context.b @ linear._context.a + twin.b @ twin.a
+    assert twin.a is not None and linear._frozen is not None
+    total = weight.dense(torch.float32) + linear._frozen.b @ linear._frozen.a + twin.b @ twin.a
     expected_y = x @ total.t()
     leaves = {"x": x, "b": twin.b, "a": twin.a}
     wanted = [name for name in leaves if (x_needs_grad if name == "x" else trains in (name, "both"))]
@@ -172,13 +173,15 @@ def test_update_carries_what_was_trained(make_job: Jobs, trains: Trains, starts:
 def test_resuming_gives_the_same_bits(make_job: Jobs, tmp_path: Path, trains: Trains, own: bool) -> None:
     """A round that trains A and was stopped goes on to the same bytes, on rows it was sent or drew itself."""
     settings = {"own_basis": own, "trains_a": True}
-    job = make_job(trains=trains, starts=not own, settings=settings, checkpoint_path=str(tmp_path / "place"))
-    train(msgspec.structs.replace(job, checkpoint_path=""), Session())
+    job = make_job(trains=trains, starts=not own, settings=settings, training_state_path=str(tmp_path / "place"))
+    train(msgspec.structs.replace(job, training_state_path=""), Session())
     whole = Path(job.result_path).read_bytes()
     Path(job.result_path).unlink()
     seen: list[Progress] = []
     ticks = iter(range(0, 10**6, 10))
-    session = Session(seen.append, lambda: next(ticks), lambda: any(p.phase == "train" and p.step >= 2 for p in seen))
+    session = Session(
+        Host(seen.append, lambda: next(ticks), lambda: any(p.phase == "train" and p.step >= 2 for p in seen))
+    )
 
     with pytest.raises(Stopped):
         train(job, session)
@@ -190,10 +193,10 @@ def test_resuming_gives_the_same_bits(make_job: Jobs, tmp_path: Path, trains: Tr
 @pytest.mark.slow
 def test_a_round_that_trains_both_goes_on_with_fewer_strands(make_job: Jobs, tmp_path: Path) -> None:
     """Leading columns of B and rows of A are gone on from."""
-    job = make_job(ranks=(3, 0, 2), trains="both", starts=True, checkpoint_path=str(tmp_path / "place"))
+    job = make_job(ranks=(3, 0, 2), trains="both", starts=True, training_state_path=str(tmp_path / "place"))
     train(job, Session())
     before = {part.name: part for part in read_update(job).parts}
-    fewer = make_job(ranks=(2, 0, 1), trains="both", starts=True, checkpoint_path=job.checkpoint_path)
+    fewer = make_job(ranks=(2, 0, 1), trains="both", starts=True, training_state_path=job.training_state_path)
 
     train(fewer, Session())  # no step is left: what is sent is what was there
 
@@ -222,8 +225,8 @@ def test_gradients_of_a_whole_model_equal_autograd(make_job: Jobs, base_folder: 
     leaves = {}
     for name, linear in dense.linears.items():
         whole = linear._weight.dense(torch.float32) + linear.b @ linear.factors.a
-        context = linear._context
-        leaves[name] = (whole if context is None else whole + context.b @ context.a).clone().requires_grad_(True)
+        frozen = linear._frozen
+        leaves[name] = (whole if frozen is None else whole + frozen.b @ frozen.a).clone().requires_grad_(True)
     dense._t5._linears = {name: (lambda x, leaf=leaf: x @ leaf.t()) for name, leaf in leaves.items()}  # type: ignore[misc]
 
     model.loss_sum(batch).backward()  # type: ignore[no-untyped-call]
@@ -256,18 +259,18 @@ def test_own_rows_are_orthonormal_and_drawn_anew(make_job: Jobs) -> None:
     """Rows are orthonormal, the same for the same board and round, others for another board or round; fewer are the
     leading ones."""
     job = make_job(ranks=(3, 0, 2), settings={"own_basis": True})
-    drawn, again = own_basis(job), own_basis(job)
+    drawn, again = private_basis(job), private_basis(job)
     others = [
-        msgspec.structs.replace(job, device="other"),
+        msgspec.structs.replace(job, board_id="other"),
         msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, round=2)),
     ]
-    fewer = own_basis(make_job(ranks=(2, 0, 1), settings={"own_basis": True}))
+    fewer = private_basis(make_job(ranks=(2, 0, 1), settings={"own_basis": True}))
 
     for name, rows in drawn.items():
         torch.testing.assert_close(rows @ rows.t(), torch.eye(len(rows)), rtol=0, atol=1e-5)
         assert torch.equal(rows, again[name])
         torch.testing.assert_close(fewer[name], rows[: len(fewer[name])])
-        assert all(not torch.equal(rows, own_basis(other)[name]) for other in others if len(rows))
+        assert all(not torch.equal(rows, private_basis(other)[name]) for other in others if len(rows))
 
 
 @pytest.mark.slow

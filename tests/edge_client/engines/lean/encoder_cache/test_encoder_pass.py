@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edge_client.engines.lean.encoder_cache import encoder_pass
 from edge_client.engines.lean.encoder_cache.encoder_pass import encode_sources
-from edge_client.engines.lean.encoder_cache.store import Origin, PrefixCache
+from edge_client.engines.lean.encoder_cache.store import EncoderCache, Origin
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import collate, source_batch
 from edge_client.engines.lean.model.lora import Linear
@@ -213,7 +213,7 @@ def test_cached_loss_is_the_uncached_one(base_folder: Path, tmp_path: Path, stor
     model = Model(load_base(base_folder, "fp32"), AdapterTensors(), "fp32")
     sources = RAGGED[:4]
     pairs = [Pair(source, (7 + i, 9, 1)) for i, source in enumerate(sources)]
-    cache = PrefixCache(tmp_path / "cache", Origin("d" * 64, "fp32", "fp32", stored), D_MODEL, 1 << 20)
+    cache = EncoderCache(tmp_path / "cache", Origin("d" * 64, "fp32", "fp32", stored), D_MODEL, 1 << 20)
 
     cache.keep(sources)
     encode_sources(base_folder, "fp32", torch.float32, cache.missing(sources), cache.put)

@@ -8,12 +8,13 @@ import msgspec
 import pytest
 import torch
 
+from edge_client.engines.contract import Host, Stopped
 from edge_client.engines.lean.encoder_cache import reader
 from edge_client.engines.lean.evaluate import evaluate
 from edge_client.engines.lean.profile import profile
-from edge_client.engines.lean.session import Session, Stopped
+from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
-from edge_client.jobs.messages import Job, Progress
+from edge_client.jobs.messages import EvaluateJob, Job, Progress
 from wire.codec import decode
 from wire.messages import Profile, Update
 from wire.tensors import unpack
@@ -78,7 +79,8 @@ def test_the_encoder_runs_once_per_example(make_job: Jobs, tmp_path: Path) -> No
 
     first = train(job, Session())
     second = train(job, Session())
-    evaluated = evaluate(msgspec.structs.replace(job, kind="evaluate"), Session())
+    shared = {name: getattr(job, name) for name in EvaluateJob.__struct_fields__ if hasattr(job, name)}
+    evaluated = evaluate(EvaluateJob(**shared), Session())
 
     assert first["encoded_tokens"] > 0
     assert second["encoded_tokens"] == 0
@@ -144,11 +146,11 @@ def test_encoding_shows_progress_and_can_be_stopped(make_job: Jobs, tmp_path: Pa
     job = cached(decoder_job(make_job), tmp_path / "cache")
 
     with pytest.raises(Stopped):
-        train(job, Session(told.append, wants_stop=lambda: bool(told)))
+        train(job, Session(Host(told.append, wants_stop=lambda: bool(told))))
     assert [one.phase for one in told] == ["encode"]
 
     told.clear()
-    train(job, Session(told.append))
+    train(job, Session(Host(told.append)))
     encoding = [one for one in told if one.phase == "encode"]
     assert encoding[-1].step == encoding[-1].steps > 20
 
@@ -158,14 +160,14 @@ def test_resuming_from_a_checkpoint_gives_the_same_bits(make_job: Jobs, tmp_path
     job = cached(decoder_job(make_job), tmp_path / "cache")
     train(job, Session())
     expected = b_and_sketches(job)
-    saved = msgspec.structs.replace(job, checkpoint_path=str(tmp_path / "place"))
+    saved = msgspec.structs.replace(job, training_state_path=str(tmp_path / "place"))
     steps: list[int] = []
 
     def note(progress: Progress) -> None:
         if progress.phase == "train":
             steps.append(progress.step)
 
-    own = Session(note, wants_stop=lambda: bool(steps) and steps[-1] >= 2)
+    own = Session(Host(note, wants_stop=lambda: bool(steps) and steps[-1] >= 2))
     own.clock = iter(range(10**6)).__next__  # type: ignore[assignment, method-assign]
     with pytest.raises(Stopped):
         train(saved, own)

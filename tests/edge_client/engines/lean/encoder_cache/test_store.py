@@ -20,8 +20,8 @@ from torch import Tensor
 from edge_client.engines.lean.encoder_cache.store import (
     HEADER_BYTES,
     TOUCH_EVERY_S,
+    EncoderCache,
     Origin,
-    PrefixCache,
     entry_bytes,
 )
 
@@ -34,8 +34,8 @@ DAY_S = 86_400.0
 ids_of_a_source = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=9).map(tuple)
 
 
-def cache(folder: Path, origin: Origin = BF16, limit_bytes: int = LIMIT_BYTES, **changes: Any) -> PrefixCache:
-    return PrefixCache(folder, origin, WIDTH, limit_bytes, **changes)
+def cache(folder: Path, origin: Origin = BF16, limit_bytes: int = LIMIT_BYTES, **changes: Any) -> EncoderCache:
+    return EncoderCache(folder, origin, WIDTH, limit_bytes, **changes)
 
 
 def hidden_of(ids: tuple[int, ...], dtype: torch.dtype = torch.bfloat16) -> Tensor:

@@ -148,7 +148,12 @@ def test_a_round_keeps_what_it_has_pruned(make_job: Jobs, tmp_path: Path) -> Non
     """What the next round may begin at is what this one sent less of than planned; a round that is ended again, from
     its last checkpoint, sends and keeps the same bytes. A round that prunes nothing keeps nothing."""
     path = tmp_path / "pruned.json"
-    changes = {"trains": "both", "starts": True, "pruned_path": str(path), "checkpoint_path": str(tmp_path / "place")}
+    changes = {
+        "trains": "both",
+        "starts": True,
+        "pruned_path": str(path),
+        "training_state_path": str(tmp_path / "place"),
+    }
     train(make_job(ranks=(3, 1, 2), settings={"trains_a": True}, **changes), Session())
     assert not path.exists()
     (tmp_path / "place").unlink()
@@ -163,6 +168,6 @@ def test_a_round_keeps_what_it_has_pruned(make_job: Jobs, tmp_path: Path) -> Non
     planned = {weight.name: rank for weight, rank in zip(job.run.weights, job.plan.ranks, strict=True)}
     fewer = {name: rank for name, rank in sent.items() if rank < planned[name]}
     assert fewer
-    assert read_pruned(path, job.run, job.device, 2) == fewer
-    assert read_pruned(path, job.run, job.device, 1) == {}
+    assert read_pruned(path, job.run, job.board_id, 2) == fewer
+    assert read_pruned(path, job.run, job.board_id, 1) == {}
     assert written[0] == written[1]

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braid_common.example import PREFIX, Example
-from edge_client.engines.lean.model.batches import LENGTH_STEP, Order, collate, micro_batches
-from edge_client.engines.lean.model.chunked_loss import IGNORED
+from edge_client.engines.lean.model.batches import IGNORED, LENGTH_STEP, Order, collate, micro_batches
 from edge_client.engines.lean.model.tokeniser import Pair, Tokeniser
 from edge_client.errors import BaseModelError
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from edge_client.engines.lean.model.chunked_loss import IGNORED, LOGITS_BYTES, VOCABULARY_ROWS, head_loss
+from edge_client.engines.lean.model.batches import IGNORED
+from edge_client.engines.lean.model.chunked_loss import LOGITS_BYTES, VOCABULARY_ROWS, head_loss
 from quantize.int8 import to_int8
 from quantize.nf4 import to_nf4
 from quantize.weight import DenseWeight, FrozenWeight

@@ -55,9 +55,9 @@ def dense_gradients(model: Model, batches: list[Batch]) -> dict[str, Tensor]:
     """G of every linear map by plain autograd on dense weights, loss the mean per token over all batches."""
     leaves: dict[str, Tensor] = {}
     for name, linear in model.linears.items():
-        context = linear._context
+        frozen = linear._frozen
         dense = linear._weight.dense(torch.float32) + linear.b.detach() @ linear.factors.a
-        leaves[name] = (dense if context is None else dense + context.b @ context.a).clone().requires_grad_(True)
+        leaves[name] = (dense if frozen is None else dense + frozen.b @ frozen.a).clone().requires_grad_(True)
     plain = {name: (lambda x, leaf=leaf: x @ leaf.t()) for name, leaf in leaves.items()}
     model._t5._linears = plain  # type: ignore[assignment]
     model._trains_encoder = True

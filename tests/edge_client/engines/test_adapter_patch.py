@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_client.engines.lean.adapter_patch import make_whole
+from edge_client.engines.adapter_patch import make_whole
 from edge_client.errors import DiskError, RefusedError
 from tests.fakes.runs import TINY_T5, run_of
 from wire.codec import decode, encode

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edge_client.engines.lean.encoder_cache.store import HEADER_BYTES, Origin, PrefixCache, entry_bytes
+from edge_client.engines.lean.encoder_cache.store import HEADER_BYTES, EncoderCache, Origin, entry_bytes
 from edge_client.errors import DiskError, ExitCode
 
 WIDTH = 5
@@ -32,14 +32,14 @@ def only_file(folder: Path) -> Path:
 
 
 @pytest.fixture(params=ORIGINS, ids=["bf16", "int8"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path) -> PrefixCache:
+def cache(request: pytest.FixtureRequest, tmp_path: Path) -> EncoderCache:
     """One entry, of IDS."""
-    made = PrefixCache(tmp_path, request.param, WIDTH, 1 << 20)
+    made = EncoderCache(tmp_path, request.param, WIDTH, 1 << 20)
     assert made.put(IDS, hidden_of(IDS))
     return made
 
 
-def assert_found_and_rebuilt(cache: PrefixCache, path: Path, damaged: bytes, fault: object) -> None:
+def assert_found_and_rebuilt(cache: EncoderCache, path: Path, damaged: bytes, fault: object) -> None:
     """Damage is told as absence, the entry is removed, and a new one serves."""
     whole = path.read_bytes()
     assert damaged != whole, f"the fault did not fire: {fault}"
@@ -51,7 +51,7 @@ def assert_found_and_rebuilt(cache: PrefixCache, path: Path, damaged: bytes, fau
     assert path.read_bytes() == whole and cache.missing([IDS]) == [] and cache.total_bytes == len(whole)
 
 
-def test_every_flipped_bit_is_found(cache: PrefixCache, tmp_path: Path) -> None:
+def test_every_flipped_bit_is_found(cache: EncoderCache, tmp_path: Path) -> None:
     """One wrong bit anywhere, header and checksum included."""
     path = only_file(tmp_path)
     whole = path.read_bytes()
@@ -62,7 +62,7 @@ def test_every_flipped_bit_is_found(cache: PrefixCache, tmp_path: Path) -> None:
         assert_found_and_rebuilt(cache, path, bytes(damaged), f"bit {bit}")
 
 
-def test_every_truncation_is_found(cache: PrefixCache, tmp_path: Path) -> None:
+def test_every_truncation_is_found(cache: EncoderCache, tmp_path: Path) -> None:
     """A file that ends early, or, as after a power cut, has its length but zeros from somewhere on; or is too long."""
     path = only_file(tmp_path)
     whole = path.read_bytes()
@@ -75,19 +75,19 @@ def test_every_truncation_is_found(cache: PrefixCache, tmp_path: Path) -> None:
     assert_found_and_rebuilt(cache, path, whole + b"\0", "one byte more")
 
 
-def test_wrong_length_is_missing_after_a_restart(cache: PrefixCache, tmp_path: Path) -> None:
+def test_wrong_length_is_missing_after_a_restart(cache: EncoderCache, tmp_path: Path) -> None:
     """A torn entry of the wrong size is seen when the folder is opened, without reading; a new one replaces it."""
     path = only_file(tmp_path)
     path.write_bytes(path.read_bytes()[:-1])
 
     origin = next(origin for origin in ORIGINS if entry_bytes(len(IDS), WIDTH, origin.stored) == cache.total_bytes)
-    again = PrefixCache(tmp_path, origin, WIDTH, 1 << 20)
+    again = EncoderCache(tmp_path, origin, WIDTH, 1 << 20)
 
     assert again.missing([IDS]) == [IDS]
     assert again.put(IDS, hidden_of(IDS)) and again.total_bytes == path.stat().st_size == cache.total_bytes
 
 
-def test_a_folder_that_vanishes_is_made_again(cache: PrefixCache, tmp_path: Path) -> None:
+def test_a_folder_that_vanishes_is_made_again(cache: EncoderCache, tmp_path: Path) -> None:
     """Someone removed the files of a running client: they are absent, and can be put again."""
     only_file(tmp_path).unlink()
     for folder in sorted(tmp_path.rglob("*"), reverse=True):
@@ -109,7 +109,7 @@ def files_limited_to(size_bytes: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("room_bytes", [0, 1, HEADER_BYTES, HEADER_BYTES + 1])
-def test_full_disk_is_a_disk_error(cache: PrefixCache, tmp_path: Path, room_bytes: int) -> None:
+def test_full_disk_is_a_disk_error(cache: EncoderCache, tmp_path: Path, room_bytes: int) -> None:
     """No room for an entry, wherever writing stops: exit code DISK with a hint, no half file, other entries whole."""
     other = (21, 22, 23, 1)
 
@@ -122,7 +122,7 @@ def test_full_disk_is_a_disk_error(cache: PrefixCache, tmp_path: Path, room_byte
     assert cache.put(other, hidden_of(other)), "there is room again"
 
 
-def test_full_disk_while_an_entry_is_replaced(cache: PrefixCache, tmp_path: Path) -> None:
+def test_full_disk_while_an_entry_is_replaced(cache: EncoderCache, tmp_path: Path) -> None:
     """The old entry may be gone, but is never half there."""
     with files_limited_to(HEADER_BYTES), pytest.raises(DiskError):
         cache.put(IDS, hidden_of(IDS))
@@ -137,10 +137,10 @@ def test_a_file_in_the_way_is_a_disk_error(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("not a folder")
 
     with pytest.raises(DiskError, match="cannot be used"):
-        PrefixCache(tmp_path / "cache", ORIGINS[0], WIDTH, 1 << 20)
+        EncoderCache(tmp_path / "cache", ORIGINS[0], WIDTH, 1 << 20)
 
 
-def test_foreign_files_are_swept_and_strangers_left_alone(cache: PrefixCache, tmp_path: Path) -> None:
+def test_foreign_files_are_swept_and_strangers_left_alone(cache: EncoderCache, tmp_path: Path) -> None:
     """Opening removes two killed writers' temp files and what lies among the entries; other files are not ours."""
     entry = only_file(tmp_path)
     strangers = [tmp_path / "README", tmp_path / "photos" / "1.jpg", entry.parent.parent / "note.txt"]
@@ -150,7 +150,7 @@ def test_foreign_files_are_swept_and_strangers_left_alone(cache: PrefixCache, tm
         path.write_bytes(b"x")
     (entry.parent / ("0" * 62)).symlink_to(tmp_path / "README")
 
-    PrefixCache(tmp_path, ORIGINS[0], WIDTH, 1 << 20)
+    EncoderCache(tmp_path, ORIGINS[0], WIDTH, 1 << 20)
 
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {entry, *strangers}
 
@@ -159,8 +159,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from edge_client.engine.prefix_cache import Origin, PrefixCache
-cache = PrefixCache(Path(sys.argv[1]), Origin("d" * 64, "nf4", "bf16", "bf16"), 4096, 1 << 30)
+from edge_client.engines.lean.encoder_cache.store import Origin, EncoderCache
+cache = EncoderCache(Path(sys.argv[1]), Origin("d" * 64, "nf4", "bf16", "bf16"), 4096, 1 << 30)
 for i in range(10_000):
     cache.put((i, 1), torch.full((2, 4096), i % 128, dtype=torch.bfloat16))
     print(i, flush=True)
@@ -178,7 +178,7 @@ def test_killed_writer_leaves_whole_entries(tmp_path: Path, n_before: int) -> No
         told += [int(line) for line in writer.stdout if line.endswith("\n")]
     assert writer.returncode == -signal.SIGKILL
 
-    cache = PrefixCache(tmp_path, ORIGINS[0], 4096, 1 << 30)
+    cache = EncoderCache(tmp_path, ORIGINS[0], 4096, 1 << 30)
     (origin,) = (path for path in tmp_path.iterdir())
 
     assert origin.is_dir() and cache.missing([(i, 1) for i in told]) == []

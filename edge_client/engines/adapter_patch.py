@@ -1,4 +1,7 @@
-"""An adapter that came as its difference to the one of an earlier round, made whole again. Needs numpy, not torch."""
+"""Adapter patches: an adapter that came as its changes since an earlier version is made whole again.
+
+Needs numpy, not torch; the worker calls it, so that every engine reads whole adapters.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braid_common.atomic_file import write_atomically
-from edge_client.errors import RefusedError
+from edge_client.errors import RefusedError, disk_errors
 from edge_client.host.worker_memory import return_free_memory
-from edge_client.state.folder import disk_errors
 from wire.adapter_patch import is_patch
 from wire.checks import check_adapter, check_patch
 from wire.codec import decode, encode
@@ -22,10 +24,20 @@ from wire.tensors import pack, unpack
 
 
 def make_whole(path: Path, held: Path, run: RunInfo, version: int, ranks: Sequence[int]) -> None:
-    """Replace the difference in `path` by the adapter of `version`, cut to `ranks`, that it makes of the one in `held`.
+    """Replace a patch by the adapter that it makes of an earlier one.
 
-    A file that is whole stays as it is, so that a round which is gone on with reads the same bits. Raises DiskError,
-    and RefusedError where the two do not fit each other or the run; `path` is then as it was.
+    A file that is whole stays as it is, so that a round that is resumed reads the same bits.
+
+    Args:
+        path: the file with an `AdapterPatch`, or with an `Adapter`.
+        held: the file with the `Adapter` that the patch changes.
+        run: what both are checked against.
+        version: which one the result must be.
+        ranks: which ranks it must be cut to, in manifest order.
+
+    Raises:
+        DiskError: a file cannot be read or written.
+        RefusedError: the two do not fit each other or the run; `path` is then as it was.
     """
     with disk_errors(path):
         data = path.read_bytes()
@@ -38,7 +50,7 @@ def make_whole(path: Path, held: Path, run: RunInfo, version: int, ranks: Sequen
         whole = encode(adapter)
     except WireError as error:
         raise RefusedError(
-            f"the difference that leads to version {version} cannot be used: {error}",
+            f"the patch that leads to version {version} cannot be used: {error}",
             "the whole adapter is fetched instead",
         ) from error
     with disk_errors(path):
@@ -54,22 +66,24 @@ def _held(path: Path, run: RunInfo) -> Adapter:
     return adapter
 
 
-def _whole(difference: AdapterPatch, held: Adapter, run: RunInfo, version: int, ranks: Sequence[int]) -> Adapter:
-    check_patch(difference, held, run, version=version)
-    adapter = msgspec.structs.replace(held, version=version, parts=changed_parts(held.parts, difference.parts))
+def _whole(patch: AdapterPatch, held: Adapter, run: RunInfo, version: int, ranks: Sequence[int]) -> Adapter:
+    check_patch(patch, held, run, version=version)
+    adapter = msgspec.structs.replace(held, version=version, parts=changed_parts(held.parts, patch.parts))
     check_adapter(adapter, run, ranks, version=version, own_basis=run.settings.own_basis)
     return adapter
 
 
 def changed_parts(held: Sequence[AdapterPart], changes: Sequence[WeightPatch]) -> tuple[AdapterPart, ...]:
-    """The parts that are held, with the changes, which were checked against them. Raises WireError where a value that
-    comes of it is not finite."""
+    """The parts that are held, with the changes, which were checked against them.
+
+    Weights without a change are taken bit for bit. Raises WireError where a value that comes of it is not finite.
+    """
     by_name = {change.name: change for change in changes}
     return tuple(_changed(part, by_name[part.name]) if part.name in by_name else part for part in held)
 
 
 def _changed(held: AdapterPart, change: WeightPatch) -> AdapterPart:
-    """What is not mixed is taken bit for bit."""
+    """One weight's part with its change; matrices that are not mixed are taken bit for bit."""
     return AdapterPart(
         name=held.name,
         frozen_b=_factor_b(held, change.frozen_b),
@@ -80,15 +94,23 @@ def _changed(held: AdapterPart, change: WeightPatch) -> AdapterPart:
 
 
 def _factor_b(held: AdapterPart, change: FactorPatch | None) -> Tensor:
+    """The new frozen B (m, s'): as it was, sent whole, or [B | new]·M, columns of the old and the new mixed by M.
+
+    The server's merge leaves B's column space nearly as it was, so that M (s + k, s') and k new columns say nearly all.
+    """
     if change is None:
         return held.frozen_b
     if change.mix is None:
         return change.new
-    made = np.concatenate([_values(held.frozen_b), _values(change.new)], axis=1) @ _values(change.mix)
-    return pack(made, change.new.dtype)
+    columns = np.concatenate([_values(held.frozen_b), _values(change.new)], axis=1)
+    return pack(columns @ _values(change.mix), change.new.dtype)
 
 
 def _factor_a(held: AdapterPart, change: FactorPatch | None) -> Tensor:
+    """The new frozen A (s', n): as it was, sent whole, or M·[A; basis; new], a mixture of rows that the board has.
+
+    The rows of the old basis are among them, because a round's strands are merged into the frozen factors.
+    """
     if change is None:
         return held.frozen_a
     if change.mix is None:
@@ -98,5 +120,5 @@ def _factor_a(held: AdapterPart, change: FactorPatch | None) -> Tensor:
 
 
 def _values(tensor: Tensor) -> NDArray[np.float64]:
-    """float64: in a run in fp32, sums in float32 would cost more than the difference leaves out."""
+    """A matrix in float64: in a run in fp32, sums in float32 would cost more than the patch leaves out."""
     return unpack(tensor).astype(np.float64)

@@ -1,0 +1,91 @@
+"""The setup of a joined board, and the jobs that it makes of the server's tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_client.jobs.messages import EvaluateJob, Plan, ProbeJob, ProfileJob, TrainJob
+from edge_client.state.folder import StateFolder
+from edge_client.state.task_files import TaskFiles
+from wire.messages import RunInfo, Task
+
+
+@dataclass(frozen=True, slots=True)
+class BoardSetup:
+    """All that stays the same over the tasks of a client.
+
+    Attributes:
+        board_id: this board's name at the server.
+        base_folder: where the checked base is.
+        data: the data set, as given with --data.
+        n_held_out: examples kept apart to evaluate on.
+        threads: processors for the worker, 0 for those that are free.
+        eval_examples: held-out examples that are looked at, at most.
+        folder: the state folder, which is locked.
+        cache_bytes: disk for the encoder's output.
+    """
+
+    board_id: str
+    base_folder: Path
+    data: str
+    n_held_out: int
+    threads: int
+    eval_examples: int
+    folder: StateFolder
+    cache_bytes: int
+
+    def probe_job(self, run: RunInfo, task: Task, plan: Plan) -> ProbeJob:
+        """A job that tries a plan."""
+        return ProbeJob(**self._common(run, task, plan))
+
+    def profile_job(self, run: RunInfo, task: Task, plan: Plan, files: TaskFiles) -> ProfileJob:
+        """A job that profiles the bare base."""
+        return ProfileJob(
+            board_id=self.board_id,
+            result_path=str(files.result),
+            **self._cache(plan),
+            **self._common(run, task, plan),
+        )
+
+    def train_job(self, run: RunInfo, task: Task, plan: Plan, files: TaskFiles, held_path: str) -> TrainJob:
+        """A job that trains a round. `held_path`: the adapter that a patch in `files.adapter` changes, "" for none."""
+        return TrainJob(
+            board_id=self.board_id,
+            adapter_path=str(files.adapter),
+            held_path=held_path,
+            result_path=str(files.result),
+            training_state_path=str(files.training_state),
+            residual_path=str(self.folder.residual),
+            pruned_path=str(self.folder.pruned),
+            max_eval_examples=self.eval_examples,
+            **self._cache(plan),
+            **self._common(run, task, plan),
+        )
+
+    def evaluate_job(self, run: RunInfo, task: Task, plan: Plan, files: TaskFiles, held_path: str) -> EvaluateJob:
+        """A job that scores a version, its texts compared too. `held_path` as for training."""
+        return EvaluateJob(
+            adapter_path=str(files.adapter),
+            held_path=held_path,
+            rouge=True,
+            max_eval_examples=self.eval_examples,
+            **self._cache(plan),
+            **self._common(run, task, plan),
+        )
+
+    def _common(self, run: RunInfo, task: Task, plan: Plan) -> dict[str, Any]:
+        return {
+            "base_folder": str(self.base_folder),
+            "data": self.data,
+            "run": run,
+            "spec": task.spec,
+            "plan": plan,
+            "threads": self.threads,
+        }
+
+    def _cache(self, plan: Plan) -> dict[str, Any]:
+        if plan.cache == "none":
+            return {}
+        return {"cache_path": str(self.folder.cache), "cache_limit_bytes": self.cache_bytes}

@@ -1,0 +1,111 @@
+"""The preflight: all that can be wrong on this side is found before the first request leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from edge_client.agent.console import Console
+from edge_client.agent.enrolment import prepare_identity
+from edge_client.agent.settings import JoinSettings
+from edge_client.data.readers import load_data
+from edge_client.host.board import Board, parse_size, probe_board
+from edge_client.host.forked import run_isolated
+from edge_client.host.matmul_speed import MatmulSpeed, settle_matmul_speed, with_matmul_speed
+from edge_client.host.packages import require_packages
+from edge_client.network.transport import parse_fingerprint
+from edge_client.plan.cache_budget import default_limit, parse_cache
+from edge_client.plan.round_cost import NO_LIMITS, RoundLimits, parse_limits
+from edge_client.state.folder import Identity, StateFolder
+
+T = TypeVar("T")
+
+
+class Fork(Protocol):
+    """Runs a call in a child process, so that the memory it takes is gone afterwards."""
+
+    def __call__(self, call: Callable[[], T], kind: type[T], /) -> T:
+        """`call()`, which must be a `kind` that msgspec can encode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """The looks at the board that a preflight takes.
+
+    Attributes:
+        measure: how fast the board multiplies, kept in a state folder; told are folder, threads, and whom to tell.
+        packages: raises ConfigError where training lacks one.
+        fork: for reading the data.
+    """
+
+    measure: Callable[[StateFolder, int, Callable[[str], None]], MatmulSpeed | None] = settle_matmul_speed
+    packages: Callable[[], None] = require_packages
+    fork: Fork = run_isolated
+
+
+PROBES = Probes()
+"""The real ones."""
+
+
+class DataSummary(msgspec.Struct, frozen=True):
+    """How many examples a board has; the data itself is read again by the worker."""
+
+    n_train: int
+    n_held_out: int
+    n_skipped: int
+    first_skipped: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """The findings of a preflight; `folder` is locked.
+
+    Attributes:
+        cache_bytes: disk for the encoder's output, 0 for none.
+        limits: what a round may cost.
+    """
+
+    board: Board
+    data: DataSummary
+    folder: StateFolder
+    identity: Identity
+    cache_bytes: int = 0
+    limits: RoundLimits = NO_LIMITS
+
+
+def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES) -> Preflight:
+    """Check settings, packages, data, state folder and arithmetic, in this order, and take the folder's lock.
+
+    Sends nothing. Raises ConfigError, DataError, DiskError or LockedError.
+    """
+    if settings.fingerprint:
+        parse_fingerprint(settings.fingerprint)
+    board = probe_board(parse_size(settings.memory) if settings.memory else None)
+    cache_bytes = parse_cache(settings.cache)
+    limits = parse_limits(settings.round_time, settings.round_traffic)
+    probes.packages()
+    data = probes.fork(lambda: _summarise(settings.data), DataSummary)
+    if data.n_skipped:
+        console.notice(
+            f"{data.n_skipped} unusable lines or files in {settings.data} are left out; first: {data.first_skipped}"
+        )
+    folder = StateFolder(settings.state)
+    folder.lock()
+    identity = prepare_identity(folder, settings)
+    arithmetic = probes.measure(folder, settings.threads, console.notice)
+    board = with_matmul_speed(board, arithmetic)
+    if arithmetic is not None:
+        limits = replace(limits, gflops=arithmetic.gflops)
+    if cache_bytes is None:
+        cache_bytes = default_limit(folder.path, folder.cache)
+    if not cache_bytes:
+        folder.empty_cache()
+    return Preflight(board, data, folder, identity, cache_bytes, limits)
+
+
+def _summarise(spec: str) -> DataSummary:
+    data = load_data(spec)
+    return DataSummary(len(data.train), len(data.held_out), data.n_skipped, data.first_skipped)

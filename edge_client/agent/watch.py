@@ -1,0 +1,48 @@
+"""Work that is cut short once the server has gone on without it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from edge_client.agent.relevance import is_wanted
+from edge_client.network.api import Api
+from wire.messages import Task
+
+T = TypeVar("T")
+
+WATCH_EVERY_S = 15.0
+"""While the worker works, how often to ask whether the round is still open: at most this much work is wasted."""
+
+
+class TaskOver(Exception):
+    """The server has gone on without this board's part: drop the work and ask again."""
+
+
+class Watch:
+    """Asks the server every `every_s` whether it still waits for a task's result."""
+
+    def __init__(self, api: Api, every_s: float = WATCH_EVERY_S) -> None:
+        self._api, self._every_s = api, every_s
+
+    async def while_wanted(self, task: Task, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`. Raises TaskOver once the server no longer waits for it, and what `work` raises."""
+        working = asyncio.ensure_future(work)
+        watching = asyncio.ensure_future(self._until_over(task))
+        try:
+            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                watching.result()  # raises TaskOver, or RevokedError
+            return await working
+        finally:
+            for future in (working, watching):
+                future.cancel()
+            await asyncio.gather(working, watching, return_exceptions=True)
+
+    async def _until_over(self, task: Task) -> None:
+        while True:
+            await asyncio.sleep(self._every_s)
+            now = await self._api.work(after=-1, wait_s=0)
+            if not is_wanted(task, now):
+                raise TaskOver(f"the server is at round {now.spec.round}, version {now.spec.version}")

@@ -1,0 +1,37 @@
+"""The lean engine's end of the contract: which module carries out which kind of job."""
+
+from __future__ import annotations
+
+import torch
+
+from edge_client.engines.contract import Host
+from edge_client.engines.lean.evaluate import evaluate
+from edge_client.engines.lean.probe import probe
+from edge_client.engines.lean.profile import profile
+from edge_client.engines.lean.session import Session
+from edge_client.engines.lean.train import train
+from edge_client.host.processors import free_processors
+from edge_client.jobs.messages import EvaluateJob, Job, ProbeJob, ProfileJob
+
+
+def open_engine(host: Host) -> LeanEngine:
+    """An engine that has loaded no base yet."""
+    return LeanEngine(Session(host))
+
+
+class LeanEngine:
+    """Runs jobs in plain torch; base, tokeniser and examples stay loaded in its session between them."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def run(self, job: Job) -> dict[str, float]:
+        """Carry out a job, as `edge_client.engines.contract.Engine` says."""
+        torch.set_num_threads(job.threads or free_processors())
+        if isinstance(job, ProbeJob):
+            return probe(job, self._session)
+        if isinstance(job, ProfileJob):
+            return profile(job, self._session)
+        if isinstance(job, EvaluateJob):
+            return evaluate(job, self._session)
+        return train(job, self._session)

@@ -1,0 +1,58 @@
+"""A board's training text in the order in which one job reads it, tokenised step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from braid_common.example import Example
+from braid_common.seeds import derive_seed
+from edge_client.engines.lean.encoder_cache.store import Source
+from edge_client.engines.lean.model.batches import Batch, Order, micro_batches
+from edge_client.engines.lean.model.tokeniser import Pair
+from edge_client.engines.lean.session import Session
+from edge_client.errors import DataError
+from edge_client.jobs.messages import ProfileJob, TrainJob
+
+
+class OrderedText:
+    """The examples of a job's steps: `batch` in each of `steps`.
+
+    The order depends on the task's seed and round and on the board, so that a job that is repeated reads the same.
+    Raises DataError where the board has no example to train on.
+    """
+
+    def __init__(self, job: ProfileJob | TrainJob, session: Session, *, batch: int, steps: int) -> None:
+        self.examples = session.data(job.data).train
+        if not self.examples:
+            raise DataError(f"{job.data} leaves no example to train on", "give at least two examples with --data")
+        self._tokeniser = session.tokeniser(job)
+        self._settings = job.run.settings
+        self._micro_batch = job.plan.micro_batch
+        lengths = [len(example.source) for example in self.examples]
+        seed = derive_seed(job.spec.seed, "order", job.spec.round, job.board_id)
+        self._order = Order(lengths, batch, steps, seed)
+
+    @property
+    def n_distinct(self) -> int:
+        """Examples that the steps read, each counted once."""
+        return self._order.n_distinct
+
+    def pairs(self, step: int) -> list[Pair]:
+        """The tokenised examples of a step, longest first."""
+        return [self._pair(index) for index in self._order.examples(step)]
+
+    def batches(self, step: int, pad_id: int, start_id: int) -> list[Batch]:
+        """The examples of a step in the plan's micro-batches."""
+        return list(micro_batches(self.pairs(step), self._micro_batch, pad_id, start_id))
+
+    def distinct_sources(self) -> Iterator[Source]:
+        """The ids of every source that the steps read, each example once."""
+        for index in self._order.distinct():
+            yield self._pair(index).source
+
+    def tokenised(self, example: Example) -> Pair:
+        """An example of this board as ids, cut to the lengths of the run."""
+        return self._tokeniser.pair(example, self._settings.max_source_tokens, self._settings.max_target_tokens)
+
+    def _pair(self, index: int) -> Pair:
+        return self.tokenised(self.examples[index])

@@ -22,7 +22,7 @@ from braid_common.t5_config import T5Config
 from edge_client.base.errors import base_errors
 from edge_client.bench.request import WARM_UP_STEPS, Measured, Request, ranks_of
 from edge_client.bench.round_time import context_rank
-from edge_client.engines.lean.encoder_cache.encoder_pass import encode_sources
+from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
 from edge_client.engines.lean.model.adam import Adam
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch, collate
@@ -166,12 +166,11 @@ def _encode(request: Request, batch: Batch, tell: Tell) -> tuple[Tensor, float]:
         tell("encode", i, ENCODE_PASSES)
         start_s = wait()
         encode_sources(
-            Path(request.base_folder),
-            request.format,
-            DTYPES[request.compute],
+            EncoderSpec(
+                Path(request.base_folder), request.format, DTYPES[request.compute], torch.device(request.device)
+            ),
             batch.sources,
             lambda ids, hidden: outputs.update({ids: hidden.clone()}),
-            device=torch.device(request.device),
         )
         seconds = wait() - start_s
     tell("encode", ENCODE_PASSES, ENCODE_PASSES)

@@ -25,8 +25,8 @@ from quantize.kernels import Kernel, nf4_kernel
 def doctor(state: Path, as_json: bool, debug: bool) -> None:
     """Check this board: memory, processors, arithmetic, and installed packages. Status 3 if something is missing."""
     del debug
-    found = examine(state.expanduser())
-    click.echo(json.dumps(found) if as_json else "\n".join(_lines(found)))
+    facts = examine(state.expanduser())
+    click.echo(json.dumps(facts) if as_json else "\n".join(_lines(facts)))
     require_packages()
 
 
@@ -52,16 +52,16 @@ def examine(state: Path) -> dict[str, Any]:
     }
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
+def _lines(facts: dict[str, Any]) -> list[str]:
     lines = [
-        f"board       {found['board']} ({found['machine']}), Python {found['python']}",
-        f"memory      {show_size(found['memory_bytes'])} ({found['memory_source']})",
-        f"processors  {found['cpu_count']}",
-        f"arithmetic  {_arithmetic(found)}",
-        f"4-bit base  {found['nf4']} ({found['nf4_reason']})",
-        f"base        builtin is {'here' if found['builtin_base'] else 'not installed'}",
+        f"board       {facts['board']} ({facts['machine']}), Python {facts['python']}",
+        f"memory      {show_size(facts['memory_bytes'])} ({facts['memory_source']})",
+        f"processors  {facts['cpu_count']}",
+        f"arithmetic  {_arithmetic(facts)}",
+        f"4-bit base  {facts['nf4']} ({facts['nf4_reason']})",
+        f"base        builtin is {'here' if facts['builtin_base'] else 'not installed'}",
     ]
-    lines += [f"{name:<16}{number or 'not installed'}" for name, number in found["packages"].items()]
+    lines += [f"{name:<16}{number or 'not installed'}" for name, number in facts["packages"].items()]
     return lines
 
 
@@ -72,12 +72,12 @@ def _nf4_kernel(arithmetic: MatmulSpeed | None) -> Kernel:
     return nf4_kernel("cpu" if arithmetic is None else arithmetic.device)
 
 
-def _arithmetic(found: dict[str, Any]) -> str:
+def _arithmetic(facts: dict[str, Any]) -> str:
     """Measured speeds, or what the processor's flags say."""
-    measured = found["arithmetic"]
+    measured = facts["arithmetic"]
     if measured is None:
-        guess = "bf16 in hardware" if found["bf16"] == "fast" else "bf16 emulated, so fp32 is used"
+        guess = "bf16 in hardware" if facts["bf16"] == "fast" else "bf16 emulated, so fp32 is used"
         return f"{guess} (from the processor's flags; measuring needs torch, and a board that is not too busy)"
     speeds = f"bf16 {measured['bf16_gflops']:.0f}, fp32 {measured['fp32_gflops']:.0f} GFLOP/s measured"
-    chosen = "bf16" if found["bf16"] == "fast" else "fp32"
+    chosen = "bf16" if facts["bf16"] == "fast" else "fp32"
     return f"{speeds} on {measured['device_name']}; {chosen} is used"

@@ -56,7 +56,7 @@ def _take_stdout() -> BinaryIO:
 
 
 class _Engines:
-    """The engine that carried out the last job; another takes its place when a job names it, as there is memory for
+    """The engine that carried out the last job. When a job names another, that one replaces it: there is memory for
     one."""
 
     def __init__(self, host: Host) -> None:

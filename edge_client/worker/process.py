@@ -23,7 +23,7 @@ IDLE_S = 60.0
 """How long a worker is kept without work: reloading the base costs seconds, and rounds often follow each other."""
 
 STOP_S = 15.0
-"""Time that a worker gets to finish its optimiser step and save its place after SIGTERM."""
+"""Time that a worker gets to finish its optimiser step and save the training after SIGTERM."""
 
 _STDERR_TAIL_BYTES = 4096
 _LENGTH = struct.Struct("<I")
@@ -73,7 +73,7 @@ class WorkerProcess:
     async def run_job(self, job: Job, on_event: Callable[[Progress], None]) -> Done:
         """The job's numbers. Raises WorkerError (the worker said why) or WorkerLost (it did not).
 
-        Cancelled, it stops the worker within STOP_S; a training job's place is then in its checkpoint.
+        Cancelled, it stops the worker within STOP_S; the training of a training job is then saved.
         """
         await self._cancel_idle_timer()
         try:

@@ -1,7 +1,7 @@
 """A training worker without torch: speaks the real frames, writes real messages full of zeros.
 
-Started by tests in place of edge_client.worker.main. A training job has as many steps as the run says; where its place
-is saved after every step, as the real one does, and resumed from, is a text file. Flags, faults first:
+Started by tests in place of edge_client.worker.main. A training job has as many steps as the run says; its training
+is saved after every step, as the real one does, and resumed from, in a text file. Flags, faults first:
 
 --fail CODE           answer every job with a Failed
 --hang                never finish training
@@ -109,8 +109,8 @@ def say(event: object) -> None:
 def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed:
     """Do a job, unless a fault comes before."""
     kind = str(job.__struct_config__.tag)
-    place = Path(job.training_state_path) if isinstance(job, TrainJob) and job.training_state_path else None
-    first = int(place.read_text()) if place is not None and place.exists() else 0
+    saved = Path(job.training_state_path) if isinstance(job, TrainJob) and job.training_state_path else None
+    first = int(saved.read_text()) if saved is not None and saved.exists() else 0
     if flags.log:
         cache = ("", 0) if isinstance(job, ProbeJob) else (job.cache_path, job.cache_limit_bytes)
         with flags.log.open("a") as log:
@@ -137,8 +137,8 @@ def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed
         say(Progress(phase="encode", step=3, steps=3, loss=0.0, tokens_per_s=9.0, peak_bytes=1 << 20))
     steps = job.run.settings.local_steps
     for step in range(first, steps + 1):
-        if place is not None:
-            place.write_text(str(step))
+        if saved is not None:
+            saved.write_text(str(step))
         say(Progress(phase=kind, step=step, steps=steps, loss=2.0, tokens_per_s=9.0, peak_bytes=1 << 20))
         faults.kill(f"{kind}:{step}")
     while flags.hang and kind == "train":

@@ -1,4 +1,4 @@
-"""Text in, text out: the base with or without an adapter."""
+"""Writing: text in, text out, by the base with or without an adapter."""
 
 from __future__ import annotations
 
@@ -25,10 +25,19 @@ BATCH = 8
 class Writer:
     """A base and an adapter, loaded once.
 
-    Args: base_folder; adapter: a PEFT LoRA folder, such as `aggregator export` writes, an adapter file, or None for the
-    bare base; format and compute as in a plan; spare_bytes: memory that may hold unpacked weights, which makes writing
-    faster; None measures what the board can spare when the writing begins.
-    Raises BaseModelError or ConfigError where the base or the adapter cannot be used.
+    Args:
+        base_folder: the base.
+        adapter: a PEFT LoRA folder, such as `aggregator export` writes, an adapter file, or None for the bare base.
+        format: of the base in memory, as in a plan.
+        compute: dtype of the products, as in a plan.
+        max_source_tokens: where a text is cut.
+        max_target_tokens: where an answer is.
+        spare_bytes: memory that may hold unpacked weights, which makes writing faster. None measures what the board can
+            spare when the writing begins.
+
+    Raises:
+        BaseModelError: the base cannot be used.
+        ConfigError: the adapter cannot.
     """
 
     def __init__(

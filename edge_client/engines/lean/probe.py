@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from edge_client.engines.lean.encoder_cache.encoder_pass import TOKENS_PER_BATCH, encode_sources
+from edge_client.engines.lean.encoder_cache.encoder_pass import TOKENS_PER_BATCH, EncoderSpec, encode_sources
 from edge_client.engines.lean.encoder_cache.reader import LEAST_HIDDEN_BYTES
 from edge_client.engines.lean.gradients.sketches import Sketches
 from edge_client.engines.lean.model.adam import Adam
@@ -98,13 +98,10 @@ def _encode(job: ProbeJob, session: Session) -> int:
     """Peak of an encoding pass: of one batch, and what a chunk of hidden states would take beside it."""
     length = job.run.settings.max_source_tokens
     encode_sources(
-        Path(job.base_folder),
-        job.plan.format,
-        DTYPES[job.plan.compute],
+        EncoderSpec(Path(job.base_folder), job.plan.format, DTYPES[job.plan.compute], session.torch_device(job)),
         [_pair(length, 2).source] * max(1, TOKENS_PER_BATCH // length),
         lambda ids, hidden: None,
         check_stop=session.check_stop,
-        device=session.torch_device(job),
     )
     return_free_memory()
     return _peak(session.torch_device(job)) + LEAST_HIDDEN_BYTES

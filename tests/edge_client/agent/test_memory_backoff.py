@@ -1,4 +1,4 @@
-"""Memory that runs short: tried out before work is at stake, and gone on from in a leaner way after it."""
+"""Memory that runs short: tried out before work is at stake, and survived with a leaner plan after it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_a_round_goes_on_with_the_same_strands(
 
 
 async def test_fewer_strands_where_no_way_fits_with_all(board: Any, server: Any, log: Path) -> None:
-    """The adapter is fetched again at the smaller ranks, and the place is kept."""
+    """The adapter is fetched again at the smaller ranks, and the saved training is kept."""
     server.max_rank, board.cache_bytes = 48, 0  # else the encoding pass needs most, and strands cost nothing
     board.worker_flags += ("--kill", "train:1")
     board.memory_left_bytes = await least_memory(board) + MIB // 5

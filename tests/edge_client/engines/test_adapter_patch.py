@@ -48,7 +48,7 @@ def held() -> Adapter:
 
 
 def difference() -> AdapterPatch:
-    """To version 5: the first weight's context is mixed of five held strands and two new ones, in A with three of the
+    """To version 5: the first weight's frozen B is mixed of five held strands and two new ones, in A with three of the
     basis; its rank becomes 6."""
     part = WeightPatch(
         name="decoder.q",

@@ -35,36 +35,56 @@ Source = tuple[int, ...]
 _CPU = torch.device("cpu")
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """An encoder that is to run: the base's folder, its weights' format in memory, and where and in what it computes.
+
+    Attributes:
+        folder: of the base.
+        format: of its weights, as in a plan.
+        compute: dtype of the products, fp32 or bf16.
+        device: where they are computed.
+    """
+
+    folder: Path
+    format: str
+    compute: torch.dtype
+    device: torch.device = _CPU
+
+
 def encode_sources(
-    folder: Path,
-    format: str,
-    compute: torch.dtype,
+    spec: EncoderSpec,
     sources: Sequence[Source],
     store: Callable[[Source, Tensor], object],
     *,
     tell: Callable[[int, int], object] = lambda n_done, n_tokens: None,
     check_stop: Callable[[], object] = lambda: None,
-    device: torch.device = _CPU,
     hidden_bytes: int = HIDDEN_BYTES,
 ) -> None:
-    """Encode token ids (not empty, eos at the end) and hand each source's output to `store`.
+    """Encode sources with the frozen encoder and hand each one's output to `store`.
 
-    What `store` gets is (tokens, d_model) in `compute` (fp32 or bf16) on the CPU, a view of the whole chunk. It is what
-    Model.encode gives for the source, to the last bit where the same sources run together, to rounding otherwise.
-    Batches are a function of the sources alone, not of their order; the longest run first. At most one chunk's work is
-    lost when this is interrupted.
+    An output is what Model.encode gives for the source, to the last bit where the same sources run together, to
+    rounding otherwise. Batches are a function of the sources alone, not of their order; the longest run first. At most
+    one chunk's work is lost when this is interrupted.
 
-    Args: folder, format: of the base; tell: (how many of the sources the work done so far comes to, tokens done since
-    the last call), which reach len(sources) and all tokens together with the last batch; check_stop: called before
-    every batch, may raise; hidden_bytes: memory for residual streams, of which one source at least is held.
-    Raises BaseModelError where the base is missing or damaged.
+    Args:
+        spec: which encoder.
+        sources: token ids, none empty, eos at the end.
+        store: gets a source and its output (tokens, d_model) in the compute dtype, on the CPU, a view of the chunk.
+        tell: gets how many of the sources the work done so far comes to, and the tokens done since the last call; they
+            reach len(sources) and all tokens together with the last batch.
+        check_stop: called before every batch, may raise.
+        hidden_bytes: memory for residual streams, of which one source at least is held.
+
+    Raises:
+        BaseModelError: the base is missing or damaged.
     """
     if not sources:
         return
-    encoder = _Encoder(folder, format, compute, device)
+    encoder = _Encoder(spec)
     in_order = sorted(sources, key=lambda ids: (-len(ids), ids))
     work = _Work(len(sources), sum(map(len, sources)) * encoder.n_blocks, encoder.n_blocks, tell)
-    chunk_tokens = hidden_bytes // (encoder.d_model * compute.itemsize)
+    chunk_tokens = hidden_bytes // (encoder.d_model * spec.compute.itemsize)
     for chunk in _chunks(in_order, chunk_tokens):
         stream = encoder.run(chunk, check_stop, work.count)
         for ids, hidden in zip(chunk, torch.split(stream, [len(ids) for ids in chunk]), strict=True):
@@ -107,17 +127,17 @@ class _Batch:
 
 
 class _Encoder:
-    def __init__(self, folder: Path, format: str, compute: torch.dtype, device: torch.device) -> None:
-        self._folder = folder
-        self._format = format
-        self._compute = compute
-        self._device = device
+    """The encoder without its blocks, which are loaded one at a time while it runs."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        self._spec = spec
+        self._compute, self._device = spec.compute, spec.device
         base = self._load(_is_encoder_table)
         self.n_blocks, self.d_model = base.config.n_encoder_blocks, base.config.d_model
         self._linears: dict[str, Linear] = {}
-        plain = {name: table.to(device) for name, table in base.plain.items()}
+        plain = {name: table.to(spec.device) for name, table in base.plain.items()}
         no_embedding = DenseWeight(torch.empty(0, self.d_model))  # it is looked up here and gone before the blocks
-        self._t5 = T5(base.config, self._linears, plain, no_embedding, compute)
+        self._t5 = T5(base.config, self._linears, plain, no_embedding, spec.compute)
 
     @torch.no_grad()
     def run(self, chunk: Sequence[Source], check_stop: Callable[[], object], count: Callable[[int], object]) -> Tensor:
@@ -161,6 +181,7 @@ class _Encoder:
             x = stream[rows].view(*shape, self.d_model)
             stream[rows] = self._t5.encoder_block(i, x, self._t5.encoder_bias(batch.width, None)).flatten(0, 1)
             return
+        # The stream has no padding: rows are spread out for the block, and gathered again by the same mask.
         lengths = torch.tensor(batch.lengths, device=self._device)
         mask = torch.arange(batch.width, device=self._device) < lengths[:, None]
         x = stream.new_zeros(*shape, self.d_model)
@@ -169,7 +190,7 @@ class _Encoder:
 
     def _load(self, wanted: Callable[[str], bool]) -> FrozenBase:
         with base_errors():
-            return load_base(self._folder, self._format, wanted=wanted)
+            return load_base(self._spec.folder, self._spec.format, wanted=wanted)
 
 
 def _is_encoder_table(name: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edge_client.engines.lean.encoder_cache.encoder_pass import HIDDEN_BYTES, encode_sources
+from edge_client.engines.lean.encoder_cache.encoder_pass import HIDDEN_BYTES, EncoderSpec, encode_sources
 from edge_client.engines.lean.encoder_cache.store import EncoderCache, Origin, Source
 from edge_client.engines.lean.model.batches import Batch
 from edge_client.engines.lean.model.model import DTYPES
@@ -87,14 +87,11 @@ class EncoderOutputs:
 
         meter = Meter(self._session, "encode", len(sources))
         encode_sources(
-            Path(self._job.base_folder),
-            self._job.plan.format,
-            self._compute,
+            EncoderSpec(Path(self._job.base_folder), self._job.plan.format, self._compute, self._device),
             sources,
             store,
             tell=lambda n_done, n_tokens: meter.count(n_done, 0.0, n_tokens),
             check_stop=self._session.check_stop,
-            device=self._device,
             hidden_bytes=self._hidden_bytes(),
         )
         self.seconds += meter.seconds

@@ -65,15 +65,23 @@ class Origin:
 
 
 class EncoderCache:
-    """Encoder outputs (tokens, d_model) by source, real tokens only.
+    """Encoder outputs (tokens, d_model) on disk by source, real tokens only.
 
     Entries are written beside their place and renamed, without fsync: one that a power cut tore, or bytes that a card
     lost, fail their checksum and are made again, which costs less than syncing each. CRC-32 is enough, as damage is
     expected and attack is not: who can write here can write the client.
 
-    Args: folder, made if absent; origin; d_model; limit_bytes, which the entries of all origins together never
-    exceed; now_s gives seconds since 1970. One process at a time, which the state folder's lock sees to, and one
-    thread. Raises DiskError where the folder cannot be used, as do `put` and whatever removes an entry.
+    For one process at a time, which the state folder's lock sees to, and one thread.
+
+    Args:
+        folder: made if absent.
+        origin: what the outputs depend on besides their sources.
+        d_model: width of an output.
+        limit_bytes: never exceeded by the entries of all origins together.
+        now_s: gives seconds since 1970.
+
+    Raises:
+        DiskError: the folder cannot be used. `put`, and whatever removes an entry, raise it too.
     """
 
     def __init__(

@@ -10,14 +10,23 @@ from torch import Tensor
 from wire.adam import BETAS
 
 EPSILON = 1e-8
+"""Added to the root of the mean square, as in the paper."""
+
 MAX_NORM = 1.0
 """Longer gradients are shortened to this length, all weights taken together (Pascanu et al. 2013)."""
 
 
 class Adam:
-    """Kingma and Ba 2015, without weight decay: in each round the factors start where the server says.
+    """Adam (Kingma and Ba 2015) without weight decay: in each round the factors start where the server says.
 
-    Args: values by name, fp32, changed in place by `step`; learning_rate, constant.
+    Args:
+        values: fp32 by name, changed in place by `step`.
+        learning_rate: constant over the round.
+
+    Attributes:
+        n_steps: steps taken, which correct the averages' start at zero.
+        means: running mean of each value's gradient.
+        squares: running mean of its square.
     """
 
     def __init__(self, values: Mapping[str, Tensor], learning_rate: float) -> None:
@@ -29,9 +38,15 @@ class Adam:
 
     @torch.no_grad()
     def step(self, divisor: float) -> float:
-        """Apply and clear the values' gradients, divided by `divisor`; their length after that division, unclipped.
+        """Apply and clear the values' gradients.
 
-        Nothing is changed where that length is not finite.
+        Nothing is changed where their length is not finite.
+
+        Args:
+            divisor: the gradients are divided by it; the target tokens that they were summed over.
+
+        Returns:
+            Their length, all values together, after that division and before clipping.
         """
         grads = {name: value.grad for name, value in self._values.items() if value.grad is not None}
         norm = float(torch.stack([torch.linalg.vector_norm(grad) for grad in grads.values()]).norm()) / divisor

@@ -17,10 +17,16 @@ SCORES_BYTES = 8 << 20
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """softmax(q·kᵀ + bias)·v, unscaled as T5 wants it.
+    """Attention softmax(q·kᵀ + bias)·v, unscaled as T5 wants it.
 
-    Args: queries (batch, heads, t, d_kv); keys, values (batch, heads, s, d_kv); bias (batch or 1, heads or 1, t or 1,
-    s), frozen. All of one dtype. Returns (batch, heads, t, d_kv).
+    Args:
+        queries: (batch, heads, t, d_kv).
+        keys: (batch, heads, s, d_kv), of the same dtype, as all others are.
+        values: (batch, heads, s, d_kv).
+        bias: (batch or 1, heads or 1, t or 1, s), frozen; None for none.
+
+    Returns:
+        (batch, heads, t, d_kv).
     """
     if queries.is_cuda or queries.dtype == torch.float32:
         return torch.nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0)
@@ -29,6 +35,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -
 
 
 class _Attention(torch.autograd.Function):
+    """Attention for autograd that keeps its three inputs, and computes the scores again in the backward pass."""
+
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         # Laid out head by head once: a product of strided heads would copy them each time.
@@ -47,6 +55,7 @@ class _Attention(torch.autograd.Function):
         for part in _parts(queries, keys):
             q, k, v = (tensor[part].flatten(0, 1) for tensor in (queries, keys, values))
             grad, shares = grads[0][part].flatten(0, 1), _shares(queries[part], keys[part], _of(bias, part))
+            # With P = softmax(S) and Y = P·V:  ∂V = Pᵀ·∂Y,  ∂P = ∂Y·Vᵀ,  ∂S = P∘(∂P - Σ P∘∂P),  ∂Q = ∂S·K,  ∂K = ∂Sᵀ·Q.
             torch.bmm(shares.transpose(1, 2), grad, out=by_value[part].view(v.shape))
             by_share = torch.bmm(grad, v.transpose(1, 2))
             by_score = torch._softmax_backward_data(by_share, shares, -1, shares.dtype)
@@ -63,6 +72,7 @@ def _parts(queries: Tensor, keys: Tensor) -> list[slice]:
 
 
 def _of(bias: Tensor | None, part: slice) -> Tensor | None:
+    """The bias of some of the batch's examples; one for all stays as it is."""
     return bias if bias is None or bias.shape[0] == 1 else bias[part]
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 
 class _RmsNorm(torch.autograd.Function):
+    """RMS norm for autograd: keeps x and one number per row."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
         values = x.to(torch.float32, copy=True)
@@ -27,11 +29,14 @@ class _RmsNorm(torch.autograd.Function):
         x, inverse, scale = ctx.saved_tensors
         normed = x.float() * inverse
         grad = grads[0].float() * scale
+        # For n = x/rms: ∂x = (g - n·mean(g∘n))/rms, as rms changes with every entry of x.
         inner = (grad * normed).mean(-1, keepdim=True)
         return grad.addcmul_(normed, inner, value=-1).mul_(inverse).to(x.dtype), None, None
 
 
 class _GatedGelu(torch.autograd.Function):
+    """Gated GELU for autograd: keeps its inputs, and computes the GELU again in the backward pass."""
+
     @staticmethod
     def forward(ctx: Any, gate: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(gate, value)
@@ -48,13 +53,27 @@ class _GatedGelu(torch.autograd.Function):
 def rms_norm(x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
     """T5's layer norm: x / rms(x) · scale, no mean, no bias; statistics in fp32 whatever x is.
 
-    Args: x (…, d) fp32 or bf16; scale (d,) fp32, frozen; epsilon added to the mean square. Returns x's shape and dtype.
+    Args:
+        x: (…, d) fp32 or bf16.
+        scale: (d,) fp32, frozen.
+        epsilon: added to the mean square.
+
+    Returns:
+        A tensor of x's shape and dtype.
     """
     y: Tensor = _RmsNorm.apply(x, scale, epsilon)  # type: ignore[no-untyped-call]
     return y
 
 
 def gated_gelu(gate: Tensor, value: Tensor) -> Tensor:
-    """gelu(gate) · value with the tanh approximation ("gelu_new"), both (…, d_ff). Keeps the inputs, no product."""
+    """T5's gated GELU: gelu(gate) · value with the tanh approximation ("gelu_new").
+
+    Args:
+        gate: (…, d_ff).
+        value: (…, d_ff), of the same dtype.
+
+    Returns:
+        (…, d_ff).
+    """
     y: Tensor = _GatedGelu.apply(gate, value)  # type: ignore[no-untyped-call]
     return y

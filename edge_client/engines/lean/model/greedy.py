@@ -13,10 +13,17 @@ from edge_client.engines.lean.model.t5 import Cache
 def write_greedily(
     model: Model, source: Tensor, mask: Tensor, max_tokens: int, encoded: Tensor | None = None
 ) -> list[list[int]]:
-    """The likeliest next token, again and again, for a batch of sources.
+    """Write the likeliest next token, again and again, for a batch of sources.
 
-    Args: source (b, s) int64 ids and their mask, as from `batches.source_batch`; encoded (b, s, d), the encoder's
-    output, if it is known. Returns the ids written per source, at most `max_tokens`, without start token and eos.
+    Args:
+        model: base and adapter.
+        source: ids (b, s) int64, as from `batches.source_batch`.
+        mask: (b, s), True on tokens.
+        max_tokens: where writing stops.
+        encoded: the encoder's output (b, s, d), if it is known.
+
+    Returns:
+        The ids written for each source, at most `max_tokens`, without start token and eos.
     """
     mask = mask.to(model.device)
     encoded = model.encode(source, mask) if encoded is None else encoded

@@ -24,6 +24,8 @@ def recomputed(block: Callable[..., Tensor], inputs: Sequence[Tensor], trained: 
 
 
 class _Recomputed(torch.autograd.Function):
+    """A block for autograd that keeps its inputs, and runs again in the backward pass."""
+
     @staticmethod
     def forward(ctx: Any, block: Callable[..., Tensor], n_inputs: int, *tensors: Tensor) -> Tensor:
         ctx.block, ctx.n_inputs = block, n_inputs
@@ -38,12 +40,12 @@ class _Recomputed(torch.autograd.Function):
             for tensor, needs in zip(tensors[: ctx.n_inputs], wanted, strict=False)
         ]
         leaves = [*inputs, *tensors[ctx.n_inputs :]]
-        asked = [leaf for leaf, needs in zip(leaves, wanted, strict=True) if needs]
+        differentiated = [leaf for leaf, needs in zip(leaves, wanted, strict=True) if needs]
         with torch.enable_grad():
             y = ctx.block(*inputs)
             pull = _Pull.apply(y, grads[0])  # type: ignore[no-untyped-call]
-        found = iter(torch.autograd.grad(pull, asked, allow_unused=True))
-        return None, None, *(next(found) if needs else None for needs in wanted)
+        gradients = iter(torch.autograd.grad(pull, differentiated, allow_unused=True))
+        return None, None, *(next(gradients) if needs else None for needs in wanted)
 
 
 class _Pull(torch.autograd.Function):

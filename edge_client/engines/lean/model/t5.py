@@ -25,9 +25,11 @@ from quantize.base import FrozenWeight
 
 @dataclass(slots=True)
 class Cache:
-    """Keys and values of the tokens written so far, per decoder block: self-attention grows, cross-attention stays.
+    """Keys and values of a text that is being written, per decoder block; each tensor is (batch, heads, tokens, d_kv).
 
-    Each tensor is (batch, heads, tokens, d_kv).
+    Attributes:
+        written: of self-attention, which grows token by token.
+        read: of cross-attention, which stays as it is.
     """
 
     written: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -35,18 +37,23 @@ class Cache:
 
     @property
     def n_tokens(self) -> int:
+        """Tokens written so far."""
         return self.written[0][0].shape[2] if self.written else 0
 
 
 class T5:
     """Encoder and decoder over frozen weights.
 
-    Args: config; linears by module name, all attention and feed-forward matrices of the blocks that are run (looked up
-    when a block runs, so a mapping may hold one block at a time); plain: norm scales and position tables, fp32, by
-    full parameter name; embedding (vocabulary, d_model); compute: fp32 or bf16, the dtype of the residual stream and
-    of every product (norm statistics and the loss are fp32 always; fp16 would overflow in T5's feed-forward);
-    checkpointing: with gradients, keep each block's input alone and compute the block again in the backward pass
-    (Chen et al. 2016, arXiv 1604.06174).
+    Args:
+        config: the base's numbers.
+        linears: by module name, all attention and feed-forward matrices of the blocks that are run. They are looked up
+            when a block runs, so a mapping may hold one block at a time.
+        plain: norm scales and position tables, fp32, by full parameter name.
+        embedding: (vocabulary, d_model).
+        compute: fp32 or bf16, the dtype of the residual stream and of every product. Norm statistics and the loss are
+            fp32 always; fp16 would overflow in T5's feed-forward.
+        checkpointing: with gradients, keep each block's input alone and compute the block again in the backward pass
+            (Chen et al. 2016, arXiv 1604.06174).
     """
 
     def __init__(
@@ -96,11 +103,17 @@ class T5:
         return self._norm("encoder.final_layer_norm", x)
 
     def decode(self, ids: Tensor, encoded: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
-        """Hidden states (batch, tokens, d_model) ready for the head.
+        """Run the decoder.
 
-        Args: ids (batch, tokens) decoder input, the start token first, padded on the right (later positions are never
-        seen by earlier ones, so targets need no mask); encoded and mask as in `encode`. With `cache`, `ids` are
-        those after the tokens that it holds, and it is extended.
+        Args:
+            ids: (batch, tokens) int64 decoder input, the start token first, padded on the right. Later positions are
+                never seen by earlier ones, so targets need no mask.
+            encoded: the encoder's output (batch, source tokens, d_model).
+            mask: False on the source's padding, None where there is none.
+            cache: `ids` are those after the tokens that it holds, and it is extended.
+
+        Returns:
+            Hidden states (batch, tokens, d_model), ready for the head.
         """
         x = self.embed(ids)
         n_keys = ids.shape[1] + (cache.n_tokens if cache else 0)
@@ -188,8 +201,20 @@ class T5:
 
 
 def position_buckets(distance: Tensor, both_ways: bool, n_buckets: int, max_distance: int) -> Tensor:
-    """Bucket (int64, `distance`'s shape) of key position − query position: half of the buckets hold one distance each,
-    the others grow logarithmically up to `max_distance`, beyond which all share the last (T5, section 2.1)."""
+    """Buckets of relative positions (T5, section 2.1).
+
+    Half of the buckets hold one distance each, the others grow logarithmically up to `max_distance`, beyond which all
+    distances share the last.
+
+    Args:
+        distance: key position − query position, int64.
+        both_ways: keys may come after the query, and take half of the buckets; else these distances count as 0.
+        n_buckets: in all.
+        max_distance: in tokens.
+
+    Returns:
+        Bucket numbers, int64, of `distance`'s shape.
+    """
     offset = torch.zeros_like(distance)
     if both_ways:
         n_buckets //= 2
@@ -198,6 +223,7 @@ def position_buckets(distance: Tensor, both_ways: bool, n_buckets: int, max_dist
     else:
         away = (-distance).clamp(min=0)
     n_exact = n_buckets // 2
+    # From n_exact on, the bucket grows with log(distance / n_exact), to reach the last one at max_distance.
     growth = torch.log(away.float().clamp(min=1) / n_exact) / math.log(max_distance / n_exact)
     far = (n_exact + (growth * (n_buckets - n_exact)).long()).clamp(max=n_buckets - 1)
     return offset + torch.where(away < n_exact, away, far)

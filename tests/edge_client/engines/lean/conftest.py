@@ -160,8 +160,8 @@ def make_job(
 
 
 def make_adapter(run: RunInfo, ranks: tuple[int, ...], *, starts: bool = False) -> Adapter:
-    """Version 1 with small random contexts of rank 0…server_rank, and orthonormal bases unless boards draw their own.
-    With `starts` their B is random, else absent."""
+    """Version 1 with small random frozen factors of rank 0…server_rank, and orthonormal bases unless boards draw their
+    own. With `starts` their B is random, else absent."""
     rng = np.random.default_rng(5)
     parts = []
     for i, (weight, rank) in enumerate(zip(run.weights, ranks, strict=True)):

@@ -88,7 +88,7 @@ def test_worker_answers_jobs_in_turn(make_job: Jobs) -> None:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_killed_worker_loses_nothing(make_job: Jobs, tmp_path: Path, number: signal.Signals, status: int) -> None:
-    """Killed in mid-training, gently or not, another worker finishes from the checkpoint with the same bytes."""
+    """Killed in mid-training, gently or not, another worker finishes from the saved training with the same bytes."""
     job = make_job(threads=1, settings={"local_steps": 60}, training_state_path=str(tmp_path / "place"))
     train(msgspec.structs.replace(job, training_state_path=""), Session())
     whole = Path(job.result_path).read_bytes()

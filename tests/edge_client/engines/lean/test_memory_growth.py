@@ -143,8 +143,8 @@ def test_a_frozen_encoder_never_needs_more(case: Case, rank: int) -> None:
 
 @given(cases, ranks_of_all)
 def test_training_a_takes_its_gradient_and_moments(case: Case, rank: int) -> None:
-    """Beside the same context never less than training B alone, and at most 16 bytes more for each value of A, its
-    copies in a message, and the slack of both; in place of a context of that rank no more than beside it."""
+    """Beside the same frozen factors never less than training B alone, and at most 16 bytes more for each value of A,
+    its copies in a message, and the slack of both; in place of frozen factors of that rank no more than beside it."""
     if case.upload in ("int8", "int4"):  # there the residuals of a board that draws its own A are not kept
         case = replace(case, upload="bf16")
     ranks = case.ranks(rank)

@@ -33,7 +33,7 @@ Jobs = Callable[..., Job]
 
 
 class Clock:
-    """Seconds that pass by `step_s` at every look, so that tests decide when a checkpoint is due."""
+    """Seconds that pass by `step_s` at every look, so that tests decide when a save is due."""
 
     def __init__(self, step_s: float) -> None:
         self.now_s, self._step_s = 0.0, step_s
@@ -185,7 +185,7 @@ def test_a_place_with_less_than_is_needed_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_finished_job_is_not_trained_again(make_job: Jobs, tmp_path: Path) -> None:
-    """If the result is lost after the last step, the checkpoint still gives it."""
+    """If the result is lost after the last step, the saved training still gives it."""
     job = make_job(training_state_path=str(tmp_path / "place"))
     train(job, Session())
     whole = Path(job.result_path).read_bytes()

@@ -50,8 +50,8 @@ def random_linear(trains: Trains, weight: FrozenWeight, dtype: torch.dtype = tor
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    context = Factors(draw(rows, 4).to(dtype), draw(4, columns).to(dtype))
-    linear = Linear(weight, dtype, context, draw(5, columns), start_b=draw(rows, 5), trains=trains)
+    frozen = Factors(draw(rows, 4).to(dtype), draw(4, columns).to(dtype))
+    linear = Linear(weight, dtype, frozen, draw(5, columns), start_b=draw(rows, 5), trains=trains)
     linear.train()
     return linear
 
@@ -192,7 +192,7 @@ def test_resuming_gives_the_same_bits(make_job: Jobs, tmp_path: Path, trains: Tr
 
 @pytest.mark.slow
 def test_a_round_that_trains_both_goes_on_with_fewer_strands(make_job: Jobs, tmp_path: Path) -> None:
-    """Leading columns of B and rows of A are gone on from."""
+    """Leading columns of B and rows of A are resumed from."""
     job = make_job(ranks=(3, 0, 2), trains="both", starts=True, training_state_path=str(tmp_path / "place"))
     train(job, Session())
     before = {part.name: part for part in read_update(job).parts}

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from edge_client.engines.lean.encoder_cache import encoder_pass
-from edge_client.engines.lean.encoder_cache.encoder_pass import encode_sources
+from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
 from edge_client.engines.lean.encoder_cache.store import EncoderCache, Origin
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import collate, source_batch
@@ -49,7 +49,7 @@ def encode(folder: Path, format: str, compute: Compute, sources: list[Source], *
         assert ids not in found
         found[ids] = hidden.clone()
 
-    encode_sources(folder, format, DTYPES[compute], sources, store, **changes)
+    encode_sources(EncoderSpec(folder, format, DTYPES[compute]), sources, store, **changes)
     return found
 
 
@@ -170,9 +170,7 @@ def test_stop_loses_one_chunk_at_most(base_folder: Path) -> None:
 
     with pytest.raises(Stop):
         encode_sources(
-            base_folder,
-            "fp32",
-            torch.float32,
+            EncoderSpec(base_folder, "fp32", torch.float32),
             RAGGED,
             lambda ids, hidden: found.update({ids: hidden.clone()}),
             check_stop=check_stop,
@@ -185,7 +183,9 @@ def test_stop_loses_one_chunk_at_most(base_folder: Path) -> None:
 
 def test_nothing_to_encode_needs_no_base(tmp_path: Path) -> None:
     """Everything is in the cache: the base's folder is not even opened."""
-    encode_sources(tmp_path / "absent", "fp32", torch.float32, [], lambda ids, hidden: pytest.fail("stored"))
+    encode_sources(
+        EncoderSpec(tmp_path / "absent", "fp32", torch.float32), [], lambda ids, hidden: pytest.fail("stored")
+    )
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "nan"])
@@ -216,7 +216,7 @@ def test_cached_loss_is_the_uncached_one(base_folder: Path, tmp_path: Path, stor
     cache = EncoderCache(tmp_path / "cache", Origin("d" * 64, "fp32", "fp32", stored), D_MODEL, 1 << 20)
 
     cache.keep(sources)
-    encode_sources(base_folder, "fp32", torch.float32, cache.missing(sources), cache.put)
+    encode_sources(EncoderSpec(base_folder, "fp32", torch.float32), cache.missing(sources), cache.put)
     batch = collate(pairs, PAD_ID, 0)
     encoded = torch.zeros(*batch.source.shape, D_MODEL)
     for row, source in zip(encoded, sources, strict=True):

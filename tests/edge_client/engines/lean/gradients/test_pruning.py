@@ -146,7 +146,7 @@ def test_a_round_prunes_just_where_it_is_asked(make_job: Jobs) -> None:
 
 def test_a_round_keeps_what_it_has_pruned(make_job: Jobs, tmp_path: Path) -> None:
     """What the next round may begin at is what this one sent less of than planned; a round that is ended again, from
-    its last checkpoint, sends and keeps the same bytes. A round that prunes nothing keeps nothing."""
+    its last save, sends and keeps the same bytes. A round that prunes nothing keeps nothing."""
     path = tmp_path / "pruned.json"
     changes = {
         "trains": "both",

@@ -88,7 +88,7 @@ def test_no_pass_is_lost_or_counted_twice(generator: torch.Generator) -> None:
 
 
 def test_sums_can_be_saved_and_restored_in_place(generator: torch.Generator) -> None:
-    """Sums of weights that share one memory go through a checkpoint, and what is copied into them is gone on from."""
+    """Sums of weights that share one memory go through a saved training, and go on from what is copied into them."""
     x, grads = torch.randn(5, 30, generator=generator), {w.name: torch.ones(5, w.rows) for w in WEIGHTS}
     before, after = InputSketch(WEIGHTS, RANK, SEED, CPU), InputSketch(WEIGHTS, RANK, SEED, CPU)
     for name, grad in grads.items():

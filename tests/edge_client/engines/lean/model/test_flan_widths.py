@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edge_client.engines.lean.encoder_cache.encoder_pass import encode_sources
+from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
 from edge_client.engines.lean.encoder_cache.reader import stacked
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch, collate
@@ -62,7 +62,11 @@ def error(ours: Tensor, theirs: Tensor) -> float:
 def cached_output(folder: Path, batch: Batch) -> Tensor:
     """What the cache would serve in fp32, block by block from the files."""
     rows: dict[tuple[int, ...], Tensor] = {}
-    encode_sources(folder, "fp32", torch.float32, batch.sources, lambda ids, hidden: rows.update({ids: hidden.clone()}))
+    encode_sources(
+        EncoderSpec(folder, "fp32", torch.float32),
+        batch.sources,
+        lambda ids, hidden: rows.update({ids: hidden.clone()}),
+    )
     return stacked([rows[ids] for ids in batch.sources], batch.source.shape[1])
 
 

@@ -78,8 +78,8 @@ def random_b(model: Model) -> None:
 def test_sketch_is_omega_times_gradient(
     scope: str, make_job: Callable[..., Job], base_folder: Path, batches: list[Batch]
 ) -> None:
-    """The sketch of every weight, taken in the real backward pass with unequal ranks (also 0), context and B, equals
-    Ω·G with G formed by autograd on dense weights, to fp32 rounding."""
+    """The sketch of every weight, taken in the real backward pass with unequal ranks (also 0), frozen factors and B,
+    equals Ω·G with G formed by autograd on dense weights, to fp32 rounding."""
     job = make_job(settings={"scope": scope})
     adapter = read_adapter(Path(job.adapter_path), job.run, 1, job.plan.ranks)
     model = Model(load_base(base_folder, "fp32"), adapter, "fp32", trains_encoder=scope == "all")
@@ -171,13 +171,13 @@ def test_linear_is_the_sum_of_its_parts(n_tokens: int, format: str) -> None:
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(20, 30, generator=generator)
     weight: FrozenWeight = DenseWeight(values) if format == "fp32" else to_int8(values)
-    context = Factors(torch.randn(20, 4, generator=generator), torch.randn(4, 30, generator=generator))
-    linear = Linear(weight, torch.float32, context, torch.randn(5, 30, generator=generator))
+    frozen = Factors(torch.randn(20, 4, generator=generator), torch.randn(4, 30, generator=generator))
+    linear = Linear(weight, torch.float32, frozen, torch.randn(5, 30, generator=generator))
     linear.b = torch.randn(20, 5, generator=generator)
     x = torch.randn(2, n_tokens, 30, generator=generator, requires_grad=True)
     grad = torch.randn(2, n_tokens, 20, generator=generator)
     before = weight.dense(torch.float32).clone()
-    total = before + context.b @ context.a + linear.b @ linear.factors.a
+    total = before + frozen.b @ frozen.a + linear.b @ linear.factors.a
 
     for hold in (False, True):
         if hold:
@@ -191,7 +191,7 @@ def test_linear_is_the_sum_of_its_parts(n_tokens: int, format: str) -> None:
 
 
 def test_untrained_weights_keep_nothing() -> None:
-    """A weight without strands, context or sketch keeps no value per token for backward."""
+    """A weight without strands, frozen factors or sketch keeps no value per token for backward."""
     kept: list[int] = []
     linear = Linear(DenseWeight(torch.randn(20, 30)), torch.float32)
     x = torch.randn(50, 30, requires_grad=True)

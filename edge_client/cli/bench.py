@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,21 @@ SHAPES = tuple(name.removeprefix("flan-t5-") for name in FLAN_T5)
 
 DISK_FOLDER = Path("/var/tmp")  # noqa: S108 - only a place for a temporary folder of our own
 """Where a random base is written unless TMPDIR is set. It takes gigabytes, and /tmp is memory on many boards."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchFlags:
+    """The flags of `edge-client bench` beside those of its Setting. "" and None mean: not given."""
+
+    model: str
+    shape: str | None
+    memory: str
+    threads: int
+    steps: int
+    link_mbps: tuple[float, ...]
+    latency_ms: float
+    local_steps: int
+    epochs: int
 
 
 @click.command()
@@ -97,39 +113,27 @@ DISK_FOLDER = Path("/var/tmp")  # noqa: S108 - only a place for a temporary fold
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it, as .png or .svg.")
 @debug_option
-def bench(
-    model: str,
-    shape: str | None,
-    memory: str,
-    threads: int,
-    steps: int,
-    link_mbps: tuple[float, ...],
-    latency_ms: float,
-    local_steps: int,
-    epochs: int,
-    as_json: bool,
-    plot: Path | None,
-    debug: bool,
-    **setting: Any,
-) -> None:
+def bench(as_json: bool, plot: Path | None, debug: bool, **values: Any) -> None:
     """Measure this board: seconds per phase of a training step, tokens/s, MFU, memory, energy, granularity.
 
     Trains on random text, so no data is needed and nothing is learnt.
     """
     del debug
-    _check(model, shape, (*link_mbps, latency_ms), plot)
-    wanted, board = Setting(**setting), _board(memory, threads)
+    wanted = Setting(**{field.name: values.pop(field.name) for field in fields(Setting)})
+    flags = BenchFlags(**values)
+    _check(flags.model, flags.shape, (*flags.link_mbps, flags.latency_ms), plot)
+    board = _board(flags.memory, flags.threads)
     terms = Terms(
-        model=f"FLAN-T5-{shape} with random weights" if shape else model or BUILTIN,
+        model=f"FLAN-T5-{flags.shape} with random weights" if flags.shape else flags.model or BUILTIN,
         board=board.model or processor(),
-        epochs=epochs,
-        local_steps=local_steps,
-        links=[Link(mbps, latency_ms) for mbps in sorted(set(link_mbps))],
+        epochs=flags.epochs,
+        local_steps=flags.local_steps,
+        links=[Link(mbps, flags.latency_ms) for mbps in sorted(set(flags.link_mbps))],
     )
-    with _base(model, shape, lambda config: choose_way(wanted, board, config, terms.model)) as folder:
+    with _base(flags.model, flags.shape, lambda config: choose_way(wanted, board, config, terms.model)) as folder:
         config = _config(folder)
         way = choose_way(wanted, board, config, terms.model)
-        request = make_request(folder, wanted, way, board, steps=steps, threads=threads)
+        request = make_request(folder, wanted, way, board, steps=flags.steps, threads=flags.threads)
         report = make_report(terms, board, request, config, run_request(request))
     click.echo(json.dumps(facts(report)) if as_json else "\n".join(lines(report)))
     if plot:

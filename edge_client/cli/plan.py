@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,20 @@ SHOWN_WEIGHTS = 10
 """Weights of the ranking that people are shown; --json has all."""
 
 
+@dataclass(frozen=True, slots=True)
+class PlanFlags:
+    """The flags of `edge-client plan` that say what to plan for. "" and None mean: not given."""
+
+    model: str
+    memory: str
+    rank: int | None
+    server: str
+    cache: str
+    round_time: str
+    round_traffic: str
+    state: Path
+
+
 @click.command()
 @click.option(
     "--model",
@@ -78,45 +92,37 @@ SHOWN_WEIGHTS = 10
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @debug_option
-def plan(
-    model: str,
-    memory: str,
-    rank: int | None,
-    server: str,
-    cache: str,
-    round_time: str,
-    round_traffic: str,
-    state: Path,
-    as_json: bool,
-    debug: bool,
-) -> None:
+def plan(as_json: bool, debug: bool, **values: Any) -> None:
     """Show the plan for this board, what it costs, and why the alternatives lost.
 
     Without --server the run is assumed to have the settings that `aggregator init` writes, and every strand to be worth
     the same. How fast this board multiplies is measured, unless `join` has done it.
     """
     del debug
-    board = probe_board(parse_size(memory) if memory else None)
-    limits = parse_limits(round_time, round_traffic)
-    state_folder = StateFolder(state.expanduser())
-    room = _room(cache, state_folder)
-    run = _run_of(server, state_folder) if server else None
-    name = model or (run.base.model if run else BUILTIN)
+    flags = PlanFlags(**values)
+    board = probe_board(parse_size(flags.memory) if flags.memory else None)
+    limits = parse_limits(flags.round_time, flags.round_traffic)
+    state_folder = StateFolder(flags.state.expanduser())
+    room = _room(flags.cache, state_folder)
+    run = _run_of(flags.server, state_folder) if flags.server else None
+    name = flags.model or (run.base.model if run else BUILTIN)
     config = base_config(name)
     run = run or _assumed_run(name, config)
-    if rank is not None:
-        run = _with_rank(run, rank)
+    if flags.rank is not None:
+        run = _with_rank(run, flags.rank)
     arithmetic = known_matmul_speed(state_folder.path)
     board = with_matmul_speed(board, arithmetic)
     if arithmetic is not None:
         limits = replace(limits, gflops=arithmetic.gflops)
-    pruned = _pruned(run, state_folder) if server else {}
+    pruned = _pruned(run, state_folder) if flags.server else {}
     choice = choose(board, run, config.to_json(), room=room, limits=limits, pruned=pruned)
     others = runners_up(choice, board, run, config.to_json(), room, limits=limits)
     if as_json:
         click.echo(json.dumps(facts(choice, board, others) | {"ranking": _ranking_facts(run, choice)}))
     else:
-        click.echo("\n".join([*explain(choice, board, others), *_ranking(run, choice), *_legend(run, bool(server))]))
+        click.echo(
+            "\n".join([*explain(choice, board, others), *_ranking(run, choice), *_legend(run, bool(flags.server))])
+        )
 
 
 def _ranking(run: RunInfo, choice: Choice) -> list[str]:

@@ -9,8 +9,8 @@
 Whoever computes the gradients in a way of their own replaces `backward`: they read the step's `pairs`, run one backward
 pass of the summed loss through `model.linears` between `start_pass` and `end_pass`, and hand its `StepLoss` to `step`.
 
-The objective is the negative log-likelihood of the targets (`Model.loss_sum`), asked for in `_backward_pass` alone: that
-is where another one comes in.
+The objective is the negative log-likelihood of the targets (`Model.loss_sum`), asked for in `_backward_pass` alone:
+that is where another one comes in.
 """
 
 from __future__ import annotations

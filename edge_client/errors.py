@@ -50,7 +50,14 @@ class BaseModelError(ClientError):
 
 
 class NoPlanError(ClientError):
+    """No plan fits the board. `needed_bytes`: memory that the board must have for one, 0 where something else is
+    short."""
+
     exit_code = ExitCode.MEMORY
+
+    def __init__(self, message: str, hint: str = "", *, needed_bytes: int = 0) -> None:
+        super().__init__(message, hint)
+        self.needed_bytes = needed_bytes
 
 
 class RefusedError(ClientError):

@@ -139,7 +139,7 @@ class Fleet:
         if self.state.version:
             self._send(job)
             adapter = read_adapter(Path(job.adapter_path), job.run, job.spec.version, None)
-        model = Model(self._session.base(job), adapter, job.plan.compute)
+        model = Model(self._session.base(job), adapter, job.plan.mode.compute)
         losses = tuple(held_out_loss(model, outputs, job, self._session, part)[0] for part in pairs)
         return Point(round=self.round, up_bytes=self.up_bytes, down_bytes=self.down_bytes, losses=losses)
 

@@ -41,7 +41,7 @@ def train_together(jobs: Sequence[TrainJob], session: Session) -> None:
     models = [one.model for one in rounds]
     names = models[0].linears
     joined = {name: JoinedLinear([model.linears[name] for model in models]) for name in names}
-    base, compute = session.base(jobs[0]), DTYPES[jobs[0].plan.compute]
+    base, compute = session.base(jobs[0]), DTYPES[jobs[0].plan.mode.compute]
     t5 = T5(models[0].config, joined, base.plain, base.weights["shared"], compute)  # type: ignore[arg-type]
     meter = Meter(session, "train", rounds[0].n_steps)
     for step in range(rounds[0].n_steps):

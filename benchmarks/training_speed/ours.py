@@ -59,7 +59,7 @@ def run_ours(contestant: Contestant, workload: Workload, base_folder: Path) -> M
         encode_s_per_token=_encode_s_per_token((first, second)),
         peak_bytes=second["peak_bytes"],
         imports_bytes=_imports_bytes(),
-        predicted_bytes=job.plan.predicted_peak_bytes,
+        predicted_bytes=job.plan.expected_peak_bytes,
         n_trained=sum(
             rank * (weight.rows + weight.columns * contestant.trains_a)
             for rank, weight in zip(job.plan.ranks, job.run.weights, strict=True)

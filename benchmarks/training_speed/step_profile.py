@@ -32,9 +32,9 @@ from edge_client.engines.lean.gradients.sketches import TURNS, Sketches  # noqa:
 from edge_client.engines.lean.model.adam import Adam  # noqa: E402
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors  # noqa: E402
 from edge_client.engines.lean.model.batches import Batch, collate  # noqa: E402
-from edge_client.engines.lean.model.chunked_loss import VOCABULARY_ROWS  # noqa: E402
 from edge_client.engines.lean.model.model import DTYPES, Model, start_training  # noqa: E402
 from edge_client.engines.lean.model.tokeniser import Pair  # noqa: E402
+from edge_client.jobs.sizes import VOCABULARY_ROWS  # noqa: E402
 from quantize.base import FORMATS, load_base  # noqa: E402
 from quantize.random_base import SHAPES, write_random_base  # noqa: E402
 from wire.manifest import t5_weights  # noqa: E402

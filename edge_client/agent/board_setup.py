@@ -86,6 +86,6 @@ class BoardSetup:
         }
 
     def _cache(self, plan: Plan) -> dict[str, Any]:
-        if plan.cache == "none":
+        if plan.mode.cache == "none":
             return {}
         return {"cache_path": str(self.folder.cache), "cache_limit_bytes": self.cache_bytes}

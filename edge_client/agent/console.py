@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from edge_client.host.board import show_size
+from braid_common.units import show_seconds, show_size
 
 PLAIN_EVERY_S = 10.0
 """A progress line in a log at most this often."""
@@ -120,15 +120,5 @@ def progress_text(phase: str, round: int, step: int, steps: int, *, elapsed_s: f
     if "bytes_up" in fields:
         parts.append(f"up {show_size(fields['bytes_up'])} down {show_size(fields['bytes_down'])}")
     if 0.0 < share < 1.0:
-        parts.append(f"{time_text(elapsed_s / share - elapsed_s)} left")
+        parts.append(f"{show_seconds(int(elapsed_s / share - elapsed_s))} left")
     return " · ".join(parts)
-
-
-def time_text(seconds: float) -> str:
-    """Seconds for people: "42 s", "3 min 20 s", "2 h 5 min"."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
+from braid_common.units import printable, show_size
 from edge_client.agent.console import Console
 from edge_client.agent.reports import Reports
-from edge_client.host.board import show_size
 from edge_client.jobs.messages import Plan, Progress
-from edge_client.network.transport import Traffic, printable
+from edge_client.network.transport import Traffic
 from edge_client.state.folder import Identity
 from edge_client.state.status import StatusFile
 from wire.messages import Receipt, RunInfo, Task
@@ -76,10 +78,10 @@ class Events:
             return
         numbers = plan_numbers(plan)
         shown: dict[str, Any] = {name: numbers[name] for name in ("ranks_total", "max_rank", "predicted_peak_bytes")}
-        self._status.update(format=plan.format, **shown)
+        self._status.update(format=plan.mode.format, **shown)
         text = "\n".join(why if before is None else why[:1]) or f"plan: {plan_words(plan)}"
-        self.console.event("plan", text, round=round_id, **_choices(plan), **numbers)
-        await self._reports.plan(round_id, plan.format, plan.compute, numbers)
+        self.console.event("plan", text, round=round_id, **_shown(plan))
+        await self._reports.plan(round_id, plan.mode.format, plan.mode.compute, numbers)
 
     def probed(self, task: Task, plan: Plan, values: Mapping[str, float]) -> None:
         """A step of a plan was tried, and measured."""
@@ -87,11 +89,10 @@ class Events:
         self.console.event(
             "probe",
             f"probe: {plan_words(plan)}: {show_size(peak_bytes)} measured, "
-            f"{show_size(plan.predicted_peak_bytes)} predicted, {step_s:.2f} s a step",
+            f"{show_size(plan.expected_peak_bytes)} predicted, {step_s:.2f} s a step",
             round=task.spec.round,
-            **_choices(plan),
-            micro_batch=plan.micro_batch,
-            predicted_peak_bytes=plan.predicted_peak_bytes,
+            **msgspec.structs.asdict(plan.mode),
+            predicted_peak_bytes=plan.expected_peak_bytes,
             peak_bytes=peak_bytes,
             step_s=step_s,
         )
@@ -99,9 +100,7 @@ class Events:
     async def backed_off(self, task: Task, plan: Plan) -> None:
         """A task that was begun goes on in a leaner way; the server is told as well."""
         text = f"memory ran short: goes on with {plan_words(plan)}"
-        self.console.event(
-            "backed_off", text, round=task.spec.round, message=text, **_choices(plan), **plan_numbers(plan)
-        )
+        self.console.event("backed_off", text, round=task.spec.round, message=text, **_shown(plan))
         await self._reports.event(task.spec.round, text, plan_numbers(plan))
 
     def progress(self, task: Task, progress: Progress) -> None:
@@ -163,24 +162,25 @@ def _sums(traffic: Mapping[str, int]) -> str:
 
 def plan_words(plan: Plan) -> str:
     """A plan in one line for people."""
-    parts = [f"{plan.format} base", f"{plan.compute} arithmetic", f"{plan.micro_batch} examples at a time"]
-    parts += [f"{sum(plan.ranks)} strands", *["checkpointing"] * plan.checkpointing]
-    parts += [f"{plan.cache} cache"] * (plan.cache != "none") + ["the encoder left as it is"] * plan.frozen_encoder
+    mode = plan.mode
+    parts = [f"{mode.format} base", f"{mode.compute} arithmetic", f"{mode.micro_batch} examples at a time"]
+    parts += [f"{sum(plan.ranks)} strands", *["checkpointing"] * mode.checkpointing]
+    parts += [f"{mode.cache} cache"] * (mode.cache != "none") + ["the encoder left as it is"] * mode.frozen_encoder
     return ", ".join(parts)
 
 
-def _choices(plan: Plan) -> dict[str, Any]:
-    names = ("format", "compute", "device", "checkpointing", "cache", "frozen_encoder")
-    return {name: getattr(plan, name) for name in names}
+def _shown(plan: Plan) -> dict[str, Any]:
+    """A plan's mode and numbers."""
+    return msgspec.structs.asdict(plan.mode) | plan_numbers(plan)
 
 
 def plan_numbers(plan: Plan) -> dict[str, int]:
     """The numbers of a plan, without those that are one per weight."""
     return {
-        "micro_batch": plan.micro_batch,
+        "micro_batch": plan.mode.micro_batch,
         "ranks_total": sum(plan.ranks),
         "max_rank": max(plan.ranks, default=0),
         "weights": sum(rank > 0 for rank in plan.ranks),
-        "predicted_peak_bytes": plan.predicted_peak_bytes,
+        "predicted_peak_bytes": plan.expected_peak_bytes,
         "budget_bytes": plan.budget_bytes,
     }

@@ -30,9 +30,11 @@ from edge_client.host.matmul_speed import matmul_key
 from edge_client.network.api import Api
 from edge_client.network.retry import MAX_DELAY_S, MAX_RETRY_AFTER_S, Backoff
 from edge_client.network.transport import Transport
-from edge_client.plan.cache_budget import CacheRoom
-from edge_client.plan.calibration import calibration_key, read_calibration, write_calibration
+from edge_client.plan.cache_budget import CacheBudget
+from edge_client.plan.calibration import calibration_key
 from edge_client.plan.planner import Planner
+from edge_client.plan.situation import Situation
+from edge_client.state.calibration_file import read_calibration, write_calibration
 from edge_client.state.folder import Identity
 from edge_client.state.status import StatusFile
 from edge_client.worker.process import WorkerProcess
@@ -170,14 +172,11 @@ class Client:
         """The planner for this board and base, with what earlier probes have measured."""
         checked = self._checked
         n_evaluated = min(board.eval_examples, board.n_held_out)
-        room = CacheRoom(checked.cache_bytes, checked.data.n_train, n_evaluated)
+        cache = CacheBudget(checked.cache_bytes, checked.data.n_train, n_evaluated)
         key = calibration_key(run.base.digest, client_version(), matmul_key(board.threads) or "no torch")
+        base, calibration = read_config(board.base_folder, run), read_calibration(checked.folder, key)
         return Planner(
-            checked.board,
-            read_config(board.base_folder, run).to_json(),
-            room,
-            checked.limits,
-            read_calibration(checked.folder, key),
+            Situation(checked.board, run, base, cache, checked.limits, calibration),
             keep=lambda calibration: write_calibration(checked.folder, calibration),
             measure=self._surroundings.measure,
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from edge_client.agent.console import Console, time_text
+from braid_common.units import show_seconds
+from edge_client.agent.console import Console
 from edge_client.network.errors import Unavailable
 
 
@@ -38,5 +39,5 @@ class Outage:
         if self._since_s is None:
             return
         away_s, self._since_s = self._clock() - self._since_s, None
-        self._console.event("online", f"server is back after {time_text(away_s)}", seconds=round(away_s, 1))
+        self._console.event("online", f"server is back after {show_seconds(round(away_s))}", seconds=round(away_s, 1))
         self._on_change(True)

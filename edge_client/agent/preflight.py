@@ -8,18 +8,19 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from edge_client.agent.allowances import default_cache_bytes, parse_cache, parse_limits, parse_memory
 from edge_client.agent.console import Console
 from edge_client.agent.enrolment import prepare_identity
 from edge_client.agent.settings import JoinSettings
 from edge_client.data.readers import load_data
-from edge_client.host.board import Board, parse_size, probe_board
-from edge_client.host.forked import run_isolated
-from edge_client.host.matmul_speed import MatmulSpeed, settle_matmul_speed, with_matmul_speed
+from edge_client.host.board import Board, probe_board
+from edge_client.host.forked import run_forked
+from edge_client.host.matmul_speed import MatmulSpeed, with_matmul_speed
 from edge_client.host.packages import require_packages
 from edge_client.network.transport import parse_fingerprint
-from edge_client.plan.cache_budget import default_limit, parse_cache
-from edge_client.plan.round_cost import NO_LIMITS, RoundLimits, parse_limits
+from edge_client.plan.round_cost import NO_LIMITS, RoundLimits
 from edge_client.state.folder import Identity, StateFolder
+from edge_client.state.matmul_speed_file import ensure_matmul_speed
 
 T = TypeVar("T")
 
@@ -41,9 +42,9 @@ class Probes:
         fork: for reading the data.
     """
 
-    measure: Callable[[StateFolder, int, Callable[[str], None]], MatmulSpeed | None] = settle_matmul_speed
+    measure: Callable[[StateFolder, int, Callable[[str], None]], MatmulSpeed | None] = ensure_matmul_speed
     packages: Callable[[], None] = require_packages
-    fork: Fork = run_isolated
+    fork: Fork = run_forked
 
 
 PROBES = Probes()
@@ -83,7 +84,7 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
     """
     if settings.fingerprint:
         parse_fingerprint(settings.fingerprint)
-    board = probe_board(parse_size(settings.memory) if settings.memory else None)
+    board = probe_board(parse_memory(settings.memory))
     cache_bytes = parse_cache(settings.cache)
     limits = parse_limits(settings.round_time, settings.round_traffic)
     probes.packages()
@@ -100,7 +101,7 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
     if arithmetic is not None:
         limits = replace(limits, gflops=arithmetic.gflops)
     if cache_bytes is None:
-        cache_bytes = default_limit(folder.path, folder.cache)
+        cache_bytes = default_cache_bytes(folder.path, folder.cache)
     if not cache_bytes:
         folder.empty_cache()
     return Preflight(board, data, folder, identity, cache_bytes, limits)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
+from braid_common.t5_config import T5Config
 from edge_client.bench.progress import ProgressLine
 from edge_client.bench.request import Measured, Request
 from edge_client.errors import ClientError, ConfigError, DiskError, NoPlanError
-from edge_client.host.forked import run_isolated
+from edge_client.host.forked import run_forked
 from edge_client.host.worker_memory import (
     die_with_parent,
     is_out_of_memory,
@@ -28,17 +29,17 @@ _MEMORY_HINT = "take a smaller --micro-batch, --shape or --format, or stop other
 def run_request(request: Request) -> Measured:
     """Measure in a child process. Call it while this one has one thread and no torch.
 
-    Raises IsolatedError, with the exit code MEMORY where memory ran out, or of what edge_client.bench.phases.measure
+    Raises ForkedError, with the exit code MEMORY where memory ran out, or of what edge_client.bench.phases.measure
     raises.
     """
     return _in_child(lambda: _measure(request), Measured)
 
 
-def write_base(folder: Path, shape: str, check: Callable[[dict[str, Any]], object]) -> None:
+def write_base(folder: Path, shape: str, check: Callable[[T5Config], object]) -> None:
     """Write a base of FLAN-T5's true shape with random weights into the empty `folder`, in a child process of its own,
     so that what writing takes does not count.
 
-    `check` hears the shape's config.json first, and raises NoPlanError to prevent the rest. Raises DiskError where
+    `check` hears the shape's numbers first, and raises NoPlanError to prevent the rest. Raises DiskError where
     there is no room.
     """
     refusal = _in_child(lambda: _write(folder, shape, check), _Refusal)
@@ -48,7 +49,7 @@ def write_base(folder: Path, shape: str, check: Callable[[dict[str, Any]], objec
 
 def _in_child(call: Callable[[], T], kind: type[T]) -> T:
     if_killed = ("the measurement took more memory than this board has", _MEMORY_HINT)
-    return run_isolated(lambda: _guarded(call), kind, if_killed=if_killed)
+    return run_forked(lambda: _guarded(call), kind, if_killed=if_killed)
 
 
 def _guarded(call: Callable[[], T]) -> T:
@@ -89,16 +90,16 @@ class _Refusal(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
-def _write(folder: Path, shape: str, check: Callable[[dict[str, Any]], object]) -> _Refusal:
+def _write(folder: Path, shape: str, check: Callable[[T5Config], object]) -> _Refusal:
     from quantize.errors import BaseFormatError
     from quantize.random_base import shape_config, write_random_base
 
     try:
-        config = shape_config(shape)
+        base = T5Config.parse(shape_config(shape))
     except BaseFormatError as error:
         raise ConfigError(str(error), "name another --shape") from error
     try:
-        check(config)
+        check(base)
     except NoPlanError as error:
         return _Refusal(error.message, error.hint)
     progress = ProgressLine()

@@ -20,8 +20,7 @@ from braid_common.base_files import read_t5_config
 from braid_common.seeds import derive_seed
 from braid_common.t5_config import T5Config
 from edge_client.base.errors import base_errors
-from edge_client.bench.request import WARM_UP_STEPS, Measured, Request, ranks_of
-from edge_client.bench.round_time import context_rank
+from edge_client.bench.request import WARM_UP_STEPS, Measured, Request
 from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
 from edge_client.engines.lean.model.adam import Adam
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
@@ -36,7 +35,6 @@ from edge_client.host.power_sensors import Sensor, find_sensor, why_none
 from edge_client.host.processors import free_processors
 from edge_client.host.worker_memory import peak_bytes, resident_bytes, return_free_memory, return_memory_near
 from quantize.base import FrozenBase, load_base
-from wire.manifest import t5_weights
 
 _BASE_HINT = "check the folder, or name another base with --model"
 
@@ -78,14 +76,14 @@ def measure(request: Request, tell: Tell) -> Measured:
     imports_bytes = resident_bytes()
     torch.set_num_threads(request.threads or free_processors())
     batch = _batch(request, _config(request))
-    encoded, encode_s = _encode(request, batch, tell) if request.scope == "decoder" else (None, 0.0)
+    encoded, encode_s = _encode(request, batch, tell) if request.settings.scope == "decoder" else (None, 0.0)
     tell("load", 0, 1)
-    base, load_s = _load(request, lambda name: request.scope == "all" or not name.startswith("encoder."))
+    base, load_s = _load(request, lambda name: request.settings.scope == "all" or not name.startswith("encoder."))
     sensor = find_sensor(Path(request.root))
     steps, energy = _train(request, _Trainer(request, base, batch, encoded), sensor, tell)
     # Asked before the matrix peak, which is not a part of training.
     most_bytes = peak_bytes()
-    most_device_bytes = torch.cuda.max_memory_allocated() if request.device == "cuda" else 0
+    most_device_bytes = torch.cuda.max_memory_allocated() if request.mode.device == "cuda" else 0
     tell("matrix peak", 0, 1)
     return Measured(
         load_s=load_s,
@@ -99,7 +97,7 @@ def measure(request: Request, tell: Tell) -> Measured:
         peak_bytes=most_bytes,
         base_bytes=base.resident_bytes,
         device_peak_bytes=most_device_bytes,
-        peak_gflops=measure_peak_gflops(DTYPES[request.compute], torch.device(request.device)),
+        peak_gflops=measure_peak_gflops(DTYPES[request.mode.compute], torch.device(request.mode.device)),
         threads=torch.get_num_threads(),
         sensor=sensor.name if sensor and energy else "",
         no_sensor="" if sensor and energy else why_none(Path(request.root)),
@@ -113,14 +111,14 @@ class _Trainer:
 
     def __init__(self, request: Request, base: FrozenBase, batch: Batch, encoded: Tensor | None) -> None:
         self._wait = _waiting(request)
-        self._planned = (request.predicted_peak_bytes, request.budget_bytes)
+        self._planned = (request.plan.expected_peak_bytes, request.plan.budget_bytes)
         self._batch, self._encoded = batch, encoded
         self._model = Model(
             base,
-            _adapter(request, base),
-            request.compute,
-            trains_encoder=request.scope == "all",
-            checkpointing=request.checkpointing,
+            _adapter(request),
+            request.mode.compute,
+            trains_encoder=request.settings.scope == "all",
+            checkpointing=request.mode.checkpointing,
             trains="both",
         )
         self._adam = Adam(start_training(self._model.linears), LEARNING_RATE)
@@ -167,7 +165,10 @@ def _encode(request: Request, batch: Batch, tell: Tell) -> tuple[Tensor, float]:
         start_s = wait()
         encode_sources(
             EncoderSpec(
-                Path(request.base_folder), request.format, DTYPES[request.compute], torch.device(request.device)
+                Path(request.base_folder),
+                request.mode.format,
+                DTYPES[request.mode.compute],
+                torch.device(request.mode.device),
             ),
             batch.sources,
             lambda ids, hidden: outputs.update({ids: hidden.clone()}),
@@ -176,14 +177,16 @@ def _encode(request: Request, batch: Batch, tell: Tell) -> tuple[Tensor, float]:
     tell("encode", ENCODE_PASSES, ENCODE_PASSES)
     encoded = torch.nn.utils.rnn.pad_sequence([outputs[ids] for ids in batch.sources], batch_first=True)
     missing = batch.source.shape[1] - encoded.shape[1]
-    return torch.nn.functional.pad(encoded, (0, 0, 0, missing)).to(request.device), seconds
+    return torch.nn.functional.pad(encoded, (0, 0, 0, missing)).to(request.mode.device), seconds
 
 
 def _load(request: Request, wanted: Callable[[str], bool]) -> tuple[FrozenBase, float]:
     """A part of the base, and the seconds that it took."""
     start_s = time.perf_counter()
     with base_errors(_BASE_HINT):
-        base = load_base(Path(request.base_folder), request.format, wanted=wanted, device=torch.device(request.device))
+        base = load_base(
+            Path(request.base_folder), request.mode.format, wanted=wanted, device=torch.device(request.mode.device)
+        )
     return_free_memory()
     return base, time.perf_counter() - start_s
 
@@ -193,14 +196,14 @@ def _config(request: Request) -> T5Config:
         return read_t5_config(Path(request.base_folder))
 
 
-def _adapter(request: Request, base: FrozenBase) -> AdapterTensors:
+def _adapter(request: Request) -> AdapterTensors:
     """Strands on every weight of the scope beside the frozen rest of a full adapter, as the default rule has them. Rows
     of random normal values of length near one are nearly orthogonal."""
-    weights = t5_weights(base.config, request.scope)
     context, basis, start_b = {}, {}, {}
-    for weight, rank in zip(weights, ranks_of(weights, request.rank), strict=True):
+    frozen_ranks = request.frozen_ranks()
+    for weight, rank in zip(request.run.weights, request.plan.ranks, strict=True):
         generator = torch.Generator().manual_seed(derive_seed(0, "bench", "adapter", weight.name))
-        rest = context_rank(weight, rank)
+        rest = frozen_ranks[weight.name]
         b = LENGTH * weight.rows**-0.5 * torch.randn(weight.rows, rank + rest, generator=generator)
         a = weight.columns**-0.5 * torch.randn(rank + rest, weight.columns, generator=generator)
         basis[weight.name], start_b[weight.name] = a[:rank], b[:, :rank].contiguous()
@@ -215,10 +218,10 @@ def _batch(request: Request, config: T5Config) -> Batch:
 
     def draw(n_tokens: int) -> list[tuple[int, ...]]:
         first = min(FIRST_ID, vocabulary - 1)
-        drawn = torch.randint(first, vocabulary, (request.micro_batch, n_tokens), generator=generator)
+        drawn = torch.randint(first, vocabulary, (request.mode.micro_batch, n_tokens), generator=generator)
         return [tuple(ids) for ids in drawn.tolist()]
 
-    pairs = zip(draw(request.source_tokens), draw(request.target_tokens), strict=True)
+    pairs = zip(draw(request.settings.max_source_tokens), draw(request.settings.max_target_tokens), strict=True)
     return collate([Pair(source, target) for source, target in pairs], config.pad_id, config.start_id)
 
 
@@ -226,7 +229,7 @@ def _waiting(request: Request) -> Callable[[], float]:
     """A clock in seconds; on a GPU it first waits until all that was asked for is done."""
 
     def wait() -> float:
-        if request.device == "cuda":
+        if request.mode.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 

@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from braid_common.units import show_seconds
 from edge_client.bench.report import Report
 from edge_client.bench.round_time import Link, granularity
-from edge_client.bench.table import duration, granularity_text
+from edge_client.bench.table import granularity_text
 from edge_client.errors import ConfigError, DiskError
 
 if TYPE_CHECKING:
@@ -47,11 +48,11 @@ def draw(report: Report, path: Path) -> None:
     """Write the picture; the suffix says in which format. Raises DiskError where it cannot be written."""
     figure = _figure_class()(figsize=(11.0, 4.8), layout="constrained")
     bars, curve = figure.subplots(1, 2)
-    request = report.request
+    mode, settings = report.request.mode, report.request.settings
     figure.suptitle(
-        f"{report.terms.model}, {request.format} base, scope {request.scope}, {request.micro_batch} × "
-        f"{request.source_tokens}/{request.target_tokens} tokens: {report.tokens_per_s:,.0f} tokens/s, "
-        f"MFU {100 * report.mfu:.0f} %"
+        f"{report.terms.model}, {mode.format} base, scope {settings.scope}, {mode.micro_batch} × "
+        f"{settings.max_source_tokens}/{settings.max_target_tokens} tokens: "
+        f"{report.tokens_per_s:,.0f} tokens/s, MFU {100 * report.mfu:.0f} %"
     )
     _draw_phases(bars, report)
     _draw_granularity(curve, report)
@@ -82,9 +83,9 @@ def _draw_phases(axes: Axes, report: Report) -> None:
             axes.bar(labels, heights, 0.6, bottom=floor, label=name, color=COLOURS[phase])
             floor = [low + height for low, height in zip(floor, heights, strict=True)]
     for place, total in enumerate(floor):
-        axes.annotate(duration(total), (place, total), (0, 3), textcoords="offset points", ha="center")
+        axes.annotate(show_seconds(total), (place, total), (0, 3), textcoords="offset points", ha="center")
     axes.set(
-        title=f"A round of {steps} steps, once the base is loaded ({duration(measured.load_s)})",
+        title=f"A round of {steps} steps, once the base is loaded ({show_seconds(measured.load_s)})",
         xlabel="link speed (Mbit/s)",
         ylabel="time (s)",
         ylim=(0, 1.12 * max(floor)),

@@ -1,17 +1,17 @@
-"""What follows from a measurement: speed, utilisation, energy per token and granularity."""
+"""Report on a measurement: speed, utilisation, energy per token and granularity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from braid_common.t5_config import T5Config
-from edge_client.bench.request import Measured, Request, ranks_of
-from edge_client.bench.round_time import Link, Traffic, context_rank, granularity, round_traffic
+from edge_client.bench.request import Measured, Request
+from edge_client.bench.round_time import Link, granularity
 from edge_client.host.board import Board
-from edge_client.plan.flops import StepFlops, step_flops
-from wire.manifest import t5_weights
+from edge_client.plan.flops import Lengths, StepFlops, step_flops
+from edge_client.plan.round_cost import Traffic, round_traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,29 +105,20 @@ class Report:
         ]
 
 
-def make_report(terms: Terms, board: Board, request: Request, config: Mapping[str, Any], measured: Measured) -> Report:
-    """Derive the figures; `config` is the base's config.json. Raises WireError where that is no gated T5's."""
-    weights = t5_weights(T5Config.parse(config), request.scope)
-    ranks = ranks_of(weights, request.rank)
-    by_name = {weight.name: rank for weight, rank in zip(weights, ranks, strict=True)}
+def make_report(terms: Terms, board: Board, request: Request, base: T5Config, measured: Measured) -> Report:
+    """Derive the figures of a measurement on a base of these sizes."""
+    run, ranks, settings = request.run, request.plan.ranks, request.settings
+    lengths = Lengths(request.mode.micro_batch, settings.max_source_tokens, settings.max_target_tokens)
+    by_name = {weight.name: rank for weight, rank in zip(run.weights, ranks, strict=True)}
     return Report(
         terms=terms,
         board=board,
         request=request,
         measured=measured,
-        flops=step_flops(
-            config,
-            request.scope,
-            request.micro_batch,
-            request.source_tokens,
-            request.target_tokens,
-            by_name,
-            {weight.name: context_rank(weight, by_name[weight.name]) for weight in weights},
-            trains_a=True,
-        ),
-        n_weights=len(weights),
+        flops=step_flops(base, settings.scope, lengths, by_name, request.frozen_ranks(), trains_a=True),
+        n_weights=len(run.weights),
         n_strands=sum(ranks),
-        traffic=round_traffic(weights, ranks),
+        traffic=round_traffic(run, ranks),
     )
 
 
@@ -155,8 +146,8 @@ def facts(report: Report) -> dict[str, Any]:
         "round": {
             "local_steps": report.terms.local_steps,
             "compute_s": report.round_compute_s,
-            "down_bytes": report.traffic.down_bytes,
-            "up_bytes": report.traffic.up_bytes,
+            "down_bytes": round(report.traffic.down_bytes),
+            "up_bytes": round(report.traffic.up_bytes),
             "links": [
                 {
                     "link_mbps": one.link.mbps,
@@ -171,17 +162,17 @@ def facts(report: Report) -> dict[str, Any]:
 
 
 def _setting(report: Report) -> dict[str, Any]:
-    request = report.request
+    request, mode, settings = report.request, report.request.mode, report.request.settings
     return {
         "model": report.terms.model,
-        "format": request.format,
-        "compute": request.compute,
-        "device": request.device,
-        "scope": request.scope,
-        "micro_batch": request.micro_batch,
-        "source_tokens": request.source_tokens,
-        "target_tokens": request.target_tokens,
-        "rank": request.rank,
+        "format": mode.format,
+        "compute": mode.compute,
+        "device": mode.device,
+        "scope": settings.scope,
+        "micro_batch": mode.micro_batch,
+        "source_tokens": settings.max_source_tokens,
+        "target_tokens": settings.max_target_tokens,
+        "rank": settings.rank,
         "n_weights": report.n_weights,
         "n_strands": report.n_strands,
         "steps": request.steps,

@@ -1,47 +1,62 @@
-"""What is measured, and what the measuring process answers. Both cross the pipe between two processes."""
+"""A request to the measuring process, and its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from edge_client.jobs.messages import Compute, Device, Format
+from edge_client.jobs.messages import Plan, TrainingMode
 from wire.checks import basis_rank
-from wire.messages import Scope, Weight
+from wire.messages import RunInfo, TrainSettings
 
 WARM_UP_STEPS = 2
 """Before what counts: the first steps choose and compile kernels, and let the heap grow."""
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A setting to measure. `threads` 0 leaves the choice to torch; `predicted_peak_bytes` was planned under
-    `budget_bytes`; `root` is where /sys and /proc are."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A plan to measure.
+
+    Attributes:
+        base_folder: of the base model.
+        run: the run that the plan is for; its texts are all as long as it allows.
+        plan: how training is done, and the memory that was planned for it.
+        steps: how many are measured.
+        threads: 0 leaves the choice to torch.
+        root: where /sys and /proc are.
+    """
 
     base_folder: str
-    format: Format
-    compute: Compute
-    device: Device
-    scope: Scope
-    micro_batch: int
-    source_tokens: int
-    target_tokens: int
-    rank: int
+    run: RunInfo
+    plan: Plan
     steps: int
     threads: int = 0
-    checkpointing: bool = False
-    predicted_peak_bytes: int = 0
-    budget_bytes: int = 0
     root: str = "/"
+
+    @property
+    def mode(self) -> TrainingMode:
+        """How training is done."""
+        return self.plan.mode
+
+    @property
+    def settings(self) -> TrainSettings:
+        """What the run asks."""
+        return self.run.settings
 
     @property
     def n_tokens(self) -> int:
         """Source and target tokens of a step."""
-        return self.micro_batch * (self.source_tokens + self.target_tokens)
+        return self.mode.micro_batch * (self.settings.max_source_tokens + self.settings.max_target_tokens)
+
+    def frozen_ranks(self) -> dict[str, int]:
+        """Strands of the global adapter, at its full rank, that lie frozen beside those that are trained, by weight."""
+        pairs = zip(self.run.weights, self.plan.ranks, strict=True)
+        return {weight.name: max(0, basis_rank(weight, self.run.server_rank) - rank) for weight, rank in pairs}
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What came out. Seconds are medians over the measured steps, of one micro-batch each.
+    """Figures of a measurement. Seconds are medians over the measured steps, of one micro-batch each.
 
     Attributes:
         load_s: reading the base, or in decoder scope its decoder part, into its format.
@@ -77,8 +92,3 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     no_sensor: str
     watts: float
     n_samples: int
-
-
-def ranks_of(weights: Sequence[Weight], rank: int) -> tuple[int, ...]:
-    """`rank` strands for every weight, fewer where a weight has a shorter side."""
-    return tuple(basis_rank(weight, rank) for weight in weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from braid_common.units import show_seconds, show_size
 from edge_client.bench.report import Report
 from edge_client.bench.round_time import REQUESTS_PER_ROUND
 
@@ -24,41 +25,43 @@ def lines(report: Report) -> list[str]:
 
 
 def _title(report: Report) -> list[str]:
-    request, measured = report.request, report.measured
-    where = "GPU" if request.device == "cuda" else _count(measured.threads, "thread")
+    measured, mode, settings = report.measured, report.request.mode, report.request.settings
+    where = "GPU" if mode.device == "cuda" else _count(measured.threads, "thread")
     return [
-        f"{report.terms.model} on {report.terms.board}: {request.format} base, {request.compute} arithmetic, {where}"
-        + (", blocks computed twice (checkpointing)" if request.checkpointing else ""),
-        f"scope {request.scope}: {_count(request.micro_batch, 'example')} of {request.source_tokens} + "
-        f"{request.target_tokens} tokens a step, {report.n_strands} strands on {report.n_weights} weights; "
-        f"medians of {_count(request.steps, 'step')}",
+        f"{report.terms.model} on {report.terms.board}: {mode.format} base, {mode.compute} arithmetic, {where}"
+        + (", blocks computed twice (checkpointing)" if mode.checkpointing else ""),
+        f"scope {settings.scope}: {_count(mode.micro_batch, 'example')} of {settings.max_source_tokens} + "
+        f"{settings.max_target_tokens} tokens a step, {report.n_strands} strands on {report.n_weights} weights; "
+        f"medians of {_count(report.request.steps, 'step')}",
     ]
 
 
 def _phases(report: Report) -> list[tuple[str, str, str, str]]:
-    measured, decoder_only = report.measured, report.request.scope == "decoder"
+    measured, decoder_only = report.measured, report.request.settings.scope == "decoder"
     forward = "decoder and loss" if decoder_only else "encoder, decoder and loss"
 
-    def share(seconds: float) -> str:
-        return f"{100 * seconds / measured.step_s:.1f} %"
+    def of_step(phase: str, seconds: float, words: str) -> tuple[str, str, str, str]:
+        return phase, show_seconds(seconds), f"{100 * seconds / measured.step_s:.1f} %", words
 
     return [
-        ("load", duration(measured.load_s), "", _loaded(report)),
+        ("load", show_seconds(measured.load_s), "", _loaded(report)),
         (
             "encode",
-            duration(measured.encode_s) if decoder_only else "0",
+            show_seconds(measured.encode_s) if decoder_only else "0",
             "",
             "once for these examples: the frozen encoder" if decoder_only else "in this scope a part of forward",
         ),
-        ("forward", duration(measured.forward_s), share(measured.forward_s), f"{forward}, with the head's gradient"),
-        ("backward", duration(measured.backward_s), share(measured.backward_s), "gradients of the strands"),
-        ("optimiser", duration(measured.optimiser_s), share(measured.optimiser_s), "Adam, and freeing memory"),
-        ("step", duration(measured.step_s), "", "forward, backward and optimiser together"),
+        of_step("forward", measured.forward_s, f"{forward}, with the head's gradient"),
+        of_step("backward", measured.backward_s, "gradients of the strands"),
+        of_step("optimiser", measured.optimiser_s, "Adam, and freeing memory"),
+        ("step", show_seconds(measured.step_s), "", "forward, backward and optimiser together"),
     ]
 
 
 def _loaded(report: Report) -> str:
-    return "once: the base from disk, " + ("its decoder alone" if report.request.scope == "decoder" else "all of it")
+    return "once: the base from disk, " + (
+        "its decoder alone" if report.request.settings.scope == "decoder" else "all of it"
+    )
 
 
 def _figures(report: Report) -> list[tuple[str, str, str]]:
@@ -69,17 +72,18 @@ def _figures(report: Report) -> list[tuple[str, str, str]]:
         ("MFU", f"{100 * report.mfu:.1f} %", _arithmetic(report)),
         (
             "peak memory",
-            size(measured.peak_bytes),
-            f"of this {size(measured.imports_bytes)} Python and torch, {size(measured.base_bytes)} frozen base",
+            show_size(measured.peak_bytes),
+            f"of this {show_size(measured.imports_bytes)} Python and torch, "
+            f"{show_size(measured.base_bytes)} frozen base",
         ),
     ]
-    if report.request.scope == "all":
+    if report.request.settings.scope == "all":
         rows[0] = ("speed", f"{report.tokens_per_s:,.0f} tokens/s", "source and target tokens")
         del rows[1]
     if report.encode_mfu is not None:
         rows.insert(3, ("", f"{100 * report.encode_mfu:.1f} %", "of the encoder's pass"))
     if measured.device_peak_bytes:
-        rows.append(("GPU memory", size(measured.device_peak_bytes), "the most that torch held there"))
+        rows.append(("GPU memory", show_size(measured.device_peak_bytes), "the most that torch held there"))
     return [*rows, *_energy(report)]
 
 
@@ -89,8 +93,8 @@ def _amortised(report: Report) -> str:
 
 def _arithmetic(report: Report) -> str:
     return (
-        f"{report.gflops:,.1f} of {report.measured.peak_gflops:,.1f} GFLOP/s, which plain {report.request.compute} "
-        "products reach here"
+        f"{report.gflops:,.1f} of {report.measured.peak_gflops:,.1f} GFLOP/s, which plain "
+        f"{report.request.mode.compute} products reach here"
     )
 
 
@@ -109,13 +113,15 @@ def _energy(report: Report) -> list[tuple[str, str, str]]:
 
 def _round(report: Report) -> list[str]:
     links = report.over_links()
-    latencies = " or ".join(dict.fromkeys(f"{one.link.latency_ms:g} ms" for one in links))
+    latencies = " or ".join(dict.fromkeys(f"{over.link.latency_ms:g} ms" for over in links))
     rows = [
-        (f"{one.link.mbps:g} Mbit/s", duration(one.communication_s), granularity_text(one.granularity)) for one in links
+        (f"{one.link.mbps:g} Mbit/s", show_seconds(one.communication_s), granularity_text(one.granularity))
+        for one in links
     ]
     return [
-        f"A round of {_count(report.terms.local_steps, 'step')} computes for {duration(report.round_compute_s)} and "
-        f"sends {size(report.traffic.up_bytes)} up, {size(report.traffic.down_bytes)} down",
+        f"A round of {_count(report.terms.local_steps, 'step')} computes for {show_seconds(report.round_compute_s)}, "
+        f"sends at most {show_size(report.traffic.up_bytes)} up, "
+        f"{show_size(report.traffic.down_bytes)} down",
         f"({REQUESTS_PER_ROUND} requests of {latencies} there and back). G = compute time / communication time:",
         "",
         *_aligned([("link", "communication", "G"), *rows]),
@@ -138,21 +144,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _is_words(rows: Sequence[Sequence[str]], column: int) -> bool:
     return any(len(row[column].split()) > 3 for row in rows[1:])
-
-
-def duration(seconds: float) -> str:
-    """Three figures: "1.23 s", "96.4 ms", "12 µs"."""
-    for unit, factor in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= factor or unit == "µs":
-            value = seconds / factor
-            return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
-    raise AssertionError("the last unit takes everything")
-
-
-def size(size_bytes: float) -> str:
-    """Mebibytes, with decimals where there are few."""
-    mebibytes = size_bytes / (1 << 20)
-    return f"{mebibytes:,.{0 if mebibytes >= 10 else 2}f} MiB"
 
 
 def granularity_text(value: float) -> str:

@@ -17,21 +17,25 @@ from typing import Any
 import click
 
 from braid_common.base_files import read_t5_config
-from braid_common.t5_config import FLAN_T5
+from braid_common.t5_config import FLAN_T5, T5Config
+from edge_client.agent.allowances import parse_memory
 from edge_client.base.errors import base_errors
 from edge_client.base.locate import BUILTIN, require_whole, resolve
-from edge_client.bench.budget import Setting, choose_way, make_request
 from edge_client.bench.measure import run_request, write_base
 from edge_client.bench.plot import check_plot, draw
 from edge_client.bench.report import Terms, facts, make_report
+from edge_client.bench.request import Request
 from edge_client.bench.round_time import Link
+from edge_client.bench.setting import Setting, plan_setting
 from edge_client.bench.table import lines
 from edge_client.cli.options import debug_option
 from edge_client.errors import ConfigError
-from edge_client.host.board import Board, parse_size, probe_board
-from edge_client.host.matmul_speed import measure_matmul_speed, processor, read_matmul_speed, with_matmul_speed
+from edge_client.host.board import Board, probe_board
+from edge_client.host.matmul_measure import measure_matmul_speed
+from edge_client.host.matmul_speed import processor, with_matmul_speed
 from edge_client.host.packages import require_packages
 from edge_client.state.folder import default_state_folder
+from edge_client.state.matmul_speed_file import read_matmul_speed
 from quantize.formats import FORMATS
 from wire.limits import MAX_RANK
 
@@ -130,11 +134,11 @@ def bench(as_json: bool, plot: Path | None, debug: bool, **values: Any) -> None:
         local_steps=flags.local_steps,
         links=[Link(mbps, flags.latency_ms) for mbps in sorted(set(flags.link_mbps))],
     )
-    with _base(flags.model, flags.shape, lambda config: choose_way(wanted, board, config, terms.model)) as folder:
-        config = _config(folder)
-        way = choose_way(wanted, board, config, terms.model)
-        request = make_request(folder, wanted, way, board, steps=flags.steps, threads=flags.threads)
-        report = make_report(terms, board, request, config, run_request(request))
+    with _base(flags.model, flags.shape, lambda base: plan_setting(wanted, board, base, terms.model)) as folder:
+        base = _config(folder)
+        plan = plan_setting(wanted, board, base, terms.model)
+        request = Request(str(folder), wanted.run(base), plan, flags.steps, flags.threads)
+        report = make_report(terms, board, request, base, run_request(request))
     click.echo(json.dumps(facts(report)) if as_json else "\n".join(lines(report)))
     if plot:
         draw(report, plot)
@@ -153,12 +157,12 @@ def _check(model: str, shape: str | None, of_links: Sequence[float], plot: Path 
 
 def _board(memory: str, threads: int) -> Board:
     """The board with its measured arithmetic; kept measurements are used, new ones are not kept."""
-    board = probe_board(parse_size(memory) if memory else None)
+    board = probe_board(parse_memory(memory))
     return with_matmul_speed(board, read_matmul_speed(default_state_folder(), threads) or measure_matmul_speed(threads))
 
 
 @contextlib.contextmanager
-def _base(model: str, shape: str | None, check: Callable[[dict[str, Any]], object]) -> Iterator[Path]:
+def _base(model: str, shape: str | None, check: Callable[[T5Config], object]) -> Iterator[Path]:
     """The base's folder. A random one is written to a temporary folder, unless `check` refuses its config.json."""
     if shape is None:
         folder = resolve(model or BUILTIN)
@@ -182,6 +186,6 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> T5Config:
     with base_errors("name another base with --model"):
-        return read_t5_config(folder).to_json()
+        return read_t5_config(folder)

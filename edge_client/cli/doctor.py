@@ -11,10 +11,12 @@ from typing import Any
 import click
 import msgspec
 
+from braid_common.units import show_size
 from edge_client.cli.options import debug_option, state_option
-from edge_client.host.board import probe_board, show_size
-from edge_client.host.matmul_speed import MatmulSpeed, known_matmul_speed, with_matmul_speed
+from edge_client.host.board import probe_board
+from edge_client.host.matmul_speed import MatmulSpeed, with_matmul_speed
 from edge_client.host.packages import require_packages, versions
+from edge_client.state.matmul_speed_file import look_up_matmul_speed
 from quantize.kernels import Kernel, nf4_kernel
 
 
@@ -33,7 +35,7 @@ def doctor(state: Path, as_json: bool, debug: bool) -> None:
 def examine(state: Path) -> dict[str, Any]:
     """The findings, as plain values. `packages` maps a name to its version, or None where it is not installed;
     `arithmetic` is None where torch is not installed or cannot be loaded."""
-    arithmetic = known_matmul_speed(state)
+    arithmetic = look_up_matmul_speed(state)
     kernel = _nf4_kernel(arithmetic)
     board = with_matmul_speed(probe_board(), arithmetic)
     return {

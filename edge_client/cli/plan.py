@@ -11,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 
-from braid_common.t5_config import T5Config
+from edge_client.agent.allowances import default_cache_bytes, parse_cache, parse_limits, parse_memory
 from edge_client.agent.settings import normalise_server
 from edge_client.base.config import base_config
 from edge_client.base.locate import BUILTIN
@@ -23,35 +23,22 @@ from edge_client.cli.options import (
     state_option,
 )
 from edge_client.errors import ConfigError
-from edge_client.host.board import parse_size, probe_board
-from edge_client.host.matmul_speed import known_matmul_speed, with_matmul_speed
-from edge_client.plan.cache_budget import CacheRoom, default_limit, parse_cache
-from edge_client.plan.choose import Choice, choose, explain, facts, runners_up
-from edge_client.plan.round_cost import parse_limits
+from edge_client.host.board import probe_board
+from edge_client.host.matmul_speed import with_matmul_speed
+from edge_client.plan.cache_budget import CacheBudget
+from edge_client.plan.candidates import Candidate
+from edge_client.plan.choose import choose, runners_up
+from edge_client.plan.explain import explain, facts
+from edge_client.plan.situation import Constraints, Situation
 from edge_client.plan.strand_selection import ranking as ranking_of
 from edge_client.state.folder import Identity, StateFolder
+from edge_client.state.matmul_speed_file import look_up_matmul_speed
 from edge_client.state.pruned_ranks import read_pruned
 from wire import routes
-from wire.limits import MAX_NAME_CHARS, MAX_RANK, PROTOCOL_VERSION
-from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Base, RunInfo, TrainSettings
-
-DEFAULT_SETTINGS = TrainSettings(
-    scope="decoder",
-    learning_rate=0.005,
-    batch=16,
-    micro_batch=4,
-    local_steps=20,
-    max_source_tokens=192,
-    max_target_tokens=32,
-    sketch_batches=8,
-    importance="magnitude_gradient",
-    trains_a=True,
-    seed=1,
-)
-"""Those that `aggregator init` writes; what a plan needs when no server is asked."""
-
-DEFAULT_RANK, DEFAULT_SERVER_RANK = 16, 16
+from wire.default_run import DEFAULT_SETTINGS, run_info
+from wire.limits import MAX_RANK
+from wire.manifest import t5_weights
+from wire.messages import RunInfo
 
 SHOWN_WEIGHTS = 10
 """Weights of the ranking that people are shown; --json has all."""
@@ -100,23 +87,24 @@ def plan(as_json: bool, debug: bool, **values: Any) -> None:
     """
     del debug
     flags = PlanFlags(**values)
-    board = probe_board(parse_size(flags.memory) if flags.memory else None)
+    board = probe_board(parse_memory(flags.memory))
     limits = parse_limits(flags.round_time, flags.round_traffic)
     state_folder = StateFolder(flags.state.expanduser())
-    room = _room(flags.cache, state_folder)
+    budget = _cache_budget(flags.cache, state_folder)
     run = _run_of(flags.server, state_folder) if flags.server else None
     name = flags.model or (run.base.model if run else BUILTIN)
-    config = base_config(name)
-    run = run or _assumed_run(name, config)
+    base = base_config(name)
+    run = run or run_info(t5_weights(base, DEFAULT_SETTINGS.scope), model=name)
     if flags.rank is not None:
         run = _with_rank(run, flags.rank)
-    arithmetic = known_matmul_speed(state_folder.path)
+    arithmetic = look_up_matmul_speed(state_folder.path)
     board = with_matmul_speed(board, arithmetic)
     if arithmetic is not None:
         limits = replace(limits, gflops=arithmetic.gflops)
     pruned = _pruned(run, state_folder) if flags.server else {}
-    choice = choose(board, run, config.to_json(), room=room, limits=limits, pruned=pruned)
-    others = runners_up(choice, board, run, config.to_json(), room, limits=limits)
+    situation = Situation(board, run, base, budget, limits)
+    choice = choose(situation, Constraints(pruned=pruned))
+    others = runners_up(situation, choice)
     if as_json:
         click.echo(json.dumps(facts(choice, board, others) | {"ranking": _ranking_facts(run, choice)}))
     else:
@@ -125,7 +113,7 @@ def plan(as_json: bool, debug: bool, **values: Any) -> None:
         )
 
 
-def _ranking(run: RunInfo, choice: Choice) -> list[str]:
+def _ranking(run: RunInfo, choice: Candidate) -> list[str]:
     """The most important weights; nothing before the run has a ranking."""
     ranked = ranking_of(run)
     if not ranked:
@@ -138,7 +126,7 @@ def _ranking(run: RunInfo, choice: Choice) -> list[str]:
     return [f"most important of {len(ranked)} weights, by their share of the run's importance:", *lines]
 
 
-def _ranking_facts(run: RunInfo, choice: Choice) -> list[dict[str, Any]]:
+def _ranking_facts(run: RunInfo, choice: Candidate) -> list[dict[str, Any]]:
     """All weights, the most important first; empty before the run has a ranking."""
     ranks = {weight.name: rank for weight, rank in zip(run.weights, choice.plan.ranks, strict=True)}
     return [
@@ -158,29 +146,10 @@ def _legend(run: RunInfo, is_servers: bool) -> list[str]:
     ]
 
 
-def _room(cache: str, folder: StateFolder) -> CacheRoom:
-    """The cache as `join` would have it, for a board with plenty of data."""
+def _cache_budget(cache: str, folder: StateFolder) -> CacheBudget:
+    """The disk that `join` would take, for a board with plenty of data."""
     limit_bytes = parse_cache(cache)
-    return CacheRoom(default_limit(folder.path, folder.cache) if limit_bytes is None else limit_bytes)
-
-
-def _assumed_run(model: str, config: T5Config) -> RunInfo:
-    """A run of default settings for a base with these numbers; the base's files are not read."""
-    weights = t5_weights(config, DEFAULT_SETTINGS.scope)
-    return RunInfo(
-        protocol=PROTOCOL_VERSION,
-        run_id="plan",
-        state="profiling",
-        base=Base(model=model[:MAX_NAME_CHARS], digest="0" * 64),
-        weights=weights,
-        manifest=manifest_digest(weights),
-        settings=DEFAULT_SETTINGS,
-        max_rank=DEFAULT_RANK,
-        server_rank=DEFAULT_SERVER_RANK,
-        rounds=1,
-        round=0,
-        version=0,
-    )
+    return CacheBudget(default_cache_bytes(folder.path, folder.cache) if limit_bytes is None else limit_bytes)
 
 
 def _with_rank(run: RunInfo, rank: int) -> RunInfo:

@@ -8,10 +8,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from edge_client.agent.console import time_text
+from braid_common.units import show_seconds, show_size
 from edge_client.cli.options import debug_option, state_option
 from edge_client.errors import ConfigError
-from edge_client.host.board import show_size
 from edge_client.state.folder import StateFolder
 from edge_client.state.status import Status, read_status
 
@@ -41,7 +40,7 @@ def _lines(kept: Status, is_running: bool, now_unix_s: float) -> list[str]:
         f"client    {f'running (process {kept.pid}), {link}' if is_running else 'not running'}",
         f"device    {kept.device or 'not enrolled yet'} at {kept.server}",
         f"phase     {kept.phase}" + (f" {kept.step}/{kept.steps}" if kept.steps else ""),
-        f"updated   {time_text(age_s)} ago",
+        f"updated   {show_seconds(round(age_s))} ago",
     ]
     if kept.run_id:
         accepted = f"{kept.rounds_done} updates accepted since the client was started"

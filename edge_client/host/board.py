@@ -5,12 +5,11 @@ Everything is read from /proc and /sys below `root`, so that tests can lay out a
 
 from __future__ import annotations
 
-import math
 import platform
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from braid_common.units import LARGEST_SIZE_BYTES, show_size
 from edge_client.errors import ConfigError
 from edge_client.host.cgroups import cgroup_folders, read_text
 from edge_client.host.processors import usable_processors
@@ -19,19 +18,12 @@ from edge_client.jobs.messages import Device
 SYSTEM_RESERVE_BYTES = 32 << 20
 """Left alone when the budget comes from MemAvailable: the kernel needs some of it as soon as a program allocates."""
 
-UNLIMITED_BYTES = 1 << 60
-"""cgroup v1 writes "no limit" as a number near 2^63, a page short of it."""
-
 SHOWN_OTHERS_BYTES = 1 << 20
 """Less than this is told to nobody: the shell that started the client."""
 
 MIN_MEMORY_BYTES = 64 << 20
 """Less than this, typed as `--memory`, is a forgotten unit: the interpreter with torch alone needs twice as much."""
 
-_UNITS = {"": 1, "B": 1}
-_UNITS |= {f"{letter}iB": 1 << (10 * power) for power, letter in enumerate("KMGT", 1)}
-_UNITS |= {f"{letter}{b}": 10 ** (3 * power) for power, letter in enumerate("KMGT", 1) for b in ("", "B")}
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 # CPU flags that mean bf16 multiply-accumulate in hardware; without them bf16 is emulated and slower than fp32. Only a
 # first guess: where torch is installed, edge_client/host/matmul_speed.py measures.
 _BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
@@ -76,31 +68,6 @@ def probe_board(memory_override_bytes: int | None = None, root: Path = Path("/")
     )
 
 
-def parse_size(text: str, what: str = "memory") -> int:
-    """Bytes of "500MiB" (2^20), "800M" or "800MB" (10^6), "1.5GiB", "1073741824".
-
-    Raises ConfigError for anything else; the sentence says that `what` has no such size and what is understood.
-    """
-    match = _SIZE.fullmatch(text)
-    units = {unit.lower(): size for unit, size in _UNITS.items()}
-    if match is None or match[2].lower() not in units:
-        raise ConfigError(f"{text!r} is not a {what} size", "write it as 500MiB, 1.5GiB or 800M")
-    size = float(match[1]) * units[match[2].lower()]
-    if not 1 <= size < UNLIMITED_BYTES:
-        raise ConfigError(f"{text!r} is out of range for a {what} size", "write it as 500MiB, 1.5GiB or 800M")
-    return int(size)
-
-
-def show_size(size_bytes: float) -> str:
-    """ "1.50 GiB", "800 MiB" or "12.3 KiB": three figures, binary units."""
-    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if size_bytes >= factor:
-            value = size_bytes / factor
-            decimals = max(0, 2 - int(math.log10(value)))
-            return f"{value:.{decimals}f} {unit}"
-    return f"{size_bytes:.0f} B"
-
-
 def _memory(override_bytes: int | None, root: Path) -> tuple[int, str]:
     if override_bytes is not None:
         if override_bytes < MIN_MEMORY_BYTES:
@@ -132,7 +99,7 @@ def _cgroup_limits(root: Path) -> list[tuple[int, str]]:
     for folder, v2 in cgroup_folders(root, "memory"):
         name = "memory.max" if v2 else "memory.limit_in_bytes"
         text = read_text(folder / name).strip()
-        if text.isdigit() and int(text) < UNLIMITED_BYTES:
+        if text.isdigit() and int(text) < LARGEST_SIZE_BYTES:  # cgroup v1 writes "no limit" as a number near 2^63
             others_bytes = _others_bytes(folder, v2, root)
             source = f"control group limit (/{(folder / name).relative_to(root)})"
             if others_bytes >= SHOWN_OTHERS_BYTES:

@@ -28,7 +28,7 @@ class _Outcome(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
-class IsolatedError(ClientError):
+class ForkedError(ClientError):
     """A ClientError that happened in the child, with its exit code."""
 
     def __init__(self, exit_code: int, message: str, hint: str) -> None:
@@ -43,10 +43,10 @@ WHILE_READING = (
 """Message and hint for a child that the kernel killed while it read a board's data."""
 
 
-def run_isolated(call: Callable[[], T], kind: type[T], *, if_killed: tuple[str, str] = WHILE_READING) -> T:
+def run_forked(call: Callable[[], T], kind: type[T], *, if_killed: tuple[str, str] = WHILE_READING) -> T:
     """`call()` in a forked child; its result must be a `kind` that msgspec can encode.
 
-    Call it while this process has one thread and no event loop. Raises IsolatedError for the call's ClientError, and
+    Call it while this process has one thread and no event loop. Raises ForkedError for the call's ClientError, and
     with the message and hint `if_killed` where the kernel ended the child because memory ran out.
     """
     read_end, write_end = os.pipe()
@@ -62,7 +62,7 @@ def run_isolated(call: Callable[[], T], kind: type[T], *, if_killed: tuple[str, 
         raise _died(os.waitstatus_to_exitcode(status), if_killed)
     outcome = msgspec.msgpack.decode(data, type=_Outcome)
     if outcome.exit_code:
-        raise IsolatedError(outcome.exit_code, outcome.message, outcome.hint)
+        raise ForkedError(outcome.exit_code, outcome.message, outcome.hint)
     return msgspec.msgpack.decode(outcome.result, type=kind)
 
 
@@ -91,7 +91,7 @@ def _show_traceback() -> None:
         traceback.print_exc()
 
 
-def _died(status: int, if_killed: tuple[str, str]) -> IsolatedError:
+def _died(status: int, if_killed: tuple[str, str]) -> ForkedError:
     if status == -signal.SIGKILL:
-        return IsolatedError(ExitCode.MEMORY, *if_killed)
-    return IsolatedError(ExitCode.INTERNAL, f"a check ended with status {status}", "run again with --debug")
+        return ForkedError(ExitCode.MEMORY, *if_killed)
+    return ForkedError(ExitCode.INTERNAL, f"a check ended with status {status}", "run again with --debug")

@@ -1,7 +1,6 @@
-"""What was measured of this board's arithmetic, kept in the state folder. torch is loaded in a child process only.
+"""Measured speed of this board's matrix products, and what the measurement depends on. Imports no torch.
 
-The measurement (edge_client/host/matmul_probe.py) takes a few seconds, most of them to import torch, and holds until
-the processor, the GPU, torch or the number of threads is another one.
+It holds until the processor, the GPU, torch or the number of threads is another one.
 """
 
 from __future__ import annotations
@@ -9,25 +8,16 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from braid_common.json_file import read_small
-from edge_client.errors import ClientError, ConfigError
+from edge_client.host.board import Board
 from edge_client.host.cgroups import read_text
-from edge_client.host.forked import run_isolated
 from edge_client.jobs.messages import Compute, Device
-
-if TYPE_CHECKING:
-    from edge_client.host.board import Board
-    from edge_client.state.folder import StateFolder
-
-FILE = "matmul_speed.json"
 
 BF16_GAIN = 1.2
 """bf16 is computed in where its products are faster by more than this. Below it the gain is eaten by what surrounds a
@@ -38,10 +28,6 @@ MIN_GFLOPS = 1.0
 """The best of many samples is above this on any board with a 64-bit processor, unless other programs have it to
 themselves: two threads that waited for processors were seen to reach 0.4. Such a measurement says nothing."""
 
-_WHILE_MEASURING = (
-    "importing torch took more memory than this board has",
-    "stop other programs, or give the client more memory",
-)
 _CPU_FIELDS = ("model name", "cpu model", "hardware", "cpu implementer", "cpu part", "cpu variant", "cpu revision")
 _GPU_DEVICES = ("dev/nvidia0", "dev/nvhost-gpu", "dev/nvgpu/igpu0/ctrl")
 
@@ -116,51 +102,6 @@ def processor(root: Path = Path("/")) -> str:
     return found.get("model name") or " ".join([platform.machine(), *found.values()])
 
 
-def read_matmul_speed(folder: Path, threads: int | None = None, root: Path = Path("/")) -> MatmulSpeed | None:
-    """What was measured on this very board, None where nothing fits. `threads` None takes any number."""
-    found = read_small(folder / FILE, MatmulSpeed)
-    return (
-        found
-        if found is not None and found.key == matmul_key(found.threads if threads is None else threads, root)
-        else None
-    )
-
-
-def measure_matmul_speed(threads: int = 0) -> MatmulSpeed | None:
-    """Measure in a child process; None where torch is not installed, or the board too busy for a measurement.
-
-    Call it while this process has one thread. Raises ConfigError where torch is installed but cannot be loaded.
-    """
-    key = matmul_key(threads)
-    if key is None:
-        return None
-    found = run_isolated(lambda: _probe(key, threads), MatmulSpeed, if_killed=_WHILE_MEASURING)
-    return found if found.is_plausible else None
-
-
-def settle_matmul_speed(folder: StateFolder, threads: int, tell: Callable[[str], None]) -> MatmulSpeed | None:
-    """What is kept in `folder`, which is locked, or a new measurement that is kept there. None where there is neither:
-    the processor's flags then decide, until the next start."""
-    found = read_matmul_speed(folder.path, threads)
-    if found is None and matmul_key(threads) is not None:
-        tell("measuring this board's arithmetic (a few seconds, once)…")
-        found = measure_matmul_speed(threads)
-        if found is None:
-            tell("the board is too busy to measure its arithmetic: the processor's flags decide until the next start")
-        else:
-            folder.write(FILE, msgspec.json.encode(found))
-    return found
-
-
-def known_matmul_speed(folder: Path) -> MatmulSpeed | None:
-    """For commands that look only: what is kept in `folder`, else a measurement that is not kept. None where neither
-    can be had: whoever only looks gets flags instead of an error."""
-    try:
-        return read_matmul_speed(folder) or measure_matmul_speed()
-    except ClientError:
-        return None
-
-
 def with_matmul_speed(board: Board, found: MatmulSpeed | None) -> Board:
     """`board` with what was measured in place of what its flags say.
 
@@ -173,15 +114,3 @@ def with_matmul_speed(board: Board, found: MatmulSpeed | None) -> Board:
     if 0 < found.device_memory_bytes < board.memory_bytes:
         return replace(board, memory_bytes=found.device_memory_bytes, memory_source=f"memory of {found.device_name}")
     return board
-
-
-def _probe(key: str, threads: int) -> MatmulSpeed:
-    """In the child."""
-    from edge_client.host.worker_memory import prepare_for_training
-
-    prepare_for_training()  # what is measured is what the training worker will have
-    try:
-        from edge_client.host.matmul_probe import probe
-    except (ImportError, OSError) as error:
-        raise ConfigError(f"torch is installed but cannot be loaded: {error}", "install it anew") from error
-    return probe(key, threads)

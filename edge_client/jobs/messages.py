@@ -18,25 +18,46 @@ Device = Literal["cpu", "cuda"]
 CacheDtype = Literal["none", "bf16", "int8"]
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a board does in a round. `ranks` are strands per weight, in manifest order.
+class TrainingMode(msgspec.Struct, frozen=True, kw_only=True):
+    """How a board trains: all of a plan that is chosen beside its strands.
 
-    `checkpointing`: every block is computed again in the backward pass, so that only its input is kept. `cache`: how
-    the frozen encoder's output is kept on disk ("none": it is computed for every batch); other than "none" only in
-    decoder scope. `frozen_encoder`: in a run of scope "all" this board leaves the encoder as it received it, and trains
-    and sketches the decoder alone.
+    Attributes:
+        format: number format of the frozen base in memory.
+        compute: number format of products.
+        micro_batch: examples of one forward and backward pass; gradients of several are added up.
+        checkpointing: every block is computed again in the backward pass, so that only its input is kept.
+        cache: how the frozen encoder's output is kept on disk ("none": it is computed for every batch); other than
+            "none" only in decoder scope.
+        frozen_encoder: in a run of scope "all" this board leaves the encoder as it received it, and trains and sketches
+            the decoder alone.
+        device: where training runs.
     """
 
     format: Format
     compute: Compute
     micro_batch: int
-    ranks: tuple[int, ...]
-    predicted_peak_bytes: int
-    budget_bytes: int
-    device: Device = "cpu"
     checkpointing: bool = False
     cache: CacheDtype = "none"
     frozen_encoder: bool = False
+    device: Device = "cpu"
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a board does in a round.
+
+    Attributes:
+        mode: how it trains.
+        ranks: strands per weight, in manifest order.
+        predicted_bytes: the worker's peak memory, from shapes alone.
+        expected_peak_bytes: the same, calibrated by what was measured on this board.
+        budget_bytes: what the worker may take.
+    """
+
+    mode: TrainingMode
+    ranks: tuple[int, ...]
+    predicted_bytes: int
+    expected_peak_bytes: int
+    budget_bytes: int
 
 
 class BaseJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
+from braid_common.units import printable
 from edge_client.errors import ConfigError, RefusedError, RevokedError
 from edge_client.network.errors import ConflictError, GoneError, RequestError, Unavailable, translate
 from wire.codec import CONTENT_TYPE, MEDIA_TYPE, check_content_type, decode
@@ -217,11 +218,6 @@ class Transport:
                     "check the address and port in --server, and any proxy between",
                 )
         return _by_status(response, refusal)
-
-
-def printable(text: str) -> str:
-    """A text of another machine on one line, without codes that would steer the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _by_status(response: aiohttp.ClientResponse, refusal: Refusal) -> Exception:

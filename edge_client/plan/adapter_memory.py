@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from edge_client.jobs.sizes import ADALORA_RANK, RANK_STEP
 from wire.checks import basis_rank
 from wire.dtypes import sketch_dtype
 from wire.messages import RunInfo, Weight
@@ -15,12 +16,6 @@ from wire.messages import RunInfo, Weight
 TRAINED_VALUE_BYTES = 16
 """A trained value in fp32, its gradient and Adam's two moments."""
 
-RANK_STEP = 8
-"""A weight's strands are computed with up to RANK_STEP − 1 rows of zeros (lora.RANK_STEP). They are counted for every
-weight, so that a strand costs the same wherever it is."""
-
-ADALORA_RANK = 4
-"""Triplets of every weight while a profile scores the weights as AdaLoRA does (adalora.RANK)."""
 
 MESSAGE_COPIES = 3
 """Of the packed tensors while the round's message is encoded: the tensors, msgpack's buffer and the message. Measured:

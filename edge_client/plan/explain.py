@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edge_client.host.board import Board, show_size
-from edge_client.plan.candidates import CLIENT_BYTES
-from edge_client.plan.choice import Choice, RunnerUp
-from edge_client.plan.round_cost import show_duration
+import msgspec
+
+from braid_common.units import show_seconds, show_size
+from edge_client.host.board import Board
+from edge_client.plan.candidates import Candidate, RunnerUp
+from edge_client.plan.situation import CLIENT_BYTES
 from edge_client.plan.training_mode import KEPT_LEARNING
 
 PART_NAMES = {
@@ -32,88 +34,86 @@ SAME = 1e-6
 """Shares and speeds closer than this count as the same in words."""
 
 
-def explain(choice: Choice, board: Board, others: Sequence[RunnerUp]) -> list[str]:
+def explain(candidate: Candidate, board: Board, others: Sequence[RunnerUp]) -> list[str]:
     """Lines for people: the plan, what it is worth and costs, its memory part by part, and why the others lost."""
-    plan = choice.plan
+    plan, mode = candidate.plan, candidate.plan.mode
     lines = [
-        f"plan: {plan.format} base, {plan.compute} arithmetic on {PLACES[plan.device]}, {_batches(choice)}, "
-        f"{choice.n_strands} of {choice.n_strands_in_all} strands "
+        f"plan: {mode.format} base, {mode.compute} arithmetic on {PLACES[mode.device]}, {_batches(candidate)}, "
+        f"{candidate.n_strands} of {candidate.n_strands_in_all} strands "
         f"on {sum(rank > 0 for rank in plan.ranks)} of {len(plan.ranks)} weights"
-        + (f", rank {choice.rank} on each as on every board" if choice.rank else ""),
-        *_pruning(choice),
-        f"importance: {_percent(choice.share)} of the run's is trained here"
-        + ("" if choice.is_ranked else "; before there is a ranking, every strand counts the same"),
-        f"memory: {show_size(plan.predicted_peak_bytes)} predicted peak of {show_size(plan.budget_bytes)} to train in "
+        + (f", rank {candidate.rank} on each as on every board" if candidate.rank else ""),
+        *_pruning(candidate),
+        f"importance: {_percent(candidate.share)} of the run's is trained here"
+        + ("" if candidate.is_ranked else "; before there is a ranking, every strand counts the same"),
+        f"memory: {show_size(plan.expected_peak_bytes)} predicted peak of {show_size(plan.budget_bytes)} to train in "
         f"({show_size(board.memory_bytes)} {board.memory_source}, less {show_size(CLIENT_BYTES)} for the client)",
-        f"round: {_round(choice)}",
-        *_unusual(choice),
+        f"round: {_round(candidate)}",
+        *_unusual(candidate),
     ]
-    lines += [f"  {PART_NAMES.get(name, name):<32}{_signed(size):>10}" for name, size in memory_parts(choice).items()]
+    lines += [
+        f"  {PART_NAMES.get(name, name):<32}{_signed(size):>10}" for name, size in memory_parts(candidate).items()
+    ]
     return [*lines, *(f"not {other.kind}: {other.reason}" for other in others)]
 
 
-def facts(choice: Choice, board: Board, others: Sequence[RunnerUp]) -> dict[str, Any]:
+def facts(candidate: Candidate, board: Board, others: Sequence[RunnerUp]) -> dict[str, Any]:
     """The same for programs: plain values only. `round_s` is null where the board's speed is not known,
     `rank_of_all_boards` where each board chooses its own ranks."""
-    plan = choice.plan
+    plan = candidate.plan
     return {
-        "format": plan.format,
-        "compute": plan.compute,
-        "device": plan.device,
-        "checkpointing": plan.checkpointing,
-        "cache": plan.cache,
-        "frozen_encoder": plan.frozen_encoder,
-        "micro_batch": plan.micro_batch,
-        "accumulation": choice.accumulation,
+        **msgspec.structs.asdict(plan.mode),
+        "accumulation": candidate.accumulation,
         "ranks": list(plan.ranks),
-        "rank_of_all_boards": choice.rank or None,
-        "pruned_ranks": dict(choice.pruned),
-        "n_strands": choice.n_strands,
-        "n_strands_in_all": choice.n_strands_in_all,
-        "is_ranked": choice.is_ranked,
-        "importance_share": choice.share,
-        "worth": choice.worth,
-        "round_bytes": round(choice.round_bytes),
-        "round_s": choice.round_s,
-        "predicted_peak_bytes": plan.predicted_peak_bytes,
+        "rank_of_all_boards": candidate.rank or None,
+        "pruned_ranks": dict(candidate.pruned),
+        "n_strands": candidate.n_strands,
+        "n_strands_in_all": candidate.n_strands_in_all,
+        "is_ranked": candidate.is_ranked,
+        "importance_share": candidate.share,
+        "worth": candidate.worth,
+        "round_bytes": round(candidate.round_bytes),
+        "round_s": candidate.round_s,
+        "predicted_peak_bytes": plan.expected_peak_bytes,
         "budget_bytes": plan.budget_bytes,
         "board_memory_bytes": board.memory_bytes,
         "board_memory_source": board.memory_source,
-        "memory": memory_parts(choice),
-        "runners_up": [
-            {
-                "kind": other.kind,
-                "format": other.choice.plan.format,
-                "micro_batch": other.choice.plan.micro_batch,
-                "checkpointing": other.choice.plan.checkpointing,
-                "cache": other.choice.plan.cache,
-                "frozen_encoder": other.choice.plan.frozen_encoder,
-                "n_strands": other.choice.n_strands,
-                "importance_share": other.choice.share,
-                "worth": other.choice.worth,
-                "predicted_peak_bytes": other.choice.plan.predicted_peak_bytes,
-                "reason": other.reason,
-            }
-            for other in others
-        ],
+        "memory": memory_parts(candidate),
+        "runners_up": [_runner_up(other) for other in others],
     }
 
 
-def memory_parts(choice: Choice) -> dict[str, int]:
+def _runner_up(other: RunnerUp) -> dict[str, Any]:
+    plan, mode = other.candidate.plan, other.candidate.plan.mode
+    return {
+        "kind": other.kind,
+        "format": mode.format,
+        "micro_batch": mode.micro_batch,
+        "checkpointing": mode.checkpointing,
+        "cache": mode.cache,
+        "frozen_encoder": mode.frozen_encoder,
+        "n_strands": other.candidate.n_strands,
+        "importance_share": other.candidate.share,
+        "worth": other.candidate.worth,
+        "predicted_peak_bytes": plan.expected_peak_bytes,
+        "reason": other.reason,
+    }
+
+
+def memory_parts(candidate: Candidate) -> dict[str, int]:
     """Bytes by part, which add up to the plan's peak; a correction by a measured step is a part, and may be below
     zero."""
-    measured_bytes = choice.plan.predicted_peak_bytes - choice.memory.total_bytes
-    return choice.memory.parts() | ({"measured_bytes": measured_bytes} if measured_bytes else {})
+    measured_bytes = candidate.plan.expected_peak_bytes - candidate.plan.predicted_bytes
+    return candidate.memory.parts() | ({"measured_bytes": measured_bytes} if measured_bytes else {})
 
 
-def why_not(other: Choice, chosen: Choice) -> str:
+def why_not(other: Candidate, chosen: Candidate) -> str:
     """Why a candidate that fits lost against the chosen one."""
     slower = other.operations / chosen.operations
     if other.share < chosen.share - SAME:
         return f"only {_percent(other.share)} of the importance fits, {_percent(chosen.share)} here" + _how_slow(slower)
     gain = "as much importance" if other.share <= chosen.share + SAME else f"{_percent(other.share)} of the importance"
     losses = []
-    if KEPT_LEARNING[other.plan.format] < KEPT_LEARNING[chosen.plan.format]:
+    if KEPT_LEARNING[other.plan.mode.format] < KEPT_LEARNING[chosen.plan.mode.format]:
         losses.append("a base that learns less")
     if slower > 1 + SAME:
         losses.append(f"{slower:.2f} times the arithmetic")
@@ -126,32 +126,32 @@ def _how_slow(slower: float) -> str:
     return f", at {slower:.2f} times the arithmetic" if slower > 1 + SAME else ""
 
 
-def _batches(choice: Choice) -> str:
-    one = f"{choice.plan.micro_batch} examples at a time"
-    return one if choice.accumulation == 1 else f"{one}, {choice.accumulation} times a step"
+def _batches(candidate: Candidate) -> str:
+    one = f"{candidate.plan.mode.micro_batch} examples at a time"
+    return one if candidate.accumulation == 1 else f"{one}, {candidate.accumulation} times a step"
 
 
-def _round(choice: Choice) -> str:
-    traffic = f"moves {show_size(choice.round_bytes)} at most"
-    if choice.round_s is None:
+def _round(candidate: Candidate) -> str:
+    traffic = f"moves {show_size(candidate.round_bytes)} at most"
+    if candidate.round_s is None:
         return f"{traffic}; how long it takes is not known, for nobody measured this board's arithmetic"
-    return f"{traffic}, trains for about {show_duration(choice.round_s)} at most"
+    return f"{traffic}, trains for about {show_seconds(candidate.round_s)} at most"
 
 
-def _pruning(choice: Choice) -> list[str]:
-    if not choice.pruned:
+def _pruning(candidate: Candidate) -> list[str]:
+    if not candidate.pruned:
         return []
-    weights = f"{len(choice.pruned)} of {len(choice.plan.ranks)} weights"
+    weights = f"{len(candidate.pruned)} of {len(candidate.plan.ranks)} weights"
     return [f"pruning: {weights} have lost strands in earlier rounds, and get none of them back"]
 
 
-def _unusual(choice: Choice) -> list[str]:
-    plan, lines = choice.plan, []
-    if plan.cache != "none":
-        lines.append(f"encoder: runs once per text; its output is kept on disk in {plan.cache}")
-    if plan.frozen_encoder:
+def _unusual(candidate: Candidate) -> list[str]:
+    mode, lines = candidate.plan.mode, list[str]()
+    if mode.cache != "none":
+        lines.append(f"encoder: runs once per text; its output is kept on disk in {mode.cache}")
+    if mode.frozen_encoder:
         lines.append("encoder: stays as received and runs in every step; only the decoder is trained here")
-    if plan.checkpointing:
+    if mode.checkpointing:
         lines.append("checkpointing: every block is computed again on the way back, which saves memory and costs time")
     return lines
 

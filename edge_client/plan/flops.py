@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
 
 from braid_common.t5_config import T5Config
 from wire.manifest import t5_weights
@@ -35,6 +35,9 @@ from wire.messages import Scope
 
 MULTIPLY_ADD = 2
 """Floating-point operations of one multiply-add."""
+
+NO_RANKS: Mapping[str, int] = MappingProxyType({})
+"""Strands on no weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +63,44 @@ class StepFlops:
         return self.forward + self.head_gradient + self.backward
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Size of a micro-batch: its examples, each of exactly so many source and target tokens."""
+
+    micro_batch: int
+    source_tokens: int
+    target_tokens: int
+
+
 def step_flops(
-    config: Mapping[str, Any],
+    base: T5Config,
     scope: Scope,
-    micro_batch: int,
-    source_tokens: int,
-    target_tokens: int,
+    lengths: Lengths,
     ranks: Mapping[str, int],
-    frozen_ranks: Mapping[str, int] | None = None,
+    frozen_ranks: Mapping[str, int] = NO_RANKS,
     *,
     trains_a: bool = False,
 ) -> StepFlops:
-    """Count one training step of `micro_batch` examples with exactly these lengths.
+    """Count one training step.
 
-    Args: config, a gated T5's config.json; ranks and frozen_ranks, by weight name, 0 where a weight is missing; in
-    decoder scope those of the encoder's weights cost their forward products but are not trained; trains_a, whether A is
-    trained beside B. Raises WireError where the config is no such T5's.
+    Args:
+        base: sizes of the model.
+        scope: which side is trained. In decoder scope strands of the encoder's weights cost their forward products but
+            are not trained.
+        lengths: of the micro-batch.
+        ranks: strands that are trained, by weight name; 0 where a weight is missing.
+        frozen_ranks: strands that lie frozen beside them, in the same way.
+        trains_a: whether A is trained beside B.
+
+    Returns:
+        Floating-point operations of the step's parts.
     """
-    model = _Model(config, micro_batch, source_tokens, target_tokens, ranks, frozen_ranks or {}, trains_a)
+    model = _Model(base, lengths, ranks, frozen_ranks, trains_a)
     encoder, decoder = _Tally(model), _Tally(model)
     trains_encoder = scope == "all"
     reaches = _encoder(encoder) and trains_encoder
     reaches = _decoder(decoder, reaches)
-    head = MULTIPLY_ADD * model.n_target * model.vocabulary * model.d_model
+    head = MULTIPLY_ADD * model.n_target * base.vocab_size * base.d_model
     return StepFlops(
         encode=encoder.forward,
         forward=decoder.forward + head + (encoder.forward if trains_encoder else 0),
@@ -96,22 +114,16 @@ class _Model:
 
     def __init__(
         self,
-        config: Mapping[str, Any],
-        micro_batch: int,
-        source: int,
-        target: int,
+        base: T5Config,
+        lengths: Lengths,
         ranks: Mapping[str, int],
         frozen_ranks: Mapping[str, int],
         trains_a: bool,
     ) -> None:
-        self.weights = {weight.name: weight for weight in t5_weights(T5Config.parse(config), "all")}
+        self.base, self.weights = base, {weight.name: weight for weight in t5_weights(base, "all")}
         self.ranks, self.frozen_ranks, self.trains_a = ranks, frozen_ranks, trains_a
-        self.micro_batch, self.source, self.target = micro_batch, source, target
-        self.n_source, self.n_target = micro_batch * source, micro_batch * target
-        self.d_model, self.vocabulary = int(config["d_model"]), int(config["vocab_size"])
-        self.inner = int(config["d_kv"]) * int(config["num_heads"])
-        self.n_encoder_blocks = int(config["num_layers"])
-        self.n_decoder_blocks = int(config.get("num_decoder_layers") or config["num_layers"])
+        self.micro_batch, self.source, self.target = lengths.micro_batch, lengths.source_tokens, lengths.target_tokens
+        self.n_source, self.n_target = self.micro_batch * self.source, self.micro_batch * self.target
 
 
 class _Tally:
@@ -127,9 +139,9 @@ class _Tally:
         low_rank = (rank + self.model.frozen_ranks.get(name, 0)) * (weight.rows + weight.columns)
         once = MULTIPLY_ADD * n_tokens * (weight.rows * weight.columns + low_rank)
         self.forward += once
-        self.backward += once if reaches else 0
-        self.backward += MULTIPLY_ADD * n_tokens * weight.rows * rank
-        if self.model.trains_a:
+        self.backward += once if reaches else 0  # the input's gradient, by the same products transposed
+        self.backward += MULTIPLY_ADD * n_tokens * weight.rows * rank  # B's
+        if self.model.trains_a:  # A's; g·B is at hand where the input's gradient was taken
             self.backward += MULTIPLY_ADD * n_tokens * rank * (weight.columns + (0 if reaches else weight.rows))
         return reaches or rank > 0
 
@@ -139,8 +151,9 @@ class _Tally:
         q = self.linear(f"{name}.q", batch * queries, reaches)
         k = self.linear(f"{name}.k", batch * keys, keys_reach)
         v = self.linear(f"{name}.v", batch * keys, keys_reach)
-        product = MULTIPLY_ADD * batch * queries * keys * self.model.inner
+        product = MULTIPLY_ADD * batch * queries * keys * self.model.base.inner
         self.forward += 2 * product
+        # Values, scores, queries and keys: each gradient is one product, taken where something before it is trained.
         self.backward += product * (v + (q or k) + q + k)
         return self.linear(f"{name}.o", batch * queries, q or k or v) or reaches
 
@@ -152,7 +165,7 @@ class _Tally:
 
 def _encoder(tally: _Tally) -> bool:
     model, reaches = tally.model, False
-    for i in range(model.n_encoder_blocks):
+    for i in range(model.base.n_encoder_blocks):
         block = f"encoder.block.{i}.layer"
         reaches = tally.attention(f"{block}.0.SelfAttention", model.source, model.source, reaches, reaches)
         reaches = tally.feed_forward(f"{block}.1.DenseReluDense", model.n_source, reaches)
@@ -161,7 +174,7 @@ def _encoder(tally: _Tally) -> bool:
 
 def _decoder(tally: _Tally, encoded_reaches: bool) -> bool:
     model, reaches = tally.model, False
-    for i in range(model.n_decoder_blocks):
+    for i in range(model.base.n_decoder_blocks):
         block = f"decoder.block.{i}.layer"
         reaches = tally.attention(f"{block}.0.SelfAttention", model.target, model.target, reaches, reaches)
         reaches = tally.attention(f"{block}.1.EncDecAttention", model.target, model.source, reaches, encoded_reaches)

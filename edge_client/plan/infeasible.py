@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from braid_common.units import show_seconds, show_size
 from edge_client.errors import NoPlanError
-from edge_client.host.board import Board, show_size
-from edge_client.plan.candidates import CLIENT_BYTES, Candidates
-from edge_client.plan.choice import Choice
-from edge_client.plan.round_cost import RoundLimits, show_duration
-from edge_client.plan.training_mode import Way
+from edge_client.host.board import Board
+from edge_client.jobs.messages import TrainingMode
+from edge_client.plan.candidates import Candidate, Candidates
+from edge_client.plan.round_cost import RoundLimits
+from edge_client.plan.situation import CLIENT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Shortage:
-    """What keeps ways of training from training anything.
+class Infeasible:
+    """What keeps modes of training from training anything.
 
     Attributes:
         of: the budget that none of them keeps; "all together" where each is kept by some.
@@ -26,21 +27,21 @@ class Shortage:
 
     of: Literal["memory", "traffic", "time", "all together"]
     needed: float
-    nearest: Choice
+    nearest: Candidate
 
     def reason(self, limits: RoundLimits) -> str:
-        """For a runner-up: what it would need more."""
+        """Sentence for people about a runner-up: what it would need more."""
         if self.of == "memory":
             return f"it needs {show_size(self.needed - self.nearest.plan.budget_bytes)} more memory"
         if self.of == "traffic":
             return f"a round moves {show_size(self.needed)} of {show_size(limits.round_bytes or 0)} allowed"
         if self.of == "time":
-            return f"a round takes {show_duration(self.needed)} of {show_duration(limits.round_s or 0)} allowed"
+            return f"a round takes {show_seconds(self.needed)} of {show_seconds(limits.round_s or 0)} allowed"
         return "memory and the limits on a round together leave nothing to train"
 
     def refusal(self, board: Board, limits: RoundLimits) -> NoPlanError:
-        """Where there is no plan at all. What a run asks that gives every board one rank, a board cannot choose: the
-        hint then says what its server could."""
+        """The error where there is no plan at all. A board cannot choose the rank in a run that gives every board one:
+        the hint then says what its server could."""
         rank = self.nearest.rank
         strands = f"with every weight at rank {rank}" if rank else "before the first strand"
         if self.of == "memory":
@@ -54,8 +55,8 @@ class Shortage:
             )
         if self.of == "time":
             return NoPlanError(
-                f"no plan fits: the quickest round that the memory allows takes about {show_duration(self.needed)} "
-                f"{strands}, {show_duration(limits.round_s or 0)} are allowed",
+                f"no plan fits: the quickest round that the memory allows takes about {show_seconds(self.needed)} "
+                f"{strands}, {show_seconds(limits.round_s or 0)} are allowed",
                 "allow more with --round-time, or ask for a run with fewer local_steps or shorter texts",
             )
         return NoPlanError(
@@ -71,20 +72,21 @@ class Shortage:
             f"no plan fits: {smallest} {show_size(needed_bytes)} ({needed_bytes} bytes), "
             f"the board has {show_size(board.memory_bytes)} ({board.memory_bytes} bytes, {board.memory_source})",
             f"free or give more memory (--memory), or ask for a run with {fewer} or a smaller base",
+            needed_bytes=needed_bytes,
         )
 
 
-def find_shortage(candidates: Candidates, among: Sequence[Way], limits: RoundLimits) -> Shortage:
-    """What is short for ways of which none trains anything. Memory is named first, then traffic, then time."""
-    needed_bytes, way = candidates.leanest(among)
-    leanest = candidates.smallest(way, needed_bytes)
+def why_infeasible(candidates: Candidates, among: Sequence[TrainingMode], limits: RoundLimits) -> Infeasible:
+    """What is short for modes of which none trains anything. Memory is named first, then traffic, then time."""
+    needed_bytes, mode = candidates.leanest(among)
+    leanest = candidates.smallest(mode, needed_bytes)
     if needed_bytes > candidates.budget_bytes:
-        return Shortage("memory", needed_bytes, leanest)
-    fitting = [choice for choice in map(candidates.least, among) if choice.fits]
-    lightest = min(fitting, key=lambda choice: choice.round_bytes)
+        return Infeasible("memory", needed_bytes, leanest)
+    fitting = [candidate for candidate in map(candidates.least, among) if candidate.fits]
+    lightest = min(fitting, key=lambda candidate: candidate.round_bytes)
     if limits.round_bytes is not None and lightest.round_bytes >= limits.round_bytes:
-        return Shortage("traffic", lightest.round_bytes, lightest)
-    quickest = min(fitting, key=lambda choice: choice.round_s or 0.0)
+        return Infeasible("traffic", lightest.round_bytes, lightest)
+    quickest = min(fitting, key=lambda candidate: candidate.round_s or 0.0)
     if limits.round_s is not None and (quickest.round_s or 0.0) >= limits.round_s:
-        return Shortage("time", quickest.round_s or 0.0, quickest)
-    return Shortage("all together", 0.0, leanest)
+        return Infeasible("time", quickest.round_s or 0.0, quickest)
+    return Infeasible("all together", 0.0, leanest)

@@ -1,23 +1,19 @@
 """Peak memory of the training worker, predicted from shapes alone, part by part.
 
-The tensors are counted in edge_client/plan/step_memory.py and adapter_sizes.py. Lengths are the run's limits; shorter
+The tensors are counted in edge_client/plan/step_memory.py and adapter_memory.py. Lengths are the run's limits; shorter
 texts need less. Constants that no formula gives were measured on the engine and name the measurement."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
-from edge_client.jobs.messages import CacheDtype, Compute, Device, Format
-from edge_client.plan.step_memory import LOGITS_BYTES as LOGITS_BYTES
+from braid_common.t5_config import T5Config
+from edge_client.jobs.messages import Device, TrainingMode
+from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES
 from edge_client.plan.step_memory import TensorSizes
 from wire.messages import RunInfo
-
-IMPORTS_BYTES = 243 << 20
-"""Resident memory of a worker that has imported torch and the engine and read tokenizer and data, before any model.
-Measured: 239 to 244 MiB (x86-64, Python 3.11, torch 2.13 CPU)."""
 
 KERNELS_BYTES = {"fp32": 28 << 20, "bf16": 52 << 20}
 """Code and scratch that training brings in and keeps. bf16 products on x86 are compiled by oneDNN as they come.
@@ -27,10 +23,6 @@ FORWARD_KERNELS_BYTES = {"fp32": 14 << 20, "bf16": 30 << 20}
 """Of these, what the encoding pass brings in, which goes forward only. Measured as what its tensors leave unexplained:
 bf16 26 to 42 MiB (builtin to large shape), fp32 7 to 28."""
 
-CUDA_CONTEXT_BYTES = 400 << 20
-"""Driver, kernels and cuBLAS workspace of a process that uses CUDA. Not measured here: "around 400MB" where modules are
-loaded as they are needed, the default since CUDA 11.7 (github.com/pytorch/pytorch/issues/109888). On a Jetson it comes
-out of the same memory as everything else."""
 
 SLACK_SHARE = 0.10
 """Added to everything else for holes in the heap, which grow where lengths vary, and for what the measurements of
@@ -77,86 +69,59 @@ class Breakdown:
         return {name: size for name, size in asdict(self).items() if size or name != "encoding_bytes"}
 
 
-def predict_peak(
-    config: Mapping[str, Any],
-    run: RunInfo,
-    format: Format,
-    compute: Compute,
-    micro_batch: int,
-    ranks: Sequence[int],
-    imports_bytes: int = IMPORTS_BYTES,
-    *,
-    checkpointing: bool = False,
-    cache: CacheDtype = "none",
-    device: Device = "cpu",
-    frozen_encoder: bool = False,
-) -> Breakdown:
+def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequence[int]) -> Breakdown:
     """Predict the peak of a training round that also sketches, and of the profile before it; evaluations stay below.
 
     With a cache there are two phases, encoding and then training without the encoder; the larger counts.
 
-    Args: config, the base's config.json; ranks, strands per weight in manifest order, 0 for the encoder's where it is
-    frozen; the rest as in a Plan.
+    Args:
+        base: sizes of the base model.
+        run: the run; its longest texts and largest adapter count.
+        mode: how the board trains.
+        ranks: strands per weight in manifest order, 0 for the encoder's where it is frozen.
+
+    Returns:
+        The peak of the worker's resident memory in bytes, part by part.
     """
-    sizes = TensorSizes(
-        config, run, format, compute, micro_batch, checkpointing=checkpointing, frozen_encoder=frozen_encoder
-    )
-    reads_cache = cache != "none"
+    sizes = TensorSizes(base, run, mode)
+    reads_cache = mode.cache != "none"
     activations, adapter = sizes.activations(ranks), sizes.adapter
     without_activations = adapter.whole(ranks), adapter.start(ranks), adapter.end(ranks)
     stepping = sizes.working(encodes=not reads_cache) + max(0, adapter.profile(ranks))
     training = _with_slack(
-        imports_bytes=imports_bytes,
-        kernels_bytes=KERNELS_BYTES[compute] + _cuda_bytes(device),
+        imports_bytes=IMPORTS_BYTES,
+        kernels_bytes=KERNELS_BYTES[mode.compute] + _cuda_bytes(mode.device),
         base_bytes=sizes.base(encoder=not reads_cache),
         context_bytes=adapter.context(ranks),
         strands_bytes=adapter.strands(ranks),
         sketch_bytes=adapter.sketches(),
         activations_bytes=activations,
+        # While the adapter is read or sent there are no activations: only what exceeds them counts.
         working_bytes=max(stepping, max(without_activations) - activations),
     )
     if not reads_cache:
         return training
-    encoding = predict_encoding(config, run, format, compute, imports_bytes, device=device)
+    encoding = predict_encoding(base, run, mode)
     return replace(training, encoding_bytes=max(0, encoding.total_bytes - training.total_bytes))
 
 
-def strand_marginal_bytes(
-    config: Mapping[str, Any],
-    run: RunInfo,
-    format: Format,
-    compute: Compute,
-    micro_batch: int,
-    *,
-    checkpointing: bool = False,
-    frozen_encoder: bool = False,
-) -> tuple[int, ...]:
-    """The most that one more strand of each weight (manifest order) adds to `predict_peak`, at any ranks.
+def strand_marginal_bytes(base: T5Config, run: RunInfo, mode: TrainingMode) -> tuple[int, ...]:
+    """The most that one more strand of each weight (manifest order) adds to `predict_peak`, in bytes, at any ranks.
 
     The peak is the largest of a few sums, each of them linear in the ranks (with checkpointing there is one for each
     block), and so convex in them: peak(ranks) ≤ peak(zeros) + Σ rank · marginal. Where one moment is the worst at both
     ends and each strand adds most to that moment, the two sides are equal to rounding.
     """
-    sizes = TensorSizes(
-        config, run, format, compute, micro_batch, checkpointing=checkpointing, frozen_encoder=frozen_encoder
-    )
+    sizes = TensorSizes(base, run, mode)
     return tuple(math.ceil((1 + SLACK_SHARE) * sizes.strand(weight)) for weight in run.weights)
 
 
-def predict_encoding(
-    config: Mapping[str, Any],
-    run: RunInfo,
-    format: Format,
-    compute: Compute,
-    imports_bytes: int = IMPORTS_BYTES,
-    *,
-    device: Device = "cpu",
-) -> Breakdown:
+def predict_encoding(base: T5Config, run: RunInfo, mode: TrainingMode) -> Breakdown:
     """Predict the peak of the pass of the frozen encoder that fills a cache, before anything else is loaded."""
-    sizes = TensorSizes(config, run, format, compute, 1)
+    sizes = TensorSizes(base, run, mode)
     return _with_slack(
-        imports_bytes=imports_bytes,
-        kernels_bytes=FORWARD_KERNELS_BYTES[compute] + _cuda_bytes(device),
+        imports_bytes=IMPORTS_BYTES,
+        kernels_bytes=FORWARD_KERNELS_BYTES[mode.compute] + _cuda_bytes(mode.device),
         base_bytes=sizes.encoder_block(),
         context_bytes=0,
         strands_bytes=0,

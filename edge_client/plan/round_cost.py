@@ -9,19 +9,14 @@ it was measured (edge_client/host/matmul_speed.py)."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from braid_common.t5_config import T5Config
-from edge_client.errors import ConfigError
-from edge_client.host.board import parse_size
-from edge_client.jobs.messages import Compute, Format
+from edge_client.jobs.messages import Compute, Format, TrainingMode
 from edge_client.plan.adapter_memory import begins_at_adapter
-from edge_client.plan.cache_budget import CacheRoom, distinct_examples
-from edge_client.plan.flops import StepFlops, step_flops
-from edge_client.plan.training_mode import Way
+from edge_client.plan.cache_budget import CacheBudget, distinct_examples
+from edge_client.plan.flops import Lengths, StepFlops, step_flops
 from wire.checks import basis_rank
 from wire.dtypes import download_dtype, frozen_dtype, sketch_dtype
 from wire.manifest import t5_weights
@@ -46,11 +41,6 @@ UPDATE_PART_BYTES, ADAPTER_PART_BYTES, NEXT_TENSOR_BYTES = 150, 215, 43
 """Names, keys and shapes of one weight in an update of B with a sketch and in an adapter, and of one tensor more in
 either: 149, 213 and 42 of FLAN-T5-xl's longest name, measured on encoded messages."""
 
-_UNITS_S = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
-_DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
-LONGEST_S = 365 * 86400.0
-"""A round time above a year is a typing error."""
-
 
 @dataclass(frozen=True, slots=True)
 class RoundLimits:
@@ -70,35 +60,6 @@ class RoundLimits:
 NO_LIMITS = RoundLimits()
 
 
-def parse_limits(round_time: str, round_traffic: str) -> RoundLimits:
-    """From --round-time and --round-traffic, "" for no limit; of a board whose speed is not known yet. Raises
-    ConfigError."""
-    return RoundLimits(
-        round_s=parse_duration(round_time) if round_time.strip() else None,
-        round_bytes=parse_size(round_traffic, "traffic") if round_traffic.strip() else None,
-    )
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of "90s", "10min" or "1.5h". Raises ConfigError for anything else, and for zero."""
-    match = _DURATION.fullmatch(text)
-    if match is None or match[2].lower() not in _UNITS_S:
-        raise ConfigError(f"{text!r} is not a duration", "write it with its unit, as 90s, 10min or 1.5h")
-    seconds = float(match[1]) * _UNITS_S[match[2].lower()]
-    if not 0 < seconds <= LONGEST_S:
-        raise ConfigError(f"{text!r} is out of range for a duration", "write it as 90s, 10min or 1.5h")
-    return seconds
-
-
-def show_duration(seconds: float) -> str:
-    """ "42 s", "1.7 min" or "25 h": two figures."""
-    if seconds < 100:
-        unit, value = "s", seconds
-    else:
-        unit, value = ("min", seconds / 60) if seconds < 6000 else ("h", seconds / 3600)
-    return f"{value:.{0 if value >= 10 else 1}f} {unit}"
-
-
 # --- bytes ---------------------------------------------------------------------------------------------------------
 
 
@@ -108,12 +69,44 @@ def context_dtype(run: RunInfo) -> Dtype:
     return frozen_dtype(download) if begins_at_adapter(run) else download
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes over the network, to the board and from it."""
+
+    down_bytes: float
+    up_bytes: float
+
+    @property
+    def total_bytes(self) -> float:
+        """Both ways together."""
+        return self.down_bytes + self.up_bytes
+
+
+def round_traffic(run: RunInfo, ranks: Sequence[int], *, frozen_encoder: bool = False) -> Traffic:
+    """The most that a round moves where a board trains `ranks` strands of each weight, in manifest order."""
+    fixed, strands = _fixed_traffic(run, frozen_encoder=frozen_encoder), _strand_traffic(run)
+    return Traffic(
+        fixed.down_bytes + sum(rank * strand.down_bytes for rank, strand in zip(ranks, strands, strict=True)),
+        fixed.up_bytes + sum(rank * strand.up_bytes for rank, strand in zip(ranks, strands, strict=True)),
+    )
+
+
 def strand_traffic(run: RunInfo) -> list[float]:
-    """Bytes of one strand of each weight: down its row of the basis, unless boards draw their own; up its column of B,
+    """Bytes that one strand of each weight adds to a round, both ways."""
+    return [strand.total_bytes for strand in _strand_traffic(run)]
+
+
+def fixed_traffic(run: RunInfo, *, frozen_encoder: bool) -> float:
+    """Bytes that a round without strands would take, both ways."""
+    return _fixed_traffic(run, frozen_encoder=frozen_encoder).total_bytes
+
+
+def _strand_traffic(run: RunInfo) -> list[Traffic]:
+    """One strand of each weight: down its row of the basis, unless boards draw their own; up its column of B,
     and where the run trains A its row of that.
 
     Where boards begin at the global adapter, strands come in place of a context. An evaluation fetches that whole, so
-    it is counted (`fixed_traffic`), and of strands what they can take beyond it, spread over all of them.
+    it is counted (`_fixed_traffic`), and of strands what they can take beyond it, spread over all of them.
     """
     settings = run.settings
     down, up = _per_value(download_dtype(settings.upload)), _per_value(settings.upload)
@@ -125,26 +118,25 @@ def strand_traffic(run: RunInfo) -> list[float]:
         if begins_at_adapter(run):
             most, context = basis_rank(weight, run.max_rank), basis_rank(weight, run.server_rank)
             received = (m + n) * (1 - min(most, context) / most * instead / down)
-        costs.append(down * received + up * (m + n if settings.trains_a else m))
+        costs.append(Traffic(down * received, up * (m + n if settings.trains_a else m)))
     return costs
 
 
-def fixed_traffic(run: RunInfo, *, frozen_encoder: bool) -> int:
-    """Bytes that a round without strands would take: every weight's context down, a sketch of every weight that the
+def _fixed_traffic(run: RunInfo, *, frozen_encoder: bool) -> Traffic:
+    """What a round without strands would move: every weight's context down, a sketch of every weight that the
     backward pass reaches up, and what says which weight is which."""
     more_up = NEXT_TENSOR_BYTES if run.settings.trains_a else 0
     more_down = NEXT_TENSOR_BYTES if begins_at_adapter(run) else 0
-    total_bytes = 0
+    down_bytes = up_bytes = 0
     for weight in run.weights:
         context = basis_rank(weight, run.server_rank)
-        total_bytes += _bytes(context_dtype(run), context * (weight.rows + weight.columns))
-        total_bytes += ADAPTER_PART_BYTES + more_down
+        down_bytes += _bytes(context_dtype(run), context * (weight.rows + weight.columns))
+        down_bytes += ADAPTER_PART_BYTES + more_down
         if not (frozen_encoder and weight.is_encoder):
             sketch = basis_rank(weight, run.max_rank)
-            total_bytes += (
-                _bytes(sketch_dtype(run.settings.upload), sketch * weight.columns) + UPDATE_PART_BYTES + more_up
-            )
-    return total_bytes
+            up_bytes += _bytes(sketch_dtype(run.settings.upload), sketch * weight.columns)
+            up_bytes += UPDATE_PART_BYTES + more_up
+    return Traffic(down_bytes, up_bytes)
 
 
 def _bytes(dtype: Dtype, values: int) -> int:
@@ -161,41 +153,41 @@ def _per_value(dtype: Dtype) -> float:
 
 
 class RoundWork:
-    """Operations of a round of `run` on a base with `config` (config.json), for a board with `room` for its cache."""
+    """Floating-point operations of a round, by mode of training."""
 
-    def __init__(self, config: Mapping[str, Any], run: RunInfo, room: CacheRoom) -> None:
-        self._config, self._run, self._room = config, run, room
+    def __init__(self, base: T5Config, run: RunInfo, cache: CacheBudget) -> None:
+        self._base, self._run, self._cache = base, run, cache
         self._ranks = {weight.name: basis_rank(weight, run.max_rank) for weight in run.weights}
         self._contexts = {weight.name: basis_rank(weight, run.server_rank) for weight in run.weights}
         self._n_train = run.settings.batch * run.settings.local_steps
         self._steps: dict[tuple[Scope, str], StepFlops] = {}
         values = {"encoder": 0, "decoder": 0}
-        for weight in t5_weights(T5Config.parse(config), "all"):
+        for weight in t5_weights(base, "all"):
             values[weight.name.split(".")[0]] += weight.rows * weight.columns
         self._encoder_values, self._decoder_values = values["encoder"], values["decoder"]
 
-    def operations(self, way: Way) -> float:
+    def operations(self, mode: TrainingMode) -> float:
         """Of a round that trains every strand; the encoder's output is in the cache, where there is one."""
-        return self._products(way, self._step(self._scope(way))) + self._passes(way)
+        return self._products(mode, self._step(self._scope(mode))) + self._passes(mode)
 
-    def encoding(self, way: Way) -> float:
+    def encoding(self, mode: TrainingMode) -> float:
         """What a round adds whose examples are all new to the cache; 0 without one."""
-        step = self._step(self._scope(way))
-        return 0.0 if way.cache == "none" else float(step.encode * distinct_examples(self._run, self._room))
+        step = self._step(self._scope(mode))
+        return 0.0 if mode.cache == "none" else float(step.encode * distinct_examples(self._run, self._cache))
 
-    def strand_operations(self, way: Way) -> list[float]:
+    def strand_operations(self, mode: TrainingMode) -> list[float]:
         """What one strand of each weight adds to a round: the difference that leaving a weight out makes, reckoned once
         for all weights of a shape that read the same tokens."""
-        every = self._products(way, self._step(self._scope(way)))
+        every = self._products(mode, self._step(self._scope(mode)))
         found: dict[tuple[int, int, bool], float] = {}
         for weight in reversed(self._run.weights):  # the last blocks: gradients pass through all of their weights
             if kind_of(weight) not in found:
-                without = self._products(way, self._step(self._scope(way), without=weight.name))
+                without = self._products(mode, self._step(self._scope(mode), without=weight.name))
                 found[kind_of(weight)] = (every - without) / self._ranks[weight.name]
         return [found[kind_of(weight)] for weight in self._run.weights]
 
-    def _scope(self, way: Way) -> Scope:
-        return "decoder" if way.frozen_encoder else self._run.settings.scope
+    def _scope(self, mode: TrainingMode) -> Scope:
+        return "decoder" if mode.frozen_encoder else self._run.settings.scope
 
     def _step(self, scope: Scope, without: str = "") -> StepFlops:
         """Of one example, every weight of the scope with all of its strands but one weight without any."""
@@ -204,33 +196,33 @@ class RoundWork:
             ranks = {name: 0 if name == without else rank for name, rank in self._ranks.items()}
             if scope == "decoder":
                 ranks = {name: rank for name, rank in ranks.items() if name.startswith("decoder.")}
-            lengths = settings.max_source_tokens, settings.max_target_tokens
+            lengths = Lengths(1, settings.max_source_tokens, settings.max_target_tokens)
             self._steps[scope, without] = step_flops(
-                self._config, scope, 1, *lengths, ranks, self._contexts, trains_a=settings.trains_a
+                self._base, scope, lengths, ranks, self._contexts, trains_a=settings.trains_a
             )
         return self._steps[scope, without]
 
-    def _products(self, way: Way, step: StepFlops) -> float:
-        encodes = step.encode if self._scope(way) == "decoder" else 0
-        again = step.forward - step.head_gradient if way.checkpointing else 0  # the head is not computed twice
+    def _products(self, mode: TrainingMode, step: StepFlops) -> float:
+        encodes = step.encode if self._scope(mode) == "decoder" else 0
+        again = step.forward - step.head_gradient if mode.checkpointing else 0  # the head is not computed twice
         training, evaluating = step.step + again, step.forward
-        if way.cache == "none":
+        if mode.cache == "none":
             training, evaluating = training + encodes, evaluating + encodes
-        return float(self._n_train * training + self._room.n_evaluated * evaluating)
+        return float(self._n_train * training + self._cache.n_evaluated * evaluating)
 
-    def _passes(self, way: Way) -> float:
+    def _passes(self, mode: TrainingMode) -> float:
         """In every micro-batch over each trained block forth and back, once more where it is computed again; over a
         frozen encoder forth; over the head, which nf4 keeps in int8, once."""
-        settings, passes = self._run.settings, 3 if way.checkpointing else 2
-        if self._scope(way) == "all":
+        settings, passes = self._run.settings, 3 if mode.checkpointing else 2
+        if self._scope(mode) == "all":
             blocks = passes * (self._encoder_values + self._decoder_values)
         else:
-            blocks = passes * self._decoder_values + (self._encoder_values if way.cache == "none" else 0)
-        per_value = PASS_OPERATIONS[way.compute]
-        head = int(self._config["vocab_size"]) * int(self._config["d_model"])
-        head_operations = head * per_value["int8" if way.format == "nf4" else way.format]
-        n_micro_batches = settings.local_steps * -(-settings.batch // way.micro_batch)
-        return float(n_micro_batches * (per_value[way.format] * blocks + head_operations))
+            blocks = passes * self._decoder_values + (self._encoder_values if mode.cache == "none" else 0)
+        per_value = PASS_OPERATIONS[mode.compute]
+        head = self._base.vocab_size * self._base.d_model
+        head_operations = head * per_value["int8" if mode.format == "nf4" else mode.format]
+        n_micro_batches = settings.local_steps * -(-settings.batch // mode.micro_batch)
+        return float(n_micro_batches * (per_value[mode.format] * blocks + head_operations))
 
 
 def operations_per_s(compute: Compute, limits: RoundLimits) -> float:

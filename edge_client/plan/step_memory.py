@@ -1,38 +1,26 @@
-"""Bytes of the tensors that training holds, from shapes alone; those of the adapter are in adapter_sizes.py.
+"""Bytes of the tensors that training holds, from shapes alone; those of the adapter are in adapter_memory.py.
 
 Letters as in the T5 paper's shapes: d model width, f feed-forward width, i the heads' common width, H heads; S and T
 are source and target tokens of a micro-batch, each text as long as the run allows; c bytes of the compute dtype. What
-is kept for the backward pass follows edge_client/engines/lean/model/t5.py, attention.py, lora.py and operations.py.
+is kept for the backward pass follows edge_client/engines/lean/model/t5.py, attention.py, lora.py and fused_ops.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from edge_client.jobs.messages import Compute, Format
+from braid_common.t5_config import T5Config
+from edge_client.jobs.messages import TrainingMode
+from edge_client.jobs.sizes import (
+    LEAST_HIDDEN_BYTES,
+    LENGTH_STEP,
+    LOGITS_BYTES,
+    SCORES_BYTES,
+    TOKENS_PER_BATCH,
+    VOCABULARY_ROWS,
+)
 from edge_client.plan.adapter_memory import AdapterSizes, padded
 from wire.messages import RunInfo, Weight
-
-LOGITS_BYTES = 4 << 20
-"""fp32 logits alive at once (head_loss.LOGITS_BYTES; tests hold the limits and steps below equal to the engine's,
-whose modules import torch)."""
-
-VOCABULARY_ROWS = 4096
-"""Rows of the head that are unpacked at once (head_loss.VOCABULARY_ROWS)."""
-
-SCORES_BYTES = 8 << 20
-"""Attention scores alive at once, of one example at least (attention.SCORES_BYTES)."""
-
-TOKENS_PER_BATCH = 1024
-"""Tokens that the encoding pass runs through a block together, of one text at least (encoder_pass.TOKENS_PER_BATCH)."""
-
-LENGTH_STEP = 32
-"""Sources are padded to a multiple of this, targets to a quarter of it (batches.LENGTH_STEP)."""
-
-LEAST_HIDDEN_BYTES = 8 << 20
-"""Hidden states that the encoding pass takes through a block before it loads the next. Where the plan has memory to
-spare it takes more (prefix.LEAST_HIDDEN_BYTES)."""
 
 BACKWARD_COPIES = 4
 """Feed-forward gradients alive at once: of gate, value and product, and gelu(gate)."""
@@ -46,49 +34,34 @@ _COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
 
 
 class TensorSizes:
-    """The formulas for one base (`config`: its config.json), run, format, compute dtype and micro-batch.
+    """Bytes of one board's tensors: of the base, of a step's activations, of buffers, of the encoding pass.
 
-    `checkpointing`: of every block only the input is kept, and one block's tensors while it is computed again.
-    `frozen_encoder`: in scope "all" the encoder only runs forward, the run's context on it, and nothing of it is
-    sketched; in scope "decoder" that is so anyway. `adapter`: the formulas for what is trained.
+    Where the run's scope is "decoder", or the mode freezes the encoder, the encoder only runs forward and nothing of it
+    is sketched. `adapter` counts what is trained.
     """
 
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        run: RunInfo,
-        format: Format,
-        compute: Compute,
-        micro_batch: int,
-        *,
-        checkpointing: bool = False,
-        frozen_encoder: bool = False,
-    ) -> None:
-        self._config, self._run, self._format, self._checkpointing = config, run, format, checkpointing
-        self._c = _COMPUTE_BYTES[compute]
-        self._unpacked = 0 if format == compute else self._c  # a base kept in the compute dtype is used as it lies
-        self._d, self._f = int(config["d_model"]), int(config["d_ff"])
-        self._vocabulary, self._heads = int(config["vocab_size"]), int(config["num_heads"])
-        self._inner = int(config["d_kv"]) * self._heads
-        self._encoder_blocks = int(config["num_layers"])
-        self._decoder_blocks = int(config.get("num_decoder_layers") or config["num_layers"])
-        self._trains_encoder = run.settings.scope == "all" and not frozen_encoder
+    def __init__(self, base: T5Config, run: RunInfo, mode: TrainingMode) -> None:
+        self._base, self._run, self._format, self._checkpointing = base, run, mode.format, mode.checkpointing
+        self._c = _COMPUTE_BYTES[mode.compute]
+        self._unpacked = 0 if mode.format == mode.compute else self._c  # a base in the compute dtype is used as it lies
+        self._d, self._f, self._inner, self._heads = base.d_model, base.d_ff, base.inner, base.n_heads
+        self._trains_encoder = run.settings.scope == "all" and not mode.frozen_encoder
         self.adapter = AdapterSizes(run, self._c, trains_encoder=self._trains_encoder)
-        self._micro_batch = micro_batch
+        self._micro_batch = mode.micro_batch
         self._source_length = _rounded(run.settings.max_source_tokens, LENGTH_STEP)
         self._target_length = _rounded(run.settings.max_target_tokens, LENGTH_STEP // 4)
-        self._source = micro_batch * self._source_length  # S
-        self._target = micro_batch * self._target_length  # T
+        self._source = mode.micro_batch * self._source_length  # S
+        self._target = mode.micro_batch * self._target_length  # T
 
     # --- what stays ------------------------------------------------------------------------------------------------
 
     def base(self, *, encoder: bool = True) -> int:
         """Matrices at the format's bits, with fp32 row scales in int8; embeddings are int8 in nf4 as well."""
-        blocks = self._decoder_blocks * self._packed(attentions=2)
+        blocks = self._base.n_decoder_blocks * self._packed(attentions=2)
         if encoder:
-            blocks += self._encoder_blocks * self._packed(attentions=1)
-        tied = self._config.get("scale_decoder_outputs", self._config.get("tie_word_embeddings", True))
-        return blocks + (1 if tied else 2) * self._table()
+            blocks += self._base.n_encoder_blocks * self._packed(attentions=1)
+        # T5 scales the decoder's output just where its output layer is the embedding: then there is one table.
+        return blocks + (1 if self._base.scales_output else 2) * self._table()
 
     # --- one training step -----------------------------------------------------------------------------------------
 
@@ -97,7 +70,7 @@ class TensorSizes:
         all blocks share, and the ends: last norms' inputs, encoder output (the next batch's too), hidden, gradient."""
         kept = self._kept_of_decoder()
         if self._trains_encoder:
-            kept += self._encoder_blocks * self._kept_of(self._source, self._encoder_block())
+            kept += self._base.n_encoder_blocks * self._kept_of(self._source, self._encoder_block())
         ends = self._c * self._d * (2 * self._source + 3 * self._target)
         return kept + ends + self._biases() + self._projections(ranks)
 
@@ -148,7 +121,7 @@ class TensorSizes:
     # --- parts -----------------------------------------------------------------------------------------------------
 
     def _head_rows(self) -> int:
-        return min(VOCABULARY_ROWS, self._vocabulary)
+        return min(VOCABULARY_ROWS, self._base.vocab_size)
 
     def _packed(self, attentions: int) -> int:
         """A block with 1 (encoder) or 2 attentions of q, k, v, o, and the feed-forward's three matrices."""
@@ -159,8 +132,8 @@ class TensorSizes:
     def _table(self) -> int:
         """Embedding or head; in int8 and nf4 int8 rows, each with its fp32 scale."""
         if self._format in ("int8", "nf4"):
-            return self._vocabulary * (self._d + 4)
-        return int(self._vocabulary * self._d * _VALUE_BYTES[self._format])
+            return self._base.vocab_size * (self._d + 4)
+        return int(self._base.vocab_size * self._d * _VALUE_BYTES[self._format])
 
     def _loss(self) -> int:
         """Of a chunk of tokens and head rows the logits, in fp32, as the product gives them and as it takes them; per
@@ -193,7 +166,7 @@ class TensorSizes:
         return 0 if self._c == 4 else max(length * per_token, min(tokens * per_token, SCORES_BYTES))
 
     def _kept_of_decoder(self) -> int:
-        return self._decoder_blocks * self._kept_of(self._target, self._decoder_block())
+        return self._base.n_decoder_blocks * self._kept_of(self._target, self._decoder_block())
 
     def _kept_of(self, tokens: int, block: int) -> int:
         """Of a block that would keep `block` bytes."""

@@ -1,10 +1,9 @@
-"""Which strands a board takes: the most valuable first, by value per cost, as far as its budgets go.
+"""Selection of strands: the most valuable first, by value per cost, as far as a board's budgets go.
 
-The order is the same for every board of a run, whatever its format or micro-batch, so the choice of a small board is
-contained in that of a larger one but for the last few strands, and every strand trained by few is trained by the boards
-that have most memory. Where memory alone is short there is one order, by value per byte of training memory. Where a
-round's bytes or seconds are short as well, a few orders by mixed costs are tried and the best result is kept: the
-right mix is a Lagrange multiplier per budget (Everett 1963, "Generalized Lagrange Multiplier Method").
+The order is the same for every board of a run, by value per byte of training memory, whatever its format or
+micro-batch. So the choice of a small board is contained in that of a larger one but for the last few strands, and every
+strand trained by few is trained by the boards that have most memory. Where a round's bytes or seconds are short as
+well, the order by value per cost of each is tried too, and the best result is kept.
 
 With one order, more of any budget never gives less: two budgets lead to the same strands up to the first one that only
 the larger can pay, and what the smaller may still take after it is bounded by that one's value.
@@ -14,9 +13,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice, product
+from itertools import accumulate, islice
 from operator import mul
 
 from edge_client.plan.adapter_memory import TRAINED_VALUE_BYTES
@@ -26,19 +25,6 @@ from wire.messages import RunInfo, Weight
 BYTES_PER_COLUMN = 2
 """A strand's row of the basis, in bf16, in which most boards compute. In fp32 it is twice that; the order must not
 depend on the board."""
-
-NESTING_LOSS = 0.005
-"""What the shared order may lose in worth against the order by a board's own costs, which differ with micro-batch and
-arithmetic. Beyond that its choices do not nest with the others'. Which order is taken depends on no limit: else a board
-with a little more memory could train less."""
-
-SAMPLED_LIMITS = 8
-"""Limits at which the two are compared: a half, a quarter … 1/256 of what all strands cost."""
-
-MIX_STEPS = 4
-"""Mixed costs are tried at every share of 0, 1/4 … 1 for each budget, of costs that are normalised to a mean over the
-weights: 5 orders for two budgets, 15 for three. tests/edge_client/plan/test_strand_selection.py holds the result to an
-exact solver's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +42,11 @@ class Memory:
     Attributes:
         peak: of ranks in manifest order, in bytes; more strands never lower it.
         limit: what it may be.
-        costs: what a strand of each weight adds to it, about; they decide the order.
         most: what one more strand adds to it at most, whatever the others are.
     """
 
     peak: Callable[[Sequence[int]], float]
     limit: float
-    costs: Sequence[float]
     most: Sequence[float]
 
 
@@ -162,24 +146,14 @@ class Selector:
         Costs are at least 0. Of a budget that could pay for every strand they decide nothing.
         """
         short = [budget for budget in others if self._total_cost(budget.costs, without) > budget.limit]
-        orders = [self._memory_order(memory, without)]
-        if short:
-            orders += self._mixed_orders([memory.costs, *(budget.costs for budget in short)])
-        found = [self._greedy(_filtered(order, without), memory, short) for order in orders]
-        best = max(found, key=self.share)
+        orders = [self._shared_order(), *(self._order(budget.costs) for budget in short)]
+        selections = [self._greedy(_filtered(order, without), memory, short) for order in orders]
+        best = max(selections, key=self.share)
         return best if any(best) else None
-
-    def most_share(self, budget: Budget, without: Collection[int] = ()) -> float:
-        """What no strands that keep this one budget can exceed: the leading ones in its own order, and one more."""
-        order = _filtered(self._order(budget.costs), without)
-        if not self._total:
-            return 1.0
-        n_first = min(len(order), _affordable(order, budget) + 1)
-        return self.share(allot(order, len(self._values), n_first))
 
     def least_memory(self, memory: Memory, without: Collection[int] = ()) -> float:
         """The smallest limit at which `select` finds a strand, where nothing else is short."""
-        order = _filtered(self._memory_order(memory, without), without)
+        order = _filtered(self._shared_order(), without)
         bare = memory.peak((0,) * len(self._values))
         least, ceiling = memory.peak(allot(order, len(self._values), 1)), math.inf
         for index in dict.fromkeys(order):
@@ -192,26 +166,9 @@ class Selector:
         rows = enumerate(zip(self._values, costs, strict=True))
         return sum(len(values) * cost for index, (values, cost) in rows if index not in without)
 
-    def _memory_order(self, memory: Memory, without: Collection[int]) -> list[int]:
-        """The order that all boards share, unless it serves this board's costs badly (NESTING_LOSS)."""
-        shared, own = self._order(self._bytes), self._order(memory.costs)
-        total = self._total_cost(memory.costs, without)
-        budgets = [Budget(memory.costs, total / 2**halvings) for halvings in range(1, SAMPLED_LIMITS + 1)]
-        pairs = zip(*(self._worths(budgets, _filtered(order, without)) for order in (shared, own)), strict=True)
-        return shared if all(first >= (1 - NESTING_LOSS) * second for first, second in pairs) else own
-
-    def _worths(self, budgets: Sequence[Budget], order: Sequence[int]) -> list[float]:
-        """Values of the first strands of `order` that each budget pays for."""
-        rest = [iter(values) for values in self._values]
-        worth = list(accumulate((next(rest[index]) for index in order), initial=0.0))
-        return [worth[_affordable(order, budget)] for budget in budgets]
-
-    def _mixed_orders(self, costs: Sequence[Sequence[float]]) -> Iterator[list[int]]:
-        """Orders by every mix of costs. They depend on no limit, so that more of a budget only adds results."""
-        kinds = [_normalised(kind) for kind in costs]
-        for shares in product(range(MIX_STEPS + 1), repeat=len(kinds)):
-            if sum(shares) == MIX_STEPS:
-                yield self._order([sum(map(mul, shares, of_weight)) for of_weight in zip(*kinds, strict=True)])
+    def _shared_order(self) -> list[int]:
+        """The order of all boards of a run."""
+        return self._order(self._bytes)
 
     def _order(self, costs: Sequence[float]) -> list[int]:
         key = tuple(costs)
@@ -223,36 +180,38 @@ class Selector:
         """Take strands in `order` while all fit, then of those behind what still fits, but no more of that than the
         strands that did not fit are worth (this module's text)."""
         n_weights = len(self._values)
+        # Linear budgets say at once how many of the first strands they pay for.
         n_first = min((_affordable(order, budget) for budget in others), default=len(order))
         if memory.peak(allot(order, n_weights, n_first)) > memory.limit:
-            tried = range(n_first)
-            n_first = bisect_right(tried, memory.limit, key=lambda n: memory.peak(allot(order, n_weights, n))) - 1
+            # The peak grows with the strands: a binary search finds the most of them that fit.
+            counts = range(n_first)
+            n_first = bisect_right(counts, memory.limit, key=lambda n: memory.peak(allot(order, n_weights, n))) - 1
         if n_first < 0:
             return (0,) * n_weights
         ranks = list(allot(order, n_weights, n_first))
         costs = [memory.most, *(budget.costs for budget in others)]
-        left = [memory.limit - memory.peak(ranks)]
-        left += [budget.limit - sum(map(mul, budget.costs, ranks)) for budget in others]
-        return self._filled(ranks, islice(order, n_first, None), costs, left)
+        rests = [memory.limit - memory.peak(ranks)]
+        rests += [budget.limit - sum(map(mul, budget.costs, ranks)) for budget in others]
+        return self._filled(ranks, islice(order, n_first, None), costs, rests)
 
     def _filled(
-        self, ranks: list[int], rest: Iterable[int], costs: Sequence[Sequence[float]], left: list[float]
+        self, ranks: Sequence[int], behind: Iterable[int], costs: Sequence[Sequence[float]], rests: Sequence[float]
     ) -> tuple[int, ...]:
-        """`ranks` and what of the `rest` can still be paid for."""
-        blocked: set[int] = set()
+        """Add to `ranks` what can still be paid for of the strands `behind`, from what each budget has left."""
+        filled, blocked = list(ranks), set[int]()
         ceiling = math.inf  # what may be added in all: a strand that did not fit is worth no less than all behind it
-        for index in rest:
-            if index in blocked:
+        for index in behind:
+            if index in blocked:  # strands of a weight are taken from the first on
                 continue
-            value = self._values[index][ranks[index]]
-            after = [room - kind[index] for room, kind in zip(left, costs, strict=True)]
+            value = self._values[index][filled[index]]
+            after = [rest - kind[index] for rest, kind in zip(rests, costs, strict=True)]
             if value <= ceiling and min(after) >= 0:
-                left, ceiling = after, ceiling - value
-                ranks[index] += 1
+                rests, ceiling = after, ceiling - value
+                filled[index] += 1
             else:
                 blocked.add(index)
-                ceiling = min(ceiling, value)
-        return tuple(ranks)
+                ceiling = min(ceiling, value)  # a larger board takes this strand: what is added must not beat it
+        return tuple(filled)
 
 
 def _strand_bytes(run: RunInfo) -> list[int]:
@@ -266,11 +225,6 @@ def _filtered(order: Sequence[int], without: Collection[int]) -> Sequence[int]:
 def _affordable(order: Sequence[int], budget: Budget) -> int:
     """How many of the first strands of `order` the budget pays for."""
     return bisect_right(list(accumulate(map(budget.costs.__getitem__, order))), budget.limit)
-
-
-def _normalised(costs: Sequence[float]) -> list[float]:
-    total = math.fsum(costs)
-    return [cost / total for cost in costs]
 
 
 def _descending(values: Sequence[float], n_strands: int) -> list[float]:

@@ -16,9 +16,8 @@ weight that a plan leaves out the limit waits for it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated
 
 import msgspec
@@ -28,10 +27,7 @@ from braid_common.atomic_file import write_atomically
 from braid_common.json_file import read_small
 from edge_client.errors import disk_errors
 from edge_client.jobs.messages import TrainJob
-from wire.messages import RunInfo, Weight
-
-NO_PRUNING: Mapping[str, int] = MappingProxyType({})
-"""No weight was pruned."""
+from wire.messages import RunInfo
 
 _Ranks = dict[str, Annotated[int, Meta(ge=1)]]
 
@@ -73,11 +69,6 @@ def keep_pruned(job: TrainJob, sent: Mapping[str, int]) -> None:
     file = _File(key=_key(job.run, job.board_id), round=job.spec.round, before=before, after=before | pruned)
     with disk_errors(path):
         write_atomically(path, msgspec.json.encode(msgspec.structs.replace(file, crc32=_checksum(file))))
-
-
-def limited(ranks: Sequence[int], weights: Sequence[Weight], pruned: Mapping[str, int]) -> tuple[int, ...]:
-    """`ranks` of `weights`, each at most what pruning has left."""
-    return tuple(min(rank, pruned.get(weight.name, rank)) for rank, weight in zip(ranks, weights, strict=True))
 
 
 def _sound(path: Path) -> _File | None:

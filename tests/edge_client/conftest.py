@@ -90,7 +90,7 @@ def fake_matmul_speed(monkeypatch: pytest.MonkeyPatch) -> None:
             torch="0.0",
         )
 
-    monkeypatch.setattr("edge_client.host.matmul_speed.measure_matmul_speed", measure)
+    monkeypatch.setattr("edge_client.state.matmul_speed_file.measure_matmul_speed", measure)
 
 
 @pytest.fixture(scope="session")

@@ -115,8 +115,8 @@ def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed
         cache = ("", 0) if isinstance(job, ProbeJob) else (job.cache_path, job.cache_limit_bytes)
         with flags.log.open("a") as log:
             log.write(f"{kind} {job.spec.round} {job.spec.version} {sum(job.plan.ranks)} ")
-            log.write(f"{job.plan.format} {job.plan.micro_batch} {first} ")
-            log.write(f"{job.plan.cache} {cache[0] or '-'} {cache[1]}\n")
+            log.write(f"{job.plan.mode.format} {job.plan.mode.micro_batch} {first} ")
+            log.write(f"{job.plan.mode.cache} {cache[0] or '-'} {cache[1]}\n")
     faults.kill(kind)
     if isinstance(job, TrainJob | EvaluateJob) and job.held_path:  # read as the real one does
         ranks = job.plan.ranks if isinstance(job, TrainJob) else [0] * len(job.run.weights)
@@ -131,9 +131,9 @@ def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed
     if isinstance(job, ProbeJob):
         took = dict(text.split("=") for text in flags.took)
         return Done(
-            values={"peak_bytes": float(took.get(job.plan.format, job.plan.predicted_peak_bytes)), "step_s": 0.1}
+            values={"peak_bytes": float(took.get(job.plan.mode.format, job.plan.expected_peak_bytes)), "step_s": 0.1}
         )
-    if job.plan.cache != "none":
+    if job.plan.mode.cache != "none":
         say(Progress(phase="encode", step=3, steps=3, loss=0.0, tokens_per_s=9.0, peak_bytes=1 << 20))
     steps = job.run.settings.local_steps
     for step in range(first, steps + 1):

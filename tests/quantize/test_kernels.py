@@ -205,7 +205,7 @@ def test_doctor_says_what_unpacks(
         torch="2",
     )
     chosen = Kernel(BITSANDBYTES, "the same numbers")
-    monkeypatch.setattr(doctor, "known_matmul_speed", lambda state: arithmetic or None)
+    monkeypatch.setattr(doctor, "look_up_matmul_speed", lambda state: arithmetic or None)
     monkeypatch.setattr(doctor, "nf4_kernel", lambda device: chosen if device == "cuda" else nf4_kernel(device))
     monkeypatch.setattr(doctor, "find_spec", lambda name: object() if torch_is_there else None)
     monkeypatch.setattr(doctor, "require_packages", lambda: None)

@@ -12,10 +12,10 @@ import click
 import pytest
 
 from aggregator.errors import ExitCode as ServerExitCode
+from edge_client.agent.allowances import parse_limits
 from edge_client.agent.settings import normalise_server, read_config
 from edge_client.cli.main import group
 from edge_client.errors import ExitCode
-from edge_client.plan.round_cost import parse_limits
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = ("edge-client.service", "aggregator.service")

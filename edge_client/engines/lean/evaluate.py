@@ -41,7 +41,7 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     pairs = [_pair(tokeniser, example, job) for example in examples]
     encoder_outputs = EncoderOutputs(job, session)
     encoder_outputs.prepare(pair.source for pair in pairs)
-    model = Model(session.base(job), adapter, job.plan.compute)
+    model = Model(session.base(job), adapter, job.plan.mode.compute)
     loss, tokens_per_s = held_out_loss(model, encoder_outputs, job, session, pairs)
     values = {"loss": loss, "n_examples": float(len(examples)), "tokens_per_s": tokens_per_s}
     if job.rouge:
@@ -65,7 +65,7 @@ def held_out_loss(
     meter = Meter(session, "evaluate", len(pairs))
     total, n_labels, n_done = 0.0, 0, 0
     for batch in micro_batches(
-        sorted(pairs, key=_length), job.plan.micro_batch, model.config.pad_id, model.config.start_id
+        sorted(pairs, key=_length), job.plan.mode.micro_batch, model.config.pad_id, model.config.start_id
     ):
         session.check_stop()
         loss = float(model.loss_sum(batch, encoder_outputs.encoded(batch)))
@@ -97,9 +97,9 @@ def _written(
     meter = Meter(session, "evaluate", len(pairs))
     spare_bytes = int(SPARE_SHARE * max(0, job.plan.budget_bytes - resident_bytes()))
     with model.unpacked_decoder(spare_bytes):
-        for first in range(0, len(order), job.plan.micro_batch):
+        for first in range(0, len(order), job.plan.mode.micro_batch):
             session.check_stop()
-            part = order[first : first + job.plan.micro_batch]
+            part = order[first : first + job.plan.mode.micro_batch]
             batch = source_batch([pairs[i].source for i in part], model.config.pad_id)
             encoded = encoder_outputs.encoded_sources([pairs[i].source for i in part], batch[0].shape[1])
             written = write_greedily(model, *batch, job.run.settings.max_target_tokens, encoded)

@@ -27,7 +27,7 @@ class OrderedText:
             raise DataError(f"{job.data} leaves no example to train on", "give at least two examples with --data")
         self._tokeniser = session.tokeniser(job)
         self._settings = job.run.settings
-        self._micro_batch = job.plan.micro_batch
+        self._micro_batch = job.plan.mode.micro_batch
         lengths = [len(example.source) for example in self.examples]
         seed = derive_seed(job.spec.seed, "order", job.spec.round, job.board_id)
         self._order = Order(lengths, batch, steps, seed)

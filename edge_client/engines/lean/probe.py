@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from edge_client.engines.lean.encoder_cache.encoder_pass import TOKENS_PER_BATCH, EncoderSpec, encode_sources
-from edge_client.engines.lean.encoder_cache.reader import LEAST_HIDDEN_BYTES
+from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
 from edge_client.engines.lean.gradients.sketches import Sketches
 from edge_client.engines.lean.model.adam import Adam
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
@@ -22,7 +21,7 @@ from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.engines.lean.session import Session, peaks, run_as_reached, trains_encoder
 from edge_client.host.worker_memory import peak_bytes, return_free_memory
 from edge_client.jobs.messages import ProbeJob
-from edge_client.plan.peak_memory import CUDA_CONTEXT_BYTES, IMPORTS_BYTES
+from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES, LEAST_HIDDEN_BYTES, TOKENS_PER_BATCH
 
 
 def probe(job: ProbeJob, session: Session) -> dict[str, float]:
@@ -35,11 +34,11 @@ def probe(job: ProbeJob, session: Session) -> dict[str, float]:
     """
     session.data(job.data)  # held by every job that follows
     session.tokeniser(job)
-    encoding_bytes = _encode(job, session) if job.plan.cache != "none" else 0
+    encoding_bytes = _encode(job, session) if job.plan.mode.cache != "none" else 0
     steps = _Steps(job, session)
     steps.take_one(1)  # kernels are loaded, Adam's moments and the sketches become resident
     start_s = session.clock()
-    steps.take_one(job.plan.micro_batch)
+    steps.take_one(job.plan.mode.micro_batch)
     seconds = session.clock() - start_s
     return {"peak_bytes": max(encoding_bytes, _peak(session.torch_device(job))), "step_s": seconds}
 
@@ -52,9 +51,9 @@ class _Steps:
         self._model = Model(
             session.base(job),
             _dummy_adapter(job),
-            plan.compute,
+            plan.mode.compute,
             trains_encoder=trains_encoder(job),
-            checkpointing=plan.checkpointing,
+            checkpointing=plan.mode.checkpointing,
             trains="both" if settings.trains_a else "b",  # what the hungriest round takes
         )
         self._trained = start_training(self._model.linears)
@@ -70,8 +69,8 @@ class _Steps:
         sources = [settings.max_source_tokens - (i > 0) for i in range(n_examples)]
         pairs = [_pair(source, settings.max_target_tokens) for source in sources]
         batch, encoded = collate(pairs, config.pad_id, config.start_id), None
-        if plan.cache != "none":
-            dtype, device = DTYPES[plan.compute], self._model.device
+        if plan.mode.cache != "none":
+            dtype, device = DTYPES[plan.mode.compute], self._model.device
             encoded = torch.zeros(*batch.source.shape, config.d_model, dtype=dtype, device=device)
         loss = self._model.loss_sum(batch, encoded)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -98,7 +97,9 @@ def _encode(job: ProbeJob, session: Session) -> int:
     """Peak of an encoding pass: of one batch, and what a chunk of hidden states would take beside it."""
     length = job.run.settings.max_source_tokens
     encode_sources(
-        EncoderSpec(Path(job.base_folder), job.plan.format, DTYPES[job.plan.compute], session.torch_device(job)),
+        EncoderSpec(
+            Path(job.base_folder), job.plan.mode.format, DTYPES[job.plan.mode.compute], session.torch_device(job)
+        ),
         [_pair(length, 2).source] * max(1, TOKENS_PER_BATCH // length),
         lambda ids, hidden: None,
         check_stop=session.check_stop,

@@ -49,9 +49,9 @@ class _Window:
         self._model = Model(
             base,
             AdapterTensors(),
-            job.plan.compute,
+            job.plan.mode.compute,
             trains_encoder=trains_encoder(job),
-            checkpointing=job.plan.checkpointing,
+            checkpointing=job.plan.mode.checkpointing,
         )
         reached = run_as_reached(job)
         self._sketches = Sketches(reached.weights, reached.max_rank, job.spec.seed, self._model.device)

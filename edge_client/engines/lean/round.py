@@ -127,7 +127,7 @@ class TrainingRound:
         batches = self._next_batches or self._batches(step)
         self._next_batches = self._batches(step + 1) if step + 1 < self.n_steps else []
         self.encoder_outputs.read_ahead(self._next_batches)
-        batch, micro_batch = self._job.run.settings.batch, self._job.plan.micro_batch
+        batch, micro_batch = self._job.run.settings.batch, self._job.plan.mode.micro_batch
         firsts = range(step * batch, (step + 1) * batch, micro_batch)
         return StepLoss(
             sum(map(self._backward_pass, batches, firsts)),
@@ -247,8 +247,8 @@ def _model(job: TrainJob, session: Session) -> Model:
     return Model(
         session.base(job),
         adapter,
-        job.plan.compute,
+        job.plan.mode.compute,
         trains_encoder=trains_encoder(job),
-        checkpointing=job.plan.checkpointing,
+        checkpointing=job.plan.mode.checkpointing,
         trains=job.spec.trains,
     )

@@ -58,13 +58,13 @@ class Session:
 
         Raises BaseModelError where it is missing or damaged, NoPlanError where the plan's device is not there.
         """
-        part = "decoder" if job.plan.cache != "none" else "all"
-        key = (job.base_folder, job.plan.format, part, job.plan.device)
+        part = "decoder" if job.plan.mode.cache != "none" else "all"
+        key = (job.base_folder, job.plan.mode.format, part, job.plan.mode.device)
         if self._base is None or self._base_key != key:
             self.release_base()  # before the next one is loaded: there is room for one
             with base_errors():
                 self._base = load_base(
-                    Path(job.base_folder), job.plan.format, wanted=_IS_IN_PART[part], device=self.torch_device(job)
+                    Path(job.base_folder), job.plan.mode.format, wanted=_IS_IN_PART[part], device=self.torch_device(job)
                 )
             self._base_key = key
             return_free_memory()
@@ -83,9 +83,9 @@ class Session:
 
     def torch_device(self, job: BaseJob) -> torch.device:
         """Where the job computes. Raises NoPlanError where the plan names a device that is not there (any more)."""
-        if job.plan.device == "cuda" and not torch.cuda.is_available():
+        if job.plan.mode.device == "cuda" and not torch.cuda.is_available():
             raise NoPlanError("the plan is for a GPU, and torch finds none", "restart edge-client, to plan again")
-        return torch.device(job.plan.device)
+        return torch.device(job.plan.mode.device)
 
     def data(self, spec: str) -> Data:
         """The board's examples, read once: a run's data stays what it was when the worker first saw it."""
@@ -109,7 +109,7 @@ class Session:
 
 def trains_encoder(job: BaseJob) -> bool:
     """In scope "all", unless the plan leaves the encoder as it was received."""
-    return job.run.settings.scope == "all" and not job.plan.frozen_encoder
+    return job.run.settings.scope == "all" and not job.plan.mode.frozen_encoder
 
 
 def run_as_reached(job: BaseJob) -> RunInfo:

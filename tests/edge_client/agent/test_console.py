@@ -6,7 +6,7 @@ import io
 import json
 from typing import Any
 
-from edge_client.agent.console import PLAIN_EVERY_S, Console, progress_text, time_text
+from edge_client.agent.console import PLAIN_EVERY_S, Console, progress_text
 
 
 class Terminal(io.StringIO):
@@ -63,8 +63,3 @@ def test_json_mode_prints_nothing_but_objects() -> None:
 def test_progress_shows_time_left() -> None:
     """Half done after 30 seconds: 30 seconds are left."""
     assert "30 s left" in progress_text("train", 1, 5, 10, elapsed_s=30.0)
-
-
-def test_times_have_units() -> None:
-    """Seconds, minutes, hours."""
-    assert [time_text(seconds) for seconds in (42, 200, 7500)] == ["42 s", "3 min 20 s", "2 h 5 min"]

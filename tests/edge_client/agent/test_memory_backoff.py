@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge_client.errors import ExitCode, NoPlanError
-from edge_client.plan.choose import CLIENT_BYTES
+from edge_client.plan.situation import CLIENT_BYTES
 
 MIB = 1 << 20
 

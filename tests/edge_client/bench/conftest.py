@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from braid_common.t5_config import T5Config
 from edge_client.bench.report import Report, Terms, make_report
 from edge_client.bench.request import Measured, Request
 from edge_client.bench.round_time import Link
+from edge_client.bench.setting import Setting, plan_setting
 from edge_client.host.board import Board
 from tests.fakes.runs import UNEVEN_T5
+from tests.fakes.uneven_base import write_uneven_base
 
 
 @pytest.fixture
@@ -24,19 +26,8 @@ def config() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """UNEVEN_T5 with random weights; there is no tokenizer, for nothing here reads text."""
-    import torch
-    from safetensors.torch import save_file
-
-    from quantize.layout import tensor_shapes
-
     folder = tmp_path_factory.mktemp("base")
-    (folder / "config.json").write_text(json.dumps(dict(UNEVEN_T5)))
-    generator = torch.Generator().manual_seed(3)
-    tensors = {
-        name: torch.ones(shape) if len(shape) == 1 else torch.randn(shape, generator=generator) * shape[1] ** -0.5
-        for name, shape in tensor_shapes(dict(UNEVEN_T5)).items()
-    }
-    save_file(tensors, folder / "model.safetensors")
+    write_uneven_base(folder)
     return folder
 
 
@@ -47,18 +38,10 @@ def make(config: dict[str, Any]) -> Callable[..., Report]:
     def make_one(
         *, local_steps: int = 20, mbps: tuple[float, ...] = (1.0, 10.0, 100.0), scope: str = "decoder", **changes: Any
     ) -> Report:
-        request = Request(
-            base_folder="base",
-            format="int8",
-            compute="fp32",
-            device="cpu",
-            scope=scope,  # type: ignore[arg-type]
-            micro_batch=4,
-            source_tokens=32,
-            target_tokens=8,
-            rank=8,
-            steps=5,
-        )
+        base = T5Config.parse(config)
+        setting = Setting("int8", scope, micro_batch=4, source_tokens=32, target_tokens=8, rank=8)  # type: ignore[arg-type]
+        board = Board(memory_bytes=1 << 30, memory_source="given", cpu_count=2, machine="aarch64", bf16_fast=False)
+        request = Request("base", setting.run(base), plan_setting(setting, board, base, "a T5"), steps=5)
         fields: dict[str, Any] = {
             "load_s": 0.5,
             "encode_s": 0.1 if scope == "decoder" else 0.0,
@@ -78,8 +61,7 @@ def make(config: dict[str, Any]) -> Callable[..., Report]:
             "watts": 0.0,
             "n_samples": 0,
         }
-        board = Board(memory_bytes=1 << 30, memory_source="given", cpu_count=2, machine="aarch64", bf16_fast=False)
         terms = Terms("a T5", "a board", epochs=3, local_steps=local_steps, links=[Link(one, 20.0) for one in mbps])
-        return make_report(terms, board, request, config, Measured(**(fields | changes)))
+        return make_report(terms, board, request, base, Measured(**(fields | changes)))
 
     return make_one

@@ -6,17 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_client.bench.budget import Setting, choose_way
+from braid_common.t5_config import T5Config
 from edge_client.bench.progress import ProgressLine
+from edge_client.bench.setting import Setting, plan_setting
 from edge_client.cli.bench import SHAPES
 from edge_client.cli.main import run
 from edge_client.errors import ExitCode, NoPlanError
 from edge_client.host.board import Board
+from edge_client.jobs.messages import Plan
 
 MAIN = "import sys; from edge_client.cli.main import main; main(sys.argv[1:])"
 SHORT = ("--source-tokens", "20", "--target-tokens", "5", "--steps", "2", "--micro-batch", "2", "--rank", "3")
@@ -57,10 +60,17 @@ def test_energy_is_measured_where_the_board_can_say(base_folder: Path, tmp_path:
     for name, text in (("name", "ina3221"), ("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "1000")):
         (folder / name).write_text(text)
     code = f"""
+from pathlib import Path
+from braid_common.base_files import read_base_config
+from braid_common.t5_config import T5Config
 from edge_client.bench.measure import run_request
 from edge_client.bench.request import Request
-request = Request(base_folder={str(base_folder)!r}, format="nf4", compute="fp32", device="cpu", scope="decoder",
-                  micro_batch=2, source_tokens=20, target_tokens=5, rank=2, steps=2, threads=1, root={str(tmp_path)!r})
+from edge_client.bench.setting import Setting, plan_setting
+from edge_client.host.board import probe_board
+base = T5Config.parse(read_base_config(Path({str(base_folder)!r})))
+setting = Setting("nf4", "decoder", micro_batch=2, source_tokens=20, target_tokens=5, rank=2)
+plan = plan_setting(setting, probe_board(1 << 30), base, "a T5")
+request = Request({str(base_folder)!r}, setting.run(base), plan, steps=2, threads=1, root={str(tmp_path)!r})
 measured = run_request(request)
 print(measured.sensor, round(measured.watts, 6), measured.n_samples >= 2, measured.threads)
 """
@@ -130,10 +140,10 @@ def test_a_measurement_that_the_kernel_kills_is_an_error_about_memory() -> None:
     code = """
 import os, signal
 from edge_client.bench import measure
-from edge_client.isolated import IsolatedError
+from edge_client.host.forked import ForkedError
 try:
     measure._in_child(lambda: os.kill(os.getpid(), signal.SIGKILL), int)
-except IsolatedError as error:
+except ForkedError as error:
     print(error.message, "|", error.hint)
 """
 
@@ -182,38 +192,39 @@ def test_the_shapes_are_those_that_can_be_written() -> None:
     assert set(SHAPES) <= set(KNOWN)
 
 
-def choose(config: dict[str, Any], memory_bytes: int, **changes: Any) -> Any:
+def plan(config: dict[str, Any], memory_bytes: int, **changes: Any) -> Plan:
     board = Board(memory_bytes, "given", cpu_count=2, machine="aarch64", bf16_fast=False)
     fields = {"format": None, "scope": "all", "micro_batch": 4, "source_tokens": 512, "target_tokens": 64, "rank": 8}
-    return choose_way(Setting(**(fields | changes)), board, config, "a T5")
+    return plan_setting(Setting(**(fields | changes)), board, T5Config.parse(config), "a T5")
 
 
 def test_less_memory_means_less_precision_then_checkpointing_then_a_refusal(config: dict[str, Any]) -> None:
     """As the planner has it; what is chosen always fits."""
     wide = config | {"d_model": 512, "num_heads": 64, "d_ff": 2048, "vocab_size": 32128, "num_layers": 8}
-    ways, needed = [], 8 << 30
+    modes, needed = [], 8 << 30
     while True:
         try:
-            way = choose(wide, needed)
+            found = plan(wide, needed)
         except NoPlanError:
             break
-        assert way.predicted_peak_bytes <= needed
-        ways.append((way.format, way.checkpointing))
+        assert found.expected_peak_bytes <= needed
+        modes.append((found.mode.format, found.mode.checkpointing))
         needed = int(0.99 * needed)
 
-    assert ways[0] == ("fp32", False)
-    assert ways[-1] == ("nf4", True)
-    order = [
-        *((one, again) for again in (False, True) for one in ("fp32", "bf16", "int8")),
-        ("nf4", False),
-        ("nf4", True),
-    ]
-    assert [order.index(way) for way in ways] == sorted(order.index(way) for way in ways)
+    assert modes[0] == ("fp32", False)
+    assert modes[-1] == ("nf4", True)
+    assert len(dict.fromkeys(modes)) == sum(1 for _ in groupby(modes)), "a mode that was left is not taken again"
+    assert {format for format, _ in modes} == {"fp32", "bf16", "int8", "nf4"}
 
 
-def test_a_given_format_is_kept(config: dict[str, Any]) -> None:
-    """Whatever would fit besides."""
-    assert choose(config, 8 << 30, format="nf4").format == "nf4"
+@pytest.mark.parametrize("bf16_fast", [False, True])
+@pytest.mark.parametrize("format", ["fp32", "nf4"])
+def test_a_given_format_is_kept(config: dict[str, Any], format: str, bf16_fast: bool) -> None:
+    """Whatever would fit besides, or be faster."""
+    board = Board(8 << 30, "given", cpu_count=2, machine="aarch64", bf16_fast=bf16_fast)
+    setting = Setting(format, "all", 4, 512, 64, 8)  # type: ignore[arg-type]
+
+    assert plan_setting(setting, board, T5Config.parse(config), "a T5").mode.format == format
 
 
 def test_in_a_log_each_phase_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:

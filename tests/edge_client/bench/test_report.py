@@ -11,7 +11,7 @@ import pytest
 
 from edge_client.bench.plot import check_plot, draw
 from edge_client.bench.report import Report, facts
-from edge_client.bench.table import duration, lines, size
+from edge_client.bench.table import lines
 from edge_client.errors import ConfigError
 
 Make = Callable[..., Report]
@@ -82,20 +82,6 @@ def test_columns_stand_below_each_other(make: Make) -> None:
 
     assert len({line.index("ms") for line in phases[3:] if " ms" in line}) == 1
     assert all(not line.endswith(" ") for line in table)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(12.345, "12.3 s"), (0.0404, "40.4 ms"), (0.0, "0.00 µs"), (1234.5, "1,234 s"), (1.0, "1.00 s")],
-)
-def test_durations_have_three_figures_and_a_unit(seconds: float, text: str) -> None:
-    """Whatever their size."""
-    assert duration(seconds) == text
-
-
-def test_sizes_are_mebibytes() -> None:
-    """Whole ones where there are many."""
-    assert (size(300 << 20), size(1 << 19), size(3 << 30)) == ("300 MiB", "0.50 MiB", "3,072 MiB")
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 from edge_client.agent.preflight import Probes
 from edge_client.cli.main import COMMANDS, run
 from edge_client.errors import DataError, ExitCode
-from edge_client.host.forked import IsolatedError, run_isolated
+from edge_client.host.forked import ForkedError, run_forked
 from edge_client.host.packages import require_packages
 
 FINGERPRINT = "ab" * 32
@@ -250,9 +250,9 @@ def test_an_isolated_check_returns_its_result_or_its_error() -> None:
     def fail() -> int:
         raise DataError("no example", "give one")
 
-    assert run_isolated(lambda: 7, int) == 7
-    with pytest.raises(IsolatedError, match="no example") as caught:
-        run_isolated(fail, int)
+    assert run_forked(lambda: 7, int) == 7
+    with pytest.raises(ForkedError, match="no example") as caught:
+        run_forked(fail, int)
     assert (caught.value.exit_code, caught.value.hint) == (ExitCode.DATA, "give one")
 
 

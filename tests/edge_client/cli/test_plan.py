@@ -14,7 +14,7 @@ from edge_client.cli import plan as plan_command
 from edge_client.cli.main import run as run_command
 from edge_client.errors import ExitCode
 from edge_client.host.matmul_speed import MatmulSpeed
-from edge_client.jobs.messages import Plan, TrainJob
+from edge_client.jobs.messages import Plan, TrainingMode, TrainJob
 from edge_client.plan.strand_selection import basis_rows
 from edge_client.state.folder import Identity, StateFolder
 from edge_client.state.pruned_ranks import keep_pruned
@@ -36,7 +36,7 @@ ARITHMETIC = MatmulSpeed(
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A board whose arithmetic is known: measuring would load torch."""
-    monkeypatch.setattr(plan_command, "known_matmul_speed", lambda folder: ARITHMETIC)
+    monkeypatch.setattr(plan_command, "look_up_matmul_speed", lambda folder: ARITHMETIC)
 
 
 @pytest.fixture
@@ -138,7 +138,13 @@ def test_what_the_board_has_pruned_is_not_planned_again(
     folder.unlock()
     folder.write_identity(Identity(server="http://server", install_id="0" * 32, device="d-1", credential="c"))
     ranks = (8,) * len(run.weights)
-    begun = Plan(format="fp32", compute="fp32", micro_batch=1, ranks=ranks, predicted_peak_bytes=0, budget_bytes=0)
+    begun = Plan(
+        mode=TrainingMode(format="fp32", compute="fp32", micro_batch=1),
+        ranks=ranks,
+        predicted_bytes=0,
+        expected_peak_bytes=0,
+        budget_bytes=0,
+    )
     job = TrainJob(
         base_folder="",
         data="",
@@ -243,9 +249,9 @@ def test_what_is_assumed_without_a_server_is_what_a_server_writes() -> None:
     """`aggregator init`'s defaults; the board's code may not import the server's."""
     from aggregator.settings.keys import template
     from aggregator.settings.runfile import parse
-    from edge_client.cli.plan import DEFAULT_RANK, DEFAULT_SERVER_RANK, DEFAULT_SETTINGS
+    from wire.default_run import DEFAULT_MAX_RANK, DEFAULT_SERVER_RANK, DEFAULT_SETTINGS
 
     written = parse(template({"model.path": "/base", "model.digest": "a" * 64}), Path("run.toml"))
 
     assert written.train == DEFAULT_SETTINGS
-    assert (written.max_rank, written.server_rank) == (DEFAULT_RANK, DEFAULT_SERVER_RANK)
+    assert (written.max_rank, written.server_rank) == (DEFAULT_MAX_RANK, DEFAULT_SERVER_RANK)

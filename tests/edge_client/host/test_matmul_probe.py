@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from edge_client.host import matmul_probe
+from edge_client.host.matmul_measure import measure_matmul_speed
 from edge_client.host.matmul_probe import choose_device, measure_peak_gflops, probe
-from edge_client.host.matmul_speed import MatmulSpeed, measure_matmul_speed, processor
+from edge_client.host.matmul_speed import MatmulSpeed, processor
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""What is kept of the board's measured arithmetic, and what follows from it: no torch, no measuring."""
+"""Measured arithmetic, what it depends on, and what follows from it: no torch, no measuring."""
 
 from __future__ import annotations
 
@@ -9,20 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.errors import ConfigError
 from edge_client.host.board import Board
-from edge_client.host.matmul_speed import (
-    BF16_GAIN,
-    FILE,
-    MatmulSpeed,
-    known_matmul_speed,
-    matmul_key,
-    processor,
-    read_matmul_speed,
-    settle_matmul_speed,
-    with_matmul_speed,
-)
-from edge_client.state.folder import StateFolder
+from edge_client.host.matmul_speed import BF16_GAIN, MatmulSpeed, matmul_key, processor, with_matmul_speed
 
 SPEED = st.floats(0.01, 1e6)
 BOARD = Board(memory_bytes=1 << 30, memory_source="as the test says", cpu_count=2, machine="aarch64", bf16_fast=False)
@@ -49,26 +37,6 @@ def torch_version(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> StateFolder:
-    state = StateFolder(tmp_path / "state")
-    state.lock()
-    return state
-
-
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Threads of each measurement that was asked for; none is made."""
-    asked: list[int] = []
-
-    def measure(threads: int = 0) -> MatmulSpeed:
-        asked.append(threads)
-        return arithmetic(threads=threads)
-
-    monkeypatch.setattr("edge_client.host.matmul_speed.measure_matmul_speed", measure)
-    return asked
-
-
 @given(SPEED, SPEED)
 def test_bf16_is_computed_in_only_where_it_is_clearly_faster(bf16: float, fp32: float) -> None:
     """The choice is a function of the two speeds, and slower bf16 is never chosen."""
@@ -76,34 +44,6 @@ def test_bf16_is_computed_in_only_where_it_is_clearly_faster(bf16: float, fp32: 
 
     assert found.compute == ("bf16" if bf16 > BF16_GAIN * fp32 else "fp32")
     assert found.compute == "fp32" or bf16 > fp32
-
-
-def test_a_board_is_measured_once(folder: StateFolder, measured: list[int], torch_version: list[str]) -> None:
-    """The second start reads what the first one kept, and says nothing."""
-    said: list[str] = []
-
-    first = settle_matmul_speed(folder, 2, said.append)
-    second = settle_matmul_speed(folder, 2, said.append)
-
-    assert first == second == read_matmul_speed(folder.path)
-    assert measured == [2]
-    assert len(said) == 1
-
-
-@pytest.mark.parametrize("change", ["torch", "threads", "damage"])
-def test_a_measurement_of_something_else_is_made_again(
-    change: str, folder: StateFolder, measured: list[int], torch_version: list[str]
-) -> None:
-    """Another torch, another number of threads, a damaged file: each is measured anew."""
-    settle_matmul_speed(folder, 1, lambda text: None)
-    if change == "torch":
-        torch_version[0] = "3.0"
-    if change == "damage":
-        (folder.path / FILE).write_bytes(b"{")
-
-    settle_matmul_speed(folder, 3 if change == "threads" else 1, lambda text: None)
-
-    assert len(measured) == 2
 
 
 def test_the_key_names_processor_board_gpu_and_torch(
@@ -155,24 +95,3 @@ def test_on_a_gpu_the_smaller_memory_counts(gpu_bytes: int, budget_bytes: int) -
 
     assert board.device == "cuda"
     assert board.memory_bytes == budget_bytes
-
-
-def test_whoever_only_looks_gets_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A torch that cannot be loaded leaves `plan` and `doctor` with the processor's flags."""
-
-    def fail(threads: int = 0) -> MatmulSpeed:
-        raise ConfigError("torch is installed but cannot be loaded", "install it anew")
-
-    monkeypatch.setattr("edge_client.host.matmul_speed.measure_matmul_speed", fail)
-
-    assert known_matmul_speed(tmp_path) is None
-
-
-def test_a_busy_board_is_not_judged(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A measurement that other programs starved is neither believed nor kept."""
-    starved = arithmetic(bf16=0.4, fp32=0.1)
-    monkeypatch.setattr("edge_client.host.matmul_speed.run_isolated", lambda *_, **__: starved)
-    told: list[str] = []
-    assert settle_matmul_speed(folder, 0, told.append) is None
-    assert "too busy" in told[-1]
-    assert not (folder.path / FILE).exists()

@@ -11,15 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from braid_common.t5_config import T5Config
 from edge_client.errors import NoPlanError
 from edge_client.host.board import Board
 from edge_client.jobs.messages import Plan
-from edge_client.plan.choose import CLIENT_BYTES, Choice, choose, explain, facts, runners_up
+from edge_client.plan.candidates import Candidate
+from edge_client.plan.choose import choose, runners_up
+from edge_client.plan.explain import explain, facts
+from edge_client.plan.situation import CLIENT_BYTES, Situation
 from edge_client.plan.strand_selection import basis_rows
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.messages import RunInfo
 
 CONFIG = {**SMALL_T5, "num_layers": 2, "num_decoder_layers": 3}
+BASE = T5Config.parse(CONFIG)
 MIB = 1 << 20
 MEMORY = st.integers(300 * MIB, 1200 * MIB)
 
@@ -38,16 +43,16 @@ def make_board(memory_bytes: int, bf16_fast: bool = True) -> Board:
     )
 
 
-def choice_or_none(memory_bytes: int, run: RunInfo, bf16_fast: bool = True) -> Choice | None:
+def choice_or_none(memory_bytes: int, run: RunInfo, bf16_fast: bool = True) -> Candidate | None:
     try:
-        return choose(make_board(memory_bytes, bf16_fast), run, CONFIG)
+        return choose(Situation(make_board(memory_bytes, bf16_fast), run, BASE))
     except NoPlanError:
         return None
 
 
 def plan_or_none(memory_bytes: int, run: RunInfo, bf16_fast: bool = True) -> Plan | None:
     try:
-        return choose(make_board(memory_bytes, bf16_fast), run, CONFIG).plan
+        return choose(Situation(make_board(memory_bytes, bf16_fast), run, BASE)).plan
     except NoPlanError:
         return None
 
@@ -86,19 +91,19 @@ def test_a_plan_never_exceeds_its_budget(memory_bytes: int, values: Any, bf16_fa
     plan = plan_or_none(memory_bytes, make_run(values=values), bf16_fast)
 
     if plan is not None:
-        assert plan.predicted_peak_bytes <= plan.budget_bytes == memory_bytes - CLIENT_BYTES
+        assert plan.expected_peak_bytes <= plan.budget_bytes == memory_bytes - CLIENT_BYTES
         assert sum(plan.ranks) > 0
-        assert plan.micro_batch >= 1
-        assert plan.compute == ("bf16" if bf16_fast and plan.format != "fp32" else "fp32")
+        assert plan.mode.micro_batch >= 1
+        assert plan.mode.compute == ("bf16" if bf16_fast and plan.mode.format != "fp32" else "fp32")
 
 
 def test_a_large_board_takes_everything_at_full_precision() -> None:
     """With memory to spare nothing is saved, where fp32 is the fast arithmetic."""
     run = make_run()
 
-    plan = choose(make_board(8 << 30, bf16_fast=False), run, CONFIG).plan
+    plan = choose(Situation(make_board(8 << 30, bf16_fast=False), run, BASE)).plan
 
-    assert (plan.format, plan.compute, plan.micro_batch) == ("fp32", "fp32", 8)
+    assert (plan.mode.format, plan.mode.compute, plan.mode.micro_batch) == ("fp32", "fp32", 8)
     assert plan.ranks == basis_rows(run)
 
 
@@ -108,17 +113,17 @@ def test_memory_between_the_extremes_gives_smaller_micro_batches_and_other_forma
     sizes = range(300 * MIB, 1200 * MIB, 20 * MIB)
     found = [choice for size in sizes if (choice := choice_or_none(size, run, bf16_fast=False)) is not None]
 
-    assert {"fp32", "bf16"} <= {choice.plan.format for choice in found}
-    assert {choice.plan.micro_batch for choice in found} >= {1, 8}
-    assert any(choice.share == 1.0 and choice.plan.micro_batch == 1 for choice in found)
+    assert {"fp32", "bf16"} <= {choice.plan.mode.format for choice in found}
+    assert {choice.plan.mode.micro_batch for choice in found} >= {1, 8}
+    assert any(choice.share == 1.0 and choice.plan.mode.micro_batch == 1 for choice in found)
 
 
 def test_a_refusal_says_what_the_smallest_plan_needs() -> None:
     """With one byte less than it names there is no plan, with just that much there is one."""
     run = make_run()
     with pytest.raises(NoPlanError) as caught:
-        choose(make_board(200 * MIB), run, CONFIG)
-    needed_bytes = int(caught.value.message.split("(")[1].split(" bytes")[0])
+        choose(Situation(make_board(200 * MIB), run, BASE))
+    needed_bytes = caught.value.needed_bytes
 
     assert str(200 * MIB) in caught.value.message
     assert "--memory" in caught.value.hint
@@ -130,7 +135,7 @@ def test_the_same_board_gets_the_same_plan() -> None:
     """Nothing but its arguments decides."""
     board, run = make_board(500 * MIB), make_run()
 
-    assert choose(board, run, CONFIG).plan == choose(replace(board), run, dict(CONFIG)).plan
+    assert choose(Situation(board, run, BASE)).plan == choose(Situation(replace(board), run, replace(BASE))).plan
 
 
 # --- saying why ----------------------------------------------------------------------------------------------------
@@ -140,14 +145,16 @@ def test_the_same_board_gets_the_same_plan() -> None:
 def test_the_explanation_names_the_plan_and_every_loser(memory_bytes: int) -> None:
     """Each other format is there with its reason, the parts add up, and the facts are JSON."""
     board, run = make_board(memory_bytes), make_run()
-    choice = choose(board, run, CONFIG)
+    choice = choose(Situation(board, run, BASE))
 
-    others = runners_up(choice, board, run, CONFIG)
+    others = runners_up(Situation(board, run, BASE), choice)
 
     lines, told = explain(choice, board, others), facts(choice, board, others)
     kinds = {other.kind for other in others}
-    assert {f"{format} base" for format in ("fp32", "bf16", "int8", "nf4")} <= kinds | {f"{choice.plan.format} base"}
-    assert len({other.choice.plan for other in others} | {choice.plan}) == len(others) + 1
+    assert {f"{format} base" for format in ("fp32", "bf16", "int8", "nf4")} <= kinds | {
+        f"{choice.plan.mode.format} base"
+    }
+    assert len({other.candidate.plan for other in others} | {choice.plan}) == len(others) + 1
     assert all(other.reason and any(other.reason in line for line in lines) for other in others)
     assert sum(told["memory"].values()) == told["predicted_peak_bytes"]
     assert json.loads(json.dumps(told)) == told

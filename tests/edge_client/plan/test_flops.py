@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from braid_common.t5_config import T5Config
 from edge_client.engines.lean.model.lora import RANK_STEP
-from edge_client.plan.flops import MULTIPLY_ADD, StepFlops, step_flops
+from edge_client.plan.flops import MULTIPLY_ADD, NO_RANKS, Lengths, StepFlops, step_flops
 from wire.manifest import t5_weights
 from wire.messages import Scope, Trains
 
@@ -29,11 +29,13 @@ def count(
     config: Mapping[str, Any],
     scope: Scope,
     ranks: Ranks,
-    frozen_ranks: Ranks | None = None,
+    frozen_ranks: Ranks = NO_RANKS,
     *,
     trains_a: bool = False,
 ) -> StepFlops:
-    return step_flops(config, scope, BATCH, SOURCE, TARGET, ranks, frozen_ranks, trains_a=trains_a)
+    return step_flops(
+        T5Config.parse(config), scope, Lengths(BATCH, SOURCE, TARGET), ranks, frozen_ranks, trains_a=trains_a
+    )
 
 
 @pytest.mark.slow
@@ -130,7 +132,7 @@ def test_lora_needs_four_operations_per_weight_and_token(config: dict[str, Any])
     wide = config | {"d_model": 4096, "d_kv": 512, "num_heads": 8, "d_ff": 8192, "vocab_size": 32}
     weights = t5_weights(T5Config.parse(wide), "all")
 
-    flops = step_flops(wide, "all", 1, 16, 16, {weight.name: 1 for weight in weights})
+    flops = step_flops(T5Config.parse(wide), "all", Lengths(1, 16, 16), {weight.name: 1 for weight in weights})
 
     n_products = sum(weight.rows * weight.columns for weight in weights) * 16
     assert 3.7 < flops.step / n_products <= 4.1  # the first blocks' queries, keys and values need no input gradient
@@ -143,7 +145,7 @@ def test_a_batch_costs_as_many_times_one_example(factor: int, scope: Scope) -> N
     config |= {"model_type": "t5", "feed_forward_proj": "gated-gelu"}  # type: ignore[dict-item]
     ranks = some_ranks(config, scope)
 
-    one, many = (step_flops(config, scope, batch, 20, 7, ranks) for batch in (1, factor))
+    one, many = (step_flops(T5Config.parse(config), scope, Lengths(batch, 20, 7), ranks) for batch in (1, factor))
 
     assert many == StepFlops(
         encode=factor * one.encode,

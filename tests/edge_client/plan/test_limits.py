@@ -12,24 +12,27 @@ import numpy as np
 import pytest
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from edge_client.errors import BaseModelError, ClientError, ConfigError, NoPlanError, RefusedError
+from braid_common.t5_config import T5Config
+from edge_client.errors import BaseModelError, ConfigError, NoPlanError, RefusedError
 from edge_client.host.board import Board
-from edge_client.jobs.messages import Compute
-from edge_client.plan.cache_budget import NO_ROOM, CacheRoom
+from edge_client.jobs.messages import Compute, TrainingMode
+from edge_client.jobs.sizes import IMPORTS_BYTES
+from edge_client.plan.cache_budget import CacheBudget
 from edge_client.plan.calibration import NO_CALIBRATION
-from edge_client.plan.candidates import Candidates
-from edge_client.plan.choose import CLIENT_BYTES, Choice, choose, explain, facts, runners_up
-from edge_client.plan.peak_memory import IMPORTS_BYTES
+from edge_client.plan.candidates import Candidate, Candidates
+from edge_client.plan.choose import choose, runners_up
+from edge_client.plan.explain import explain, facts
 from edge_client.plan.round_cost import NO_LIMITS, RoundLimits, kind_of
+from edge_client.plan.situation import CLIENT_BYTES, Constraints, Situation
 from edge_client.plan.strand_selection import basis_rows
-from edge_client.plan.training_mode import Way
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.messages import RunInfo, Weight
 
 CONFIG = {**SMALL_T5, "num_layers": 3, "num_decoder_layers": 2}
+BASE = T5Config.parse(CONFIG)
 MIB = 1 << 20
 GFLOPS: Mapping[Compute, float] = {"bf16": 400.0, "fp32": 80.0}
-ROOM = CacheRoom(1 << 30, 500)
+ROOM = CacheBudget(1 << 30, 500)
 
 
 def make_run(scope: str = "all", **fields: Any) -> RunInfo:
@@ -62,7 +65,7 @@ def limited(round_s: float | None = None, round_bytes: int | None = None) -> Rou
 def test_a_plan_keeps_the_limits_of_a_round(scope: str, part: float) -> None:
     """With less time or traffic than the best plan takes, another is found that keeps both."""
     run, board = make_run(scope), make_board()
-    free = choose(board, run, CONFIG, limits=limited())
+    free = choose(Situation(board, run, BASE, limits=limited()))
     bare = bare_round(run, free)
     assert free.round_s is not None and bare.round_s is not None
     limits = limited(
@@ -70,9 +73,9 @@ def test_a_plan_keeps_the_limits_of_a_round(scope: str, part: float) -> None:
         round_bytes=int(bare.round_bytes + part * (free.round_bytes - bare.round_bytes)),
     )
 
-    in_time = choose(board, run, CONFIG, limits=replace(limits, round_bytes=None))
-    on_link = choose(board, run, CONFIG, limits=replace(limits, round_s=None))
-    both = choose(board, run, CONFIG, limits=limits)
+    in_time = choose(Situation(board, run, BASE, limits=replace(limits, round_bytes=None)))
+    on_link = choose(Situation(board, run, BASE, limits=replace(limits, round_s=None)))
+    both = choose(Situation(board, run, BASE, limits=limits))
 
     assert free.share == 1.0
     assert in_time.keeps(replace(limits, round_bytes=None))
@@ -82,16 +85,16 @@ def test_a_plan_keeps_the_limits_of_a_round(scope: str, part: float) -> None:
     assert max(in_time.share, on_link.share, both.share) < 1.0
 
 
-def bare_round(run: RunInfo, choice: Choice) -> Choice:
-    """The same way without any strand."""
-    candidates = all_candidates(run, limits=limited())
-    way = next(
-        way
-        for way in candidates.ways
-        if (way.format, way.micro_batch, way.checkpointing, way.frozen_encoder)
-        == (choice.plan.format, choice.plan.micro_batch, choice.plan.checkpointing, choice.plan.frozen_encoder)
+def bare_round(run: RunInfo, choice: Candidate) -> Candidate:
+    """The same mode without any strand."""
+    candidates, chosen = all_candidates(run, limits=limited()), choice.plan.mode
+    mode = next(
+        mode
+        for mode in candidates.modes
+        if (mode.format, mode.micro_batch, mode.checkpointing, mode.frozen_encoder)
+        == (chosen.format, chosen.micro_batch, chosen.checkpointing, chosen.frozen_encoder)
     )
-    return candidates.choice(way, [0] * len(run.weights))
+    return candidates.with_ranks(mode, [0] * len(run.weights))
 
 
 def test_a_refusal_names_the_limit_that_cannot_be_kept() -> None:
@@ -103,11 +106,11 @@ def test_a_refusal_names_the_limit_that_cannot_be_kept() -> None:
         (limited(round_bytes=1000), ("a round moves", "--round-traffic")),
     ):
         with pytest.raises(NoPlanError) as caught:
-            choose(board, run, CONFIG, limits=limits)
+            choose(Situation(board, run, BASE, limits=limits))
         assert words[0] in caught.value.message
         assert words[1] in caught.value.hint
     with pytest.raises(NoPlanError, match="smallest needs"):
-        choose(make_board(200 * MIB), run, CONFIG, limits=limited(round_s=1e-3))
+        choose(Situation(make_board(200 * MIB), run, BASE, limits=limited(round_s=0.001)))
 
 
 def test_time_is_promised_only_where_speed_was_measured() -> None:
@@ -115,36 +118,36 @@ def test_time_is_promised_only_where_speed_was_measured() -> None:
     run, board = make_run(), make_board()
 
     with pytest.raises(ConfigError) as caught:
-        choose(board, run, CONFIG, limits=RoundLimits(round_s=60.0))
+        choose(Situation(board, run, BASE, limits=RoundLimits(round_s=60.0)))
 
     assert "not known" in caught.value.message
     assert "--round-time" in caught.value.hint
-    assert choose(board, run, CONFIG).round_s is None
+    assert choose(Situation(board, run, BASE)).round_s is None
 
 
 @pytest.mark.parametrize("limits", [limited(round_s=0.0), limited(round_s=-1.0), limited(round_s=math.nan)])
 def test_a_limit_that_is_no_limit_is_refused(limits: RoundLimits) -> None:
     """Zero, negative, not a number."""
     with pytest.raises(ConfigError, match="--round-time"):
-        choose(make_board(), make_run(), CONFIG, limits=limits)
+        choose(Situation(make_board(), make_run(), BASE, limits=limits))
 
 
 # --- strands that are given ----------------------------------------------------------------------------------------
 
 
 def test_a_round_that_was_begun_goes_on_with_its_strands() -> None:
-    """With less memory in a leaner way, with far too little not at all; limits on the round are not asked again."""
+    """With less memory in a leaner mode, with far too little not at all; limits on the round are not asked again."""
     run = make_run()
-    begun = choose(make_board(), run, CONFIG)
-    tight = make_board(begun.plan.predicted_peak_bytes + CLIENT_BYTES - 40 * MIB)
+    begun = choose(Situation(make_board(), run, BASE))
+    tight = make_board(begun.plan.expected_peak_bytes + CLIENT_BYTES - 40 * MIB)
 
-    again = choose(tight, run, CONFIG, limits=limited(round_bytes=1), kept_ranks=begun.plan.ranks)
+    again = choose(Situation(tight, run, BASE, limits=limited(round_bytes=1)), Constraints(kept_ranks=begun.plan.ranks))
 
     assert again.plan.ranks == begun.plan.ranks
     assert again.fits
-    assert again.plan.micro_batch < begun.plan.micro_batch or again.plan.checkpointing
+    assert again.plan.mode.micro_batch < begun.plan.mode.micro_batch or again.plan.mode.checkpointing
     with pytest.raises(NoPlanError, match="smallest needs"):
-        choose(make_board(300 * MIB), run, CONFIG, kept_ranks=begun.plan.ranks)
+        choose(Situation(make_board(300 * MIB), run, BASE), Constraints(kept_ranks=begun.plan.ranks))
 
 
 def test_the_encoder_stays_as_it_was_when_the_round_was_begun() -> None:
@@ -152,8 +155,10 @@ def test_the_encoder_stays_as_it_was_when_the_round_was_begun() -> None:
     run = make_run()
     decoder_only = [0 if weight.is_encoder else 4 for weight in run.weights]
 
-    assert choose(make_board(), run, CONFIG, kept_ranks=decoder_only).plan.frozen_encoder
-    assert not choose(make_board(), run, CONFIG, kept_ranks=[1] * len(run.weights)).plan.frozen_encoder
+    assert choose(Situation(make_board(), run, BASE), Constraints(kept_ranks=decoder_only)).plan.mode.frozen_encoder
+    assert not choose(
+        Situation(make_board(), run, BASE), Constraints(kept_ranks=[1] * len(run.weights))
+    ).plan.mode.frozen_encoder
 
 
 @pytest.mark.parametrize("ranks", [[1], [10_000] * 43, [-1] * 43])
@@ -163,28 +168,30 @@ def test_kept_strands_of_another_run_are_refused(ranks: list[int]) -> None:
     assert len(run.weights) == 43
 
     with pytest.raises(ConfigError, match="not of this run"):
-        choose(make_board(), run, CONFIG, kept_ranks=ranks)
+        choose(Situation(make_board(), run, BASE), Constraints(kept_ranks=ranks))
 
 
 # --- calibration ---------------------------------------------------------------------------------------------------
 
 
 def test_a_measured_step_corrects_what_fits() -> None:
-    """Where every way took half as much again as predicted, the same plan needs as much more; the parts add up."""
+    """Where every mode took half as much again as predicted, the same plan needs as much more; the parts add up."""
     run, calibration = make_run(), NO_CALIBRATION
     candidates = all_candidates(run)
-    for way in (way for way in candidates.ways if way.micro_batch == 1):  # a probe speaks for every micro-batch
-        plan = candidates.choice(way, [0] * len(run.weights)).plan
-        calibration = calibration.with_measured(plan, half_more(plan.predicted_peak_bytes))
+    for mode in (mode for mode in candidates.modes if mode.micro_batch == 1):  # a probe speaks for every micro-batch
+        plan = candidates.with_ranks(mode, [0] * len(run.weights)).plan
+        calibration = calibration.with_measured(plan, half_more(plan.expected_peak_bytes))
 
-    plain, corrected = (choose(make_board(), run, CONFIG, calibration=one) for one in (NO_CALIBRATION, calibration))
+    plain, corrected = (
+        choose(Situation(make_board(), run, BASE, calibration=one)) for one in (NO_CALIBRATION, calibration)
+    )
     small, smaller = (
-        choose(make_board(500 * MIB), run, CONFIG, calibration=one) for one in (NO_CALIBRATION, calibration)
+        choose(Situation(make_board(500 * MIB), run, BASE, calibration=one)) for one in (NO_CALIBRATION, calibration)
     )
 
     assert corrected.plan.ranks == plain.plan.ranks
-    assert corrected.plan.predicted_peak_bytes == pytest.approx(half_more(plain.plan.predicted_peak_bytes), rel=1e-6)
-    assert sum(facts(corrected, make_board(), [])["memory"].values()) == corrected.plan.predicted_peak_bytes
+    assert corrected.plan.expected_peak_bytes == pytest.approx(half_more(plain.plan.expected_peak_bytes), rel=1e-6)
+    assert sum(facts(corrected, make_board(), [])["memory"].values()) == corrected.plan.expected_peak_bytes
     assert smaller.worth < small.worth
     assert smaller.fits
 
@@ -194,7 +201,7 @@ def half_more(predicted_bytes: int) -> int:
 
 
 def all_candidates(run: RunInfo, memory_bytes: int = 2 << 30, limits: RoundLimits = NO_LIMITS) -> Candidates:
-    return Candidates(make_board(memory_bytes), run, CONFIG, IMPORTS_BYTES, NO_ROOM, limits, NO_CALIBRATION)
+    return Candidates(Situation(make_board(memory_bytes), run, BASE, limits=limits))
 
 
 # --- a frozen encoder ----------------------------------------------------------------------------------------------
@@ -203,16 +210,16 @@ def all_candidates(run: RunInfo, memory_bytes: int = 2 << 30, limits: RoundLimit
 def test_a_board_that_cannot_train_the_encoder_leaves_it() -> None:
     """With too little time for the encoder's backward pass the decoder alone is trained, and people are told."""
     run, board = make_run(), make_board()
-    free = choose(board, run, CONFIG, limits=limited())
+    free = choose(Situation(board, run, BASE, limits=limited()))
     assert free.round_s is not None
-    assert not free.plan.frozen_encoder
+    assert not free.plan.mode.frozen_encoder
 
-    found = choose(board, run, CONFIG, limits=limited(round_s=0.55 * free.round_s))
+    found = choose(Situation(board, run, BASE, limits=limited(round_s=0.55 * free.round_s)))
 
-    assert found.plan.frozen_encoder
-    assert found.plan.cache == "none"
+    assert found.plan.mode.frozen_encoder
+    assert found.plan.mode.cache == "none"
     assert not any(r for w, r in zip(run.weights, found.plan.ranks, strict=True) if w.is_encoder)
-    others = runners_up(found, board, run, CONFIG, limits=limited(round_s=0.55 * free.round_s))
+    others = runners_up(Situation(board, run, BASE, limits=limited(round_s=0.55 * free.round_s)), found)
     assert "stays as received" in "\n".join(explain(found, board, others))
     assert any("takes" in other.reason for other in others if other.kind == "trained encoder")
 
@@ -221,7 +228,7 @@ def test_in_decoder_scope_no_plan_freezes_the_encoder() -> None:
     """There it is frozen anyway."""
     run = make_run("decoder")
 
-    assert not any(way.frozen_encoder for way in all_candidates(run).ways)
+    assert not any(mode.frozen_encoder for mode in all_candidates(run).modes)
 
 
 # --- bad input -----------------------------------------------------------------------------------------------------
@@ -246,7 +253,7 @@ def with_values(run: RunInfo, change: Any) -> RunInfo:
 def test_a_ranking_that_is_not_the_runs_is_refused(change: Any) -> None:
     """Of fewer or more weights than the manifest, of fewer strands, or with values that are none."""
     with pytest.raises(RefusedError, match="ranking"):
-        choose(make_board(), with_values(make_run(), change), CONFIG)
+        choose(Situation(make_board(), with_values(make_run(), change), BASE))
 
 
 def test_a_run_over_weights_that_the_base_has_not_is_refused() -> None:
@@ -258,16 +265,9 @@ def test_a_run_over_weights_that_the_base_has_not_is_refused() -> None:
     ):
         strange = msgspec.structs.replace(run, weights=(stranger, *run.weights[1:]))
         with pytest.raises(BaseModelError) as caught:
-            choose(make_board(), strange, CONFIG)
+            choose(Situation(make_board(), strange, BASE))
         assert stranger.name in caught.value.message
         assert "--model" in caught.value.hint
-
-
-def test_a_config_that_is_no_t5s_is_refused() -> None:
-    """With the key that is wrong."""
-    for config in ({}, {**CONFIG, "d_ff": "wide"}, {**CONFIG, "feed_forward_proj": "relu"}):
-        with pytest.raises(ClientError, match=r"config\.json"):
-            choose(make_board(), make_run(), config)
 
 
 # --- the whole programme, beside an exact solver --------------------------------------------------------------------
@@ -283,35 +283,35 @@ def test_a_config_that_is_no_t5s_is_refused() -> None:
     ],
 )
 def test_the_plan_is_within_one_percent_of_the_exact_one(memory_mib: int, limits: RoundLimits) -> None:
-    """The best way and strands that HiGHS finds, one integer programme per way, are worth at most 1 % more."""
+    """The best mode and strands that HiGHS finds, one integer programme per mode, are worth at most 1 % more."""
     run, board = make_run(), make_board(memory_mib * MIB)
     candidates = all_candidates(run, memory_mib * MIB, limits)
 
-    found = choose(board, run, CONFIG, limits=limits)
+    found = choose(Situation(board, run, BASE, limits=limits))
 
-    exact = max(exact_worth(run, way, candidates, limits) for way in candidates.ways if way.format != "fp32")
+    exact = max(exact_worth(run, mode, candidates, limits) for mode in candidates.modes if mode.format != "fp32")
     assert 0.05 < found.share < 1.0
     assert found.worth >= 0.99 * exact
 
 
-def exact_worth(run: RunInfo, way: Way, candidates: Candidates, limits: RoundLimits) -> float:
-    """What no strands trained in this way can exceed, by the solver's dual bound.
+def exact_worth(run: RunInfo, mode: TrainingMode, candidates: Candidates, limits: RoundLimits) -> float:
+    """What no strands trained in this mode can exceed, by the solver's dual bound.
 
     Costs are differences between candidates with and without strands of a kind of weight, beyond all the others and
     beyond none, and the smaller difference counts: so no budget is drawn too tight.
     """
     most = [
-        0 if way.frozen_encoder and weight.is_encoder else rows
+        0 if mode.frozen_encoder and weight.is_encoder else rows
         for weight, rows in zip(run.weights, basis_rows(run), strict=True)
     ]
-    bare, full = candidates.choice(way, [0] * len(most)), candidates.choice(way, most)
+    bare, full = candidates.with_ranks(mode, [0] * len(most)), candidates.with_ranks(mode, most)
     if not fits(bare, limits):
         return 0.0
     costs: dict[tuple[int, int, bool], list[float]] = {}
     for index, weight in enumerate(run.weights):
         if most[index] and kind_of(weight) not in costs:
-            alone = candidates.choice(way, [rank if index == at else 0 for at, rank in enumerate(most)])
-            without = candidates.choice(way, [0 if index == at else rank for at, rank in enumerate(most)])
+            alone = candidates.with_ranks(mode, [rank if index == at else 0 for at, rank in enumerate(most)])
+            without = candidates.with_ranks(mode, [0 if index == at else rank for at, rank in enumerate(most)])
             pairs = [(a - b, c - d) for a, b, c, d in zip(*map(totals, (alone, bare, full, without)), strict=True)]
             costs[kind_of(weight)] = [min(pair) / most[index] for pair in pairs]
     left = [limit - used for limit, used in zip(limits_of(bare, limits), totals(bare), strict=True)]
@@ -332,19 +332,19 @@ def exact_worth(run: RunInfo, way: Way, candidates: Candidates, limits: RoundLim
     return float(-solved.mip_dual_bound) * (bare_factor(full))
 
 
-def totals(choice: Choice) -> list[float]:
+def totals(choice: Candidate) -> list[float]:
     assert choice.round_s is None or choice.round_s > 0
-    return [choice.plan.predicted_peak_bytes, choice.round_bytes, choice.round_s or 0.0]
+    return [choice.plan.expected_peak_bytes, choice.round_bytes, choice.round_s or 0.0]
 
 
-def limits_of(choice: Choice, limits: RoundLimits) -> list[float]:
+def limits_of(choice: Candidate, limits: RoundLimits) -> list[float]:
     return [choice.plan.budget_bytes, limits.round_bytes or math.inf, limits.round_s or math.inf]
 
 
-def fits(choice: Choice, limits: RoundLimits) -> bool:
+def fits(choice: Candidate, limits: RoundLimits) -> bool:
     return all(used < limit for used, limit in zip(totals(choice), limits_of(choice, limits), strict=True))
 
 
-def bare_factor(full: Choice) -> float:
-    """What a way's share counts for."""
+def bare_factor(full: Candidate) -> float:
+    """What a mode's share counts for."""
     return full.worth / full.share

@@ -13,8 +13,9 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from edge_client.jobs.messages import Compute, Done, Event, Format, Plan, TrainJob
-from edge_client.plan.peak_memory import LOGITS_BYTES, predict_peak
+from braid_common.t5_config import T5Config
+from edge_client.jobs.messages import Compute, Done, Event, Format, Plan, TrainingMode, TrainJob
+from edge_client.plan.peak_memory import predict_peak
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.messages import Adapter, AdapterPart, RoundSpec, RunInfo, Scope, Tensor, Trains, tensor_bytes
 
@@ -29,7 +30,12 @@ def make_run(
 
 
 def peak(run: RunInfo, format: Format = "fp32", compute: Compute = "fp32", micro_batch: int = 8, rank: int = 4) -> int:
-    return predict_peak(SMALL_T5, run, format, compute, micro_batch, [rank] * len(run.weights)).total_bytes
+    return predict_peak(
+        T5Config.parse(SMALL_T5),
+        run,
+        TrainingMode(format=format, compute=compute, micro_batch=micro_batch),
+        [rank] * len(run.weights),
+    ).total_bytes
 
 
 def write_base(folder: Path) -> None:
@@ -55,7 +61,12 @@ def test_every_part_is_counted_once() -> None:
     """The total is the sum of the parts, and each part is there."""
     run = make_run()
 
-    breakdown = predict_peak(SMALL_T5, run, "int8", "bf16", 4, [4] * len(run.weights))
+    breakdown = predict_peak(
+        T5Config.parse(SMALL_T5),
+        run,
+        TrainingMode(format="int8", compute="bf16", micro_batch=4),
+        [4] * len(run.weights),
+    )
 
     assert breakdown.total_bytes == sum(breakdown.parts().values())
     assert all(size > 0 for size in breakdown.parts().values())
@@ -78,7 +89,15 @@ def test_fewer_bits_take_less_base_memory() -> None:
     """Base bytes fall from format to format and match a loaded base's to the norms."""
     run = make_run()
 
-    sizes = [predict_peak(SMALL_T5, run, format, "fp32", 1, [0] * len(run.weights)).base_bytes for format in FORMATS]
+    sizes = [
+        predict_peak(
+            T5Config.parse(SMALL_T5),
+            run,
+            TrainingMode(format=format, compute="fp32", micro_batch=1),
+            [0] * len(run.weights),
+        ).base_bytes
+        for format in FORMATS
+    ]
 
     assert sizes == sorted(sizes, reverse=True)
 
@@ -94,17 +113,14 @@ def test_base_bytes_are_those_of_a_loaded_base(tmp_path: Path) -> None:
     for format in FORMATS:
         base = load_base(tmp_path, format)
         plain_bytes = sum(tensor.nbytes for tensor in base.plain.values())
-        predicted = predict_peak(SMALL_T5, run, format, "fp32", 1, [0] * len(run.weights)).base_bytes
+        predicted = predict_peak(
+            T5Config.parse(SMALL_T5),
+            run,
+            TrainingMode(format=format, compute="fp32", micro_batch=1),
+            [0] * len(run.weights),
+        ).base_bytes
         assert predicted == base.resident_bytes - plain_bytes
         assert plain_bytes < 0.01 * predicted
-
-
-@pytest.mark.slow
-def test_the_logits_chunk_is_the_engines() -> None:
-    """Regression guard: the constant is written twice because the engine's module imports torch."""
-    from edge_client.engines.lean.model.chunked_loss import LOGITS_BYTES as of_the_engine
-
-    assert of_the_engine == LOGITS_BYTES
 
 
 def zeros(rows: int, columns: int) -> Tensor:
@@ -173,13 +189,14 @@ def test_prediction_meets_measurement(tmp_path: Path, trains_a: bool, rank: int)
     """The promise of the plan: predicted over measured peak of a real worker lies in 0.9…1.15, where B is trained alone
     and where A is too."""
     run, ranks = make_run(trains_a=trains_a), [rank] * 72
-    predicted = predict_peak(SMALL_T5, run, "int8", "fp32", 8, ranks).total_bytes
+    predicted = predict_peak(
+        T5Config.parse(SMALL_T5), run, TrainingMode(format="int8", compute="fp32", micro_batch=8), ranks
+    ).total_bytes
     plan = Plan(
-        format="int8",
-        compute="fp32",
-        micro_batch=8,
+        mode=TrainingMode(format="int8", compute="fp32", micro_batch=8),
         ranks=tuple(ranks),
-        predicted_peak_bytes=predicted,
+        predicted_bytes=predicted,
+        expected_peak_bytes=predicted,
         budget_bytes=predicted,
     )
     write_base(tmp_path)

@@ -7,9 +7,11 @@ from typing import Any, get_args
 import pytest
 
 from aggregator.merge.rules import RULES
-from edge_client.jobs.messages import CacheDtype, Compute, Format
+from braid_common.t5_config import T5Config
+from edge_client.jobs.messages import CacheDtype, Compute, Format, TrainingMode
+from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES
 from edge_client.plan.adapter_memory import begins_at_adapter
-from edge_client.plan.peak_memory import CUDA_CONTEXT_BYTES, Breakdown, predict_peak
+from edge_client.plan.peak_memory import Breakdown, predict_peak
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.messages import RunInfo, Scope
 
@@ -27,7 +29,12 @@ def predict(
 ) -> Breakdown:
     """Of FLAN-T5-base on 512/64 tokens."""
     run = run_of(BASE_T5, {"scope": scope, "max_source_tokens": 512, "max_target_tokens": 64})
-    return predict_peak(BASE_T5, run, format, COMPUTES[format], micro_batch, [rank] * len(run.weights), **options)
+    return predict_peak(
+        T5Config.parse(BASE_T5),
+        run,
+        TrainingMode(format=format, compute=COMPUTES[format], micro_batch=micro_batch, **options),
+        [rank] * len(run.weights),
+    )
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -54,7 +61,15 @@ def test_the_encoding_pass_is_counted_where_it_needs_most() -> None:
     run = run_of(SMALL_T5, {"scope": "decoder", "micro_batch": 1, "max_source_tokens": 2048})
     ranks = [1] * len(run.weights)
     caches: tuple[CacheDtype, ...] = ("none", "bf16")
-    none, cached = (predict_peak(SMALL_T5, run, "bf16", "bf16", 1, ranks, cache=cache) for cache in caches)
+    none, cached = (
+        predict_peak(
+            T5Config.parse(SMALL_T5),
+            run,
+            TrainingMode(format="bf16", compute="bf16", micro_batch=1, cache=cache),
+            ranks,
+        )
+        for cache in caches
+    )
 
     assert "encoding_bytes" not in none.parts()
     assert cached.parts()["encoding_bytes"] > 0
@@ -67,8 +82,13 @@ def test_a_frozen_encoder_is_there_but_not_trained() -> None:
     run = run_of(BASE_T5, {"scope": "all", "max_source_tokens": 512, "max_target_tokens": 64})
     ranks = [0 if weight.is_encoder else 8 for weight in run.weights]
     trained, frozen, alone = (
-        predict_peak(BASE_T5, run, "bf16", "bf16", 4, ranks),
-        predict_peak(BASE_T5, run, "bf16", "bf16", 4, ranks, frozen_encoder=True),
+        predict_peak(T5Config.parse(BASE_T5), run, TrainingMode(format="bf16", compute="bf16", micro_batch=4), ranks),
+        predict_peak(
+            T5Config.parse(BASE_T5),
+            run,
+            TrainingMode(format="bf16", compute="bf16", micro_batch=4, frozen_encoder=True),
+            ranks,
+        ),
         predict("decoder"),
     )
 
@@ -81,7 +101,9 @@ def test_a_frozen_encoder_is_there_but_not_trained() -> None:
 def test_the_adapter_counts_where_texts_are_short() -> None:
     """Before the first step and after the last there are no activations, but the adapter in fp32 as it was read."""
     run = run_of(BASE_T5, {"scope": "all", "max_source_tokens": 32, "max_target_tokens": 8})
-    short = predict_peak(BASE_T5, run, "nf4", "bf16", 1, [32] * len(run.weights))
+    short = predict_peak(
+        T5Config.parse(BASE_T5), run, TrainingMode(format="nf4", compute="bf16", micro_batch=1), [32] * len(run.weights)
+    )
 
     adapter = sum(16 * (weight.rows + weight.columns) + 32 * weight.columns for weight in run.weights)
     gradients = sum(32 * weight.rows for weight in run.weights)
@@ -98,7 +120,12 @@ def test_strands_come_in_place_of_a_context_where_boards_begin_at_the_adapter() 
     n_sides = sum(weight.rows + weight.columns for weight in beside.weights)
 
     def parts(run: RunInfo, rank: int) -> Breakdown:
-        return predict_peak(BASE_T5, run, "nf4", "bf16", 1, [rank] * len(run.weights))
+        return predict_peak(
+            T5Config.parse(BASE_T5),
+            run,
+            TrainingMode(format="nf4", compute="bf16", micro_batch=1),
+            [rank] * len(run.weights),
+        )
 
     for rank in (0, 1, 2, 8):
         assert parts(beside, rank).context_bytes == 2 * 16 * n_sides
@@ -129,24 +156,11 @@ def test_flan_t5_xl_fits_the_boards_it_is_meant_for() -> None:
     run = run_of(xl, {"scope": "decoder", "max_source_tokens": 512, "max_target_tokens": 64})
     ranks = [8 if weight.name.endswith((".q", ".v")) else 0 for weight in run.weights]
 
-    predicted = predict_peak(xl, run, "nf4", "bf16", 1, ranks, checkpointing=True, cache="int8")
+    predicted = predict_peak(
+        T5Config.parse(xl),
+        run,
+        TrainingMode(format="nf4", compute="bf16", micro_batch=1, checkpointing=True, cache="int8"),
+        ranks,
+    )
 
     assert predicted.total_bytes < 3 << 30
-
-
-@pytest.mark.slow
-def test_the_limits_are_the_engines() -> None:
-    """They are written twice because the engine's modules import torch."""
-    from edge_client.engines.lean.encoder_cache import encoder_pass, reader
-    from edge_client.engines.lean.gradients import adalora
-    from edge_client.engines.lean.model import attention, batches, chunked_loss, lora
-    from edge_client.plan import adapter_memory, step_memory
-
-    assert step_memory.LOGITS_BYTES == chunked_loss.LOGITS_BYTES
-    assert step_memory.VOCABULARY_ROWS == chunked_loss.VOCABULARY_ROWS
-    assert step_memory.SCORES_BYTES == attention.SCORES_BYTES
-    assert step_memory.LEAST_HIDDEN_BYTES == reader.LEAST_HIDDEN_BYTES
-    assert step_memory.LENGTH_STEP == batches.LENGTH_STEP
-    assert adapter_memory.ADALORA_RANK == adalora.RANK
-    assert adapter_memory.RANK_STEP == lora.RANK_STEP
-    assert step_memory.TOKENS_PER_BATCH == encoder_pass.TOKENS_PER_BATCH

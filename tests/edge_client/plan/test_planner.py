@@ -9,17 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from braid_common.t5_config import T5Config
 from edge_client.errors import ConfigError, NoPlanError
 from edge_client.host.board import Board
 from edge_client.jobs.messages import Plan
 from edge_client.plan.calibration import Calibration
-from edge_client.plan.choose import CLIENT_BYTES
 from edge_client.plan.planner import Planner
-from edge_client.state.pruned_ranks import limited
+from edge_client.plan.pruning import limited
+from edge_client.plan.situation import CLIENT_BYTES, Situation
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.messages import RunInfo
 
 CONFIG = {**SMALL_T5, "num_layers": 5, "num_decoder_layers": 6}
+BASE = T5Config.parse(CONFIG)
 MIB = 1 << 20
 BOARD = Board(1 << 30, "as the test says", 2, "aarch64", True)
 
@@ -30,15 +32,18 @@ def make_run() -> RunInfo:
 
 def make_planner(left_bytes: int, board: Board = BOARD) -> Planner:
     """On a board that offers `left_bytes` when it is measured again."""
-    return Planner(board, CONFIG, measure=lambda: replace(board, memory_bytes=left_bytes, memory_source="what is left"))
+    return Planner(
+        Situation(board, make_run(), BASE),
+        measure=lambda: replace(board, memory_bytes=left_bytes, memory_source="what is left"),
+    )
 
 
 def smallest_bytes() -> int:
     """What the board must have at least."""
     try:
-        Planner(replace(BOARD, memory_bytes=MIB), CONFIG).choose(make_run())
+        Planner(Situation(replace(BOARD, memory_bytes=MIB), make_run(), BASE)).choose(make_run())
     except NoPlanError as error:
-        return int(error.message.split("(")[1].split()[0])
+        return error.needed_bytes
     raise AssertionError("a megabyte was enough")
 
 
@@ -58,8 +63,8 @@ def test_the_next_plan_fits_what_is_left_and_keeps_what_it_can(left_bytes: int) 
         assert left_bytes < smallest_bytes() + MIB
         return
 
-    assert plan.predicted_peak_bytes < begun.predicted_peak_bytes
-    assert plan.predicted_peak_bytes <= left_bytes - CLIENT_BYTES
+    assert plan.expected_peak_bytes < begun.expected_peak_bytes
+    assert plan.expected_peak_bytes <= left_bytes - CLIENT_BYTES
     assert all(kept <= before for kept, before in zip(plan.ranks, begun.ranks, strict=True))
     assert planner.fits(plan)
     assert planner.why(run, plan)[0].startswith("plan:")
@@ -85,7 +90,7 @@ def test_each_shortage_lowers_the_plan_and_the_last_one_is_tried_again() -> None
         planner.ran_short(plan)
         plan = planner.leaner(run, plan)
 
-    sizes = [one.predicted_peak_bytes for one in seen]
+    sizes = [one.expected_peak_bytes for one in seen]
     assert sizes == sorted(set(sizes), reverse=True)
     assert len(seen) > 3
     assert plan == seen[-1] == planner.choose(run)
@@ -109,9 +114,13 @@ def test_no_plan_gives_back_what_was_pruned(left_bytes: int, limits: list[int], 
     whole = planner.choose(run)
 
     plan = planner.choose(run, pruned)
-    if (plan.format, plan.frozen_encoder, plan.micro_batch) == (whole.format, whole.frozen_encoder, whole.micro_batch):
+    if (plan.mode.format, plan.mode.frozen_encoder, plan.mode.micro_batch) == (
+        whole.mode.format,
+        whole.mode.frozen_encoder,
+        whole.mode.micro_batch,
+    ):
         assert plan.ranks == limited(whole.ranks, run.weights, pruned)
-        assert plan.predicted_peak_bytes <= whole.predicted_peak_bytes
+        assert plan.expected_peak_bytes <= whole.expected_peak_bytes
     assert plan.ranks == limited(plan.ranks, run.weights, pruned)
     assert any("pruning: " in line for line in planner.why(run, plan))
 
@@ -138,24 +147,28 @@ def test_a_board_that_does_not_tell_its_memory_lowers_what_it_was_given() -> Non
     def nothing_to_read() -> Board:
         raise ConfigError("the board does not tell how much memory it has")
 
-    run, planner = make_run(), Planner(BOARD, CONFIG, measure=nothing_to_read)
+    run, planner = make_run(), Planner(Situation(BOARD, make_run(), BASE), measure=nothing_to_read)
     plan = planner.choose(run)
     planner.ran_short(plan)
 
-    assert planner.leaner(run, plan).predicted_peak_bytes < plan.predicted_peak_bytes
+    assert planner.leaner(run, plan).expected_peak_bytes < plan.expected_peak_bytes
 
 
 def test_a_measured_step_changes_the_next_plan() -> None:
     """What a probe took above the prediction is kept, and plans of that way need more from then on."""
     kept: list[Calibration] = []
-    run, planner = make_run(), Planner(BOARD, CONFIG, keep=kept.append)
+    run, planner = make_run(), Planner(Situation(BOARD, make_run(), BASE), keep=kept.append)
     plan = planner.choose(run)
     assert not planner.is_measured(plan)
 
-    planner.correct(plan, plan.predicted_peak_bytes + 100 * MIB)
+    planner.correct(plan, plan.expected_peak_bytes + 100 * MIB)
 
     assert planner.is_measured(plan)
-    again = Planner(BOARD, CONFIG, calibration=kept[0]).choose(run)
+    again = Planner(Situation(BOARD, make_run(), BASE, calibration=kept[0])).choose(run)
     assert again == planner.choose(run)
-    if (again.format, again.ranks, again.micro_batch) == (plan.format, plan.ranks, plan.micro_batch):
-        assert abs(again.predicted_peak_bytes - plan.predicted_peak_bytes - 100 * MIB) <= 1
+    if (again.mode.format, again.ranks, again.mode.micro_batch) == (
+        plan.mode.format,
+        plan.ranks,
+        plan.mode.micro_batch,
+    ):
+        assert abs(again.expected_peak_bytes - plan.expected_peak_bytes - 100 * MIB) <= 1

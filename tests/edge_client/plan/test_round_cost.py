@@ -6,19 +6,12 @@ from typing import Any
 
 import pytest
 
-from edge_client.errors import ConfigError
-from edge_client.plan.cache_budget import NO_ROOM, CacheRoom
-from edge_client.plan.round_cost import (
-    PASS_OPERATIONS,
-    RoundWork,
-    fixed_traffic,
-    parse_duration,
-    parse_limits,
-    show_duration,
-    strand_traffic,
-)
+from braid_common.t5_config import T5Config
+from edge_client.jobs.messages import TrainingMode
+from edge_client.plan.cache_budget import NO_CACHE, CacheBudget
+from edge_client.plan.round_cost import PASS_OPERATIONS, RoundWork, fixed_traffic, strand_traffic
 from edge_client.plan.strand_selection import basis_rows
-from edge_client.plan.training_mode import KEPT_LEARNING, Way
+from edge_client.plan.training_mode import KEPT_LEARNING
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.checks import basis_rank
 from wire.codec import encode
@@ -26,6 +19,7 @@ from wire.dtypes import sketch_dtype
 from wire.messages import Adapter, AdapterPart, Dtype, RunInfo, Tensor, Update, UpdatePart, tensor_bytes
 
 CONFIG = {**SMALL_T5, "num_layers": 3, "num_decoder_layers": 2}
+BASE = T5Config.parse(CONFIG)
 
 
 def zeros(dtype: Dtype, rows: int, columns: int) -> Tensor:
@@ -129,10 +123,10 @@ def begun_bytes(run: RunInfo, ranks: list[int], *, beside_rest: bool) -> int:
 
 
 def operations(scope: str = "all", **changes: Any) -> float:
-    """Of a round trained in bf16, eight examples at a time, but for `changes` of the way."""
+    """Of a round trained in bf16, eight examples at a time, but for `changes` of the mode."""
     run = run_of(CONFIG, {"scope": scope, "batch": 16, "local_steps": 4})
     fields: dict[str, Any] = {"format": "bf16", "compute": "bf16", "micro_batch": 8, **changes}
-    return RoundWork(CONFIG, run, NO_ROOM).operations(Way(**fields))
+    return RoundWork(BASE, run, NO_CACHE).operations(TrainingMode(**fields))
 
 
 def test_what_saves_memory_costs_operations() -> None:
@@ -147,8 +141,10 @@ def test_what_saves_memory_costs_operations() -> None:
 def test_the_first_round_fills_the_cache() -> None:
     """Its encoding is counted once per distinct example, evaluated ones included, and is nothing without a cache."""
     run = run_of(CONFIG, {"scope": "decoder", "batch": 16, "local_steps": 4})
-    few, many = (RoundWork(CONFIG, run, CacheRoom(1 << 30, n, 10)) for n in (30, 500))
-    cached, uncached = Way("bf16", "bf16", 8, cache="int8"), Way("bf16", "bf16", 8)
+    few, many = (RoundWork(BASE, run, CacheBudget(1 << 30, n, 10)) for n in (30, 500))
+    cached, uncached = (
+        TrainingMode(format="bf16", compute="bf16", micro_batch=8, cache=cache) for cache in ("int8", "none")
+    )
 
     assert few.encoding(cached) / (30 + 10) == pytest.approx(many.encoding(cached) / (64 + 10))
     assert many.encoding(uncached) == 0
@@ -159,13 +155,16 @@ def test_a_strand_costs_what_leaving_it_out_saves(checkpointing: bool) -> None:
     """Strands' operations add up to no more than the round's, and read tokens count: a cross-attention key, which reads
     the source, costs more than a query of the same shape."""
     run = run_of(CONFIG, {"scope": "decoder", "batch": 16, "local_steps": 4})
-    work, way = RoundWork(CONFIG, run, NO_ROOM), Way("bf16", "bf16", 8, checkpointing)
+    work, mode = (
+        RoundWork(BASE, run, NO_CACHE),
+        TrainingMode(format="bf16", compute="bf16", micro_batch=8, checkpointing=checkpointing),
+    )
 
-    costs = dict(zip((weight.name for weight in run.weights), work.strand_operations(way), strict=True))
+    costs = dict(zip((weight.name for weight in run.weights), work.strand_operations(mode), strict=True))
 
     assert all(cost > 0 for cost in costs.values())
     in_all = sum(rank * cost for rank, cost in zip(basis_rows(run), costs.values(), strict=True))
-    assert in_all < work.operations(way)
+    assert in_all < work.operations(mode)
     assert costs["decoder.block.1.layer.1.EncDecAttention.k"] > 2 * costs["decoder.block.1.layer.1.EncDecAttention.q"]
 
 
@@ -173,52 +172,3 @@ def test_every_format_that_an_arithmetic_may_have_is_known() -> None:
     """fp32 bases compute in fp32 alone; every format says what it keeps of the learning."""
     assert set(PASS_OPERATIONS["bf16"]) == set(KEPT_LEARNING) - {"fp32"}
     assert set(PASS_OPERATIONS["fp32"]) == set(KEPT_LEARNING)
-
-
-# --- what people type ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("10min", 600), ("10 min", 600), ("1.5h", 5400), ("2m", 120), ("30SEC", 30)]
-)
-def test_a_duration_is_read_with_its_unit(text: str, seconds: float) -> None:
-    """Seconds, minutes, hours."""
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["0s", "0min", "-1min", "10", "abc", "min", "1e3s", "nanmin", "9999999h", "5MB"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    """Also zero, a bare number and more than a year; the hint shows how to write one."""
-    with pytest.raises(ConfigError) as caught:
-        parse_duration(text)
-
-    assert repr(text) in caught.value.message
-    assert "10min" in caught.value.hint
-
-
-@pytest.mark.parametrize(("time", "traffic"), [("0min", ""), ("abc", ""), ("", "0"), ("", "-1MB"), ("", "5 apples")])
-def test_limits_that_are_none_are_refused(time: str, traffic: str) -> None:
-    """Whichever of the two it is."""
-    with pytest.raises(ConfigError):
-        parse_limits(time, traffic)
-
-
-def test_no_limit_is_none() -> None:
-    """Nothing typed, or blanks."""
-    limits = parse_limits("", "  ")
-
-    assert (limits.round_s, limits.round_bytes, limits.gflops) == (None, None, {})
-    assert parse_limits("10min", "5MB").round_bytes == 5_000_000
-
-
-def test_durations_are_shown_in_units_that_people_use() -> None:
-    """Two figures."""
-    assert [show_duration(s) for s in (0.4, 42, 100, 600, 840, 5400, 90_000)] == [
-        "0.4 s",
-        "42 s",
-        "1.7 min",
-        "10 min",
-        "14 min",
-        "90 min",
-        "25 h",
-    ]

@@ -10,17 +10,25 @@ import msgspec
 import pytest
 
 from edge_client.errors import ConfigError
-from edge_client.host.matmul_speed import FILE as ARITHMETIC
-from edge_client.host.matmul_speed import MatmulSpeed, matmul_key, read_matmul_speed
-from edge_client.jobs.messages import Plan
-from edge_client.plan.calibration import Calibration, read_calibration, write_calibration
+from edge_client.host.matmul_speed import MatmulSpeed, matmul_key
+from edge_client.jobs.messages import Plan, TrainingMode
+from edge_client.plan.calibration import Calibration
+from edge_client.state.calibration_file import read_calibration, write_calibration
 from edge_client.state.folder import Identity, StateFolder
+from edge_client.state.matmul_speed_file import FILE as ARITHMETIC
+from edge_client.state.matmul_speed_file import read_matmul_speed
 from edge_client.state.status import StatusFile, read_status
 from edge_client.state.task_files import TaskFiles, begun_task
 from wire.messages import RoundSpec, Task
 
 TASK = Task(kind="train", run_id="run-1", spec=RoundSpec(round=1, version=1, seed=3))
-PLAN = Plan(format="nf4", compute="fp32", micro_batch=1, ranks=(2, 0), predicted_peak_bytes=1, budget_bytes=2)
+PLAN = Plan(
+    mode=TrainingMode(format="nf4", compute="fp32", micro_batch=1),
+    ranks=(2, 0),
+    predicted_bytes=1,
+    expected_peak_bytes=1,
+    budget_bytes=2,
+)
 
 
 def _plan(folder: StateFolder) -> tuple[Path, Callable[[], Any]]:

@@ -14,9 +14,10 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_client.jobs.messages import Plan, TrainJob
+from edge_client.jobs.messages import Plan, TrainingMode, TrainJob
+from edge_client.plan.pruning import limited
 from edge_client.state.folder import StateFolder
-from edge_client.state.pruned_ranks import keep_pruned, limited, read_pruned
+from edge_client.state.pruned_ranks import keep_pruned, read_pruned
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.codec import decode
 from wire.messages import RoundSpec, RunInfo, Update
@@ -31,11 +32,10 @@ N_WEIGHTS = len(RUN.weights)
 def make_job(path: Path, round_id: int, ranks: Sequence[int], run: RunInfo = RUN, board_id: str = "d-1") -> TrainJob:
     """Trains the manifest's weights at `ranks`, repeated."""
     plan = Plan(
-        format="fp32",
-        compute="fp32",
-        micro_batch=1,
+        mode=TrainingMode(format="fp32", compute="fp32", micro_batch=1),
         ranks=tuple(ranks[i % len(ranks)] for i in range(N_WEIGHTS)),
-        predicted_peak_bytes=0,
+        predicted_bytes=0,
+        expected_peak_bytes=0,
         budget_bytes=0,
     )
     return TrainJob(

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from edge_client.engines.lean.encoder_cache.store import HEADER_BYTES, EncoderCache, Origin, entry_bytes
+from edge_client.engines.lean.encoder_cache.store import EncoderCache, Origin
 from edge_client.errors import DiskError, ExitCode
+from edge_client.jobs.sizes import HEADER_BYTES, entry_bytes
 
 WIDTH = 5
 IDS = (11, 12, 1)

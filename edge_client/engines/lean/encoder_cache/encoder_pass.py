@@ -16,19 +16,16 @@ import torch
 from torch import Tensor
 
 from edge_client.base.errors import base_errors
-from edge_client.engines.lean.model.batches import LENGTH_STEP
 from edge_client.engines.lean.model.lora import Linear
 from edge_client.engines.lean.model.t5 import T5
 from edge_client.host.worker_memory import return_free_memory
+from edge_client.jobs.sizes import LENGTH_STEP, TOKENS_PER_BATCH
 from quantize.base import FrozenBase, load_base
 from quantize.weight import DenseWeight
 
 HIDDEN_BYTES = 64 << 20
 """Residual streams of one chunk: 32,768 tokens of d_model 512 in fp32."""
 
-TOKENS_PER_BATCH = 1024
-"""Tokens that run together, padding included, of one source at least. On one core in bf16 the small shape encodes
-sources of 512 tokens 16 % faster than with 512; 2048 is no faster and takes up to 70 MB more where there is padding."""
 
 Source = tuple[int, ...]
 

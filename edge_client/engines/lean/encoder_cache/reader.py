@@ -19,10 +19,7 @@ from edge_client.engines.lean.model.model import DTYPES
 from edge_client.engines.lean.session import Meter, Session
 from edge_client.host.worker_memory import resident_bytes, return_free_memory
 from edge_client.jobs.messages import TextJob
-
-LEAST_HIDDEN_BYTES = 8 << 20
-"""Memory for the chunk of hidden states that the encoder works on, where the plan leaves little. A few thousand tokens:
-enough that a block is read for many."""
+from edge_client.jobs.sizes import LEAST_HIDDEN_BYTES
 
 SOURCES_AT_ONCE = 512
 """Sources whose ids are in memory together while the cache is filled: 10 MB at 512 tokens each."""
@@ -39,7 +36,7 @@ class EncoderOutputs:
     def __init__(self, job: TextJob, session: Session) -> None:
         self._job = job
         self._session = session
-        self._compute = DTYPES[job.plan.compute]
+        self._compute = DTYPES[job.plan.mode.compute]
         self._device = session.torch_device(job)
         self._cache = _open_cache(job, session)
         self.seconds = 0.0
@@ -87,7 +84,7 @@ class EncoderOutputs:
 
         meter = Meter(self._session, "encode", len(sources))
         encode_sources(
-            EncoderSpec(Path(self._job.base_folder), self._job.plan.format, self._compute, self._device),
+            EncoderSpec(Path(self._job.base_folder), self._job.plan.mode.format, self._compute, self._device),
             sources,
             store,
             tell=lambda n_done, n_tokens: meter.count(n_done, 0.0, n_tokens),
@@ -100,14 +97,14 @@ class EncoderOutputs:
 
     def _hidden_bytes(self) -> int:
         """Memory for the chunk of hidden states: a quarter of what the plan leaves, for others are beside it."""
-        spare_bytes = self._job.plan.predicted_peak_bytes - resident_bytes()
+        spare_bytes = self._job.plan.expected_peak_bytes - resident_bytes()
         return max(LEAST_HIDDEN_BYTES, min(HIDDEN_BYTES, spare_bytes // 4))
 
 
 def _open_cache(job: TextJob, session: Session) -> EncoderCache | None:
-    if job.plan.cache == "none":
+    if job.plan.mode.cache == "none":
         return None
-    origin = Origin(job.run.base.digest, job.plan.format, job.plan.compute, job.plan.cache)
+    origin = Origin(job.run.base.digest, job.plan.mode.format, job.plan.mode.compute, job.plan.mode.cache)
     return EncoderCache(Path(job.cache_path), origin, session.config(job).d_model, job.cache_limit_bytes)
 
 

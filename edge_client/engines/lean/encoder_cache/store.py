@@ -31,7 +31,7 @@ from torch import Tensor
 
 from braid_common.atomic_file import sweep_temporaries
 from edge_client.errors import disk_errors
-from edge_client.plan.cache_budget import entry_bytes
+from edge_client.jobs.sizes import HEADER_BYTES, entry_bytes
 from quantize.int8 import Int8Weight, to_int8
 
 CACHE_VERSION = 1
@@ -43,7 +43,6 @@ TOUCH_EVERY_S = 86_400.0
 _MAGIC = b"BRAIDENC"
 _HEADER = struct.Struct("<8s32s4sIIQ")  # magic, key, stored dtype, tokens, d_model, payload bytes
 _CHECKSUM = struct.Struct("<I")
-HEADER_BYTES = _HEADER.size + _CHECKSUM.size  # 64: the payload is aligned
 
 _ORIGIN_DIGITS = 16
 _ENTRY = re.compile(rf"[0-9a-f]{{{_ORIGIN_DIGITS}}}/[0-9a-f]{{2}}/[0-9a-f]{{62}}")

@@ -30,12 +30,8 @@ from torch import Tensor
 from braid_common.seeds import derive_seed
 from edge_client.engines.lean.model.adam import Adam
 from edge_client.engines.lean.model.lora import Factors, Linear
+from edge_client.jobs.sizes import ADALORA_RANK
 from wire.messages import Weight
-
-RANK = 4
-"""Triplets per weight: their random directions sample the gradient, and each costs memory (`Triplets`). How well the
-order of the weights agrees with the sketches' (Spearman): 2 triplets 0.65, 4 0.79, 8 and 12 0.80 (builtin base,
-MTS-Dialog)."""
 
 BETA = 0.85
 """β₁ and β₂ of the paper and of PEFT."""
@@ -75,9 +71,9 @@ class Triplets:
 
     def __init__(self, weight: Weight, seed: int, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(derive_seed(seed, "adalora", weight.name))
-        a = START_DEVIATION * torch.randn(RANK, weight.columns, generator=generator)
-        b = START_DEVIATION * torch.randn(weight.rows, RANK, generator=generator)
-        self.a, self.b, self.e = a.to(device), b.to(device), torch.zeros(RANK, device=device)
+        a = START_DEVIATION * torch.randn(ADALORA_RANK, weight.columns, generator=generator)
+        b = START_DEVIATION * torch.randn(weight.rows, ADALORA_RANK, generator=generator)
+        self.a, self.b, self.e = a.to(device), b.to(device), torch.zeros(ADALORA_RANK, device=device)
         self._sensitivities = [(value, Sensitivity(value)) for value in (self.a, self.b, self.e)]
 
     def add(self, grad: Tensor, x: Tensor) -> None:

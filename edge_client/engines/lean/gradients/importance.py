@@ -63,7 +63,7 @@ def observe_scores(job: ProfileJob, weights: Sequence[Weight], model: Model, bas
         return None
     scores: Scores
     if importance == "adalora":
-        scores = AdaLora(weights, model.linears, job.spec.seed, DTYPES[job.plan.compute])
+        scores = AdaLora(weights, model.linears, job.spec.seed, DTYPES[job.plan.mode.compute])
     else:
         scores = MagnitudeGradient(weights, base.weights)
     for name, observer in scores.observers.items():

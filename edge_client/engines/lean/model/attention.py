@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SCORES_BYTES = 8 << 20
-"""Scores alive at once: of as many examples as this holds, and of one at least."""
+from edge_client.jobs.sizes import SCORES_BYTES
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:

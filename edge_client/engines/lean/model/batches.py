@@ -14,17 +14,13 @@ from torch import Tensor
 
 from braid_common.seeds import derive_seed
 from edge_client.engines.lean.model.tokeniser import Pair
+from edge_client.jobs.sizes import LENGTH_STEP
 
 IGNORED = -100
 """Label of a padded position, as in transformers."""
 
 WINDOW_STEPS = 16
 """Steps whose examples are sorted by length together. Larger windows save more padding but tie length to time."""
-
-
-LENGTH_STEP = 32
-"""Sources are padded to a multiple of this, targets to a quarter of it. oneDNN keeps a kernel with its buffers for
-every shape it has met: with a shape of its own for every batch a worker grew by 16 MB a step."""
 
 
 @dataclass(frozen=True, slots=True)

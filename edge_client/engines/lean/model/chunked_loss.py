@@ -16,14 +16,9 @@ import torch
 from torch import Tensor
 
 from edge_client.engines.lean.model.batches import IGNORED
+from edge_client.jobs.sizes import LOGITS_BYTES, VOCABULARY_ROWS
 from quantize.base import FrozenWeight
 from quantize.weight import Scratch
-
-VOCABULARY_ROWS = 4096
-"""Rows of the head that are unpacked at once: 4 MiB in bf16 for FLAN-T5-small, and few enough products to be lean."""
-
-LOGITS_BYTES = 4 << 20
-"""fp32 logits alive at once, of one chunk of the vocabulary and as many tokens as that allows (256)."""
 
 
 @dataclass(frozen=True, slots=True)

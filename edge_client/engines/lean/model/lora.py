@@ -15,12 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from edge_client.jobs.sizes import RANK_STEP
 from quantize.weight import DenseWeight, FrozenWeight, Scratch
 from wire.messages import Trains
-
-RANK_STEP = 8
-"""Ranks are computed at multiples of this, with rows of zeros: boards choose strands by value, so that every weight has
-a rank of its own, and a kernel would have to be compiled, kept or made again for each."""
 
 
 @dataclass(frozen=True, slots=True)

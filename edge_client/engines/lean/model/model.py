@@ -10,11 +10,12 @@ from torch import Tensor
 
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch
-from edge_client.engines.lean.model.chunked_loss import VOCABULARY_ROWS, head_loss
+from edge_client.engines.lean.model.chunked_loss import head_loss
 from edge_client.engines.lean.model.lora import Factors, Linear
 from edge_client.engines.lean.model.t5 import T5, Cache
 from edge_client.errors import ConfigError
 from edge_client.jobs.messages import Compute
+from edge_client.jobs.sizes import VOCABULARY_ROWS
 from quantize.base import FrozenBase
 from quantize.weight import FrozenWeight, Scratch
 from wire.messages import Trains

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from braid_common.base_files import read_t5_config
+from edge_client.jobs.messages import TrainingMode
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -148,7 +149,11 @@ def make_job(
             "run": run,
             "spec": RoundSpec(round=1, version=1, seed=7, sketch=True, trains=trains),
             "plan": Plan(
-                format="fp32", compute="fp32", micro_batch=4, ranks=every, predicted_peak_bytes=0, budget_bytes=1 << 30
+                mode=TrainingMode(format="fp32", compute="fp32", micro_batch=4),
+                ranks=every,
+                predicted_bytes=0,
+                expected_peak_bytes=0,
+                budget_bytes=1 << 30,
             ),
             "adapter_path": str(path),
             "result_path": str(tmp_path / "result"),

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.jobs.messages import CacheDtype, Compute, Format
+from braid_common.t5_config import T5Config
+from edge_client.jobs.messages import CacheDtype, Compute, Format, TrainingMode
 from edge_client.plan.peak_memory import predict_encoding, predict_peak, strand_marginal_bytes
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.messages import Dtype, Importance, RunInfo, Scope
@@ -66,27 +67,31 @@ class Case:
 
     def peak(self, ranks: list[int]) -> int:
         predicted = predict_peak(
-            SMALL_T5,
+            T5Config.parse(SMALL_T5),
             self.run,
-            self.format,
-            self.compute,
-            self.micro_batch,
+            TrainingMode(
+                format=self.format,
+                compute=self.compute,
+                micro_batch=self.micro_batch,
+                checkpointing=self.checkpointing,
+                cache=self.cache,
+                frozen_encoder=self.frozen_encoder,
+            ),
             ranks,
-            checkpointing=self.checkpointing,
-            cache=self.cache,
-            frozen_encoder=self.frozen_encoder,
         )
         return predicted.total_bytes
 
     def marginals(self) -> tuple[int, ...]:
         return strand_marginal_bytes(
-            SMALL_T5,
+            T5Config.parse(SMALL_T5),
             self.run,
-            self.format,
-            self.compute,
-            self.micro_batch,
-            checkpointing=self.checkpointing,
-            frozen_encoder=self.frozen_encoder,
+            TrainingMode(
+                format=self.format,
+                compute=self.compute,
+                micro_batch=self.micro_batch,
+                checkpointing=self.checkpointing,
+                frozen_encoder=self.frozen_encoder,
+            ),
         )
 
 
@@ -182,7 +187,9 @@ def test_longer_sources_never_need_less_to_encode(format: Format, compute: Compu
 
     def peak(source: int) -> int:
         run = run_of(SMALL_T5, {"scope": "decoder", "max_source_tokens": source})
-        return predict_encoding(SMALL_T5, run, format, compute).total_bytes
+        return predict_encoding(
+            T5Config.parse(SMALL_T5), run, TrainingMode(format=format, compute=compute, micro_batch=1)
+        ).total_bytes
 
     peaks = [peak(source) for source in range(2, 2100, 7)]
 

@@ -18,12 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from torch import Tensor
 
 from edge_client.engines.lean.encoder_cache.store import (
-    HEADER_BYTES,
     TOUCH_EVERY_S,
     EncoderCache,
     Origin,
-    entry_bytes,
 )
+from edge_client.jobs.sizes import HEADER_BYTES, entry_bytes
 
 WIDTH = 6
 BF16 = Origin("d" * 64, "nf4", "bf16", "bf16")

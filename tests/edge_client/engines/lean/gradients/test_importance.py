@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edge_client.engines.lean.gradients.adalora import BETA, RANK, AdaLora, Triplets
+from edge_client.engines.lean.gradients.adalora import BETA, AdaLora, Triplets
 from edge_client.engines.lean.gradients.magnitude_gradient import BLOCK_VALUES, MagnitudeGradient
 from edge_client.engines.lean.gradients.sketches import input_sketches
 from edge_client.engines.lean.model.lora import Linear, Observer
+from edge_client.jobs.sizes import ADALORA_RANK
 from quantize.int8 import to_int8
 from quantize.weight import DenseWeight, FrozenWeight
 from wire.messages import Weight
@@ -153,7 +154,7 @@ def test_scores_are_those_of_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, columns = 11, 6
     triplets = Triplets(Weight(name="0", rows=rows, columns=columns), 5, CPU)
     net = torch.nn.Sequential(torch.nn.Linear(columns, rows, bias=False))
-    config = AdaLoraConfig(init_r=RANK, target_modules=["0"], total_step=100, beta1=BETA, beta2=BETA)
+    config = AdaLoraConfig(init_r=ADALORA_RANK, target_modules=["0"], total_step=100, beta1=BETA, beta2=BETA)
     model: Any = get_peft_model(net, config)
     allocator: Any = RankAllocator(model, config, "default")  # type: ignore[no-untyped-call]
     theirs = {key.split(".lora_")[1][0]: value for key, value in model.named_parameters() if ".lora_" in key}
@@ -221,7 +222,12 @@ def test_no_gradient_of_a_weight_is_formed(importance: str) -> None:
             scores.count(3)
         scores.scores()
 
-    assert 0 < seen.most_values <= (RANK * columns if importance == "adalora" else BLOCK_VALUES) < rows * columns / 4
+    assert (
+        0
+        < seen.most_values
+        <= (ADALORA_RANK * columns if importance == "adalora" else BLOCK_VALUES)
+        < rows * columns / 4
+    )
 
 
 @pytest.mark.parametrize("useful", range(4))

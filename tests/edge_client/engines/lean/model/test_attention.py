@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from edge_client.engines.lean.model import attention
-from edge_client.engines.lean.model.attention import SCORES_BYTES, attend
+from edge_client.engines.lean.model.attention import attend
+from edge_client.jobs.sizes import SCORES_BYTES
 
 SHAPES = [(3, 5, 7, 11), (2, 3, 13, 4), (1, 2, 6, 6)]  # batch, heads, queries, keys
 

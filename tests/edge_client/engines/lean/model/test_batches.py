@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braid_common.example import PREFIX, Example
-from edge_client.engines.lean.model.batches import IGNORED, LENGTH_STEP, Order, collate, micro_batches
+from edge_client.engines.lean.model.batches import IGNORED, Order, collate, micro_batches
 from edge_client.engines.lean.model.tokeniser import Pair, Tokeniser
 from edge_client.errors import BaseModelError
+from edge_client.jobs.sizes import LENGTH_STEP
 
 
 @settings(deadline=None, max_examples=60)

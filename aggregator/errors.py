@@ -37,42 +37,62 @@ class ServerError(CommandError):
 
 
 class ConfigError(ServerError):
+    """run.toml or a flag cannot be right."""
+
     exit_code = ExitCode.CONFIG
 
 
 class BaseModelError(ServerError):
+    """The base model is missing, or not a FLAN-T5's."""
+
     exit_code = ExitCode.BASE
 
 
 class StateError(ServerError):
+    """The server's folder is missing, damaged, or belongs to another run or a newer version."""
+
     exit_code = ExitCode.STATE
 
 
 class LockedError(ServerError):
+    """Another server uses the same folder."""
+
     exit_code = ExitCode.LOCKED
 
 
 class AddressError(ServerError):
+    """The host or port cannot be listened on."""
+
     exit_code = ExitCode.ADDRESS
 
 
 class TlsError(ServerError):
+    """The certificate or key cannot be used."""
+
     exit_code = ExitCode.TLS
 
 
 class UnreachableError(ServerError):
+    """No server answered a command."""
+
     exit_code = ExitCode.UNREACHABLE
 
 
 class OperatorRefusedError(ServerError):
+    """The server refused the operator's token."""
+
     exit_code = ExitCode.REFUSED
 
 
 class DiskError(ServerError):
+    """The folder cannot be written."""
+
     exit_code = ExitCode.DISK
 
 
 class NothingToExportError(ServerError):
+    """There is nothing to export, or the target cannot be used."""
+
     exit_code = ExitCode.EXPORT
 
 

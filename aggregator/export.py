@@ -1,6 +1,6 @@
 """A folder that `peft.PeftModel.from_pretrained` loads onto the unquantised base: the global adapter as plain LoRA.
 
-peft computes W + (lora_alpha / r)·lora_B·lora_A per module. Contexts have a rank of their own each, so every module
+peft computes W + (lora_alpha / r)·lora_B·lora_A per module. Every weight has a rank of its own, so every module
 gets its r in `rank_pattern` and the same number in `alpha_pattern`: the scaling is 1 everywhere.
 """
 
@@ -171,7 +171,7 @@ def _write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _place_for_old(folder: Path, force: bool) -> Path | None:
-    """A place to keep what stands at `folder`; None where nothing must be. Raises NothingToExportError otherwise."""
+    """A place to keep what stands at `folder`; None where nothing must be. Raises NothingToExportError."""
     if not os.path.lexists(folder) or _replaceable(folder):
         return None
     if not force:

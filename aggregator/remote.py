@@ -24,6 +24,8 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Address:
+    """The URL of a running server, with what is needed to be let in."""
+
     url: str
     token: str
     fingerprint: str = ""

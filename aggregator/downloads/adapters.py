@@ -65,7 +65,7 @@ class Adapters:
     def _difference(
         self, newest: AdapterState, state: AdapterState, whole: Adapter, held: Held, ranks: Sequence[int]
     ) -> AdapterPatch | None:
-        """From what is held to `whole`, which is `state` cut to `ranks`; None where there is none."""
+        """The patch from what is held to `whole`, which is `state` cut to `ranks`; None where there is none."""
         rule = self._terms.rule
         try:
             check_ranks(held.ranks, self._terms)

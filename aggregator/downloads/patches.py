@@ -1,9 +1,13 @@
 """Adapter patches: what changed between two versions, as tensors that are new and new directions of frozen factors.
 
-A context W (m × n) is the truncated sum of the one before and of what boards added, so each of its factors spans little
-that a board does not hold:  B' = [B | new]·mix,  A' = mix·[A over basis over new],  with at most as many new columns as
-strands were trained, and as many new rows as were trained by others alone. (W' − W itself is of no low rank once W has
-the server's full rank: truncation drops as many directions as were added, and the difference holds both.)
+The frozen adapter W (m × n) of a weight is the truncated sum of the one before and of what boards added, so each of its
+factors spans little that a board does not hold:
+
+    B' = [B | new]·mix,     A' = mix·[A over basis over new]
+
+with at most as many new columns as strands were trained, and as many new rows as were trained by others alone. (W' − W
+itself is of no low rank once W has the server's full rank: truncation drops as many directions as were added, and the
+difference holds both.)
 """
 
 from __future__ import annotations
@@ -28,8 +32,8 @@ WEAKEST = 0.25
 to them would be multiplied by its inverse."""
 
 MAX_KEPT_BYTES = 64 * 1024**2
-"""Changed contexts that are kept for boards of other ranks, for which they are mostly the same. FLAN-T5-base has 27 MB
-of contexts at rank 32 in bf16."""
+"""Patches of frozen factors that are kept for boards of other ranks, for which they are mostly the same. FLAN-T5-base
+has 27 MB of frozen factors at rank 32 in bf16."""
 
 Changes = tuple[FactorPatch | None, FactorPatch | None]
 """The patches of the frozen B and A; None: as held."""
@@ -57,7 +61,7 @@ class Differences:
         return tuple(part for part in made if part != WeightPatch(name=part.name))
 
     def _part(self, held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> WeightPatch:
-        frozen_b, frozen_a = self._context(held, sent, exact)
+        frozen_b, frozen_a = self._frozen(held, sent, exact)
         return WeightPatch(
             name=sent.name,
             frozen_b=frozen_b,
@@ -66,12 +70,12 @@ class Differences:
             start_b=None if sent.start_b == held.start_b else sent.start_b,
         )
 
-    def _context(self, held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> Changes:
+    def _frozen(self, held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> Changes:
         if (held.frozen_b, held.frozen_a) == (sent.frozen_b, sent.frozen_a):
             return None, None
         key = _digest(held.frozen_b, held.frozen_a, held.basis, exact.frozen_b, exact.frozen_a)
         if key not in self._kept:
-            self._keep(key, context_changes(held, sent, exact))
+            self._keep(key, frozen_patches(held, sent, exact))
         self._kept.move_to_end(key)
         return self._kept[key]
 
@@ -82,8 +86,8 @@ class Differences:
             self._kept_bytes -= _size_bytes(self._kept.popitem(last=False)[1])
 
 
-def context_changes(held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> Changes:
-    """How each factor of a context is to be sent to a board that holds `held`: not at all, mixed, or whole."""
+def frozen_patches(held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> Changes:
+    """The patches of both frozen factors for a board that holds `held`: none, a mix with new strands, or the whole."""
     b, a = unpack(exact.frozen_b), unpack(exact.frozen_a)
     change_b = change_a = None
     if sent.frozen_b != held.frozen_b:
@@ -110,22 +114,33 @@ def _smaller(factor: Tensor, mixed: tuple[F64, F64] | None) -> FactorPatch:
 
 
 def mixture(held: F32, factor: F32, dtype: Dtype) -> tuple[F64, F64] | None:
-    """New columns (m, k) and a mix (s0 + k, s), to be sent in `dtype`, with factor ≈ [held | new]·mix and k as small as
-    TOLERANCE allows.
+    """New columns, and a mix of held and new ones that gives a factor: factor ≈ [held | new]·mix.
 
-    Args: held (m, s0), as the board has it; factor (m, s), exact. What is left out is at most TOLERANCE[dtype] of each
-    column's norm, in the mean of squares. Columns count, and not only their share of the product: the smallest may be
-    mixed into the largest of the next difference. None where rounding the mix costs more than as much again.
+    What is left out is at most TOLERANCE[dtype] of each column's norm, in the mean of squares. Columns count, and not
+    only their share of the product: the smallest may be mixed into the largest of the next patch.
+
+    Args:
+        held: (m, s0), as the board has it.
+        factor: (m, s), exact.
+        dtype: the number format in which both results travel.
+
+    Returns:
+        new (m, k) and mix (s0 + k, s) in float64, k as small as TOLERANCE allows; None where rounding the mix costs
+        more than as much again.
     """
-    q, r = np.linalg.qr(np.concatenate([held, factor], axis=1).astype(np.float64))  # all that follows is small
+    # In the basis q of all columns, [held | factor] = q·r: what follows works on r, (s0 + s) square at most.
+    q, r = np.linalg.qr(np.concatenate([held, factor], axis=1).astype(np.float64))
     old, old_norms = _unit_columns(r[:, : held.shape[1]])
     made, norms = _unit_columns(r[:, held.shape[1] :])
+    # Columns of norm 1 on both sides: tolerances are parts of each column's own norm. old = u·diag(s)·vt
     u, s, vt = np.linalg.svd(old, full_matrices=False)
     strong = s > WEAKEST
-    in_old = u[:, strong].T @ made
+    in_old = u[:, strong].T @ made  # the part of the factor within what is held, in coordinates of u
     new = _leading(made - u[:, strong] @ in_old, TOLERANCE[dtype])
+    # old·x = u·in_old for x = V·diag(1/s)·in_old: the pseudoinverse, on strong directions alone
     old_mix = (vt[strong].T / s[strong]) @ in_old
     mix = np.concatenate([old_mix / old_norms[:, None], new.T @ made]) * norms
+    # As the board will make it, with the mix rounded on its way, against what it should be.
     error = np.concatenate([old * old_norms, new], axis=1) @ (unpack(pack(mix, dtype)) / norms) - made
     return (q @ new, mix) if _mean_norm(error) <= 2 * TOLERANCE[dtype] else None
 
@@ -133,7 +148,8 @@ def mixture(held: F32, factor: F32, dtype: Dtype) -> tuple[F64, F64] | None:
 def _leading(rest: F64, tolerance: float) -> F64:
     """The fewest orthonormal columns that leave out at most `tolerance` of `rest`, in the mean norm of its columns."""
     u, s, _ = np.linalg.svd(rest, full_matrices=False)
-    left_out = np.sqrt(np.append(np.cumsum(s[::-1] ** 2)[::-1], 0.0) / max(1, rest.shape[1]))  # all from the i-th on
+    # left_out[i]: the mean norm of what is lost if the i-th and all further directions are; the last entry is 0.
+    left_out = np.sqrt(np.append(np.cumsum(s[::-1] ** 2)[::-1], 0.0) / max(1, rest.shape[1]))
     return u[:, : int(np.argmax(left_out <= tolerance))]
 
 

@@ -134,6 +134,8 @@ def log_to(say: Callable[[str], None]) -> None:
     """Send the server's log to `say`, one line an event, with the time of day."""
 
     class Lines(logging.Handler):
+        """A handler that passes each record on as a line."""
+
         def emit(self, record: logging.LogRecord) -> None:
             say(f"{time.strftime('%H:%M:%S')}  {self.format(record)}")
 

@@ -103,8 +103,9 @@ def _with_basis(weight: WeightState, sketch_sum: F64 | None, divisor: float, max
     if sketch_sum.shape[1] != weight.shape[1]:
         raise ValueError(f"sketch of shape {sketch_sum.shape} does not fit a {weight.shape} weight")
     count = min(max_rank, *weight.shape)
+    # Boards of a round share Ω, so this is the sketch Ω·G of their mean gradient G, and has its leading directions.
     rows, values = _leading(sketch_sum / divisor, count)
-    basis = completed(rows, count, seed)
+    basis = completed(rows, count, seed)  # random rows where the sketch tells too few; they are worth nothing
     squares = np.zeros(count)
     squares[: len(values)] = values
     return replace(weight, basis=basis.astype(np.float32), values=_worth(squares, weight.score))
@@ -121,7 +122,7 @@ def _worth(squares: F64, score: float | None) -> F64:
 
 
 def _leading(sketch: NDArray[np.float64], count: int) -> tuple[F64, F64]:
-    """At most `count` right singular vectors of a sketch and their σ², without those that are zero to rounding."""
+    """The right singular vectors of a sketch, at most `count`, and their σ²; none that is zero to rounding."""
     _, s, vt = np.linalg.svd(sketch, full_matrices=False)
     kept = min(count, significant(s))
     return with_signs(vt[:kept])[0], s[:kept] ** 2

@@ -32,10 +32,11 @@ def is_changed(left: Factors, start: Factors) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChangeSum:
-    """Σ w·(b·a − b₀·a₀) of one weight, over boards that began at leading strands of `start`, the longest of theirs.
+    """The running sum Σ w·(b·a − b₀·a₀) of one weight.
 
-    `products` is Σ w·(b − b₀)·a. What is linear in a − a₀ follows from its list of factors; `a` holds Σ w·pad(a − a₀)
-    of those that were multiplied out, and is None before any were.
+    It is over boards that began at leading strands of `start`, the longest of theirs. `products` is Σ w·(b − b₀)·a. The
+    part that is linear in a − a₀ follows from its list of factors; `a` holds Σ w·pad(a − a₀) of those that were
+    multiplied out, and is None before any were.
     """
 
     start: Factors
@@ -47,7 +48,7 @@ class ChangeSum:
         return (Product(1.0, self.start.b[:, : len(a)], a), *low_rank_sum(self.products))
 
     def _linear(self) -> F64:
-        """Σ w·pad(a − a₀) with those of the terms."""
+        """Σ w·pad(a − a₀) over all boards (longest r so far, n) float64: of those multiplied out, and of the terms."""
         total = np.zeros_like(self.start.a, np.float64)
         if self.a is not None:
             total[: len(self.a)] = self.a

@@ -18,17 +18,25 @@ from aggregator.merge.traits import Space
 
 
 def gram(boards: Sequence[Contribution], space: Space) -> F64:
-    """(K, K) float64, symmetric: the inner products of K boards' changes. `space` is the merge rule's.
+    """The Gram matrix of K boards' changes of the model, summed over all weights.
 
     Cost per weight O((m + n)·S²) for S = Σ r_k, memory O((m + n)·S + S·max r). Where all boards trained on the newest
     shared basis, their B alone tell: O(m·R·K²).
+
+    Args:
+        boards: K contributions.
+        space: the merge rule's.
+
+    Returns:
+        (K, K) float64, symmetric.
     """
     total = np.zeros((len(boards), len(boards)))
     between = _on_one_basis if on_newest_basis(boards, space) else _of_products
     for name in trained(boards):
         places = [i for i, board in enumerate(boards) if name in board.strands]
+        # A board that did not train the weight is zero there: its row and column get nothing.
         total[np.ix_(places, places)] += between([changed(boards[i], name) for i in places])
-    symmetric: F64 = (total + total.T) / 2
+    symmetric: F64 = (total + total.T) / 2  # rounding makes the halves differ in the last bits
     return symmetric
 
 
@@ -88,6 +96,8 @@ def _of_products(changes: Sequence[tuple[F64, F64]]) -> F64:
     all_b = np.concatenate([b for b, _ in changes], axis=1)  # (m, S)
     all_a = np.concatenate([a for _, a in changes])  # (S, n)
     starts = np.cumsum([0, *(len(a) for _, a in changes[:-1])])
+    # tr((B_iᵀB_j)(A_jA_iᵀ)) is the sum over the (r_i, r_j) block of the entrywise product of B_iᵀB_j and A_iA_jᵀ:
+    # summed down the columns for all j at once, then over the columns of each j.
     rows = [np.add.reduceat(((b.T @ all_b) * (a @ all_a.T)).sum(axis=0), starts) for b, a in changes]
     return np.stack(rows)
 
@@ -96,7 +106,8 @@ def _on_one_basis(changes: Sequence[tuple[F64, F64]]) -> F64:
     """One weight's Gram matrix where every a is the leading rows of the longest: its QR turns each B into coordinates,
     whose inner products are those of the changes."""
     longest = max((a for _, a in changes), key=len)
-    triangle: F64 = np.linalg.qr(longest.T)[1].T  # (R, R), the identity to rounding and signs
+    # a = L·qᵀ with orthonormal columns q, so that ⟨b₁·a₁, b₂·a₂⟩ = ⟨b₁·L₁, b₂·L₂⟩: only the small L is needed.
+    triangle: F64 = np.linalg.qr(longest.T)[1].T  # L (R, R), the identity to rounding and signs
     flat = np.zeros((len(changes), len(changes[0][0]), len(triangle)))
     for i, (b, a) in enumerate(changes):
         flat[i] = b @ triangle[: len(a)]

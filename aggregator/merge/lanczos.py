@@ -37,12 +37,21 @@ Multiply = Callable[[F32], F32]
 
 
 def leading(times: Multiply, transposed: Multiply, start: F32, rank: int, depths: int) -> tuple[F32, F32] | None:
-    """`rank` right singular vectors v (n, rank) of a matrix W (m, n), leading first, and W·v; None where as many blocks
-    as `depths` would not do, or a value is not finite.
+    """Leading right singular vectors of a matrix W (m, n) that is known by its products alone.
 
-    Args: times, x (n, p) ↦ W·x, and transposed, y (m, p) ↦ Wᵀ·y; start (n, p) of any rank, p > rank; p·depths ≤ m, n.
     The same arguments give the same bits, and nearly equal ones nearly the same space. A direction to which `start` is
     orthogonal to the last bit is not found.
+
+    Args:
+        times: x (n, p) ↦ W·x.
+        transposed: y (m, p) ↦ Wᵀ·y.
+        start: (n, p) float32 of any rank, p > rank.
+        rank: how many vectors are wanted.
+        depths: blocks of p vectors that may be searched, p·depths ≤ m, n.
+
+    Returns:
+        v (n, rank), leading first, and W·v (m, rank), both float32; None where as many blocks as `depths` would not do,
+        or a value is not finite.
     """
     p = start.shape[1]
     if not np.isfinite(start).all():
@@ -51,19 +60,23 @@ def leading(times: Multiply, transposed: Multiply, start: F32, rank: int, depths
     image = times(newest)
     missing = np.inf
     for size in range(p, depths * p + 1, p):
+        # Rayleigh–Ritz: eigenvectors of (W·right)ᵀ(W·right), `size` square, are the best singular vectors of W within
+        # the span of `right`. In float64, for the squares of float32's range of singular values.
         wide = image.astype(np.float64)
         if not np.isfinite(square := wide.T @ wide).all():
             return None
         values, vectors = (array[..., ::-1] for array in np.linalg.eigh(square))
         sigma = np.sqrt(np.maximum(values[:p], 0))
+        # u = W·v/σ of the leading block; where σ is rounding, divided by rounding instead of by zero.
         left = (wide @ (vectors[:, :p] / np.maximum(sigma, _ROUNDING * sigma[0] + _TINY))).astype(np.float32)
         rest = _without(transposed(left), right)  # Wᵀu − σv, but for rounding
         before, missing = missing, _missing(values, sigma[:rank] * np.linalg.norm(rest[:, :rank], axis=0))
-        if missing <= 1:
+        if missing <= 1:  # what other directions could hold is less than what may be lost
             found = vectors[:, :rank].astype(np.float32)
             return right @ found, image @ found
         if missing * min(1.0, missing / before) ** (depths - size // p) > 1 and size > p:
             return None  # as much again from every further block would not be enough
+        # The residuals point where the space lacks something: with them it is the next Krylov space.
         newest = _outside(rest, right)
         right, image = (np.concatenate(pair, axis=1) for pair in ((right, newest), (image, times(newest))))
     return None
@@ -80,7 +93,7 @@ def _outside(rest: F32, basis: F32) -> F32:
 def _orthonormal(columns: F32) -> F32:
     """Orthonormal columns (n, p) that span these: by Cholesky, or where they nearly depend on each other by QR, which
     takes three times as long."""
-    wide = columns.astype(np.float64)
+    wide = columns.astype(np.float64)  # c = q·Lᵀ with L of cᵀc = L·Lᵀ; its condition is squared, hence float64
     try:
         triangle = np.linalg.cholesky(wide.T @ wide)
     except np.linalg.LinAlgError:
@@ -107,7 +120,9 @@ def _missing(values: F64, residuals: F64) -> float:
     value is above μ: r²/(θ − μ) across a gap, and r without one. The next Ritz value stands for μ.
     """
     rank = len(residuals)
-    gaps = values[:rank] - values[rank]
+    gaps = values[:rank] - values[rank]  # θ − μ
+    # √(g² + 4r²)/2 − g/2 written as r·2r/(√(g² + 4r²) + g), which loses no digits where r is small beside g.
     gains = residuals * (2 * residuals / (np.hypot(gaps, 2 * residuals) + gaps + _TINY))
-    left = np.maximum(values[rank:], 0).sum()
+    left = np.maximum(values[rank:], 0).sum()  # what the truncation leaves out, of what was searched
+    # A norm that may grow by the part MAX_LOST may grow by 2·MAX_LOST in its square, which is what these values are.
     return float(gains.sum() / (2 * MAX_LOST * left + RESOLVED * values[:rank].sum() + _TINY))

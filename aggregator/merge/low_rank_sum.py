@@ -16,8 +16,10 @@ T = TypeVar("T", np.float32, np.float64)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Product:
-    """weight·b·a, or weight·(b − b₀)·a, b₀ the leading columns of `start`. The difference is taken where it is used:
-    that costs less than memory to keep it in."""
+    """A weighted product: weight·b·a, or weight·(b − b₀)·a with b₀ the leading columns of `start`.
+
+    The difference is taken where it is used: that costs less than memory to keep it in.
+    """
 
     weight: float
     b: F32 | F64  # (m, r)
@@ -42,7 +44,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense:
-    """weight·w"""
+    """A weighted matrix: weight·w."""
 
     weight: float
     w: F32 | F64  # (m, n)
@@ -61,7 +63,7 @@ class Dense:
 Term = Product | Dense
 
 LowRankSum = tuple[Term, ...]
-"""Their sum; of none of them it is zero."""
+"""A sum that is not worked out, as its terms; without any it is zero."""
 
 
 def scaled(terms: LowRankSum, factor: float) -> LowRankSum:
@@ -70,8 +72,16 @@ def scaled(terms: LowRankSum, factor: float) -> LowRankSum:
 
 
 def stacked(products: Sequence[Product], dtype: type[T]) -> tuple[NDArray[T], NDArray[T]]:
-    """At least one product as one of all of them: b (m, Σ r), a (Σ r, n). Written once, and not piece by piece: these
-    are the largest arrays of a merge, and new memory costs as much as arithmetic."""
+    """Products beside one another, as one product of all of them.
+
+    Args:
+        products: at least one, all of one shape (m, n).
+        dtype: that of the result.
+
+    Returns:
+        b (m, Σ r) with the weights multiplied in, and a (Σ r, n). Written once, and not piece by piece: these are the
+        largest arrays of a merge, and new memory costs as much as arithmetic.
+    """
     ends = np.cumsum([len(one.a) for one in products], dtype=int)
     m, n = products[0].shape
     b, a = np.empty((m, ends[-1]), dtype), np.empty((ends[-1], n), dtype)
@@ -83,7 +93,7 @@ def stacked(products: Sequence[Product], dtype: type[T]) -> tuple[NDArray[T], ND
 
 
 def multiplied(terms: LowRankSum, dtype: type[T]) -> NDArray[T]:
-    """At least one term as a matrix (m, n)."""
+    """The sum of at least one term as a matrix (m, n)."""
     products = [one for one in terms if isinstance(one, Product)]
     total = np.matmul(*stacked(products, dtype)) if products else np.zeros(terms[0].shape, dtype)
     for one in terms:

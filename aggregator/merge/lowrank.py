@@ -39,15 +39,23 @@ def truncate(b: NDArray[np.floating], a: NDArray[np.floating], rank: int) -> tup
 def truncate_sum(terms: LowRankSum, rank: int) -> tuple[F32, F32]:
     """The best approximation of rank ≤ `rank` to a sum in Frobenius norm, as factors.
 
-    Args: at least one term, of any float dtype; their ranks may exceed m and n, rows may repeat or be zero.
-    Returns (b (m, s), a (s, n)) float32, s ≤ rank, without directions that are zero to rounding. The rows of a are
-    orthonormal and ordered by singular value, which b carries: what happens to b happens to the product in the same
-    norm, its column norms are the singular values, and leading columns are the best lower-rank approximation.
     The norm of what is left out is the least possible but for a part lanczos.MAX_LOST of it and for what float32 does
-    not resolve of the terms. Raises LinAlgError where a value is not finite. Cost O((m + n)·k·rank), k the ranks
-    together, where a few products with blocks of vectors tell the leading directions, else O((m + n)·k² + k³), without
-    an m × n matrix while k is less than both. Source: Eckart–Young; a small core instead of dense matrices as in
-    FLoRIST (arXiv 2506.09199).
+    not resolve of the terms. Cost O((m + n)·k·rank), k the ranks together, where a few products with blocks of vectors
+    tell the leading directions, else O((m + n)·k² + k³), without an m × n matrix while k is less than both.
+
+    Source: Eckart–Young; a small core instead of dense matrices as in FLoRIST (arXiv 2506.09199).
+
+    Args:
+        terms: at least one, of any float dtype; their ranks may exceed m and n, rows may repeat or be zero.
+        rank: the largest rank of the result.
+
+    Returns:
+        b (m, s) and a (s, n) in float32, s ≤ rank, without directions that are zero to rounding. The rows of a are
+        orthonormal and ordered by singular value, which b carries: what happens to b happens to the product in the same
+        norm, its column norms are the singular values, and leading columns are the best lower-rank approximation.
+
+    Raises:
+        LinAlgError: a value is not finite.
     """
     products = [one for one in terms if isinstance(one, Product)]
     if len(products) < len(terms):  # what is dense is float32, and rounded as often as this is
@@ -60,8 +68,11 @@ def truncate_sum(terms: LowRankSum, rank: int) -> tuple[F32, F32]:
 
 
 def truncate_dense(w: NDArray[np.floating], rank: int) -> tuple[F32, F32]:
-    """The same for a matrix w (m, n): eigenvectors of the smaller of wᵀ·w and w·wᵀ, a third of a dense SVD's time where
-    all of them must be found and a fifteenth where not."""
+    """The best approximation of rank ≤ `rank` to a matrix w (m, n), as factors: see `truncate_sum`.
+
+    By eigenvectors of the smaller of wᵀ·w and w·wᵀ: a third of a dense SVD's time where all of them must be found and a
+    fifteenth where not.
+    """
     found = _by_lanczos((w.astype(np.float32, copy=False),), rank)
     if found is not None:
         return _finished(found[1], found[0].T)
@@ -74,9 +85,9 @@ def truncate_dense(w: NDArray[np.floating], rank: int) -> tuple[F32, F32]:
 
 
 def _from_factors(b: F64, a: F64, rank: int) -> tuple[F32, F32]:
-    """From all directions of b·a."""
+    """The best factors of b·a, found from all of its directions."""
     if len(a) > 2 * rank:  # the product on its leading left vectors: half the time of an orthonormal basis of all rows
-        c = b @ np.asarray(np.linalg.qr(a.T, mode="r")).T
+        c = b @ np.asarray(np.linalg.qr(a.T, mode="r")).T  # b·a·q: the same left vectors and singular values, (m, k)
         u = np.linalg.qr(_decomposed(c, rank)[1])[0]
         b, a = u, (u.T @ b) @ a
     q, r = np.linalg.qr(a.T)  # (n, k), (k, k): b·a = c·qᵀ with orthonormal columns of q
@@ -85,9 +96,10 @@ def _from_factors(b: F64, a: F64, rank: int) -> tuple[F32, F32]:
 
 
 def _decomposed(c: F64, rank: int) -> tuple[F64, F64]:
-    """At most `rank` leading right singular vectors of c (m, n), as columns v (n, s), and c·v (m, s), from all of
-    them."""
+    """The leading right singular vectors of c (m, n), at most `rank`, as columns v (n, s), and c·v (m, s), from an
+    eigendecomposition of cᵀ·c."""
     gram = _finite(c.T @ c)
+    # eigh sorts upwards. Columns of c·v have the singular values as their norms, however inexact v is.
     v = np.linalg.eigh(gram).eigenvectors[:, ::-1][:, :rank]
     return v, c @ v
 
@@ -100,8 +112,8 @@ def _finite(array: F64) -> F64:
 
 
 def _by_lanczos(factors: tuple[F32, ...], rank: int) -> tuple[F32, F32] | None:
-    """The same of a product (m, n) of one factor or two; None where it is small, a value is not finite, or directions
-    do not converge soon.
+    """The leading right singular vectors of a product (m, n) of one factor or two, and its products with them; None
+    where it is small, a value is not finite, or directions do not converge soon.
 
     The start is random, but always the same: nearly equal matrices have nearly equal results. Its rows are as long as
     those of the first factor: no board, knowing the others' sum as little as they do, can send what it misses.
@@ -113,6 +125,7 @@ def _by_lanczos(factors: tuple[F32, ...], rank: int) -> tuple[F32, F32] | None:
     squares = np.einsum("ij,ij->i", factors[0], factors[0])
     if not squares.any():  # zero, or so small that float32 has no squares of it
         return None
+    # Wᵀ times random rows, each as long as that of the first factor.
     start = _transposed(factors, _drawn(len(factors[0]), width) * np.sqrt(squares)[:, None])
     return leading(partial(_times, factors), partial(_transposed, factors), start, rank, depths)
 

@@ -84,6 +84,7 @@ def second_moment(moments: Moments | None, dense_change: F64, optimiser: Optimis
         before = np.full_like(squares, optimiser.tau**2)
     else:
         before = moments.second.astype(np.float64)
+    # Adam's v + (1 − β₂)·(ΔW² − v) and Yogi's v + (1 − β₂)·ΔW²·sign(ΔW² − v) differ in this alone.
     towards = squares - before if optimiser.squares == "adam" else squares * np.sign(squares - before)
     return (before + (1 - optimiser.beta2) * towards).astype(np.float32)
 
@@ -92,6 +93,7 @@ def low_rank_step(first: LowRankSum, change: LowRankSum, optimiser: Optimiser) -
     """The step that η multiplies, for optimisers without squares. `first` is the first moment after this change."""
     if not optimiser.nesterov:
         return first
+    # ΔW + β·v with v = ΔW + β·v₋: (1 + β)·ΔW + β·(the rest of v), whose terms come after those of ΔW
     return (*scaled(change, 1 + optimiser.beta), *scaled(first[len(change) :], optimiser.beta))
 
 

@@ -26,10 +26,10 @@ _SHORTER = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProductSum:
-    """Σ w·b·a of one weight of `shape` (m, n): `dense` where factors were multiplied out, and what was added since.
+    """A running sum Σ w·b·a of one weight of `shape` (m, n).
 
-    Once it is compacted, together at most 4.5·m·n bytes. `dense` rounds at each multiplication, to 2⁻²⁴ of its own
-    entries.
+    `dense` is what was multiplied out, `terms` what was added since. Once it is compacted, both together take at most
+    4.5·m·n bytes. `dense` rounds at each multiplication, to 2⁻²⁴ of its own entries.
     """
 
     shape: tuple[int, int]

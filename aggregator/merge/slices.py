@@ -1,9 +1,10 @@
 """Slices of a version for boards: parts of an adapter, cut to their ranks, in one of four ways.
 
-Where boards train the global adapter itself, all of it changes in every round, and nearly all of it travels each time
-as context of what a small board trains. That is frozen, and the server's own stays float32, so it travels in eight
-bits. Contexts beside a basis travel as differences (aggregator/downloads/patches.py), which eight bits are too coarse
-for."""
+Where boards train the global adapter itself, all of it changes in every round, and nearly all of it travels each time,
+frozen beside what a small board trains. Nobody trains that, and the server's own stays float32, so it travels in eight
+bits. Frozen adapters beside a basis travel as patches (aggregator/downloads/patches.py), for which eight bits are too
+coarse.
+"""
 
 from __future__ import annotations
 
@@ -21,29 +22,31 @@ from wire.tensors import pack
 
 
 def cut_basis(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
-    """Whole contexts and leading rows of the bases, in `dtype`, for a board of these ranks (manifest order).
+    """The whole global adapter, frozen, and leading rows of the bases, for a board of these ranks (manifest order).
+
+    Tensors are in `dtype`, the number format of what boards are sent.
 
     Raises WireError where there are not as many ranks as weights, or one is larger than the weight's basis.
     """
 
     def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
-        return _on_context(name, weight, weight.basis[:rank], dtype)
+        return _beside_frozen(name, weight, weight.basis[:rank], dtype)
 
     return _parts(state, ranks, part)
 
 
-def cut_context(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
-    """Whole contexts alone, for boards that draw their own A. Raises WireError as `cut_basis`."""
+def cut_frozen(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
+    """The whole global adapter alone, frozen, for boards that draw their own A. Raises WireError as `cut_basis`."""
 
     def part(name: str, weight: WeightState, _: int) -> AdapterPart:
-        return _on_context(name, weight, weight.basis[:0], dtype)
+        return _beside_frozen(name, weight, weight.basis[:0], dtype)
 
     return _parts(state, ranks, part)
 
 
 def cut_start(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
-    """The leading strands of the global adapter as what a board begins with, and no context under them; the whole
-    global adapter as context of a weight that it does not train. Raises WireError as `cut_basis`."""
+    """The leading strands of the global adapter as what a board begins with, and nothing frozen under them; the whole
+    global adapter, frozen, of a weight that it does not train. Raises WireError as `cut_basis`."""
 
     def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
         if not rank:
@@ -55,8 +58,8 @@ def cut_start(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[
 
 
 def cut_woven(state: AdapterState, ranks: Sequence[int], dtype: Dtype) -> tuple[AdapterPart, ...]:
-    """As `cut_start`, with all that is not trained of the global adapter frozen beside it; strands that it lacks begin
-    along the basis. Raises WireError as `cut_basis`."""
+    """The leading strands as `cut_start` has them, with all the rest of the global adapter frozen beside them; strands
+    that it lacks begin along the basis. Raises WireError as `cut_basis`."""
 
     def part(name: str, weight: WeightState, rank: int) -> AdapterPart:
         if not rank:
@@ -76,7 +79,7 @@ def _begun(name: str, weight: WeightState, begin: Factors, first: int, dtype: Dt
 
 
 def _frozen(name: str, weight: WeightState, dtype: Dtype) -> AdapterPart:
-    """The whole global adapter as context."""
+    """The part of a weight that a board does not train: the whole global adapter, frozen."""
     frozen_b, frozen_a = _strands(weight, 0, dtype)
     return AdapterPart(name=name, frozen_b=frozen_b, frozen_a=frozen_a, basis=pack(weight.basis[:0], dtype))
 
@@ -104,7 +107,7 @@ def _parts(
     return tuple(part(name, w, rank) for (name, w), rank in zip(state.weights.items(), ranks, strict=True))
 
 
-def _on_context(name: str, weight: WeightState, basis: F32, dtype: Dtype) -> AdapterPart:
+def _beside_frozen(name: str, weight: WeightState, basis: F32, dtype: Dtype) -> AdapterPart:
     return AdapterPart(
         name=name,
         frozen_b=pack(weight.frozen_b, dtype),

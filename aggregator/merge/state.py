@@ -123,7 +123,7 @@ class AdapterState:
 
 
 def initial_state(weights: Sequence[Weight]) -> AdapterState:
-    """Version 0, the bare base: rank-0 contexts and no basis. `weights` is the manifest."""
+    """Version 0, the bare base: an adapter of rank 0 and no basis. `weights` is the manifest."""
     return AdapterState(version=0, weights={w.name: _bare(w.rows, w.columns) for w in weights})
 
 

@@ -24,7 +24,7 @@ class LateRounds:
     rounds: Mapping[int, RoundSpec] = field(default_factory=dict)
 
     def with_closed(self, spec: RoundSpec, newest: int) -> LateRounds:
-        """With one more round, now that `newest` is the newest version; without those too far behind it."""
+        """The rounds with one more, now that `newest` is the newest version; without those too far behind it."""
         if not self.limit:
             return self
         rounds = {**self.rounds, spec.round: spec}

@@ -34,27 +34,27 @@ _VALUE_BYTES = 9
 def state_bytes(
     weights: Sequence[Weight], server_rank: int, max_rank: int, optimiser: Optimiser = NONE, *, begun: bool = False
 ) -> int:
-    """At most what the server's own adapter takes: contexts of full rank and bases in fp32, their values, and what the
-    optimiser remembers: a first moment of the context's rank, and where it has squares one of each entry of a weight.
+    """The most that the server's own adapter takes: factors of full rank and bases in fp32, their values, and what the
+    optimiser remembers: a first moment of the adapter's rank, and where it has squares one of each entry of a weight.
 
     What boards download is no more: a part of it, or where they begin at strands (`begun`) as many as they train, which
-    may be more than the context has.
+    may be more than the adapter has.
     """
     n_factors = 2 if optimiser.beta else 1
 
     def of(weight: Weight) -> int:
-        context = (weight.rows + weight.columns) * basis_rank(weight, server_rank)
+        frozen = (weight.rows + weight.columns) * basis_rank(weight, server_rank)
         squares = weight.rows * weight.columns if optimiser.squares else 0
         rank = basis_rank(weight, max_rank)
         strands = (weight.rows + weight.columns) * rank * begun
-        values = max(n_factors * context + squares + rank * weight.columns, strands)
+        values = max(n_factors * frozen + squares + rank * weight.columns, strands)
         return 4 * values + _VALUE_BYTES * rank + _WEIGHT_BYTES
 
     return _HEAD_BYTES + sum(map(of, weights))
 
 
 def update_bytes(weights: Sequence[Weight], max_rank: int, dtype: Dtype, trains_a: bool = False) -> int:
-    """At most what an update takes: B and sketches at full rank in `dtype`, and A where it is trained."""
+    """The most that an update takes: B and sketches at full rank in `dtype`, and A where it is trained."""
 
     def of(weight: Weight) -> int:
         rank = basis_rank(weight, max_rank)
@@ -65,7 +65,7 @@ def update_bytes(weights: Sequence[Weight], max_rank: int, dtype: Dtype, trains_
 
 
 def sums_bytes(traits: Traits, weights: Sequence[Weight], max_rank: int) -> int:
-    """At most what a round's running sums take, however many boards send, if every weight is trained by them."""
+    """The most that a round's running sums take, however many boards send, if every weight is trained by them."""
 
     def of(weight: Weight) -> int:
         m, n, rank = weight.rows, weight.columns, basis_rank(weight, max_rank)

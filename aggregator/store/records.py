@@ -14,6 +14,8 @@ OPEN_STATES = (RoundState.OPEN.value, RoundState.EXTENDED.value)
 
 @dataclass(frozen=True, slots=True)
 class Token:
+    """A join token, of which the store has only a hash."""
+
     id: int
     hash: str
     label: str
@@ -23,6 +25,8 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Device:
+    """An enrolled board, with the hash of its credential."""
+
     device: str
     install_id: str
     name: str
@@ -74,6 +78,8 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredReport:
+    """The last report of one kind that a device made about one version."""
+
     device: str
     kind: str
     version: int

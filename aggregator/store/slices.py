@@ -22,6 +22,8 @@ MAX_CUTS_BYTES = 4 * 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Cut:
+    """A file that holds an adapter cut to ranks, or what it differs in from another."""
+
     path: Path
     digest: str
     size_bytes: int

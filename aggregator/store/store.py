@@ -256,7 +256,7 @@ class Store:
         return None if row is None else _profile(row)
 
     def profiles(self) -> tuple[Answer, ...]:
-        """In the order in which they were stored."""
+        """All profiles, in the order in which they were stored."""
         with self._reading() as connection:
             rows = connection.execute(select(PROFILES).order_by(PROFILES.c.id)).mappings()
             return tuple(map(_profile, rows))

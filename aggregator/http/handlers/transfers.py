@@ -81,7 +81,7 @@ async def adapter(request: web.Request) -> web.StreamResponse:
     board, run = board_of(request), request.app[RUN]
     query = AdapterQuery.decode(request.query)
     cut = await run.adapter(_whole(request, "version"), query.ranks, query.held)
-    if any(query.ranks):  # an evaluation asks for the frozen factors alone, and says nothing about the plan
+    if any(query.ranks):  # an evaluation asks for what is frozen alone, and says nothing about the plan
         board.ranks = query.ranks
     return await send_file(request, cut.path, cut.digest, CONTENT_TYPE, board)
 

@@ -110,9 +110,10 @@ def _principal(changes: Sequence[tuple[F64, F64]]) -> F64:
     scaled = []
     for b, a in changes:
         if norm := math.sqrt(squared_norm((b, a))):
-            scaled.append(np.linalg.qr(b, mode="r") @ a / norm)  # without b's orthonormal columns, which change nothing
+            scaled.append(np.linalg.qr(b, mode="r") @ a / norm)
     if not scaled:
         return np.zeros((0, changes[0][1].shape[1]))
+    # b·a = q·(r·a) with orthonormal columns of q: r·a has its right singular vectors and values, in k rows.
     _, s, vt = np.linalg.svd(np.concatenate(scaled), full_matrices=False)
     rows: F64 = vt[: significant(s)]
     return rows

@@ -44,13 +44,22 @@ def filtered(boards: Sequence[Contribution], traits: Traits, attackers: float) -
 
 
 def weights(inner: F64, fair: F64) -> F64:
-    """(K,) the weights of the geometric median, from the Gram matrix (K, K) and the boards' shares p (K,), sum 1."""
+    """The weights of the geometric median, by the smoothed Weiszfeld iteration (arXiv 1912.13445).
+
+    Args:
+        inner: (K, K) Gram matrix of the boards' changes.
+        fair: (K,) the boards' shares p, sum 1.
+
+    Returns:
+        (K,) weights, sum 1.
+    """
     own = np.diag(inner)
     least = SMOOTHING * float(np.median(np.sqrt(np.maximum(own, 0.0))))
     if not least > 0:  # half of the boards changed nothing: so does the median
         least = SMOOTHING * float(np.sqrt(own.max(initial=0.0)))
     found = fair
     for _ in range(MAX_ITERATIONS if least > 0 else 0):
+        # ‖ΔW_k − z‖² with z = Σ w_j·ΔW_j, by inner products alone: G_kk − 2·(G·w)_k + wᵀ·G·w
         squares = own - 2 * inner @ found + found @ inner @ found
         pulls = fair / np.maximum(np.sqrt(np.maximum(squares, 0.0)), least)
         before, found = found, pulls / pulls.sum()

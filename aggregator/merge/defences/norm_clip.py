@@ -49,6 +49,7 @@ def _scale(board: Contribution, limit: float) -> float:
 
     With both factors on their way, ΔW(t) = t·X + t²·Y, X = dB·A₀ + B₀·dA, Y = dB·dA; else Y = 0.
     """
+    # ‖ΔW(t)‖² = ‖X‖²·t² + 2⟨X, Y⟩·t³ + ‖Y‖²·t⁴. `low` keeps the limit throughout, even where this does not rise.
     squares = np.sum([_coefficients(board, name) for name in board.strands], axis=0)
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
@@ -64,6 +65,7 @@ def _coefficients(board: Contribution, name: str) -> F64:
         return np.array([squared_norm(changed(board, name)), 0.0, 0.0])
     b_0, a_0 = start.b.astype(np.float64), start.a.astype(np.float64)
     y = now.b - b_0, now.a - a_0
+    # X = dB·A₀ + B₀·dA as one product: [dB | B₀]·[A₀ over dA]
     x = np.concatenate([y[0], b_0], axis=1), np.concatenate([a_0, y[1]])
     return np.array([squared_norm(x), 2 * inner(x, y), squared_norm(y)])
 

@@ -30,9 +30,9 @@ fold = fold_basis
 
 
 def merge(state: AdapterState, total: BasisSum, settings: MergeSettings) -> AdapterState:
-    """The next version: the mean step added to every weight's context, and a new basis where sketches came.
+    """The next version: the mean step added to every weight's adapter, and a new basis where sketches came.
 
-    A weight whose summed B is zero or absent keeps its context bit for bit. The mean is over all boards of the sum: one
+    A weight whose summed B is zero or absent keeps its adapter bit for bit. The mean is over all boards of the sum: one
     that did not train a weight counts as zero there. Raises ValueError where the sum does not fit the state (screened
     updates always do).
     """

@@ -3,7 +3,7 @@
     W_g ← truncate_{R_s}( W_g + η · (Σ p_k · pad(B_k)) · A_t )          p_k = n_k / Σ n over the accepted updates
     A_{t+1} ← right singular rows of W_g by falling singular value, then random orthonormal rows
 
-Source: FedSVD (arXiv 2505.12805), whose boards begin at B = U·S of the same SVD; here that is frozen in the context and
+Source: FedSVD (arXiv 2505.12805), whose boards begin at B = U·S of the same SVD; here that is in the frozen adapter and
 they train what is added to it, which is the same function of the same numbers. The first A is random. Note that right
 singular rows of B·A lie in the row space of A: but for rows that W_g has no direction for, A only turns.
 
@@ -50,6 +50,6 @@ def merge(state: AdapterState, total: BasisSum, settings: MergeSettings) -> Adap
 
 
 def _refactored(weight: WeightState, seed: int) -> WeightState:
-    """The weight with a basis of the right singular rows of its context, which `stepped` leaves in order."""
+    """The weight with a basis of the right singular rows of its adapter, which `stepped` leaves in order."""
     basis = completed(weight.frozen_a.astype(np.float64), len(weight.basis), seed)
     return replace(weight, basis=basis.astype(np.float32))

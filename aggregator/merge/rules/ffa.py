@@ -2,7 +2,7 @@
 
     W_g ← truncate_{R_s}( W_g + η · (Σ p_k · pad(B_k)) · A )          p_k = n_k / Σ n over the accepted updates
 
-Source: FFA-LoRA (arXiv 2403.12313). Its boards go on training the global B; here that is frozen as B_g·A in the context
+Source: FFA-LoRA (arXiv 2403.12313). Its boards go on training the global B; here that is frozen as B_g·A
 and they train what is added to it, which is the same function of the same numbers. Boards of unequal rank train leading
 rows of A. W_g never leaves the row space of A: with server_rank at least max_rank nothing is ever truncated.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from aggregator.merge.bases import first_basis
 from aggregator.merge.product_total import fold_products, merge_changes
-from aggregator.merge.slices import cut_context
+from aggregator.merge.slices import cut_frozen
 from aggregator.merge.traits import Traits
 
 __all__ = ["TRAITS", "cut", "first_basis", "fold", "merge"]
@@ -27,6 +27,6 @@ TRAITS = Traits(
     own_basis=True,
 )
 
-cut = cut_context
+cut = cut_frozen
 fold = fold_products
 merge = merge_changes

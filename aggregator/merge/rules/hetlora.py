@@ -56,6 +56,7 @@ def merge(state: AdapterState, total: PairTotal, settings: MergeSettings) -> Ada
 def _by_norm(weight: float, pair: Factors) -> float:
     """weight · ‖b·a‖_F, by tr(bᵀb·aaᵀ): no m × n matrix is formed."""
     b, a = pair.b.astype(np.float64), pair.a.astype(np.float64)
+    # ‖b·a‖² = tr(aᵀbᵀba) = Σ over the entries of (bᵀb)∘(aaᵀ), both (r, r)
     square = float(np.sum((b.T @ b) * (a @ a.T)))
     return weight * math.sqrt(max(0.0, square))  # of a zero product rounding may leave less than zero
 

@@ -55,7 +55,7 @@ def merge(state: AdapterState, total: PairTotal, settings: MergeSettings) -> Ada
 
 
 def _alternated(weight: WeightState, total: PairSum | None, trains: Trains) -> tuple[F64, F64] | None:
-    """The pair with the trained factor's means in front; of the other one those strands alone that the context had not
+    """The pair with the trained factor's means in front; of the other one those strands alone that the adapter had not
     yet, as all boards were sent them."""
     if total is None:
         return None

@@ -235,8 +235,8 @@ def test_changes_are_made_once_and_kept_within_bounds(monkeypatch: pytest.Monkey
     rng = np.random.default_rng(6)
     before = first_state()
     after = next_state(before, rng, (True, True, True), False)
-    counted = Mock(side_effect=patches.context_changes)
-    monkeypatch.setattr(patches, "context_changes", counted)
+    counted = Mock(side_effect=patches.frozen_patches)
+    monkeypatch.setattr(patches, "frozen_patches", counted)
     keeping = Differences()
     ranks = (2, 2, 2)
     cuts = [cut_basis(before, ranks, "bf16"), cut_basis(after, ranks, "bf16"), cut_basis(after, ranks, "fp32")]

@@ -35,10 +35,10 @@ BOARDS = ("d-ada", "d-bo")
 DYING_SERVER = """
 import asyncio, hashlib, os, signal, sys, time
 from pathlib import Path
-from aggregator.blobs import Blobs
-from aggregator.folder import Folder
-from aggregator.setup import open_run
-from aggregator.store import Store
+from aggregator.store.blobs import Blobs
+from aggregator.store.folder import Folder
+from aggregator.run.setup import open_run
+from aggregator.store.store import Store
 
 root, device, body, where, method = sys.argv[1:]
 owner = {"adopt": Blobs, "put": Blobs}.get(method, Store)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-from aggregator.downloads.patches import Differences
+from aggregator.downloads.encoder import AdapterEncoder, HeldState
 from aggregator.downloads.versions import read_version
 from aggregator.errors import CallError, StateError
 from aggregator.merge.state import AdapterState, initial_state
@@ -14,20 +14,17 @@ from aggregator.settings.terms import Terms
 from aggregator.store.slices import Cut
 from aggregator.store.storage import Storage
 from wire.checks import check_ranks
-from wire.codec import encode
 from wire.errors import WireError
-from wire.limits import PROTOCOL_VERSION
-from wire.messages import Adapter, AdapterPatch
 from wire.routes import Held
 
 
 class Adapters:
-    """Makes and finds the files. Context and basis go out in bf16 unless the run uploads in fp32: B is trained on what
+    """Makes and finds the files. Frozen factors and basis go out in bf16 unless the run uploads in fp32: B is trained on what
     was received, so their rounding costs nothing that B's own does not."""
 
     def __init__(self, terms: Terms, storage: Storage) -> None:
         self._terms, self._storage = terms, storage
-        self._differences = Differences()
+        self._encoder = AdapterEncoder(terms)
         self._older: AdapterState | None = None  # the last that was read: boards are mostly one version behind
         self._cutting = asyncio.Lock()
 
@@ -48,41 +45,15 @@ class Adapters:
 
     def _file(self, newest: AdapterState, version: int, ranks: Sequence[int], held: Held | None) -> bytes:
         state = self._version(newest, version)
-        whole = self._cut(state, ranks)
-        data = encode(whole)
-        difference = None if held is None else self._difference(newest, state, whole, held, ranks)
-        return data if difference is None else min(data, encode(difference), key=len)
+        return self._encoder.encode(state, ranks, None if held is None else self._held_state(newest, held))
 
-    def _cut(self, state: AdapterState, ranks: Sequence[int]) -> Adapter:
-        return Adapter(
-            protocol=PROTOCOL_VERSION,
-            run_id=self._terms.run_id,
-            version=state.version,
-            manifest=self._terms.manifest,
-            parts=self._terms.rule.cut(state, ranks, self._terms.download),
-        )
-
-    def _difference(
-        self, newest: AdapterState, state: AdapterState, whole: Adapter, held: Held, ranks: Sequence[int]
-    ) -> AdapterPatch | None:
-        """The patch from what is held to `whole`, which is `state` cut to `ranks`; None where there is none."""
-        rule = self._terms.rule
+    def _held_state(self, newest: AdapterState, held: Held) -> HeldState | None:
+        """What a board says it holds; None where that is not here any more, or never was."""
         try:
             check_ranks(held.ranks, self._terms)
-            before = rule.cut(self._version(newest, held.version), held.ranks, self._terms.download)
-        except (CallError, WireError):  # too old, or never there
+            return HeldState(self._version(newest, held.version), held.ranks)
+        except (CallError, WireError):
             return None
-        parts = self._differences.parts(before, whole.parts, rule.cut(state, ranks, "fp32"))
-        if parts is None:
-            return None
-        return AdapterPatch(
-            since=held.version,
-            protocol=whole.protocol,
-            run_id=whole.run_id,
-            version=whole.version,
-            manifest=whole.manifest,
-            parts=parts,
-        )
 
     def _version(self, newest: AdapterState, version: int) -> AdapterState:
         if version == newest.version:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aggregator.merge.rules import RULES
+from aggregator.merge.traits import Traits
 from aggregator.settings.config import RunConfig
 from braid_common.seeds import derive_seed
 from wire.messages import RoundSpec
@@ -24,11 +25,15 @@ def round_spec(config: RunConfig, round_id: int, version: int) -> RoundSpec:
     round, which needs no basis.
     """
     traits = RULES[config.merge.rule].TRAITS
-    makes_basis = traits.sketches and round_id < config.rounds.total
     return RoundSpec(
         round=round_id,
         version=version,
         seed=derive_seed(config.seed, "round", round_id),
-        sketch=makes_basis and round_id % config.merge.sketch_every == 0,
+        sketch=sketch_is_due(traits, round_id, rounds=config.rounds.total, every=config.merge.sketch_every),
         trains=traits.trains(version),
     )
+
+
+def sketch_is_due(traits: Traits, round_id: int, *, rounds: int, every: int) -> bool:
+    """Whether a round of a run of `rounds` asks for gradient sketches, `every` so many of them."""
+    return traits.sketches and round_id < rounds and round_id % every == 0

@@ -1,0 +1,1 @@
+"""Bad boards in simulated fleets, and the server's defences against them."""

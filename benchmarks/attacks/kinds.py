@@ -1,4 +1,4 @@
-"""What bad boards do to an update, or to their data, in benchmarks.attacks."""
+"""Kinds of attack: changes that bad boards make to an update, or to their data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Attack = Literal["none", "absent", "sign-flip", "scaled", "noise", "shuffled lab
 ATTACKS: tuple[Attack, ...] = ("sign-flip", "scaled", "noise", "shuffled labels")
 
 SCALE = 10.0
-"""Of scaled updates."""
+"""Factor of a scaled update."""
 
 NOISE = 3.0
 """Standard deviation of noise that is sent instead of a change, as a part of that change's root mean square."""
@@ -40,6 +40,7 @@ def attacked(board: Contribution, attack: Attack, seed: int) -> Contribution:
 
 
 def _turned(change: F32, attack: Attack, draw: np.random.Generator) -> F32:
+    """A factor's change, any shape, as the attack would have it."""
     if attack == "sign-flip":
         return -change
     if attack == "scaled":

@@ -1,0 +1,1 @@
+"""Memory: predicted against measured peaks, and whole rounds under real limits."""

@@ -1,12 +1,11 @@
-"""Predict and measure the peak of one setting, in a worker of its own."""
+"""The predicted and the measured peak of one setting, each measurement in a worker of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,14 @@ import msgspec
 from aggregator.merge.bases import random_basis
 from aggregator.merge.rules.braid import cut
 from aggregator.merge.state import initial_state
-from benchmarks.memory.settings import BUILTIN, SEED, Setting, ranks_of, run_info
-from braid_common.seeds import derive_seed
-from edge_client.jobs.messages import Plan, ProfileJob, Progress, TrainJob
-from edge_client.plan.peak_memory import Breakdown, predict_encoding, predict_peak
+from benchmarks.memory.settings import BUILTIN, SEED, Setting, ranks_of, run_of
+from benchmarks.simulation.jobs import JobFiles, adapter_message, lone_job, planned, predicted, train_task
+from benchmarks.simulation.random_text import write_random_text
+from edge_client.jobs.messages import Job, Progress
+from edge_client.plan.peak_memory import Breakdown, predict_encoding
 from edge_client.worker.process import WorkerProcess
-from quantize.random_base import SPECIAL_PIECES, VOCABULARY
 from wire.codec import encode
-from wire.limits import PROTOCOL_VERSION
-from wire.messages import Adapter, RoundSpec, RunInfo, Tensor, Trains
+from wire.messages import RunInfo, Tensor, Trains
 
 BUILTIN_DATA = "builtin:docstrings/networkx"
 CACHE_LIMIT_BYTES = 1 << 30
@@ -34,7 +32,13 @@ N_EXAMPLES = 80
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`measured_bytes` is the worker's VmHWM, at the end or, of an encoding pass, when that was through."""
+    """A prediction beside its measurement.
+
+    Attributes:
+        predicted: the planner's, part by part.
+        measured_bytes: the worker's VmHWM, at the end or, of an encoding pass, when that was through.
+        n_strands: strands that the round trains.
+    """
 
     predicted: Breakdown
     measured_bytes: int
@@ -42,41 +46,37 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
+        """Predicted over measured."""
         return self.predicted.total_bytes / self.measured_bytes
 
 
 def compare(setting: Setting, base_folder: Path, threads: int) -> Comparison:
     """Run `setting` on a base. Raises ClientError where the worker fails or is killed."""
     config = json.loads((base_folder / "config.json").read_text())
-    run = run_info(setting, config)
+    run = run_of(setting, config)
     ranks = ranks_of(setting, run)
-    predicted = _predict(setting, config, run, ranks)
+    prediction = _predict(setting, config, run, ranks)
     with tempfile.TemporaryDirectory() as folder:
-        job = _job(setting, run, ranks, predicted, base_folder, Path(folder), threads)
+        files = _files(setting, base_folder, Path(folder), threads)
+        _write_adapter(files.folder / "adapter", run, ranks, setting.trains)
+        task = train_task(run, seed=SEED, sketch=True, trains=setting.trains)
+        plan = planned(setting.way, ranks, prediction.total_bytes)  # no byte to spare, as on the tightest board
+        job = lone_job(files, run, task, plan, profiles=setting.work == "encoding")
         for round_id in (2, 3) if setting.upload in ("int8", "int4") else ():  # each leaves residuals to the next two
             asyncio.run(_round_peak(job))
-            job = msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, round=round_id))
-        measured_bytes = asyncio.run(_encoding_peak(job) if setting.way == "encoding" else _round_peak(job))
-    return Comparison(predicted, measured_bytes, sum(ranks))
+            job = msgspec.structs.replace(job, task=msgspec.structs.replace(job.task, round=round_id))
+        measured_bytes = asyncio.run(_encoding_peak(job) if setting.work == "encoding" else _round_peak(job))
+    return Comparison(prediction, measured_bytes, sum(ranks))
 
 
-def _predict(setting: Setting, config: Mapping[str, Any], run: RunInfo, ranks: Sequence[int]) -> Breakdown:
-    if setting.way == "encoding":
-        return predict_encoding(config, run, setting.format, setting.arithmetic)
-    return predict_peak(
-        config,
-        run,
-        setting.format,
-        setting.arithmetic,
-        setting.micro_batch,
-        ranks,
-        checkpointing=setting.checkpointing,
-        cache=setting.cache,
-        frozen_encoder=setting.frozen_encoder,
-    )
+def _predict(setting: Setting, config: dict[str, Any], run: RunInfo, ranks: Sequence[int]) -> Breakdown:
+    if setting.work == "encoding":
+        return predict_encoding(config, run, setting.format, setting.way.compute)
+    return predicted(config, run, setting.way, ranks)
 
 
-async def _round_peak(job: TrainJob | ProfileJob) -> int:
+async def _round_peak(job: Job) -> int:
+    """The worker's peak over a whole job, in bytes."""
     worker = WorkerProcess()
     try:
         done = await worker.run_job(job, lambda progress: None)
@@ -85,8 +85,8 @@ async def _round_peak(job: TrainJob | ProfileJob) -> int:
     return int(done.values["peak_bytes"])
 
 
-async def _encoding_peak(job: TrainJob | ProfileJob) -> int:
-    """Of the encoding pass alone: the profile that comes after it is stopped."""
+async def _encoding_peak(job: Job) -> int:
+    """The peak of the encoding pass alone, in bytes: the profile that comes after it is stopped."""
     worker, peaks, is_over = WorkerProcess(), [0], asyncio.Event()
 
     def note(progress: Progress) -> None:
@@ -108,82 +108,37 @@ async def _encoding_peak(job: TrainJob | ProfileJob) -> int:
     return max(peaks)
 
 
-def _job(
-    setting: Setting,
-    run: RunInfo,
-    ranks: tuple[int, ...],
-    predicted: Breakdown,
-    base_folder: Path,
-    folder: Path,
-    threads: int,
-) -> TrainJob | ProfileJob:
-    """A round on a random basis, or a profile after its encoding pass; its files go into `folder`."""
-    encoding = setting.way == "encoding"
-    _write_adapter(folder / "adapter", run, ranks, setting.trains)
-    common: dict[str, Any] = {
-        "base_folder": str(base_folder),
-        "data": BUILTIN_DATA if setting.base == BUILTIN else _write_text(folder / "text.jsonl", setting),
-        "board_id": "benchmark",
-        "run": run,
-        "spec": RoundSpec(round=1, version=1, seed=SEED, sketch=True, trains=setting.trains),
-        "plan": _plan(setting, ranks, predicted),
-        "result_path": str(folder / "result"),
-        "cache_path": str(folder / "cache"),
-        "cache_limit_bytes": CACHE_LIMIT_BYTES,
-        "threads": threads,
-    }
-    if encoding:
-        return ProfileJob(**common)
-    return TrainJob(
-        adapter_path=str(folder / "adapter"),
-        training_state_path=str(folder / "training_state"),
-        residual_path=str(folder / "residual"),
-        max_eval_examples=48 if setting.base == BUILTIN else 1,
-        **common,
-    )
-
-
-def _plan(setting: Setting, ranks: tuple[int, ...], predicted: Breakdown) -> Plan:
-    """With no byte above what was predicted, as on the tightest board."""
-    return Plan(
-        format=setting.format,
-        compute=setting.arithmetic,
-        micro_batch=setting.micro_batch,
-        ranks=ranks,
-        predicted_peak_bytes=predicted.total_bytes,
-        budget_bytes=predicted.total_bytes,
-        checkpointing=setting.checkpointing,
-        cache="bf16" if setting.way == "encoding" else setting.cache,
-        frozen_encoder=setting.frozen_encoder,
+def _files(setting: Setting, base_folder: Path, folder: Path, threads: int) -> JobFiles:
+    """The files of a board whose text fits the setting."""
+    is_builtin = setting.base == BUILTIN
+    return JobFiles(
+        base_folder=base_folder,
+        folder=folder,
+        data=BUILTIN_DATA
+        if is_builtin
+        else write_random_text(folder / "text.jsonl", N_EXAMPLES, setting.source, setting.target, seed=SEED),
+        threads=threads,
+        cache_limit_bytes=CACHE_LIMIT_BYTES,
+        n_evaluated=48 if is_builtin else 1,
+        saves_place=True,
     )
 
 
 def _write_adapter(path: Path, run: RunInfo, ranks: Sequence[int], trains: Trains) -> None:
-    """As late in a run: the context has all the rank that the server gives it. Its values are zero. Where A is trained,
-    strands that begin somewhere come in its place."""
+    """Write an adapter as it is late in a run: the frozen part has all the rank that the server gives it.
+
+    Its values are zero. Where A is trained, strands that begin somewhere come in the frozen part's place.
+    """
     parts = cut(random_basis(initial_state(run.weights), max_rank=run.max_rank, seed=SEED), ranks, "bf16")
     full = []
     for part, weight, rank in zip(parts, run.weights, ranks, strict=True):
-        begins = trains != "b" and rank > 0
-        held = 0 if begins else min(run.server_rank, weight.rows, weight.columns)
-        context = {"frozen_b": _zeros(weight.rows, held), "frozen_a": _zeros(held, weight.columns)}
-        start_b = _zeros(weight.rows, rank) if begins else None
-        full.append(msgspec.structs.replace(part, **context, start_b=start_b))
-    adapter = Adapter(protocol=PROTOCOL_VERSION, run_id=run.run_id, version=1, manifest=run.manifest, parts=tuple(full))
-    path.write_bytes(encode(adapter))
+        has_start = trains != "b" and rank > 0
+        frozen_rank = 0 if has_start else min(run.server_rank, weight.rows, weight.columns)
+        frozen = {"frozen_b": _zeros(weight.rows, frozen_rank), "frozen_a": _zeros(frozen_rank, weight.columns)}
+        start_b = _zeros(weight.rows, rank) if has_start else None
+        full.append(msgspec.structs.replace(part, **frozen, start_b=start_b))
+    path.write_bytes(encode(adapter_message(run, full)))
 
 
 def _zeros(rows: int, columns: int) -> Tensor:
     return Tensor(dtype="bf16", shape=(rows, columns), data=bytes(2 * rows * columns))
-
-
-def _write_text(path: Path, setting: Setting) -> str:
-    """Random words of the random base, more of them than the settings allow tokens."""
-    words = random.Random(derive_seed(SEED, "text"))
-
-    def text(count: int) -> str:
-        return " ".join(f"w{words.randrange(VOCABULARY - len(SPECIAL_PIECES))}" for _ in range(count))
-
-    rows = [{"source": text(setting.source), "target": text(setting.target)} for _ in range(N_EXAMPLES)]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return str(path)

@@ -25,7 +25,7 @@ ONE_BOARD = {"run.rounds": "1", "rounds.quorum": "1", "rounds.deadline_s": "600.
 
 @dataclass(slots=True)
 class Joined:
-    """What a client said, line by line, and its exit status."""
+    """The outcome of a client: the events that it told, line by line, and its exit status."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
     exit_code: int = -1

@@ -1,4 +1,4 @@
-"""Whole rounds of real clients under real memory limits: what was promised, what it took, and whether it was kept.
+"""Whole rounds of real clients under real memory limits: the plan, the memory that it took, and whether it kept to it.
 
     python -m benchmarks.memory.never_killed                                 # an hour and more on two cores
     python -m benchmarks.memory.never_killed --base builtin --limits 450,700
@@ -20,7 +20,6 @@ from benchmarks.memory.control_group import control_group
 from benchmarks.memory.limited_join import Joined, aggregator, join, measure_board, new_state, write_text
 from benchmarks.study.machine import MIB, describe_machine
 from edge_client.errors import ExitCode
-from quantize.random_base import write_random_base
 
 BUILTIN = "builtin"
 BASES = (BUILTIN, "small", "base")
@@ -50,7 +49,7 @@ the client and pages of files that the kernel could drop included."""
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What one client did under one limit."""
+    """The outcome of one client under one limit."""
 
     limit_mib: int
     base: str
@@ -64,12 +63,13 @@ class Trial:
         return not self.oom_kills and self.joined.exit_code in (ExitCode.OK, ExitCode.MEMORY)
 
     def row(self) -> str:
+        """The trial as a line of the table."""
         peaks = [int(event["peak_bytes"]) for event in self.joined.events if "peak_bytes" in event]
         cells = [str(self.limit_mib), self.base, *self._planned(), _mib(max(peaks, default=0))]
         return f"| {' | '.join([*cells, _mib(self.group_peak_bytes), self._outcome()])} |"
 
     def _planned(self) -> list[str]:
-        """The plan in words, and what the client expected and tried before it began."""
+        """Three cells: the plan in words, its predicted peak (MiB), and that of the probe before the round (MiB)."""
         plans, probes = self.joined.of("plan"), self.joined.of("probe")
         if not plans:
             return ["–", "–", "–"]
@@ -82,7 +82,7 @@ class Trial:
 
     def _outcome(self) -> str:
         ends = {ExitCode.OK: "completed", ExitCode.MEMORY: "refused"}
-        end = ends.get(ExitCode(max(0, self.joined.exit_code)), f"failed: {self.joined.events[-1]}")
+        end = ends.get(ExitCode(max(0, self.joined.exit_code)), f"failed: {self.joined.events[-1:]}")
         backed_off = f", backed off {len(self.joined.of('backed_off'))} times" * bool(self.joined.of("backed_off"))
         return end + backed_off + f", **{self.oom_kills} killed**" * bool(self.oom_kills)
 
@@ -92,16 +92,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", choices=BASES, action="append", help="only this base; may be given again")
     parser.add_argument("--limits", default=",".join(map(str, LIMITS_MIB)), help="MiB, with commas")
-    flags = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="the builtin base under 700 MiB, to see that it works")
+    options = parser.parse_args()
+    if options.quick:
+        options.base, options.limits = [BUILTIN], "700"
     print(f"{describe_machine('torch')}\n")
     print(f"| {' | '.join(COLUMNS)} |")
     print("| --- " * len(COLUMNS) + "|")
     trials = []
     with tempfile.TemporaryDirectory() as folder:
         arithmetic = measure_board(Path(folder) / "measured")
-        for base in flags.base or BASES:
+        for base in options.base or BASES:
             model = _model(base, Path(folder) / base)
-            for limit_mib in map(int, flags.limits.split(",")):
+            for limit_mib in map(int, options.limits.split(",")):
                 trials.append(asyncio.run(_trial(limit_mib, base, model, arithmetic)))
                 print(trials[-1].row(), flush=True)
     kept = sum(trial.is_kept for trial in trials)
@@ -113,6 +116,8 @@ def main() -> int:
 def _model(base: str, folder: Path) -> str:
     if base == BUILTIN:
         return BUILTIN
+    from quantize.random_base import write_random_base  # imports torch
+
     write_random_base(folder, base, seed=7)
     return str(folder)
 

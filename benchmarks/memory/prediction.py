@@ -7,7 +7,7 @@
 `builtin` is the base that Braid brings, on this machine's networkx docstrings, whose lengths differ; the others have
 FLAN-T5's true shapes with random values, on texts as long as the settings allow. A setting is a round of few steps with
 a sketch, its checkpoint and its message, the encoding pass included where there is a cache; or that pass alone. The
-adapter's context has the server's full rank. Exit status 1 where a ratio is outside RANGE.
+adapter's frozen part has the server's full rank. Exit status 1 where a ratio is outside RANGE.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ import builtin_base
 from benchmarks.memory.jobs import Comparison, compare
 from benchmarks.memory.settings import BUILTIN, MAX_RANK, SEED, SETTINGS, Setting
 from benchmarks.study.machine import MIB, describe_machine
-from quantize.random_base import write_random_base
 
 RANGE = (0.90, 1.15)
-"""What predicted/measured must stay within: below it a board may be killed, above it strands are lost."""
+"""Limits of predicted/measured: below it a board may be killed, above it strands are lost."""
 
 COLUMNS = "base | format | trains | | micro-batch | lengths | strands | predicted MiB | measured MiB | ratio"
 
 
 def main() -> int:
+    """Exit status 1 where a ratio is outside RANGE."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = list(dict.fromkeys(setting.base for setting in SETTINGS))
     parser.add_argument("--base", choices=names, help="only this base's settings")
     parser.add_argument("--quick", action="store_true", help="only the settings that show a mistake soonest")
     parser.add_argument("--threads", type=int, default=1, help="of each worker (default: 1)")
     parser.add_argument("--bases", type=Path, help="folder that keeps the random bases (default: none are kept)")
-    asked = parser.parse_args()
-    chosen = [s for s in SETTINGS if asked.base in (None, s.base) and (s.quick or not asked.quick)]
+    options = parser.parse_args()
+    chosen = [s for s in SETTINGS if options.base in (None, s.base) and (s.quick or not options.quick)]
     with tempfile.TemporaryDirectory() as folder:
-        return _print_table(chosen, asked.bases or Path(folder), asked.threads)
+        return _print_table(chosen, options.bases or Path(folder), options.threads)
 
 
 def _print_table(settings: Sequence[Setting], bases: Path, threads: int) -> int:
@@ -67,6 +67,8 @@ def _base(name: str, folder: Path) -> Path:
     if name == BUILTIN:
         return builtin_base.folder()
     if not (folder / name).exists():
+        from quantize.random_base import write_random_base  # imports torch
+
         write_random_base(folder / name, name, seed=SEED)
     return folder / name
 
@@ -75,11 +77,11 @@ def _row(setting: Setting, comparison: Comparison) -> str:
     cells = [
         setting.base,
         setting.format,
-        setting.way,
+        setting.work,
         _extras(setting),
         str(setting.micro_batch),
         f"{setting.source}/{setting.target}",
-        "" if setting.way == "encoding" else f"{comparison.n_strands}{', uneven' if setting.uneven else ''}",
+        "" if setting.work == "encoding" else f"{comparison.n_strands}{', uneven' if setting.uneven else ''}",
         f"{comparison.predicted.total_bytes / MIB:.0f}",
         f"{comparison.measured_bytes / MIB:.0f}",
         f"{comparison.ratio:.2f}",
@@ -88,7 +90,8 @@ def _row(setting: Setting, comparison: Comparison) -> str:
 
 
 def _extras(setting: Setting) -> str:
-    found = {
+    """The rest of a setting, beside its format, work and lengths."""
+    extras = {
         f"{setting.cache} cache": setting.cache != "none",
         "checkpointing": setting.checkpointing,
         f"trains {'A' if setting.trains == 'a' else 'A and B'}": setting.trains != "b",
@@ -96,7 +99,7 @@ def _extras(setting: Setting) -> str:
         f"{setting.compute} products": bool(setting.compute),
         f"rank at most {setting.max_rank}": setting.max_rank != MAX_RANK,
     }
-    return ", ".join(name for name, is_so in found.items() if is_so)
+    return ", ".join(name for name, is_so in extras.items() if is_so)
 
 
 def _tell_time_left(n_done: int, n_all: int, elapsed_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What the memory model is measured on: one round of training, or one encoding pass, per setting."""
+"""Settings that the memory model is measured on: one round of training, or one encoding pass, each."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from benchmarks.simulation.jobs import run_info
 from braid_common.seeds import derive_seed
-from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import CacheDtype, Compute, Format
+from edge_client.plan.training_mode import Way
 from wire.checks import basis_rank
-from wire.limits import PROTOCOL_VERSION
-from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Base, Dtype, RunInfo, Scope, Trains, TrainSettings
+from wire.manifest import t5_weights
+from wire.messages import Dtype, RunInfo, Scope, Trains, TrainSettings
 
 BUILTIN = "builtin"
 SEED = 7
 MAX_RANK = 32
 
 ENCODED_SOURCES = 32
-"""In a setting of the encoding pass: of 512 tokens more than run through a block together, and than wait for it."""
+"""Sources that the encoding pass reads: of 512 tokens more than run through a block together, and than wait for it."""
 
-Way = Literal["decoder", "all", "all, encoder frozen", "encoding"]
-"""What a round trains, and "encoding": the pass over the sources before a profile or a round, alone."""
+Work = Literal["decoder", "all", "all, encoder frozen", "encoding"]
+"""The weights that a round trains, or "encoding": the pass over the sources before a profile or a round, alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Lengths in tokens, of the source and of the target, which no text falls short of but the builtin base's.
+    """One round of one board.
 
     Attributes:
-        share: of all strands that could be trained. uneven: they are spread over the weights as a ranking might
-            spread them, from none of a weight to all of it; else evenly.
+        source, target: lengths in tokens, which no text falls short of but the builtin base's.
+        share: part (0…1) of all strands that could be trained.
+        uneven: they are spread over the weights as a ranking might, from none of a weight to all of it; else evenly.
         trains: the factors that the round trains. Where A is one, boards begin at the global adapter.
         upload: of what was trained. Quantised ones have residuals: two rounds before are then run as well.
         compute: "" for what a board with bf16 products takes: fp32 for an fp32 base, bf16 for the others.
@@ -41,7 +42,7 @@ class Setting:
 
     base: str
     format: Format
-    way: Way
+    work: Work
     micro_batch: int
     source: int
     target: int
@@ -57,16 +58,19 @@ class Setting:
     quick: bool = False
 
     @property
-    def arithmetic(self) -> Compute:
-        return self.compute or ("fp32" if self.format == "fp32" else "bf16")
+    def way(self) -> Way:
+        """How the board trains."""
+        compute = self.compute or ("fp32" if self.format == "fp32" else "bf16")
+        cache = "bf16" if self.work == "encoding" else self.cache
+        return Way(self.format, compute, self.micro_batch, self.checkpointing, cache, self.frozen_encoder)
 
     @property
     def scope(self) -> Scope:
-        return "all" if self.way.startswith("all") else "decoder"
+        return "all" if self.work.startswith("all") else "decoder"
 
     @property
     def frozen_encoder(self) -> bool:
-        return self.way == "all, encoder frozen"
+        return self.work == "all, encoder frozen"
 
 
 SETTINGS = (
@@ -136,45 +140,33 @@ SETTINGS = (
 )
 
 
-def run_info(setting: Setting, config: Mapping[str, Any]) -> RunInfo:
+def run_of(setting: Setting, config: Mapping[str, Any]) -> RunInfo:
     """The run of a server that asks for `setting` on a base with `config` (its config.json)."""
-    weights = t5_weights(T5Config.parse(config), setting.scope)
-    return RunInfo(
-        protocol=PROTOCOL_VERSION,
-        run_id="benchmark",
-        state="training",
-        base=Base(model=setting.base, digest="0" * 64),
-        weights=weights,
-        manifest=manifest_digest(weights),
-        settings=TrainSettings(
-            scope=setting.scope,
-            learning_rate=0.002,
-            batch=setting.micro_batch,
-            micro_batch=setting.micro_batch,
-            local_steps=setting.steps,
-            max_source_tokens=setting.source,
-            max_target_tokens=setting.target,
-            upload=setting.upload,
-            trains_a=setting.trains != "b",
-            sketch_batches=ENCODED_SOURCES if setting.way == "encoding" else 2,
-            seed=SEED,
-        ),
-        max_rank=setting.max_rank,
-        server_rank=setting.max_rank,
-        rounds=1,
-        round=1,
-        version=1,
+    settings = TrainSettings(
+        scope=setting.scope,
+        learning_rate=0.002,
+        batch=setting.micro_batch,
+        micro_batch=setting.micro_batch,
+        local_steps=setting.steps,
+        max_source_tokens=setting.source,
+        max_target_tokens=setting.target,
+        upload=setting.upload,
+        trains_a=setting.trains != "b",
+        sketch_batches=ENCODED_SOURCES if setting.work == "encoding" else 2,
+        seed=SEED,
     )
+    weights = t5_weights(dict(config), setting.scope)
+    return run_info(weights, settings, max_rank=setting.max_rank, server_rank=setting.max_rank)
 
 
 def ranks_of(setting: Setting, run: RunInfo) -> tuple[int, ...]:
-    """Strands of every weight, none of a frozen encoder's. Uneven ones are drawn as the fourth power of a uniform
-    number: of most weights few strands, of some all."""
+    """Strands of every weight, none of a frozen encoder's."""
     rng = random.Random(derive_seed(SEED, "ranks"))
     ranks = []
     for weight in run.weights:
         most = basis_rank(weight, run.max_rank)
+        # 5·u⁴ has mean 1: of most weights few strands, of some all.
         wanted = setting.share * most * (5 * rng.random() ** 4 if setting.uneven else 1)
-        is_trained = not (setting.frozen_encoder and weight.is_encoder)
+        is_trained = not (setting.frozen_encoder and weight.name.startswith("encoder."))
         ranks.append(min(most, round(wanted)) if is_trained else 0)
     return tuple(ranks)

@@ -1,0 +1,1 @@
+"""The comparison of merge rules on simulated fleets, and of server optimisers."""

@@ -18,10 +18,10 @@ from benchmarks.simulation.setting import History, Point
 
 COLUMN_INCHES, ROW_INCHES = 3.0, 2.7
 LINE_HEIGHT = 0.035
-"""Of the legend, as a part of the figure's height."""
+"""One line of the legend, as a part of the figure's height."""
 
 N_COLOURS = 10
-"""That matplotlib goes through before it begins again."""
+"""Colours that matplotlib goes through before it begins again."""
 
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small files
@@ -32,13 +32,13 @@ STYLE: Any = {
 }
 
 
-def plot(found: Cells, path: Path) -> None:
+def plot(partition: Cells, path: Path) -> None:
     """Write an SVG: means over seeds and boards. Every rule has the same colour in all of them."""
-    rules = list(dict.fromkeys(rule for runs in found.values() for rule in runs))
+    rules = list(dict.fromkeys(rule for runs in partition.values() for rule in runs))
     with matplotlib.rc_context(STYLE):
-        size = (COLUMN_INCHES * len(found), 2 * ROW_INCHES)
-        figure, rows = pyplot.subplots(2, len(found), figsize=size, sharey="row", squeeze=False)
-        for (mix, runs), by_round, by_bytes in zip(found.items(), *rows, strict=True):
+        size = (COLUMN_INCHES * len(partition), 2 * ROW_INCHES)
+        figure, rows = pyplot.subplots(2, len(partition), figsize=size, sharey="row", squeeze=False)
+        for (mix, runs), by_round, by_bytes in zip(partition.items(), *rows, strict=True):
             for index, rule in enumerate(rules):
                 if rule in runs:
                     _draw(by_round, by_bytes, rule, runs[rule], index)
@@ -48,7 +48,7 @@ def plot(found: Cells, path: Path) -> None:
             row[0].set_ylabel("held-out loss, mean board")
         fullest = max(rows[0], key=lambda axes: len(axes.lines))
         handles, labels = fullest.get_legend_handles_labels()
-        n_columns = 2 * len(found)  # as many as are as wide as the plots
+        n_columns = 2 * len(partition)  # as many as are as wide as the plots
         figure.legend(handles, labels, loc="outside lower center", ncols=n_columns, frameon=False)
         figure.tight_layout(rect=(0, LINE_HEIGHT * (1 - len(labels) // -n_columns), 1, 1))
         figure.savefig(path, metadata={"Date": None})
@@ -68,6 +68,6 @@ def _draw(by_round: Axes, by_bytes: Axes, rule: str, runs: Sequence[History], in
 
 
 def _mean(points: Sequence[Point]) -> tuple[int, float, float]:
-    """(round, MB, loss) over seeds."""
+    """The mean over seeds, as (round, MB, loss)."""
     mb = fmean(point.up_bytes + point.down_bytes for point in points) / 1e6
     return points[0].round, mb, fmean(point.mean for point in points)

@@ -1,57 +1,70 @@
-"""What benchmarks.merge_rules found so far, as one markdown file and plots beside it."""
+"""The report of benchmarks.merge_rules: one markdown file, and plots beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.merge_rules.__main__ import SAME, Case
+from benchmarks.merge_rules.cases import SAME, Case
 from benchmarks.merge_rules.plots import plot
 from benchmarks.merge_rules.tables import cells, partition_tables, rates_table, variants_table
 from benchmarks.simulation.setting import RANKS, History, Mix, Setting
 from benchmarks.simulation.texts import Partition
 
 
-def write_report(
-    path: Path,
-    command: str,
-    machine: str,
-    *,
-    tuned: Sequence[History],
-    rates: Mapping[Case, float],
-    main: Sequence[History],
-    varied: Mapping[str, Sequence[History]],
-    partitions: Sequence[Partition],
-    mixes: Sequence[Mix],
-) -> None:
-    """`path`.md, and beside it an SVG per partition."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All that the report tells.
+
+    Attributes:
+        command, machine: how the study was run, and where.
+        tuned, rates: the runs that chose learning rates, and each case's choice.
+        main: the runs that are compared.
+        varied: by rule, runs with other settings.
+        partitions, mixes: those that have tables and plots, in this order.
+    """
+
+    command: str
+    machine: str
+    tuned: Sequence[History]
+    rates: Mapping[Case, float]
+    main: Sequence[History]
+    varied: Mapping[str, Sequence[History]]
+    partitions: Sequence[Partition]
+    mixes: Sequence[Mix]
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write `path`.md, and beside it an SVG per partition."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts = ["# Merge rules on simulated fleets", "", f"`{command}`", "", _setup(main or tuned, machine), ""]
+    setup = _setup(report.main or report.tuned, report.machine)
+    parts = ["# Merge rules on simulated fleets", "", f"`{report.command}`", "", setup, ""]
     sames = SAME.items()
     parts += [f"{name} is not listed: without a server step it is {other}, to the last bit." for name, other in sames]
     parts += ["", "## Learning rates"]
-    for mix in dict.fromkeys(mix for _, mix in rates):
-        best = {rule: rate for (rule, mixed), rate in rates.items() if mixed == mix}
-        parts += ["", f"### {mix}", "", rates_table([one for one in tuned if one.setting.mix == mix], best)]
+    for mix in dict.fromkeys(mix for _, mix in report.rates):
+        best = {rule: rate for (rule, mixed), rate in report.rates.items() if mixed == mix}
+        parts += ["", f"### {mix}", "", rates_table([run for run in report.tuned if run.setting.mix == mix], best)]
     parts.append("")
-    for partition in partitions:
-        parts += _partition(path, main, partition, mixes)
-    for rule, histories in varied.items():
+    for partition in report.partitions:
+        parts += _partition(path, report.main, partition, report.mixes)
+    for rule, histories in report.varied.items():
         base = msgspec.structs.replace(histories[0].setting, seed=0)
         parts += [f"## Settings of {rule}", "", variants_table(histories, base), ""]
     path.with_suffix(".md").write_text("\n".join(parts), encoding="utf-8")
 
 
 def _partition(path: Path, histories: Sequence[History], partition: Partition, mixes: Sequence[Mix]) -> Iterator[str]:
-    found = cells(histories, partition, mixes)
-    if not found:
+    runs = cells(histories, partition, mixes)
+    if not runs:
         return
     name = f"{path.name}-{partition}.svg"
-    plot(found, path.with_name(name))
+    plot(runs, path.with_name(name))
     yield from (f"## Partition: {partition}", "", f"![loss against rounds and bytes]({name})", "")
-    for title, text in partition_tables(found):
+    for title, text in partition_tables(runs):
         yield from (f"### {title}", "", text, "")
 
 

@@ -7,28 +7,29 @@ from statistics import fmean
 
 import msgspec
 
-from benchmarks.simulation.setting import History, Mix, Point, Setting
+from benchmarks.simulation.histories import Measure, difference, mean_loss, total_bytes_to, worst_loss
+from benchmarks.simulation.setting import History, Mix, Point, Setting, changed
 from benchmarks.simulation.texts import Partition
-from benchmarks.study.tables import Measure, difference, mean_loss, spread, table, total_bytes_to, worst_loss
+from benchmarks.study.tables import spread, table
 
 REFERENCE = "weave"
-"""The default."""
+"""The default rule, with which the others are compared."""
 
 GAIN = 0.75
 """Bytes are counted to the loss at which a fleet has made this part of the best rule's gain over the base."""
 
 Cells = Mapping[Mix, Mapping[str, Sequence[History]]]
-"""Of one partition: by mix and rule, a history per seed."""
+"""The runs of one partition: by mix and rule, a history per seed."""
 
 
 def cells(histories: Sequence[History], partition: Partition, mixes: Sequence[Mix]) -> Cells:
-    """Those that have run, of `histories`."""
-    found: dict[Mix, dict[str, list[History]]] = {mix: {} for mix in mixes}
+    """The histories of one partition, sorted by mix and rule; a mix without any is left out."""
+    by_mix: dict[Mix, dict[str, list[History]]] = {mix: {} for mix in mixes}
     for history in sorted(histories, key=lambda history: history.setting.seed):
         setting = history.setting
-        if setting.partition == partition and setting.mix in found:
-            found[setting.mix].setdefault(setting.rule, []).append(history)
-    return {mix: rules for mix, rules in found.items() if rules}
+        if setting.partition == partition and setting.mix in by_mix:
+            by_mix[setting.mix].setdefault(setting.rule, []).append(history)
+    return {mix: rules for mix, rules in by_mix.items() if rules}
 
 
 def rates_table(tuned: Sequence[History], best: Mapping[str, float]) -> str:
@@ -41,28 +42,28 @@ def rates_table(tuned: Sequence[History], best: Mapping[str, float]) -> str:
     return table(["", *(f"{rate:g}" for rate in rates)], rows)
 
 
-def partition_tables(found: Cells) -> Iterator[tuple[str, str]]:
-    """(title, table) of one partition."""
-    yield "Held-out loss, mean board", _by_mix(found, lambda runs, _: _spread_cell(runs, mean_loss, 3), _mean)
+def partition_tables(partition: Cells) -> Iterator[tuple[str, str]]:
+    """The tables of one partition, as (title, table)."""
+    yield "Held-out loss, mean board", _by_mix(partition, lambda runs, _: _spread_cell(runs, mean_loss, 3), _mean)
     yield (
         f"The same, less {REFERENCE}'s",
-        _by_mix(found, lambda runs, all_runs: _difference_cell(runs, all_runs, mean_loss)),
+        _by_mix(partition, lambda runs, all_runs: _difference_cell(runs, all_runs, mean_loss)),
     )
-    yield "Held-out loss, worst tenth", _by_mix(found, lambda runs, _: _spread_cell(runs, worst_loss, 3), _worst)
+    yield "Held-out loss, worst tenth", _by_mix(partition, lambda runs, _: _spread_cell(runs, worst_loss, 3), _worst)
     yield (
         f"The same, less {REFERENCE}'s",
-        _by_mix(found, lambda runs, all_runs: _difference_cell(runs, all_runs, worst_loss)),
+        _by_mix(partition, lambda runs, all_runs: _difference_cell(runs, all_runs, worst_loss)),
     )
-    yield "ROUGE-L", _by_mix(found, lambda runs, _: _spread_cell(runs, _rouge_points, 1))
-    yield "MB up and down per board and round", _by_mix(found, lambda runs, _: _traffic_cell(runs))
+    yield "ROUGE-L", _by_mix(partition, lambda runs, _: _spread_cell(runs, _rouge_points, 1))
+    yield "MB up and down per board and round", _by_mix(partition, lambda runs, _: _traffic_cell(runs))
     yield (
         f"MB of the whole fleet, up and down, to {GAIN:.0%} of the best rule's gain",
-        _by_mix(found, _bytes_cell),
+        _by_mix(partition, _bytes_cell),
     )
 
 
 def variants_table(runs: Sequence[History], base: Setting) -> str:
-    """What changing one of the settings of `base` does."""
+    """Losses and bytes of runs that differ from `base` in one setting each."""
     by_setting: dict[Setting, list[History]] = {}
     for history in runs:
         by_setting.setdefault(msgspec.structs.replace(history.setting, seed=base.seed), []).append(history)
@@ -82,23 +83,18 @@ def variants_table(runs: Sequence[History], base: Setting) -> str:
     return table(["", "loss", "difference", "in the worst tenth", "MB up / down"], rows)
 
 
-def changed(setting: Setting, base: Setting) -> str:
-    """What of `setting` is not as in `base`."""
-    values, others = msgspec.to_builtins(setting), msgspec.to_builtins(base)
-    return ", ".join(f"{name} {value}" for name, value in values.items() if value != others[name])
-
-
 def _by_mix(
-    found: Cells,
+    partition: Cells,
     cell: Callable[[Sequence[History], Mapping[str, Sequence[History]]], str],
     base: Callable[[Point], float] | None = None,
 ) -> str:
-    """A row per rule; `base`: and one of the bare base, which any rule's runs began with."""
-    rules = dict.fromkeys(rule for runs in found.values() for rule in runs)
-    rows = [[rule, *(cell(runs[rule], runs) if runs.get(rule) else "–" for runs in found.values())] for rule in rules]
+    """A table of a row per rule. `base` measures the bare base, which has a row then: any rule's runs began with it."""
+    columns = partition.values()
+    rules = dict.fromkeys(rule for runs in columns for rule in runs)
+    rows = [[rule, *(cell(runs[rule], runs) if runs.get(rule) else "–" for runs in columns)] for rule in rules]
     if base is not None:
-        rows.insert(0, ["base, no adapter", *(_base_cell(next(iter(runs.values())), base) for runs in found.values())])
-    return table(["", *found], rows)
+        rows.insert(0, ["base, no adapter", *(_base_cell(next(iter(runs.values())), base) for runs in columns)])
+    return table(["", *partition], rows)
 
 
 def _base_cell(runs: Sequence[History], measure: Callable[[Point], float]) -> str:
@@ -112,8 +108,8 @@ def _spread_cell(runs: Sequence[History], measure: Measure, digits: int) -> str:
 def _difference_cell(runs: Sequence[History], all_runs: Mapping[str, Sequence[History]], measure: Measure) -> str:
     if runs[0].setting.rule == REFERENCE:
         return ""
-    found = difference(runs, all_runs.get(REFERENCE, []), measure)
-    return "–" if found is None else found.text(3) + _failures(runs)
+    delta = difference(runs, all_runs.get(REFERENCE, []), measure)
+    return "–" if delta is None else delta.text(3) + _failures(runs)
 
 
 def _failures(runs: Sequence[History]) -> str:
@@ -140,7 +136,7 @@ def _traffic_cell(runs: Sequence[History]) -> str:
 
 
 def _n_updates(history: History) -> int:
-    """One that failed at once has none."""
+    """Updates of a run; 1 for a run that failed at once, to divide by."""
     return max(1, history.last.round * len(history.last.losses))
 
 

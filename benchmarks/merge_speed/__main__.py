@@ -1,4 +1,4 @@
-"""What a round's merge costs the server: time, memory and error, against a dense SVD per layer and a naive stack.
+"""The cost of a round's merge: time, memory and error, against a dense SVD per layer and a naive stack.
 
     python -m benchmarks.merge_speed                                    # small and base, 20 and 200 boards
     python -m benchmarks.merge_speed --shapes large xl --layers 4       # a subset of the layers, which the table names
@@ -44,7 +44,14 @@ _TITLES = (
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One contestant in one process. Times in seconds; `cpu_s` of folding and merging."""
+    """One contestant in one process.
+
+    Attributes:
+        fold_s, merge_s: wall time of folding all boards, and of the merge.
+        cpu_s: CPU time of both, all threads.
+        peak_bytes: peak memory beyond the imported libraries.
+        error: relative distance from the best merge of the first weight.
+    """
 
     fold_s: float
     merge_s: float
@@ -54,6 +61,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total_s(self) -> float:
+        """Wall time of folding and merging."""
         return self.fold_s + self.merge_s
 
 
@@ -71,8 +79,8 @@ def main() -> None:
 def _measure_shape(shape: str, options: argparse.Namespace) -> None:
     weights = _weights(shape, options.layers)
     sides = " and ".join(sorted({f"{weight.rows} × {weight.columns}" for weight in weights}))
-    every = len(_weights(shape, 0))
-    part = f"the first {len(weights)} of its {every}" if len(weights) < every else f"all {every}"
+    n_all = len(_weights(shape, 0))
+    part = f"the first {len(weights)} of its {n_all}" if len(weights) < n_all else f"all {n_all}"
     print(f"### {shape}: {part} q and v, {sides}\n", flush=True)
     print("| " + " | ".join(_TITLES) + " |\n| --- | --- |" + " ---: |" * (len(_TITLES) - 2), flush=True)
     for boards in options.clients:
@@ -132,21 +140,21 @@ def _measure(name: str, weights: tuple[Weight, ...], n_boards: int) -> Run:
     contestant = CONTESTANTS[name](weights)
     fold_s = cpu_s = 0.0
     for number in range(n_boards):
-        one = board(weights, number, contestant.sent, name in WITH_SKETCHES)
-        taken, busy = _timed(partial(contestant.fold, one))
-        fold_s, cpu_s = fold_s + taken, cpu_s + busy
-        del one
-    merge_s, busy = _timed(contestant.merge)
+        added = board(weights, number, contestant.sent, name in WITH_SKETCHES)
+        wall_s, busy_s = _timed(partial(contestant.fold, added))
+        fold_s, cpu_s = fold_s + wall_s, cpu_s + busy_s
+        del added
+    merge_s, busy_s = _timed(contestant.merge)
     peak = peak_bytes() - before
     error = relative_error(name, contestant, weights, n_boards)
-    return Run(fold_s=fold_s, merge_s=merge_s, cpu_s=cpu_s + busy, peak_bytes=peak, error=error)
+    return Run(fold_s=fold_s, merge_s=merge_s, cpu_s=cpu_s + busy_s, peak_bytes=peak, error=error)
 
 
 def _timed(work: Callable[[], None]) -> tuple[float, float]:
-    """Seconds by the clock and of all this process's threads."""
-    begun, busy = time.perf_counter(), time.process_time()
+    """Seconds that `work` takes: by the clock, and of all this process's threads."""
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - begun, time.process_time() - busy
+    return time.perf_counter() - start_s, time.process_time() - start_cpu_s
 
 
 def _warm_up(peer: bool) -> None:
@@ -163,11 +171,11 @@ def _warm_up(peer: bool) -> None:
 
 def _weights(shape: str, layers: int) -> tuple[Weight, ...]:
     """q and v of every attention of a FLAN-T5, or the first `layers` of them."""
-    from quantize.random_base import SHAPES
+    from quantize.random_base import shape_config
     from wire.manifest import t5_weights
 
-    every = tuple(one for one in t5_weights(SHAPES[shape], "all") if one.name.endswith((".q", ".v")))
-    return every[:layers] if layers else every
+    weights = tuple(w for w in t5_weights(shape_config(shape), "all") if w.name.endswith((".q", ".v")))
+    return weights[:layers] if layers else weights
 
 
 # --- options ---------------------------------------------------------------------------------------------------------
@@ -183,8 +191,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=0, help="only so many of the weights; default: all")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="for everybody; default: all cores")
+    parser.add_argument("--quick", action="store_true", help="two weights, three boards, once: to see that it works")
     parser.add_argument("--step", nargs=4, help=argparse.SUPPRESS)  # what a fresh process does
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.quick:
+        options.shapes, options.clients, options.layers, options.repeats = ["small"], [3], 2, 1
+    return options
 
 
 if __name__ == "__main__":

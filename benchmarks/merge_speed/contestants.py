@@ -1,4 +1,4 @@
-"""How each contestant of benchmarks.merge_speed sums a round's adapters and cuts the sum to rank 32.
+"""Contestants of benchmarks.merge_speed: ways to sum a round's adapters and cut the sum to rank 32.
 
 All get the same boards, one after the other and fully decoded; a board is dropped once it is folded. Peers work in
 float32 and in torch, as the papers' programs do.
@@ -23,10 +23,10 @@ from wire.messages import Weight
 from wire.tensors import unpack
 
 RANK = 32
-"""Of the global adapter, and of the largest board."""
+"""Rank of the global adapter, and of the largest board."""
 
 RANKS = (4, 8, 16, 32)
-"""Boards have them in turn."""
+"""Ranks of the boards, in turn."""
 
 DECAY = 0.9
 """Each strand of a board is this much shorter than the one before, as singular values of a trained adapter are."""
@@ -39,37 +39,44 @@ SEED = 11
 
 
 class Contestant(Protocol):
-    """What is measured: `fold` of every board, then `merge`. `sent`: what boards share of each weight, in RANK strands:
-    what they begin with, or rows of A beside an empty B (m, 0). Empty where they draw A."""
+    """A way to merge: `fold` every board, then `merge`.
+
+    Attributes:
+        sent: the factors that boards share of each weight, in RANK strands: what they begin with, or rows of A beside
+            an empty B (m, 0). Empty where they draw A.
+    """
 
     sent: Mapping[str, Factors]
 
     def fold(self, board: Contribution) -> None: ...
     def merge(self) -> None: ...
     def result(self, name: str) -> tuple[F32, F32]:
-        """b (m, 32), a (32, n) of a weight."""
+        """The merged b (m, 32), a (32, n) of a weight."""
 
 
 def board(weights: Sequence[Weight], number: int, sent: Mapping[str, Factors], sketch: bool) -> Contribution:
-    """Board `number`: B and A of its rank for every weight. The first weights are the same whichever come after."""
+    """The contribution of board `number`: B (m, r) and A (r, n) of its rank r for every weight, and a sketch (32, n) if wanted.
+
+    The first weights are the same whichever come after.
+    """
     rng = np.random.default_rng(derive_seed(SEED, "board", number))
     n_examples = float(rng.integers(50, 500))
     rank = RANKS[number % len(RANKS)]
     strands, start, sketches = {}, {}, {}
     for weight in weights:
-        one = sent.get(weight.name)
-        if one is not None and one.b.size:
-            start[weight.name] = Factors(one.b[:, :rank], one.a[:rank])
+        shared = sent.get(weight.name)
+        if shared is not None and shared.b.size:
+            start[weight.name] = Factors(shared.b[:, :rank], shared.a[:rank])
             strands[weight.name] = _changed(start[weight.name], rng)
         else:
-            strands[weight.name] = _drawn(weight, rank, None if one is None else one.a[:rank], rng)
+            strands[weight.name] = _drawn(weight, rank, None if shared is None else shared.a[:rank], rng)
         if sketch:
             sketches[weight.name] = rng.standard_normal((RANK, weight.columns), np.float32)
     return Contribution(weight=n_examples, strands=strands, start=start, sketches=sketches)
 
 
 def _drawn(weight: Weight, rank: int, rows: F32 | None, rng: np.random.Generator) -> Factors:
-    """B random, each strand shorter than the one before; A random too where no rows were sent."""
+    """Random B, each strand shorter than the one before, and A: the rows that were sent, else random."""
     b = rng.standard_normal((weight.rows, rank), np.float32) * (DECAY ** np.arange(rank)).astype(np.float32)
     if rows is None:
         rows = rng.standard_normal((rank, weight.columns), np.float32) / np.float32(weight.columns**0.5)
@@ -77,8 +84,8 @@ def _drawn(weight: Weight, rank: int, rows: F32 | None, rng: np.random.Generator
 
 
 def _changed(start: Factors, rng: np.random.Generator) -> Factors:
-    """The start, and what training changed of it."""
-    size_b, size_a = (np.float32(CHANGE * np.sqrt(np.mean(one**2))) for one in (start.b[:, 0], start.a[0]))
+    """The start with a random change, as large in every strand."""
+    size_b, size_a = (np.float32(CHANGE * np.sqrt(np.mean(first**2))) for first in (start.b[:, 0], start.a[0]))
     b = start.b + size_b * rng.standard_normal(start.b.shape, np.float32)
     return Factors(b, start.a + size_a * rng.standard_normal(start.a.shape, np.float32))
 
@@ -97,11 +104,11 @@ def start(weights: Sequence[Weight]) -> AdapterState:
 
 
 def sent(rule: str, state: AdapterState) -> Mapping[str, Factors]:
-    """What boards of a rule share: their start, as it is sent in bf16, or the basis, as the server keeps it."""
-    facts = RULES[rule].TRAITS
-    if facts.space == "basis":
-        return {name: Factors(one.frozen_b[:, :0], one.basis) for name, one in state.weights.items()}
-    if facts.has_start:
+    """Factors that boards of a rule share: their start, as it is sent in bf16, or the basis, as the server keeps it."""
+    traits = RULES[rule].TRAITS
+    if traits.space == "basis":
+        return {name: Factors(weight.frozen_b[:, :0], weight.basis) for name, weight in state.weights.items()}
+    if traits.has_start:
         parts = RULES[rule].cut(state, [RANK] * len(state.weights), "bf16")
         return {part.name: Factors(unpack(part.start_b), unpack(part.basis)) for part in parts if part.start_b}
     return {}
@@ -177,9 +184,9 @@ class Stack:
 
         total = sum(board.weight for board in self._boards)
         for name in self._boards[0].strands:
-            parts = [(torch.from_numpy(one.strands[name].b), one.weight / total) for one in self._boards]
+            parts = [(torch.from_numpy(board.strands[name].b), board.weight / total) for board in self._boards]
             b = torch.cat([part * share for part, share in parts], dim=1)
-            a = torch.cat([torch.from_numpy(one.strands[name].a) for one in self._boards])
+            a = torch.cat([torch.from_numpy(board.strands[name].a) for board in self._boards])
             self._results[name] = _cut_by_svd(b @ a)
 
     def result(self, name: str) -> tuple[F32, F32]:
@@ -202,33 +209,33 @@ CONTESTANTS: Mapping[str, Callable[[Sequence[Weight]], Contestant]] = {
     "fresh": lambda weights: Ours("fresh", weights),
     "flexlora": lambda weights: Ours("flexlora", weights),
 }
-"""Ours by their rule; "braid, new basis" is a round in which boards sent sketches too."""
+"""Contestants by name, ours by their rule; "braid, new basis" is a round in which boards sent sketches too."""
 
 PEERS = ("dense SVD", "naive stack")
 
 WITH_SKETCHES = ("braid, new basis",)
 
-ADDS_TO_CONTEXT = ("braid", "braid, new basis", "weave", "fresh")
-"""The others make the adapter anew of what boards say that it should be."""
+ADDS_TO_GLOBAL = ("braid", "braid, new basis", "weave", "fresh")
+"""Rules that add to the global adapter; the others make it anew of what boards say that it should be."""
 
 
 def relative_error(name: str, contestant: Contestant, weights: Sequence[Weight], n_boards: int) -> float:
     """How far the first weight is from the dense float64 sum cut by its SVD, over that one's norm."""
-    one = weights[:1]
-    w, weight = np.zeros((one[0].rows, one[0].columns)), 0.0
+    first = weights[0]
+    w, weight = np.zeros((first.rows, first.columns)), 0.0
     for number in range(n_boards):
-        added = board(one, number, contestant.sent, name in WITH_SKETCHES)
-        w += added.weight * _product(added.strands[one[0].name])
-        if added.start and name in ADDS_TO_CONTEXT:
-            w -= added.weight * _product(added.start[one[0].name])
+        added = board([first], number, contestant.sent, name in WITH_SKETCHES)
+        w += added.weight * _product(added.strands[first.name])
+        if added.start and name in ADDS_TO_GLOBAL:
+            w -= added.weight * _product(added.start[first.name])  # what training changed, not where it began
         weight += added.weight
     w /= weight
-    if name in ADDS_TO_CONTEXT:
-        before = start(one).weights[one[0].name]
+    if name in ADDS_TO_GLOBAL:
+        before = start([first]).weights[first.name]
         w += _product(Factors(before.frozen_b, before.frozen_a))
     u, s, vh = np.linalg.svd(w, full_matrices=False)
     best = (u[:, :RANK] * s[:RANK]) @ vh[:RANK]
-    b, a = contestant.result(one[0].name)
+    b, a = contestant.result(first.name)
     return float(np.linalg.norm(b.astype(np.float64) @ a - best) / np.linalg.norm(best))
 
 

@@ -1,0 +1,1 @@
+"""The cost of decoder scope: training the decoder alone against training every weight."""

@@ -1,4 +1,4 @@
-"""Does training the decoder alone cost quality? Decoder scope against all scope at equal parameters and equal time.
+"""The cost of training the decoder alone: decoder scope against all scope at equal parameters and equal time.
 
     python -m benchmarks.scope --json scope.json   # half an hour on one core; goes on where it was interrupted
     python -m benchmarks.scope --rule braid        # B alone is trained, not A and B as by default
@@ -6,7 +6,7 @@
 
 A federation of one board trains the builtin base, in bf16 and on one thread. All scope trains every weight at the
 server's default rank; decoder scope gets more strands per weight, as many as make its trained parameters equal, and
-reads its encoder outputs from a prefix cache that is empty at first. It is evaluated after equally many steps, and
+reads its encoder outputs from a cache that is empty at first. It is evaluated after equally many steps, and
 again once its steps and its encoding have taken the CPU time that all scope's steps took: CPU time, as the wall time of
 a shared machine tells of its other users. Learning rates are chosen per set and scope on a validation part; seeds
 change the training subset, its order and the bases. Beside these, all scope is tried with as many strands, chosen by
@@ -16,18 +16,16 @@ value as on a board with little memory, and decoder scope at the server's defaul
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
 import msgspec
 
 from aggregator.merge.rules import RULES
-from benchmarks.scope.results import Settings, Study
+from benchmarks.scope.runs import ScopeStudy, Settings, run_study
 from benchmarks.scope.tables import print_study
 from benchmarks.simulation import text_sets
-from benchmarks.study.file import Store
+from benchmarks.study.cli import study_parser, work_folder
 from benchmarks.study.machine import describe_machine
-from edge_client.host.worker_memory import prepare_for_training
+from benchmarks.study.runner import Runner
 
 SETTINGS = Settings(
     rounds=6,
@@ -62,25 +60,18 @@ QUICK = Settings(
 
 def main() -> None:
     options = _options()
-    os.environ["OMP_NUM_THREADS"] = "1"  # numpy's merging as well
-    prepare_for_training()
-    from benchmarks.scope.runs import run_study  # imports torch
-
     settings = msgspec.structs.replace(QUICK if options.quick else SETTINGS, rule=options.rule)
-    study = Study(machine=describe_machine("torch"), settings=settings)
-    store = Store(options.json, study)
-    sets = text_sets.load_those_there(options.data_folder, options.sets)
-    run_study(store, sets)
-    print_study(store.study, [text_set.name for text_set in sets])
+    study = ScopeStudy(machine=describe_machine("torch"), settings=settings)
+    names = [text_set.name for text_set in text_sets.load_those_there(options.data_folder, options.sets)]
+    with work_folder(options) as folder, Runner(study, options.json, options.processes) as runner:
+        run_study(runner, names, options.data_folder, folder)
+        print_study(runner.study, names)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-folder", type=Path, default=Path("../shared/data"), help="where the published sets lie")
+    parser = study_parser(__doc__, processes=1)
     parser.add_argument("--sets", nargs="+", choices=text_sets.names(), default=list(text_sets.names()))
     parser.add_argument("--rule", choices=tuple(RULES), default="weave", help="how the server merges")
-    parser.add_argument("--quick", action="store_true", help="tiny settings")
-    parser.add_argument("--json", type=Path, help="keep all numbers in this file, and go on from what is in it")
     return parser.parse_args()
 
 

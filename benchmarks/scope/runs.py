@@ -1,26 +1,25 @@
-"""Trains what benchmarks.scope compares: every set, scope, learning rate and seed, one after the other."""
+"""Runs of benchmarks.scope: one board trains a text set in one scope, and is evaluated."""
 
 from __future__ import annotations
 
-import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-import torch
+import msgspec
 
 from aggregator.merge.rules import RULES
-from benchmarks.scope.results import Condition, Part, Point, Run, Settings, Study
-from benchmarks.simulation import text_sets
-from benchmarks.simulation.solo import Recipe, Solo, Spent, TextSession, n_parameters, weights
-from benchmarks.simulation.text_sets import TextSet
-from benchmarks.study.file import Store
-from edge_client.engines.lean.evaluate import ROUGE_KINDS
+from benchmarks.simulation.lone_board import VALIDATION_SEED, BoardSettings, LoneBoard, Part
+from benchmarks.simulation.strands import n_parameters, ranks_within, trained, weights
+from benchmarks.study.runner import Runner, Study
 from wire.messages import Scope
 
-VALIDATION_SEED = 0
-"""Learning rates are chosen with it, on the validation part, which the test runs do not see."""
+if TYPE_CHECKING:
+    from benchmarks.simulation.federation import Federation, Spent
+
+Condition = Literal["base", "all", "all, by value", "decoder", "decoder, same ranks"]
 
 SCOPES: Mapping[Condition, Scope] = {
     "base": "all",
@@ -34,109 +33,155 @@ RATE_OF: Mapping[Condition, Condition] = {"all, by value": "all", "decoder, same
 """Conditions beside the study's own two, and whose learning rate they take."""
 
 
-def run_study(store: Store[Study], sets: Sequence[TextSet]) -> None:
-    """Fill the store. Runs that it has already are not repeated."""
-    torch.set_num_threads(1)
-    settings = store.study.settings
-    per_set = 1 + 2 * len(settings.learning_rates) + (2 + len(RATE_OF)) * len(settings.seeds)
-    progress = _Progress(store, per_set * len(sets))
-    rates: dict[tuple[str, Condition], float] = {}
-    for text_set in sets:
-        trainer = _Trainer(store, text_set, progress)
-        trainer.base()
-        for condition in ("all", "decoder"):
-            rates[text_set.name, condition] = trainer.best_rate(condition)
-        for seed in settings.seeds:
-            reference = trainer.run("all", rates[text_set.name, "all"], seed)
-            until_s = reference.points[0].training_s
-            trainer.run("decoder", rates[text_set.name, "decoder"], seed, until_s=until_s)
-    for text_set in sets:  # last: an interrupted study should have what it is about
-        trainer = _Trainer(store, text_set, progress)
-        for condition, like in RATE_OF.items():
+class Settings(BoardSettings, frozen=True, kw_only=True):
+    """Settings that all runs share. `n_written`: texts for ROUGE; `max_ranks`: strands per weight, by condition."""
+
+    n_written: int
+    max_ranks: dict[str, int]
+    rule: str = "braid"
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """A run when it was evaluated: times (s) as in benchmarks.simulation.federation.Spent, loss in nats per target
+    token, ROUGE F1 (0…1), values that the last round trained and that the merged adapter has."""
+
+    n_steps: int = 0
+    tokens_per_s: float = 0.0
+    training_s: float = 0.0
+    encode_s: float = 0.0
+    job_s: float = 0.0
+    wall_s: float = 0.0
+    n_trained: int = 0
+    encoder_share: float = 0.0
+    n_adapter: int = 0
+    loss: float
+    rouge1: float = 0.0
+    rouge2: float = 0.0
+    rougeL: float = 0.0
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """The name of a run: a training run, or the bare base at learning rate 0."""
+
+    set: str
+    part: Part
+    condition: Condition
+    learning_rate: float
+    seed: int
+
+
+class Run(Work, frozen=True, kw_only=True):
+    """A run's outcome. `points`: after the equal number of steps, then at equal time."""
+
+    points: tuple[Point, ...]
+
+    @property
+    def key(self) -> Work:
+        """The run's name in the study."""
+        return Work(**{name: getattr(self, name) for name in Work.__struct_fields__})
+
+    @property
+    def line(self) -> str:
+        """The run in one line."""
+        losses = ", ".join(f"{point.loss:.4f}" for point in self.points)
+        name = f"{self.set}, {self.part}: {self.condition}, learning rate {self.learning_rate:g}, seed {self.seed}"
+        return f"{name}: loss {losses}"
+
+
+class ScopeStudy(Study, frozen=True, kw_only=True):
+    """All that is known."""
+
+    settings: Settings
+    runs: tuple[Run, ...] = ()
+
+    def of(self, name: str, part: Part, condition: Condition) -> list[Run]:
+        """Runs of one set, part and condition."""
+        return [run for run in self.runs if (run.set, run.part, run.condition) == (name, part, condition)]
+
+
+# --- which runs -------------------------------------------------------------------------------------------------------
+
+
+def run_study(runner: Runner[ScopeStudy], names: Sequence[str], data_folder: Path, folder: Path) -> None:
+    """Make whatever runs the study lacks, those that it is about first."""
+    settings = runner.study.settings
+    make = partial(run_one, settings=settings, data_folder=data_folder, folder=folder, until_s={})
+    runner.run([*_bases(names), *_tuning(settings, names)], make)
+    rates = {(name, condition): _best_rate(runner.study, name, condition) for name in names for condition in SCOPES}
+    references = runner.run(_tests(settings, rates, names, ["all"]), make)
+    until_s = {(run.set, run.seed): run.points[0].training_s for run in references}
+    runner.run(_tests(settings, rates, names, ["decoder"]), partial(make, until_s=until_s))
+    runner.run(_tests(settings, rates, names, list(RATE_OF)), make)
+
+
+def _bases(names: Sequence[str]) -> Iterator[Work]:
+    for name in names:
+        yield Work(set=name, part="test", condition="base", learning_rate=0.0, seed=0)
+
+
+def _tuning(settings: Settings, names: Sequence[str]) -> Iterator[Work]:
+    """Runs that try learning rates, of the study's own two conditions."""
+    conditions: tuple[Condition, ...] = ("all", "decoder")
+    for name in names:
+        for condition in conditions:
+            for rate in settings.learning_rates:
+                yield Work(set=name, part="validation", condition=condition, learning_rate=rate, seed=VALIDATION_SEED)
+
+
+def _best_rate(study: ScopeStudy, name: str, condition: Condition) -> float:
+    """The learning rate of the lowest loss on the validation part after the equal number of steps."""
+    runs = study.of(name, "validation", RATE_OF.get(condition, condition))
+    return min(runs, key=lambda run: run.points[0].loss).learning_rate if runs else 0.0
+
+
+def _tests(
+    settings: Settings,
+    rates: Mapping[tuple[str, Condition], float],
+    names: Sequence[str],
+    conditions: Sequence[Condition],
+) -> Iterator[Work]:
+    for name in names:
+        for condition in conditions:
             for seed in settings.seeds:
-                trainer.run(condition, rates[text_set.name, like], seed)
+                rate = rates[name, condition]
+                yield Work(set=name, part="test", condition=condition, learning_rate=rate, seed=seed)
 
 
-class _Trainer:
-    """Runs of one set."""
+# --- one run, in a worker process -------------------------------------------------------------------------------------
 
-    def __init__(self, store: Store[Study], text_set: TextSet, progress: _Progress) -> None:
-        self._store = store
-        self._settings = store.study.settings
-        self._set = text_set
-        self._progress = progress
-        self._judges: dict[Part, TextSession] = {
-            "validation": TextSession(held_out=text_set.validation[: self._settings.n_validation]),
-            "test": TextSession(held_out=text_set.test[: self._settings.n_test]),
-        }
 
-    def base(self) -> Run:
-        """The base without an adapter on the test part."""
-        known = self._store.study.known((self._set.name, "test", "base", 0.0, 0))
-        return known or self._keep("test", "base", 0.0, 0, [self._point(self._solo("base", 1.0, 0, Path()), "test")])
-
-    def best_rate(self, condition: Condition) -> float:
-        """The learning rate of the lowest loss on the validation part after the equal number of steps."""
-        runs = [self.run(condition, rate, VALIDATION_SEED, part="validation") for rate in self._settings.learning_rates]
-        return min(runs, key=lambda run: run.points[0].loss).learning_rate
-
-    def run(self, condition: Condition, rate: float, seed: int, *, part: Part = "test", until_s: float = 0.0) -> Run:
-        """Train for all rounds, then on until training has taken `until_s` CPU seconds."""
-        if known := self._store.study.known((self._set.name, part, condition, rate, seed)):
-            return known
-        with tempfile.TemporaryDirectory() as folder:
-            solo = self._solo(condition, rate, seed, Path(folder))
-            solo.begin()
-            for _ in range(self._settings.rounds):
-                solo.round(self._settings.local_steps)
-            points = [self._point(solo, part)]
-            if until_s:
-                _go_on(solo, self._settings.local_steps, until_s)
-                points.append(self._point(solo, part))
-        return self._keep(part, condition, rate, seed, points)
-
-    def _solo(self, condition: Condition, rate: float, seed: int, folder: Path) -> Solo:
-        settings = self._settings
-        recipe = Recipe(
-            scope=SCOPES[condition],
-            learning_rate=rate,
-            max_rank=settings.max_ranks.get(condition, 1),
-            n_parameters=equal_parameters(settings),
-            seed=seed,
-            batch=settings.batch,
-            max_source_tokens=settings.max_source_tokens,
-            max_target_tokens=settings.max_target_tokens,
+def run_one(
+    work: Work, *, settings: Settings, data_folder: Path, folder: Path, until_s: Mapping[tuple[str, int], float]
+) -> Run:
+    """Train for all rounds, then on until training has taken the CPU seconds that `until_s` has for a set and seed."""
+    board = LoneBoard(settings, work.set, data_folder)
+    evaluate = partial(_point, board=board, part=work.part, n_written=settings.n_written)
+    with tempfile.TemporaryDirectory(dir=folder) as files:
+        federation = board.federation(
+            Path(files),
+            partial(ranks_within, n_parameters=equal_parameters(settings)),
+            work.seed,
             rule=settings.rule,
+            scope=SCOPES[work.condition],
+            learning_rate=work.learning_rate or 1.0,
+            max_rank=settings.max_ranks.get(work.condition, 1),
         )
-        return Solo(recipe, text_sets.subset(self._set.train, settings.n_train, seed), folder)
+        if work.condition == "base":
+            return _run(work, [evaluate(federation)])
+        federation.begin()
+        federation.forget_encodings()  # the profile's: training's time has that of all that it reads
+        for _ in range(settings.rounds):
+            federation.run_round()
+        points = [evaluate(federation)]
+        if most_s := until_s.get((work.set, work.seed)):
+            while (n_steps := min(settings.local_steps, _steps_left(federation.spent, most_s))) > 0:
+                federation.run_round(n_steps)
+            points.append(evaluate(federation))
+    return _run(work, points)
 
-    def _point(self, solo: Solo, part: Part) -> Point:
-        """Loss on the whole part; ROUGE, which takes longest, on the first examples of the test part."""
-        judge = self._judges[part]
-        loss = solo.score(judge, len(judge.data("").held_out), rouge=False)["loss"]
-        rouge = solo.score(judge, self._settings.n_written, rouge=True) if part == "test" else {}
-        spent = solo.spent
-        return Point(
-            n_steps=spent.n_steps,
-            tokens_per_s=spent.n_tokens / spent.step_s if spent.n_steps else 0.0,
-            training_s=spent.training_s,
-            encode_s=spent.encode_s,
-            job_s=spent.job_s,
-            wall_s=spent.wall_s,
-            n_trained=solo.n_trained,
-            encoder_share=solo.encoder_share,
-            n_adapter=solo.n_adapter,
-            loss=loss,
-            **{kind: rouge.get(kind, 0.0) for kind in ROUGE_KINDS},
-        )
 
-    def _keep(self, part: Part, condition: Condition, rate: float, seed: int, points: Sequence[Point]) -> Run:
-        run = Run(
-            set=self._set.name, part=part, condition=condition, learning_rate=rate, seed=seed, points=tuple(points)
-        )
-        self._progress.tell(run)
-        self._store.add(run)
-        return run
+def _run(work: Work, points: Sequence[Point]) -> Run:
+    return Run(**{name: getattr(work, name) for name in Work.__struct_fields__}, points=tuple(points))
 
 
 def equal_parameters(settings: Settings) -> int:
@@ -146,29 +191,29 @@ def equal_parameters(settings: Settings) -> int:
     return n_parameters(every, [settings.max_ranks["all"]] * len(every), trains_a=trains_a)
 
 
-def _go_on(solo: Solo, local_steps: int, until_s: float) -> None:
-    """More rounds, the last one shortened, until the next step would end later than the time that is left."""
-    while (n_steps := min(local_steps, _steps_left(solo.spent, until_s))) > 0:
-        solo.round(n_steps)
-
-
 def _steps_left(spent: Spent, until_s: float) -> int:
-    """At the mean CPU time per step so far, encoding included."""
+    """Steps that fit before `until_s`, at the mean CPU time per step so far, encoding included."""
     return int((until_s - spent.training_s) / (spent.training_s / spent.n_steps))
 
 
-class _Progress:
-    """Tells on stderr what was done and about how long the rest will take."""
+def _point(federation: Federation, board: LoneBoard, part: Part, n_written: int) -> Point:
+    """Loss on the whole part; ROUGE, which takes longest, on the first examples of the test part."""
+    from edge_client.engines.lean.evaluate import ROUGE_KINDS  # imports torch
 
-    def __init__(self, store: Store[Study], n_runs: int) -> None:
-        self._n_left = n_runs - len(store.study.runs)
-        self._n_done = 0
-        self._start_s = time.monotonic()
-
-    def tell(self, run: Run) -> None:
-        self._n_done += 1
-        self._n_left -= 1
-        left_s = (time.monotonic() - self._start_s) / self._n_done * self._n_left
-        losses = ", ".join(f"{point.loss:.4f}" for point in run.points)
-        name = f"{run.set}, {run.part}: {run.condition}, learning rate {run.learning_rate:g}, seed {run.seed}"
-        print(f"{name}: loss {losses}; about {left_s / 60:.0f} min left", file=sys.stderr, flush=True)
+    spent = federation.spent
+    loss = board.evaluate(federation, part)["loss"]
+    rouge = board.evaluate(federation, part, n_written, rouge=True) if part == "test" else {}
+    ranks = trained(federation.weights, federation.ranks[0], trains_a=federation.rule.TRAITS.trains_a)
+    return Point(
+        n_steps=spent.n_steps,
+        tokens_per_s=spent.n_tokens / spent.step_s if spent.n_steps else 0.0,
+        training_s=spent.training_s,
+        encode_s=spent.encode_s,
+        job_s=spent.job_s,
+        wall_s=spent.wall_s,
+        n_trained=ranks.n_values,
+        encoder_share=ranks.encoder_share,
+        n_adapter=sum(w.frozen_b.size + w.frozen_a.size for w in federation.state.weights.values()),
+        loss=loss,
+        **{kind: rouge.get(kind, 0.0) for kind in ROUGE_KINDS},
+    )

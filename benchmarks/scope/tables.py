@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
-from benchmarks.scope.results import Condition, Point, Run, Study
-
-T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78}
-"""Student's t for a two-sided interval of 95 %, by degrees of freedom."""
+from benchmarks.scope.runs import Condition, Point, Run, ScopeStudy
+from benchmarks.study.tables import Difference, paired, spread_text, table
 
 ROWS: tuple[tuple[str, Condition, int], ...] = (
     ("base, no adapter", "base", 0),
@@ -60,21 +58,7 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Decoder scope minus all scope over seeds: mean, standard deviation, and half the width of the 95 % interval."""
-
-    mean: float
-    deviation: float
-    margin: float
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return abs(self.mean) > self.margin
-
-
-def print_study(study: Study, names: Sequence[str]) -> None:
+def print_study(study: ScopeStudy, names: Sequence[str]) -> None:
     settings = study.settings
     print(f"{study.machine}; one thread\n")
     print(
@@ -89,36 +73,35 @@ def print_study(study: Study, names: Sequence[str]) -> None:
     print("\n".join(f"- {verdict(study, name)}" for name in names))
 
 
-def difference(study: Study, name: str, compared: Comparison, value: Callable[[Point], float]) -> Difference:
-    """By pairs of runs with the same seed. Needs two seeds or more."""
+def difference(study: ScopeStudy, name: str, compared: Comparison, value: Callable[[Point], float]) -> Difference:
+    """Decoder scope minus all scope, by pairs of runs with the same seed. Needs two seeds or more."""
     reference = {run.seed: value(run.points[0]) for run in study.of(name, "test", compared.reference)}
     runs = study.of(name, "test", compared.condition)
     deltas = [value(run.points[compared.at]) - reference[run.seed] for run in runs]
-    deviation = stdev(deltas)
-    return Difference(fmean(deltas), deviation, T_95[len(deltas) - 1] * deviation / len(deltas) ** 0.5)
+    return paired(deltas)
 
 
-def verdict(study: Study, name: str) -> str:
-    """What decoder scope costs on a set, in a sentence."""
+def verdict(study: ScopeStudy, name: str) -> str:
+    """The cost of decoder scope on a set, in a sentence."""
     costs = "; at ".join(f"{compared.title} {_cost(study, name, compared)}" for compared in MAIN)
     return f"**{name}**, decoder scope against all scope: at {costs}."
 
 
-def _cost(study: Study, name: str, compared: Comparison) -> str:
+def _cost(study: ScopeStudy, name: str, compared: Comparison) -> str:
     loss, rouge = difference(study, name, compared, _loss), difference(study, name, compared, _rouge_l_points)
-    word = ("worse" if loss.mean > 0 else "better") if loss.is_clear else "no clear difference"
+    word = ("worse" if loss.spread.mean > 0 else "better") if loss.is_clear else "no clear difference"
     return (
-        f"{word} (loss {loss.mean:+.3f} ± {loss.deviation:.3f}, ROUGE-L {rouge.mean:+.1f} ± {rouge.deviation:.1f}, "
+        f"{word} (loss {loss.spread.text(3, signed=True)}, ROUGE-L {rouge.spread.text(1, signed=True)}, "
         f"{_kept(study, name, compared):.0%} of the gain over the base)"
     )
 
 
-def _kept(study: Study, name: str, compared: Comparison) -> float:
+def _kept(study: ScopeStudy, name: str, compared: Comparison) -> float:
     """Decoder scope's gain over the base, in mean loss, as a part of all scope's."""
     return _gain(study, name, compared.condition, compared.at) / _gain(study, name, compared.reference, 0)
 
 
-def _gain(study: Study, name: str, condition: Condition, at: int) -> float:
+def _gain(study: ScopeStudy, name: str, condition: Condition, at: int) -> float:
     (base,) = study.of(name, "test", "base")
     return base.points[0].loss - fmean(run.points[at].loss for run in study.of(name, "test", condition))
 
@@ -126,19 +109,17 @@ def _gain(study: Study, name: str, condition: Condition, at: int) -> float:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _table(study: Study, name: str) -> str:
-    lines = [f"| | {' | '.join(_COLUMNS)} |", "| --- |" + " ---: |" * len(_COLUMNS)]
-    for title, condition, at in ROWS:
-        lines.append(f"| {title} | {' | '.join(_cells(study.of(name, 'test', condition), at))} |")
-    return "\n".join(lines)
+def _table(study: ScopeStudy, name: str) -> str:
+    rows = [[title, *_cells(study.of(name, "test", condition), at)] for title, condition, at in ROWS]
+    return table(["", *_COLUMNS], rows)
 
 
 def _cells(runs: Sequence[Run], at: int) -> list[str]:
     points = [run.points[at] for run in runs]
     n_effort = _COLUMNS.index("loss")
     scores = [
-        _spread([point.loss for point in points], 3),
-        *(_spread([100 * getattr(point, kind) for point in points], 1) for kind in ("rouge1", "rouge2", "rougeL")),
+        spread_text([point.loss for point in points], 3),
+        *(spread_text([100 * getattr(point, kind) for point in points], 1) for kind in ("rouge1", "rouge2", "rougeL")),
     ]
     if runs[0].condition == "base":
         return ["–"] * n_effort + scores
@@ -147,35 +128,27 @@ def _cells(runs: Sequence[Run], at: int) -> list[str]:
         f"{fmean(point.n_trained for point in points):,.0f}",
         f"{fmean(point.encoder_share for point in points):.0%}",
         f"{fmean(point.n_steps for point in points):.0f}",
-        _spread([point.training_s for point in points], 1),
+        spread_text([point.training_s for point in points], 1),
         *(f"{fmean(values):.1f}" for values in zip(*((p.encode_s, p.job_s, p.wall_s) for p in points), strict=True)),
         f"{fmean(point.tokens_per_s for point in points):,.0f}",
     ]
     return effort + scores
 
 
-def _differences_table(study: Study, names: Sequence[str]) -> str:
-    lines = [
-        "| set | at | loss | 95 % | ROUGE-L | 95 % | of the gain |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
+def _differences_table(study: ScopeStudy, names: Sequence[str]) -> str:
+    rows = []
     for name in names:
         for compared in (*MAIN, *OTHER):
             loss = _signed(difference(study, name, compared, _loss), 3)
             rouge = _signed(difference(study, name, compared, _rouge_l_points), 1)
-            lines.append(f"| {name} | {compared.title} | {loss} | {rouge} | {_kept(study, name, compared):.0%} |")
-    return "\n".join(lines)
+            rows.append([name, compared.title, *loss, *rouge, f"{_kept(study, name, compared):.0%}"])
+    return table(["set", "at", "loss", "95 %", "ROUGE-L", "95 %", "of the gain"], rows, n_left=2)
 
 
-def _signed(delta: Difference, digits: int) -> str:
+def _signed(delta: Difference, digits: int) -> list[str]:
     """Two cells: mean ± standard deviation, and the interval."""
-    low, high = delta.mean - delta.margin, delta.mean + delta.margin
-    return f"{delta.mean:+.{digits}f} ± {delta.deviation:.{digits}f} | {low:+.{digits}f} to {high:+.{digits}f}"
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    mean = f"{fmean(values):.{digits}f}"
-    return f"{mean} ± {stdev(values):.{digits}f}" if len(values) > 1 else mean
+    low, high = delta.spread.mean - delta.margin, delta.spread.mean + delta.margin
+    return [delta.spread.text(digits, signed=True), f"{low:+.{digits}f} to {high:+.{digits}f}"]
 
 
 def _loss(point: Point) -> float:

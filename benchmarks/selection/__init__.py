@@ -1,0 +1,1 @@
+"""Scores that choose strands, compared at equal numbers of trained parameters."""

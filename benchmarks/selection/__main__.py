@@ -1,4 +1,4 @@
-"""Which score should choose the strands? Each, random strands and "q,v everywhere", at the same number of parameters.
+"""Scores that choose strands: each, random strands and "q,v everywhere", at the same number of parameters.
 
     python -m benchmarks.selection --json selection.json   # on two cores; goes on where it was interrupted
     python -m benchmarks.selection --quick                 # to see that it works; its numbers mean nothing
@@ -15,18 +15,15 @@ bases and the random strands.
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
-import sys
-from pathlib import Path
 
 import msgspec
 
-from benchmarks.selection.results import Settings, Study
+from benchmarks.selection.runs import SelectionStudy, Settings, run_study
+from benchmarks.selection.tables import print_study
 from benchmarks.simulation import text_sets
-from benchmarks.study.file import Store
+from benchmarks.study.cli import command, study_parser, work_folder
 from benchmarks.study.machine import describe_machine
-from edge_client.host.worker_memory import prepare_for_training
+from benchmarks.study.runner import Runner
 
 SETTINGS = Settings(
     rounds=4,
@@ -59,16 +56,11 @@ QUICK = msgspec.structs.replace(
 
 def main() -> None:
     options = _options()
-    os.environ["OMP_NUM_THREADS"] = "1"  # numpy's merging as well
-    prepare_for_training()
-    from benchmarks.selection.study import run_study  # these import torch
-    from benchmarks.selection.tables import print_study
-
-    store = Store(options.json, Study(machine=describe_machine("torch"), settings=_settings(options)))
-    names = [found.name for found in text_sets.load_those_there(options.data_folder, options.sets)]
-    run_study(store, names, options.data_folder, options.processes)
-    command = shlex.join(["python", "-m", "benchmarks.selection", *sys.argv[1:]])
-    print_study(store.study, names, command)
+    study = SelectionStudy(machine=describe_machine("torch"), settings=_settings(options))
+    names = [text_set.name for text_set in text_sets.load_those_there(options.data_folder, options.sets)]
+    with work_folder(options) as folder, Runner(study, options.json, options.processes) as runner:
+        run_study(runner, names, options.data_folder, folder)
+        print_study(runner.study, names, command("benchmarks.selection"))
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -84,17 +76,13 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-folder", type=Path, default=Path("../shared/data"), help="where the published sets lie")
+    parser = study_parser(__doc__)
     parser.add_argument("--sets", nargs="+", choices=text_sets.names(), default=list(text_sets.names()))
-    parser.add_argument("--quick", action="store_true", help="tiny settings")
-    parser.add_argument("--processes", type=int, default=2, help="runs at once, one thread each (default: 2)")
     parser.add_argument("--rounds", type=int, help=f"rounds of {SETTINGS.local_steps} steps")
     parser.add_argument("--batch", type=int, help="examples per step")
     parser.add_argument("--seeds", type=int, nargs="+", help="of the test runs")
     parser.add_argument("--learning-rates", type=float, nargs="+")
     parser.add_argument("--qv-ranks", type=int, nargs="+", help="budgets: what q,v everywhere train at these ranks")
-    parser.add_argument("--json", type=Path, help="keep all numbers in this file, and go on from what is in it")
     return parser.parse_args()
 
 

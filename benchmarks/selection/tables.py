@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import get_args
 
-from benchmarks.selection.results import Run, Selection, Study
-from benchmarks.selection.strands import budget
-from benchmarks.simulation.solo import weights
+from benchmarks.selection.runs import SCOPE, Run, SelectionStudy
+from benchmarks.selection.strands import Selection, budget
+from benchmarks.simulation.strands import weights
+from benchmarks.study.tables import spread_text, table
 
 TITLES: dict[Selection, str] = {
     "sketch": "sketch, Σσ²",
@@ -19,12 +20,12 @@ TITLES: dict[Selection, str] = {
 }
 
 REFERENCES: tuple[Selection, ...] = ("q,v", "random", "sketch")
-"""What losses are compared with; the last one, the plainest score, over all sets only."""
+"""Selections that losses are compared with; the last one, the plainest score, over all sets only."""
 
-_HEAD = "| | learning rate | parameters | weights | encoder's | loss | minus q,v | minus random |"
+_COLUMNS = ("", "learning rate", "parameters", "weights", "encoder's", "loss", "minus q,v", "minus random")
 
 
-def print_study(study: Study, names: Sequence[str], command: str) -> None:
+def print_study(study: SelectionStudy, names: Sequence[str], command: str) -> None:
     settings = study.settings
     print(f"`{command}`\n\n{study.machine}; one thread for each run\n")
     print(
@@ -42,11 +43,11 @@ def print_study(study: Study, names: Sequence[str], command: str) -> None:
 
 
 def _budget_name(qv_rank: int) -> str:
-    return f"{budget(weights('all'), qv_rank):,} parameters (q,v at rank {qv_rank})"
+    return f"{budget(weights(SCOPE), qv_rank):,} parameters (q,v at rank {qv_rank})"
 
 
-def _table(study: Study, name: str, qv_rank: int) -> str:
-    lines = [_HEAD, "| --- |" + " ---: |" * (_HEAD.count("|") - 2)]
+def _table(study: SelectionStudy, name: str, qv_rank: int) -> str:
+    rows = []
     for selection, title in TITLES.items():
         runs = study.of(name, "test", qv_rank, selection)
         cells = [
@@ -54,19 +55,16 @@ def _table(study: Study, name: str, qv_rank: int) -> str:
             f"{fmean(run.n_trained for run in runs):,.0f}",
             f"{fmean(run.n_weights for run in runs):.0f}",
             f"{fmean(run.encoder_share for run in runs):.0%}",
-            _spread([run.loss for run in runs]),
+            spread_text([run.loss for run in runs], 3),
             *(_difference(study, [name], qv_rank, selection, other) for other in REFERENCES[:2]),
         ]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([title, *cells])
+    return table(_COLUMNS, rows)
 
 
-def _summary(study: Study, names: Sequence[str]) -> str:
+def _summary(study: SelectionStudy, names: Sequence[str]) -> str:
     """Differences of every pair of runs of the same set and seed, and how many pairs are better."""
-    lines = [
-        f"| budget | | {' | '.join(f'minus {other} | better' for other in REFERENCES)} |",
-        "| --- | --- |" + " ---: | ---: |" * len(REFERENCES),
-    ]
+    rows = []
     for qv_rank in study.settings.qv_ranks:
         for selection in get_args(Selection):
             cells = []
@@ -74,16 +72,21 @@ def _summary(study: Study, names: Sequence[str]) -> str:
                 deltas = _differences(study, names, qv_rank, selection, other)
                 better = f"{sum(delta < 0 for delta in deltas)} of {len(deltas)}" if selection != other else "–"
                 cells += [_difference(study, names, qv_rank, selection, other), better]
-            lines.append(f"| {_budget_name(qv_rank)} | {TITLES[selection]} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append([_budget_name(qv_rank), TITLES[selection], *cells])
+    columns = [column for other in REFERENCES for column in (f"minus {other}", "better")]
+    return table(["budget", "", *columns], rows, n_left=2)
 
 
-def _difference(study: Study, names: Sequence[str], qv_rank: int, selection: Selection, other: Selection) -> str:
-    return "–" if selection == other else _spread(_differences(study, names, qv_rank, selection, other), "+")
+def _difference(
+    study: SelectionStudy, names: Sequence[str], qv_rank: int, selection: Selection, other: Selection
+) -> str:
+    if selection == other:
+        return "–"
+    return spread_text(_differences(study, names, qv_rank, selection, other), 3, signed=True)
 
 
 def _differences(
-    study: Study, names: Sequence[str], qv_rank: int, selection: Selection, other: Selection
+    study: SelectionStudy, names: Sequence[str], qv_rank: int, selection: Selection, other: Selection
 ) -> list[float]:
     """Loss with `selection` minus loss with `other`, set by set and seed by seed."""
     pairs: list[tuple[Run, Run]] = []
@@ -91,8 +94,3 @@ def _differences(
         runs = [study.of(name, "test", qv_rank, which) for which in (selection, other)]
         pairs += zip(*runs, strict=True)
     return [run.loss - reference.loss for run, reference in pairs]
-
-
-def _spread(values: Sequence[float], sign: str = "") -> str:
-    mean = f"{fmean(values):{sign}.3f}"
-    return f"{mean} ± {stdev(values):.3f}" if len(values) > 1 else mean

@@ -1,237 +1,289 @@
-"""A federation of ten boards in one process: production's jobs on one side, production's merge on the other.
+"""A federation of one board or more in one process: production's jobs on one side, production's merge on the other.
 
-Nothing is replaced but the network, which is left out, and memory planning: each board trains every weight at its own
-rank. Base, tokeniser and encoder outputs are shared by the boards; what a job reads and writes are files.
+Nothing is replaced but the network, which is left out, and memory planning: whoever makes the federation says which
+ranks a board trains. Base, tokeniser and encoder outputs are shared by the boards; what a job reads and writes are
+files.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
+from aggregator.downloads.encoder import AdapterEncoder, HeldState
 from aggregator.merge.contribution import contribution, profile_contribution
 from aggregator.merge.optimisers import OPTIMISERS
 from aggregator.merge.rules import RULES, Rule, folded
 from aggregator.merge.state import initial_state
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
-from benchmarks.simulation.downloads import Downloads
-from benchmarks.simulation.jobs import RUN_ID, WEIGHTS, Jobs, board_name, digest
+from aggregator.settings.terms import Terms
+from benchmarks.simulation.jobs import RUN_ID, ChooseRanks, Jobs, board_name
 from benchmarks.simulation.joint_training import train_together
-from benchmarks.simulation.noise import with_sketch_noise
-from benchmarks.simulation.session import FleetSession
-from benchmarks.simulation.setting import History, Point, Setting
-from benchmarks.simulation.texts import BoardText
+from benchmarks.simulation.session import SharedSession
+from benchmarks.simulation.setting import Recipe
+from benchmarks.simulation.strands import weights
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
 from edge_client.data.readers import Data
-from edge_client.engines.lean.encoder_cache.reader import EncoderOutputs
-from edge_client.engines.lean.engine import LeanEngine
-from edge_client.engines.lean.evaluate import held_out_loss
-from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_adapter
-from edge_client.engines.lean.model.model import Model
-from edge_client.engines.lean.model.tokeniser import Pair
-from edge_client.errors import ClientError
-from edge_client.jobs.messages import AdapterJob, Job, TrainJob
+from edge_client.engines.lean.encoder_cache.reader import Prefix
+from edge_client.jobs.messages import Job
 from edge_client.worker.main import run_job
 from wire.codec import decode
-from wire.dtypes import download_dtype
-from wire.messages import Profile, RoundSpec, Task, Update
+from wire.manifest import manifest_digest
+from wire.messages import Importance, Profile, Update, download_dtype
+from wire.tensors import pack, unpack
 
-_ALL = "all boards"
+_EVALUATED = "evaluated"
+"""The name under which a session has the text of an evaluation."""
 
 
-class Fleet:
-    """One run: `begin`, then rounds of `updates` and `merge`, and `point` whenever wanted.
+@dataclass(frozen=True, slots=True)
+class Board:
+    """One board: its text, and the ranks that it trains."""
 
-    Args: setting; texts, one per board; folder, for files, best in memory: encoder outputs and profiles that are left
-    in it serve later fleets of the same texts; session, which may have served others and serves one at a time.
+    train: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    ranks: ChooseRanks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """Time of the boards' training jobs; profiling, evaluation and the server's merging are left out.
+
+    Attributes:
+        n_steps, n_tokens, step_s, encode_s: optimiser steps, their source and target tokens, their CPU time, and that
+            of filling the encoder cache for them; boards that train together report none of these.
+        job_s, wall_s: CPU time and wall time of the whole jobs, which also load the base and tokenise.
     """
 
-    def __init__(self, setting: Setting, texts: Sequence[BoardText], folder: Path, session: FleetSession) -> None:
-        self.setting = setting
-        self.rule: Rule[Any] = RULES[setting.rule]
-        self.state = initial_state(WEIGHTS)
-        self.round = 0
-        self.up_bytes = self.down_bytes = 0
-        self.train_s = self.merge_s = 0.0
-        optimiser = OPTIMISERS[setting.optimiser]
-        self.merge_settings = MergeSettings(
-            setting.server_rank, setting.max_rank, setting.eta or optimiser.eta, optimiser
-        )
-        self.download = download_dtype(setting.upload)
-        self._downloads = Downloads(self.rule, self.download)
-        self._held_out = [list(text.held_out) for text in texts]
-        files = folder / digest(setting.seed, *texts)
-        files.mkdir(parents=True, exist_ok=True)
-        self._jobs = Jobs(setting, self.rule.TRAITS, files)
-        self._jobs.forget_rounds()
-        self._session = session
-        session.texts = {board_name(board): Data(list(text.train), []) for board, text in enumerate(texts)}
-        session.texts[_ALL] = Data([], [example for part in self._held_out for example in part[: setting.n_written]])
+    n_steps: int = 0
+    n_tokens: float = 0.0
+    step_s: float = 0.0
+    encode_s: float = 0.0
+    job_s: float = 0.0
+    wall_s: float = 0.0
 
     @property
-    def ranks(self) -> tuple[int, ...]:
-        """Of the boards."""
-        return self._jobs.ranks
+    def training_s(self) -> float:
+        """CPU seconds of steps and encoding."""
+        return self.step_s + self.encode_s
+
+
+class Federation:
+    """One run: `begin`, then rounds of `updates` and `merge`, and `evaluate` whenever wanted.
+
+    Args:
+        recipe: how it trains.
+        boards: who takes part.
+        folder: for files, best in memory. Encoder outputs and profiles that are left in it serve later federations of
+            the same boards.
+        session: may have served others, and serves one federation at a time.
+    """
+
+    def __init__(self, recipe: Recipe, boards: Sequence[Board], folder: Path, session: SharedSession) -> None:
+        self.recipe, self.boards = recipe, tuple(boards)
+        self.rule: Rule[Any] = RULES[recipe.rule]
+        self.weights = weights(recipe.scope)
+        self.state = initial_state(self.weights)
+        self.round = 0
+        self.ranks: tuple[tuple[int, ...], ...] = tuple((0,) * len(self.weights) for _ in self.boards)
+        self.up_bytes = self.down_bytes = 0
+        self.spent, self.merge_s = Spent(), 0.0
+        optimiser = OPTIMISERS[recipe.optimiser]
+        self._merge_settings = MergeSettings(
+            recipe.server_rank, recipe.max_rank, recipe.eta or optimiser.eta, optimiser
+        )
+        self._terms = _terms(self)
+        self._encoder = AdapterEncoder(self._terms)
+        self._held: dict[str, HeldState] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._jobs = Jobs(recipe, self.rule.TRAITS, self.weights, folder)
+        self._jobs.forget_rounds()
+        self._session = session
+        session.texts = {board_name(index): Data(list(board.train), []) for index, board in enumerate(self.boards)}
 
     # --- a run -----------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """The first basis, of all boards' profiles."""
+    def encode_texts(self) -> None:
+        """Fill the boards' encoder caches at once: if rounds did it, the base would be loaded anew for each."""
+        for index, board in enumerate(self.boards):
+            job = self._jobs.profile(self.state, index)
+            tokeniser, settings = self._session.tokeniser(job), job.run.settings
+            limits = settings.max_source_tokens, settings.max_target_tokens
+            Prefix(job, self._session).prepare(tokeniser.pair(example, *limits).source for example in board.train)
+
+    def forget_encodings(self) -> None:
+        """Empty the boards' encoder caches, so that training has to encode all that it reads."""
+        for path in self._folder.glob("cache-*"):
+            shutil.rmtree(path)
+
+    def profile(self, board: int, importance: Importance = "sketch") -> Profile:
+        """A board's profile: gradient sketches on its text, and scores where the importance is one."""
+        job = self._jobs.profile(self.state, board, importance)
+        if not Path(job.result_path).exists():
+            run_job(job, self._session)
+        return decode(Path(job.result_path).read_bytes(), Profile)
+
+    def begin(self, profiles: Iterable[Profile] | None = None) -> None:
+        """Make the first basis, of these profiles or of all boards'."""
+        if profiles is None:
+            profiles = map(self.profile, range(len(self.boards)))
         total = None
-        for board in range(len(self.ranks)):
-            self._encode_all(board)
-            total = self.rule.fold(total, profile_contribution(self._profile(board)))
-        self.state = self.rule.first_basis(self.state, total, max_rank=self.setting.max_rank, seed=self.setting.seed)
+        for profile in profiles:
+            total = self.rule.fold(total, profile_contribution(profile))
+        self.state = self.rule.first_basis(self.state, total, max_rank=self.recipe.max_rank, seed=self.recipe.seed)
 
-    def update(self, board: int) -> Update:
-        """What one board sends for the round that is open. Ten boards at once take half the time of one by one."""
-        return self.updates([board])[0]
+    def updates(
+        self, boards: Sequence[int] | None = None, *, n_steps: int | None = None, together: bool = True
+    ) -> list[Update]:
+        """The updates of these boards (all, unless given) for the round that is open.
 
-    def updates(self, boards: Sequence[int] | None = None, *, together: bool = True) -> list[Update]:
-        """What these boards (all, unless given) send for the round that is open. Not `together`: job after job, as on
-        real boards."""
-        task, wanted = self._task(), range(len(self.ranks)) if boards is None else boards
-        jobs = [self._jobs.train(task, board, self.state) for board in wanted]
-        for job in jobs:
-            self.down_bytes += self._send(job)
-        start_s = time.process_time()
-        if together:
-            train_together(jobs, self._session)
+        Args:
+            boards: indices, in the order in which updates are wanted.
+            n_steps: optimiser steps, if not the recipe's number.
+            together: several boards share forward and backward passes, which halves the time; else job after job, as on
+                real boards. Boards of scope "all" never share.
+        """
+        wanted = range(len(self.boards)) if boards is None else boards
+        jobs = [self._train_job(board, n_steps) for board in wanted]
+        self.down_bytes += sum(map(self._send, jobs))
+        if together and len(jobs) > 1 and self.recipe.scope == "decoder":
+            self._train_together(jobs)
         else:
             for job in jobs:
-                run_job(job, LeanEngine(self._session))
-        self.train_s += time.process_time() - start_s
-        self._downloads.keep(jobs, self.state)
+                self._train(job)
+        for job in jobs:
+            self._keep_sent(job)
         return [self._received(job) for job in jobs]
 
-    def _received(self, job: TrainJob) -> Update:
-        data = Path(job.result_path).read_bytes()
-        self.up_bytes += len(data)
-        noise_seed = derive_seed(job.spec.seed, "sketch noise", job.board_id)
-        return with_sketch_noise(decode(data, Update), self.setting.sketch_noise, noise_seed)
-
     def contribution(self, update: Update) -> Contribution:
-        """What the server reads of an update of this round."""
-        return contribution(update, self.rule, self.state, self.download)
+        """The contribution that the server reads from an update of this round."""
+        return contribution(update, self.rule, self.state, self._terms.download)
 
     def merge(self, contributions: Iterable[Contribution]) -> None:
         """Close the round."""
         start_s = time.process_time()
-        self.state = self.rule.merge(self.state, folded(self.rule, contributions), self.merge_settings)
+        self.state = self.rule.merge(self.state, folded(self.rule, contributions), self._merge_settings)
         self.round += 1
         self.merge_s += time.process_time() - start_s
 
-    # --- what it gives ---------------------------------------------------------------------------------------------
+    def run_round(self, n_steps: int | None = None) -> None:
+        """One round of all boards."""
+        self.merge(map(self.contribution, self.updates(n_steps=n_steps)))
 
-    def point(self) -> Point:
-        """The whole global adapter, on each board's held-out text."""
-        job = self._jobs.evaluate(self._evaluation(), 0, self.state)
-        pairs = [[self._pair(job, example) for example in part] for part in self._held_out]
-        outputs = EncoderOutputs(job, self._session)
-        outputs.prepare(pair.source for part in pairs for pair in part)
-        adapter = AdapterTensors()
-        if self.state.version:
+    def evaluate(
+        self,
+        examples: Sequence[Example],
+        *,
+        session: SharedSession | None = None,
+        rouge: bool = False,
+        cached: bool = False,
+    ) -> Mapping[str, float]:
+        """Evaluate the global adapter, or the bare base before `begin`.
+
+        Args:
+            examples: the text.
+            session: one that keeps its own base, if not the boards'.
+            rouge: texts are written as well and scored.
+            cached: encoder outputs are kept for the next evaluation of the same text.
+
+        Returns:
+            An evaluate job's numbers: loss in nats per target token, ROUGE F1 (0…1).
+        """
+        session = session or self._session
+        session.texts = {**session.texts, _EVALUATED: Data([], list(examples))}
+        job = self._jobs.evaluate(self.state, _EVALUATED, rouge=rouge, cached=cached)
+        if job.adapter_path:
             self._send(job)
-            adapter = read_adapter(Path(job.adapter_path), job.run, job.spec.version, None)
-        model = Model(self._session.base(job), adapter, job.plan.mode.compute)
-        losses = tuple(held_out_loss(model, outputs, job, self._session, part)[0] for part in pairs)
-        return Point(round=self.round, up_bytes=self.up_bytes, down_bytes=self.down_bytes, losses=losses)
+        return run_job(job, session)
 
-    def rouge_l(self) -> float:
-        """F1 (0…1) of `n_written` greedily written texts of each board, their mean."""
-        job = self._jobs.evaluate(self._evaluation(), 0, self.state)
-        self._send(job)
-        return run_job(msgspec.structs.replace(job, data=_ALL, rouge=True), LeanEngine(self._session))["rougeL"]
+    # --- boards ----------------------------------------------------------------------------------------------------
 
-    # --- jobs ------------------------------------------------------------------------------------------------------
+    def planned_ranks(self, board: int) -> tuple[int, ...]:
+        """The ranks at which a board begins the round that is open."""
+        return self._jobs.train(self.state, board, self.round + 1, self.boards[board].ranks).plan.ranks
 
-    def _task(self) -> Task:
-        number = self.round + 1
-        return Task(
-            kind="train",
-            run_id=RUN_ID,
-            spec=RoundSpec(
-                round=number,
-                version=self.state.version,
-                seed=derive_seed(self.setting.seed, "round", number),
-                sketch=self._sketches(number),
-                trains=self.rule.TRAITS.trains(self.state.version),
-            ),
+    def _train_job(self, board: int, n_steps: int | None) -> Job:
+        job = self._jobs.train(self.state, board, self.round + 1, self.boards[board].ranks, n_steps=n_steps)
+        self.ranks = (*self.ranks[:board], job.plan.ranks, *self.ranks[board + 1 :])
+        return job
+
+    def _train(self, job: Job) -> None:
+        job_s, wall_s, before = time.process_time(), time.monotonic(), self.spent
+        values = run_job(job, self._session)
+        self.spent = Spent(
+            n_steps=before.n_steps + job.run.settings.local_steps,
+            n_tokens=before.n_tokens + values["tokens_per_s"] * values["seconds"],
+            step_s=before.step_s + values["seconds"],
+            encode_s=before.encode_s + values["encode_s"],
+            job_s=before.job_s + time.process_time() - job_s,
+            wall_s=before.wall_s + time.monotonic() - wall_s,
         )
 
-    def _sketches(self, number: int) -> bool:
-        """Whether the server would ask for sketches in a round."""
-        makes_basis = self.rule.TRAITS.sketches and number < self.setting.rounds
-        return makes_basis and number % self.setting.sketch_every == 0
-
-    def _evaluation(self) -> Task:
-        return Task(kind="evaluate", run_id=RUN_ID, spec=RoundSpec(round=0, version=self.state.version))
-
-    def _profile(self, board: int) -> Profile:
-        """The board's profile. Neither rule nor mix matters for it, so it is made once."""
-        job = self._jobs.profile(
-            Task(kind="profile", run_id=RUN_ID, spec=RoundSpec(round=0, version=0, seed=self.setting.seed)),
-            board,
-            self.state,
+    def _train_together(self, jobs: Sequence[Job]) -> None:
+        job_s, wall_s, before = time.process_time(), time.monotonic(), self.spent
+        train_together(jobs, self._session)
+        self.spent = Spent(
+            job_s=before.job_s + time.process_time() - job_s, wall_s=before.wall_s + time.monotonic() - wall_s
         )
-        if not Path(job.result_path).exists():
-            run_job(job, LeanEngine(self._session))
-        return decode(Path(job.result_path).read_bytes(), Profile)
 
-    def _encode_all(self, board: int) -> None:
-        """Fill the board's cache at once: in every round anew, the base would be loaded as often."""
-        job = self._jobs.profile(
-            Task(kind="profile", run_id=RUN_ID, spec=RoundSpec(round=0, version=0)), board, self.state
-        )
-        pairs = [self._pair(job, example) for example in self._session.data(job.data).train]
-        EncoderOutputs(job, self._session).prepare(pair.source for pair in pairs)
+    def _received(self, job: Job) -> Update:
+        data = Path(job.result_path).read_bytes()
+        self.up_bytes += len(data)
+        noise_seed = derive_seed(job.task.seed, "sketch noise", job.device)
+        return with_sketch_noise(decode(data, Update), self.recipe.sketch_noise, noise_seed)
 
-    def _send(self, job: AdapterJob) -> int:
+    # --- downloads -------------------------------------------------------------------------------------------------
+
+    def _send(self, job: Job) -> int:
+        """Write the job's adapter as the server would send it; bytes of the message."""
         start_s = time.process_time()
-        size_bytes = self._downloads.send(job, self.state)
+        data = self._encoder.encode(self.state, job.plan.ranks, self._held.get(job.held_path))
         self.merge_s += time.process_time() - start_s
-        return size_bytes
+        return Path(job.adapter_path).write_bytes(data)
 
-    def _pair(self, job: Job, example: Example) -> Pair:
-        settings = job.run.settings
-        return self._session.tokeniser(job).pair(example, settings.max_source_tokens, settings.max_target_tokens)
+    def _keep_sent(self, job: Job) -> None:
+        """The board keeps what it was sent, where it keeps files."""
+        if job.held_path:
+            self._held[job.held_path] = HeldState(self.state, job.plan.ranks)
+            Path(job.adapter_path).replace(job.held_path)
 
 
-def run_fleet(setting: Setting, texts: Sequence[BoardText], folder: Path, session: FleetSession) -> History:
-    """The whole run, evaluated before the first round and after every `evaluate_every`.
-
-    A run that diverges ends there, and says so.
-    """
-    start_s = time.process_time()
-    fleet = Fleet(setting, texts, folder, session)
-    points, failed = [fleet.point()], ""
-    try:
-        for point in _rounds(fleet):
-            points.append(point)
-        rouge_l = fleet.rouge_l() if setting.n_written else None
-    except (ClientError, ValueError) as error:  # numpy's LinAlgError is a ValueError
-        failed, rouge_l = str(error), None
-    return History(
-        setting=setting,
-        points=tuple(points),
-        rouge_l=rouge_l,
-        failed=failed,
-        train_s=fleet.train_s,
-        merge_s=fleet.merge_s,
-        cpu_s=time.process_time() - start_s,
+def _terms(federation: Federation) -> Terms:
+    """The settings that the server holds fixed for this run."""
+    recipe = federation.recipe
+    return Terms(
+        run_id=RUN_ID,
+        weights=federation.weights,
+        manifest=manifest_digest(federation.weights),
+        max_rank=recipe.max_rank,
+        server_rank=recipe.server_rank,
+        importance="sketch",
+        rule=federation.rule,
+        download=download_dtype(recipe.upload),
     )
 
 
-def _rounds(fleet: Fleet) -> Iterator[Point]:
-    setting = fleet.setting
-    fleet.begin()
-    for number in range(1, setting.rounds + 1):
-        fleet.merge(map(fleet.contribution, fleet.updates()))
-        if number % setting.evaluate_every == 0 or number == setting.rounds:
-            yield fleet.point()
+def with_sketch_noise(update: Update, noise: float, seed: int) -> Update:
+    """The update with Gaussian noise on its sketches, of `noise` times each sketch's root mean square."""
+    if not noise:
+        return update
+    draw = np.random.default_rng(seed)
+    parts = []
+    for part in update.parts:
+        if part.sketch is not None:
+            sketch = unpack(part.sketch)
+            deviation = noise * float(np.sqrt(np.square(sketch, dtype=np.float64).mean()))
+            noisy = (sketch + deviation * draw.standard_normal(sketch.shape)).astype(np.float32)
+            part = msgspec.structs.replace(part, sketch=pack(noisy, part.sketch.dtype))
+        parts.append(part)
+    return msgspec.structs.replace(update, parts=tuple(parts))

@@ -1,40 +1,39 @@
-"""The session that a simulated fleet's boards share."""
+"""The session that the boards of a simulated federation share."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from braid_common.example import Example
 from edge_client.data.readers import Data
-from edge_client.engines.contract import Host
 from edge_client.engines.lean.model.tokeniser import Pair, Tokeniser
 from edge_client.engines.lean.session import Session
-from edge_client.jobs.messages import BaseJob
+from edge_client.jobs.messages import Job
 
 
-class FleetSession(Session):
+class SharedSession(Session):
     """One session for all boards: a job's `data` is the board's name. Texts are tokenised once."""
 
     def __init__(self) -> None:
-        super().__init__(Host(clock=time.process_time))
+        super().__init__(clock=time.process_time)
         self.texts: Mapping[str, Data] = {}
         self._fast: _FastTokeniser | None = None
 
     def data(self, spec: str) -> Data:
         return self.texts[spec]
 
-    def tokeniser(self, job: BaseJob) -> Tokeniser:
+    def tokeniser(self, job: Job) -> Tokeniser:
         if self._fast is None:
             config = self.config(job)
-            self._fast = _FastTokeniser(Path(job.base_folder), config.eos_id, config.vocab_size)
+            self._fast = _FastTokeniser(Path(job.base_folder), config["eos_token_id"], config["vocab_size"])
         return self._fast
 
 
 class _FastTokeniser(Tokeniser):
-    """Remembers: a fleet reads the same examples again and again, in run after run."""
+    """A tokeniser that remembers: a federation reads the same examples again and again, in run after run."""
 
     def pair(self, example: Example, max_source_tokens: int, max_target_tokens: int) -> Pair:
         return self._remembered(example, max_source_tokens, max_target_tokens)
@@ -42,3 +41,15 @@ class _FastTokeniser(Tokeniser):
     @lru_cache(maxsize=20_000)  # noqa: B019 (one tokeniser lives as long as the process)
     def _remembered(self, example: Example, max_source_tokens: int, max_target_tokens: int) -> Pair:
         return super().pair(example, max_source_tokens, max_target_tokens)
+
+
+@cache
+def process_session() -> SharedSession:
+    """The session of this process: one base and one tokeniser for all its runs."""
+    return SharedSession()
+
+
+@cache
+def judge_session() -> SharedSession:
+    """Another one, to evaluate with: the first one's base stays loaded for training."""
+    return SharedSession()

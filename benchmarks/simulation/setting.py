@@ -1,4 +1,4 @@
-"""What a simulated fleet is told, and what it says of its run."""
+"""Settings of simulated federations, and the history of a run: losses and bytes, round by round."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from benchmarks.simulation.texts import Partition
 from braid_common.seeds import derive_seed
-from wire.messages import Dtype
+from wire.messages import Dtype, Scope
 
 Mix = Literal["uniform", "heavy-tail light", "heavy-tail strong", "equal"]
 
@@ -23,20 +23,30 @@ RANKS: dict[Mix, tuple[int, ...]] = {
 a quarter each; 80 % smallest and 10 % largest; 80 % largest and 5 % smallest."""
 
 
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One run.
+OPEN_END = 100_000
+"""Rounds of a federation whose benchmark says when it ends. No round of it is the last, which asks for no sketches."""
 
-    `sketch_noise`: standard deviation of Gaussian noise on every board's sketch, as a part of that sketch's root mean
-    square, per weight. `eta`: the server's step, 0 for the optimiser's own. `feedback`: boards of quantised uploads
-    keep what these lacked. `differences`: boards keep what they were sent, and are sent what changed since.
-    `n_written`: texts per board for ROUGE-L. Lengths are in tokens.
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How a federation trains the builtin base, whoever its boards are.
+
+    Attributes:
+        rule: how the server merges, which says what boards train.
+        rounds: how many the run has.
+        local_steps: optimiser steps of a round, of `batch` examples each.
+        max_rank: strands that each weight has.
+        sketch_noise: standard deviation of Gaussian noise on every board's sketch, as a part of that sketch's root mean
+            square, per weight.
+        eta: the server's step; 0 for the optimiser's own.
+        feedback: boards of quantised uploads keep what these lacked.
+        differences: boards keep what they were sent, and are sent what changed since.
+        max_source_tokens, max_target_tokens: what longer texts are cut to.
     """
 
     rule: str
     learning_rate: float
     seed: int
-    mix: Mix = "heavy-tail light"
-    partition: Partition = "library"
+    scope: Scope = "decoder"
     rounds: int = 10
     local_steps: int = 5
     batch: int = 4
@@ -51,6 +61,20 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     differences: bool = False
     max_source_tokens: int = 64
     max_target_tokens: int = 16
+
+
+class Setting(Recipe, frozen=True, kw_only=True):
+    """One run of a fleet of ten boards: its recipe, its boards, and when it is evaluated.
+
+    Attributes:
+        mix: the boards' ranks.
+        partition: how text is spread over the boards; each has `n_train` and `n_held_out` examples.
+        evaluate_every: rounds between evaluations.
+        n_written: texts per board for ROUGE-L, after the last round.
+    """
+
+    mix: Mix = "heavy-tail light"
+    partition: Partition = "library"
     n_train: int = 100
     n_held_out: int = 20
     evaluate_every: int = 2
@@ -58,8 +82,12 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """The global adapter after `round` rounds, which took these bytes of encoded messages, all boards and rounds before
-    it together. `losses`: in nats per target token, by board, on its own held-out text."""
+    """The global adapter after `round` rounds.
+
+    Attributes:
+        up_bytes, down_bytes: encoded messages of all boards and of all rounds so far.
+        losses: in nats per target token, by board, on its own held-out text.
+    """
 
     round: int
     up_bytes: int
@@ -68,22 +96,23 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def mean(self) -> float:
-        """Over boards."""
+        """The mean loss over boards."""
         return sum(self.losses) / len(self.losses)
 
     @property
     def worst(self) -> float:
-        """Of the worst tenth of boards."""
+        """The mean loss of the worst tenth of boards."""
         count = max(1, len(self.losses) // 10)
         return sum(sorted(self.losses)[-count:]) / count
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run gave.
+    """The outcome of one run.
 
-    `rouge_l`: mean F1 (0…1) of what the last adapter writes; None where nothing was written. `failed`: why it ended
-    early, "" where it did not. `train_s`, `merge_s`: CPU seconds of the boards' jobs, and of the server's cutting and
-    merging.
+    Attributes:
+        rouge_l: mean F1 (0…1) of what the last adapter writes; None where nothing was written.
+        failed: why the run ended early, "" where it did not.
+        train_s, merge_s, cpu_s: CPU seconds of the boards' jobs, of the server's cutting and merging, and in all.
     """
 
     setting: Setting
@@ -95,8 +124,29 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float = 0.0
 
     @property
+    def key(self) -> Setting:
+        """The run's name in the study."""
+        return self.setting
+
+    @property
+    def line(self) -> str:
+        """The run in one line."""
+        loss = f"{self.points[0].mean:.4f} → {self.last.mean:.4f} mean, {self.last.worst:.4f} worst"
+        failed = f", FAILED: {self.failed}" if self.failed else ""
+        return f"{changed(self.setting, _DEFAULTS)}: {loss}{failed}; {self.cpu_s:.0f} CPU s"
+
+    @property
     def last(self) -> Point:
         return self.points[-1]
+
+
+_DEFAULTS = Setting(rule="", learning_rate=0, seed=0)
+
+
+def changed(setting: Setting, base: Setting) -> str:
+    """The values of `setting` that are not those of `base`, by name."""
+    values, others = msgspec.to_builtins(setting), msgspec.to_builtins(base)
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value != others[name])
 
 
 def board_ranks(setting: Setting) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Sets for scope_quality and selection: real pairs of texts, divided into training, validation and test parts."""
+"""Text sets: real pairs of source and target, divided into training, validation and test parts."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ class TextSet:
 
 
 def names() -> tuple[str, ...]:
+    """The sets that there are."""
     return (f"docstrings/{LIBRARY}", *FILES)
 
 
 def load_those_there(folder: Path, names: Sequence[str]) -> list[TextSet]:
-    """Of these sets the ones that are there; the others are named on stderr."""
+    """Those of the sets that are there; the others are named on stderr."""
     sets = []
     for name in names:
         try:
@@ -81,7 +82,7 @@ def _text_set(name: str, train: Sequence[Example], validation: Sequence[Example]
 
 
 def _shuffled(examples: Sequence[Example]) -> tuple[Example, ...]:
-    """In an order of its own whatever the file's: the first few of a file need not stand for it."""
+    """The examples in an order of its own, whatever the file's: the first few of a file need not stand for it."""
     ordered = sorted(examples, key=lambda example: (example.source, example.target))
     random.Random(SEED).shuffle(ordered)
     return tuple(ordered)

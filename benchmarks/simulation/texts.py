@@ -1,4 +1,4 @@
-"""Text of a simulated fleet: ten sources, and who holds how much of which.
+"""Text of a simulated fleet: ten sources, and how they are spread over boards.
 
 The sources are of several tasks, so that boards differ: docstrings, dialogues, abstracts and instructions. The builtin
 base was trained on none of them (builtin_base/model/README.md).
@@ -7,7 +7,7 @@ base was trained on none of them (builtin_base/model/README.md).
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,10 +30,10 @@ CATEGORIES = ("classification", "closed_qa", "information_extraction", "summariz
 """Dolly's categories whose instructions come with a text, and the one with the shortest answers."""
 
 POOL_EXAMPLES = 720
-"""Kept of a source: all that its boards can hold in any partition is drawn from these."""
+"""Examples that are kept of a source: all that its boards can hold in any partition is drawn from these."""
 
 HELD_OUT_EXAMPLES = 120
-"""Of those, kept apart."""
+"""Part of those that is kept apart."""
 
 SEED = 5
 
@@ -48,11 +48,10 @@ class Pool(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class BoardText:
-    """One board's text. `shares`: part of it that each source has."""
+    """One board's text, to train on and to be judged by."""
 
     train: tuple[Example, ...]
     held_out: tuple[Example, ...]
-    shares: Mapping[str, float]
 
 
 class _Record(msgspec.Struct):
@@ -69,7 +68,7 @@ def load_pools(data_folder: Path, cache: Path) -> tuple[Pool, ...]:
 
 
 def boards(pools: Sequence[Pool], partition: Partition, seed: int, n_train: int, n_held_out: int) -> list[BoardText]:
-    """As many boards as sources, each with `n_train` and `n_held_out` examples.
+    """Texts of as many boards as there are sources, each with `n_train` and `n_held_out` examples.
 
     Dirichlet: each board's shares are drawn from Dir(α, …, α) and its examples by them (Hsu, Qi and Brown 2019, arXiv
     1909.06335); no example is held by two boards while a source lasts.
@@ -77,15 +76,11 @@ def boards(pools: Sequence[Pool], partition: Partition, seed: int, n_train: int,
     shares = source_shares(partition, len(pools), seed)
     train = deal([pool.train for pool in pools], shares, n_train, derive_seed(seed, "train"))
     held_out = deal([pool.held_out for pool in pools], shares, n_held_out, derive_seed(seed, "held-out"))
-    names = [pool.name for pool in pools]
-    return [
-        BoardText(_examples(mine), _examples(apart), dict(zip(names, row, strict=True)))
-        for mine, apart, row in zip(train, held_out, shares.tolist(), strict=True)
-    ]
+    return [BoardText(_examples(mine), _examples(apart)) for mine, apart in zip(train, held_out, strict=True)]
 
 
 def source_shares(partition: Partition, n_sources: int, seed: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(boards, sources), rows sum to 1."""
+    """Part of each board's text that each source has, (boards, sources); rows sum to 1."""
     if partition == "library":
         return np.eye(n_sources)
     alpha = float(partition.removeprefix("dirichlet-"))

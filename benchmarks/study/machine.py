@@ -1,4 +1,4 @@
-"""What a number was measured on, in one line to print beside it."""
+"""The machine that a number was measured on, in one line to print beside it."""
 
 from __future__ import annotations
 

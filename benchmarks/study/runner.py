@@ -1,4 +1,4 @@
-"""Runs of fleets, several at once, kept in a file after each so that an interruption loses one run per process."""
+"""Runs of a study: each is made once, several at a time, and kept in a file so that an interruption loses few."""
 
 from __future__ import annotations
 
@@ -6,119 +6,120 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from benchmarks.simulation.setting import History, Setting
-from benchmarks.simulation.texts import boards, load_pools
 from braid_common.atomic_file import write_atomically
 from edge_client.host.worker_memory import prepare_for_training
 
-if TYPE_CHECKING:
-    from benchmarks.simulation.session import FleetSession
+
+class Run(Protocol):
+    """One finished run: the key that names it, and a line that says what came out."""
+
+    @property
+    def key(self) -> Hashable: ...
+    @property
+    def line(self) -> str: ...
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known: the machine, the settings that all runs share, and the runs. Each study types its own."""
+
     machine: str
-    histories: tuple[History, ...] = ()
+    settings: Any = None
+    runs: tuple[Any, ...] = ()
 
 
-class Runs:
-    """Every setting is run once. Args: path of the file, None to keep nothing; data_folder with the published sets;
-    folder for encoder outputs and the like, best in memory; processes, one thread each."""
+S = TypeVar("S", bound=Study)
+R = TypeVar("R", bound=Run)
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
-    def __init__(self, path: Path | None, machine: str, data_folder: Path, folder: Path, processes: int) -> None:
-        self._path, self._machine, self._processes = path, machine, processes
-        self._data_folder, self._folder = data_folder, folder
-        self._known: dict[Setting, History] = {}
+
+class Runner(Generic[S]):
+    """Makes the runs that a study lacks, in processes of one thread each. A context manager: its end stops them.
+
+    Args:
+        study: as it is before the first run.
+        path: the file that follows the study, and from which it goes on; None keeps nothing.
+        processes: how many runs are made at once.
+
+    Raises:
+        SystemExit: the file holds a study of other settings.
+    """
+
+    def __init__(self, study: S, path: Path | None, processes: int) -> None:
+        self._study, self._path, self._processes = study, path, processes
+        self._pool: ProcessPoolExecutor | None = None
         if path is not None and path.exists():
-            study = msgspec.json.decode(path.read_bytes(), type=Study)
-            self._machine = study.machine
-            self._known = {history.setting: history for history in study.histories}
+            self._study = msgspec.json.decode(path.read_bytes(), type=type(study))
+            if self._study.settings != study.settings:
+                raise SystemExit(f"{path} holds a study of other settings: remove it or name another file")
+        self._runs: dict[Hashable, Any] = {run.key: run for run in self._study.runs}
+
+    def __enter__(self) -> Runner[S]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)  # what would still run could not be kept
 
     @property
-    def machine(self) -> str:
-        return self._machine
+    def study(self) -> S:
+        return self._study
 
-    @property
-    def cpu_s(self) -> float:
-        """Of all runs that are known."""
-        return sum(history.cpu_s for history in self._known.values())
+    def known(self, keys: Iterable[Hashable]) -> list[Any]:
+        """The runs of these keys that were made, in the keys' order."""
+        return [self._runs[key] for key in keys if key in self._runs]
 
-    def known(self, settings: Iterable[Setting]) -> list[History]:
-        """Of these the ones that have run."""
-        return [self._known[setting] for setting in settings if setting in self._known]
+    def missing(self, keys: Iterable[K]) -> list[K]:
+        """Those of these keys, each once, whose runs are still to be made."""
+        return [key for key in dict.fromkeys(keys) if key not in self._runs]
 
-    def run(self, settings: Iterable[Setting]) -> list[History]:
-        """Histories of all these, in their order; what is not known yet is run first."""
-        settings = list(settings)
-        left = [setting for setting in dict.fromkeys(settings) if setting not in self._known]
-        if left:
-            self._run(left)
-        return [self._known[setting] for setting in settings]
+    def run(self, keys: Iterable[K], make: Callable[[K], R]) -> list[R]:
+        """The runs of all these keys, in their order; `make` makes those that are not known, in a worker process.
 
-    def _run(self, left: Sequence[Setting]) -> None:
-        load_pools(self._data_folder, self._folder / POOLS)  # once, before workers ask for it
-        context = multiprocessing.get_context("spawn")
+        `make` is a function of a module, or a `partial` of one: it is sent to the workers.
+        """
+        wanted = list(keys)
+        missing = self.missing(wanted)
         start_s = time.monotonic()
-        with ProcessPoolExecutor(self._processes, context, _begin_worker, (self._folder,)) as pool:
-            futures = [pool.submit(_run_one, setting) for setting in left]
-            for n_done, future in enumerate(as_completed(futures), 1):
-                self._add(future.result())
-                per_run_s = (time.monotonic() - start_s) / n_done
-                _tell(future.result(), per_run_s * (len(left) - n_done))
+        for n_done, run in enumerate(self.each(make, missing), 1):
+            self._runs[run.key] = run
+            self.keep(runs=tuple(self._runs.values()))
+            left_s = (time.monotonic() - start_s) / n_done * (len(missing) - n_done)
+            _tell(f"{run.line}; {n_done} of {len(missing)}, about {left_s / 60:.0f} min left of this part")
+        return [self._runs[key] for key in wanted]
 
-    def _add(self, history: History) -> None:
-        self._known[history.setting] = history
+    def each(self, function: Callable[[K], T], items: Sequence[K]) -> Iterator[T]:
+        """The results of `function` for each item, from worker processes and as they come. Nothing is kept."""
+        if not items:
+            return
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._processes, context, begin_worker)
+        for future in as_completed([self._pool.submit(function, item) for item in items]):
+            yield future.result()
+
+    def keep(self, **changes: Any) -> None:
+        """Keep the study with other values of some fields."""
+        self._study = msgspec.structs.replace(self._study, **changes)
         if self._path is not None:
-            study = Study(machine=self._machine, histories=tuple(self._known.values()))
-            write_atomically(self._path, msgspec.json.format(msgspec.json.encode(study), indent=0))
+            write_atomically(self._path, msgspec.json.format(msgspec.json.encode(self._study)))
 
 
-POOLS = "pools.json"
-
-DEFAULTS = msgspec.to_builtins(Setting(rule="", learning_rate=0, seed=0))
-
-
-def described(setting: Setting) -> str:
-    """What of a setting is not the default."""
-    values = msgspec.to_builtins(setting).items()
-    return ", ".join(f"{name} {value}" for name, value in values if value != DEFAULTS[name])
-
-
-def _tell(history: History, left_s: float) -> None:
-    last = history.last
-    print(
-        f"{described(history.setting)}: {history.points[0].mean:.4f} → {last.mean:.4f} mean, {last.worst:.4f} worst"
-        f"{', FAILED: ' + history.failed if history.failed else ''}; {history.cpu_s:.0f} CPU s; "
-        f"about {left_s / 60:.0f} min left of this part",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-# --- in a worker ------------------------------------------------------------------------------------------------------
-
-_session: FleetSession
-_folder: Path
-
-
-def _begin_worker(folder: Path) -> None:
-    global _session, _folder
+def begin_worker() -> None:
+    """Settle threads and memory of a process that is going to train. Call it before torch is imported."""
     os.environ["OMP_NUM_THREADS"] = "1"  # numpy's merging as well
     prepare_for_training()
-    from benchmarks.simulation.session import FleetSession  # imports torch
-
-    _session, _folder = FleetSession(), folder
 
 
-def _run_one(setting: Setting) -> History:
-    from benchmarks.simulation.federation import run_fleet
-
-    pools = load_pools(_folder, _folder / POOLS)
-    texts = boards(pools, setting.partition, setting.seed, setting.n_train, setting.n_held_out)
-    return run_fleet(setting, texts, _folder / f"process-{os.getpid()}", _session)
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,16 +1,13 @@
-"""What tables of fleets have in common: means over seeds, paired differences, bytes to a loss; all in markdown."""
+"""Statistics of runs with several seeds, and markdown tables of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import fmean, stdev
 
-from benchmarks.scope.tables import T_95
-from benchmarks.simulation.setting import History
-
-Measure = Callable[[History], float]
+T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78}
+"""Student's t for a two-sided interval of 95 %, by degrees of freedom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +23,19 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation, which is 0 for a single value."""
     return Spread(fmean(values), stdev(values) if len(values) > 1 else 0.0)
+
+
+def spread_text(values: Sequence[float], digits: int, *, signed: bool = False) -> str:
+    """Mean ± standard deviation as text; the mean alone for a single value."""
+    text = spread(values).text(digits, signed=signed)
+    return text if len(values) > 1 else text.partition(" ")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """By pairs of equal seeds: mean, standard deviation, and half the width of the 95 % interval (Student's t)."""
+    """Differences by pairs of equal seeds: mean, standard deviation, half the width of the 95 % interval."""
 
     spread: Spread
     margin: float
@@ -42,40 +46,18 @@ class Difference:
         return abs(self.spread.mean) > self.margin
 
     def text(self, digits: int) -> str:
-        """In bold where it is clear."""
+        """Mean ± standard deviation, in bold where it is clear."""
         text = self.spread.text(digits, signed=True)
         return f"**{text}**" if self.is_clear else text
 
 
-def difference(histories: Iterable[History], reference: Iterable[History], measure: Measure) -> Difference | None:
-    """`histories` minus `reference`; None with fewer than two seeds in common."""
-    known = {history.setting.seed: measure(history) for history in reference}
-    deltas = [measure(history) - known[history.setting.seed] for history in histories if history.setting.seed in known]
-    if len(deltas) < 2:
-        return None
-    found = spread(deltas)
-    return Difference(found, T_95[len(deltas) - 1] * found.deviation / len(deltas) ** 0.5)
+def paired(deltas: Sequence[float]) -> Difference:
+    """The difference that pairs of runs show, one delta each; Student's t for two to five pairs."""
+    both = spread(deltas)
+    return Difference(both, T_95[len(deltas) - 1] * both.deviation / len(deltas) ** 0.5)
 
 
-def mean_loss(history: History) -> float:
-    return history.last.mean
-
-
-def worst_loss(history: History) -> float:
-    return history.last.worst
-
-
-def total_bytes_to(history: History, loss: float) -> float | None:
-    """Bytes up and down of the fleet until its mean loss is `loss`, linear between evaluations; None if it never is."""
-    points = history.points
-    for before, after in pairwise(points):
-        if after.mean <= loss:
-            share = (before.mean - loss) / (before.mean - after.mean) if before.mean > loss else 0.0
-            start, end = (point.up_bytes + point.down_bytes for point in (before, after))
-            return start + share * (end - start)
-    return None
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(columns)} |", "| --- |" + " ---: |" * (len(columns) - 1)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, n_left: int = 1) -> str:
+    """A markdown table; the first `n_left` columns are aligned left, as text is, the others right."""
+    rule = "|" + " --- |" * n_left + " ---: |" * (len(columns) - n_left)
+    return "\n".join([f"| {' | '.join(columns)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)])

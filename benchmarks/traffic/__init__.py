@@ -1,0 +1,1 @@
+"""Bytes between boards and server: smaller number formats, and downloads as differences."""

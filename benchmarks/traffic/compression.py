@@ -1,22 +1,23 @@
-"""What smaller messages cost: uploads in bf16, int8 and int4, and downloads as differences, against fp32 and whole.
+"""Smaller messages and their cost in loss: uploads in bf16, int8 and int4, downloads as differences, against fp32.
 
     python -m benchmarks.traffic.compression --json compression.json --learning-rate 0.008
 
 Fleets of benchmarks.simulation.federation under the default rule, otherwise as in benchmarks.merge_rules. Bytes are
 those of encoded messages, of all boards and rounds; sketches travel in bf16 whatever the upload. The target: no more
-than 0.28 (int8) and 0.16 (int4) of fp32's upload, with a loss within 1 %."""
+than 0.28 (int8) and 0.16 (int4) of fp32's upload, with a loss within 1 %.
+"""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 import msgspec
 
+from benchmarks.simulation.histories import QUICK, difference, fleets, mean_loss
 from benchmarks.simulation.setting import History, Setting
-from benchmarks.study.cli import add_options, begin, command
-from benchmarks.study.tables import difference, mean_loss, spread, table
+from benchmarks.study.cli import command, study_parser
+from benchmarks.study.tables import spread, table
 
 SEEDS = (1, 2, 3)
 
@@ -35,13 +36,14 @@ VARIANTS: dict[str, Setting] = {
 """Downloads are in fp32 where uploads are, else in bf16."""
 
 
-def settings(variant: Setting, rule: str, learning_rate: float) -> Iterator[Setting]:
-    for seed in SEEDS:
-        yield msgspec.structs.replace(variant, rule=rule, learning_rate=learning_rate, seed=seed)
+def settings(variant: Setting, seeds: Sequence[int]) -> Iterator[Setting]:
+    """The runs of a variant, one per seed."""
+    for seed in seeds:
+        yield msgspec.structs.replace(variant, seed=seed)
 
 
 def row(name: str, histories: Sequence[History], reference: Sequence[History]) -> list[str]:
-    """Bytes and loss, absolute and against the reference."""
+    """A variant's cells: bytes and loss, absolute and against the reference."""
     up, down = (fmean(of(history) for history in histories) for of in (_up, _down))
     base_up, base_down = (fmean(of(history) for history in reference) for of in (_up, _down))
     loss = fmean(map(mean_loss, reference))
@@ -59,20 +61,24 @@ def row(name: str, histories: Sequence[History], reference: Sequence[History]) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    parser = study_parser(__doc__)
     parser.add_argument("--rule", default="weave")
     parser.add_argument(
         "--learning-rate", type=float, required=True, help="the rule's, as benchmarks.merge_rules found it"
     )
     options = parser.parse_args()
-    runs = begin(options)
-    wanted = {name: list(settings(one, options.rule, options.learning_rate)) for name, one in VARIANTS.items()}
-    runs.run(setting for one in wanted.values() for setting in one)
-    found = {name: runs.known(one) for name, one in wanted.items()}
+    changes = {"rule": options.rule, "learning_rate": options.learning_rate, **(QUICK if options.quick else {})}
+    seeds = SEEDS[:2] if options.quick else SEEDS
+    wanted = {
+        name: list(settings(msgspec.structs.replace(variant, **changes), seeds)) for name, variant in VARIANTS.items()
+    }
+    with fleets(options) as study:
+        study.run(setting for variant in wanted.values() for setting in variant)
+        runs = {name: study.known(variant) for name, variant in wanted.items()}
+        machine = study.machine
     columns = ["uploads", "MB up", "of fp32", "MB down", "of fp32", "loss", "less fp32's", "part of it"]
-    print(f"`{command('benchmarks.traffic.compression')}`, {runs.machine}\n")
-    print(table(columns, (row(name, histories, found["fp32"]) for name, histories in found.items())))
+    print(f"`{command('benchmarks.traffic.compression')}`, {machine}\n")
+    print(table(columns, (row(name, histories, runs["fp32"]) for name, histories in runs.items())))
 
 
 def _up(history: History) -> int:

@@ -1,6 +1,7 @@
-"""What a board downloads over a run, whole and as differences, and how far its context is from the server's.
+"""Downloads of a board over a run, whole and as patches, and how far its adapter is from the server's.
 
     python -m benchmarks.traffic.downloads [--rounds 10] [--steps 20] [--parameters 150000]
+    python -m benchmarks.traffic.downloads --quick     # a minute, to see that it works
 
 Real training of the builtin base on the text of one library, with the server's defaults but for the boards: one trains
 for the fleet. Two others only download: one holds all strands of every weight, one at most four of each.
@@ -11,7 +12,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec.structs import replace
@@ -19,37 +22,47 @@ from msgspec.structs import replace
 from aggregator.downloads.patches import Differences
 from aggregator.merge.rules.braid import cut
 from aggregator.merge.state import AdapterState
-from benchmarks.simulation.solo import Recipe, Solo
+from benchmarks.simulation.setting import OPEN_END, Recipe
+from benchmarks.simulation.strands import ranks_within
 from edge_client.data.readers import load_data
-from edge_client.engines.adapter_patch import changed_parts
 from edge_client.state.held_adapter import FULL_EVERY
 from wire.codec import encode
 from wire.limits import PROTOCOL_VERSION
 from wire.messages import Adapter, AdapterPart, AdapterPatch, Dtype, FactorPatch, WeightPatch
 from wire.tensors import unpack
 
+if TYPE_CHECKING:
+    from benchmarks.simulation.federation import Federation
+
 FORMATS: tuple[Dtype, Dtype] = ("bf16", "fp32")
-"""As adapters travel, and before rounding."""
+"""The number formats of adapters as they travel, and before rounding."""
 
 MAX_RANK = 16
-"""The server's default, as are the others in benchmarks.simulation.solo."""
+"""The server's default, as are the recipe's other values."""
 
 
 class Downloads:
-    """A board that fetches every version at at most `rank` strands of a weight. Counts bytes of whole adapters, of
-    differences, and of differences that leave out unchanged tensors and mix nothing."""
+    """A board that fetches every version at at most `rank` strands of a weight, and counts.
+
+    Attributes:
+        whole_bytes, bytes, unmixed_bytes: of whole adapters, of patches, and of patches that leave out unchanged
+            tensors and mix nothing, each where it is smaller than the whole.
+        deviation: the largest distance of a weight's frozen product from the server's, over that one's norm.
+    """
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self.whole_bytes = self.bytes = self.unmixed_bytes = 0
-        self.deviation = 0.0  # the largest of any version and weight
+        self.deviation = 0.0
         self._differences = Differences()
         self._before: AdapterState | None = None
         self._held: tuple[AdapterPart, ...] = ()
         self._in_a_row = 0
 
     def fetch(self, state: AdapterState) -> None:
-        """One round's download."""
+        """Fetch one version, as a patch where that is smaller."""
+        from edge_client.engines.lean.adapter_patch import changed_parts  # imports torch
+
         sent, exact = (cut(state, self._ranks(state), dtype) for dtype in FORMATS)
         whole_bytes = len(encode(_whole(sent)))
         changes = None if self._before is None or self._in_a_row == FULL_EVERY else self._changes(sent, exact)
@@ -94,43 +107,64 @@ def _unmixed(changes: tuple[WeightPatch, ...], sent: tuple[AdapterPart, ...]) ->
     )
 
 
-def _deviation(found: AdapterPart, exact: AdapterPart) -> float:
-    got, true = (unpack(part.frozen_b).astype(np.float64) @ unpack(part.frozen_a) for part in (found, exact))
+def _deviation(held: AdapterPart, exact: AdapterPart) -> float:
+    """Distance of the held product B·A (m, n) from the exact one, over that one's Frobenius norm."""
+    got, true = (unpack(part.frozen_b).astype(np.float64) @ unpack(part.frozen_a) for part in (held, exact))
     return float(np.linalg.norm(got - true) / max(float(np.linalg.norm(true)), np.finfo(np.float64).tiny))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--parameters", type=int, default=150_000, help="values of B that a round trains at most")
-    parser.add_argument("--library", default="networkx")
-    flags = parser.parse_args()
-    recipe = Recipe(
-        scope="all",
-        learning_rate=0.005,
-        max_rank=MAX_RANK,
-        n_parameters=flags.parameters,
-        seed=1,
-        batch=8,
-        max_source_tokens=96,
-        max_target_tokens=24,
-    )
+    options = _options()
     boards = [Downloads(MAX_RANK), Downloads(4)]
     with tempfile.TemporaryDirectory() as folder:
-        solo = Solo(recipe, load_data(f"builtin:docstrings/{flags.library}").train, Path(folder))
-        solo.begin()
-        for _ in range(flags.rounds):
+        federation = _federation(options, Path(folder))
+        federation.begin()
+        for _ in range(options.rounds):
             for board in boards:
-                board.fetch(solo.state)
-            solo.round(flags.steps)
-            print(f"{solo.n_weights} weights trained", flush=True)
+                board.fetch(federation.state)
+            federation.run_round()
+            print(f"{sum(rank > 0 for rank in federation.ranks[0])} weights trained", flush=True)
     for board in boards:
         for name, size_bytes in (("unchanged tensors left out", board.unmixed_bytes), ("differences", board.bytes)):
             print(
                 f"at most {board.rank} strands, {name}: {size_bytes / board.whole_bytes:.3f} of {board.whole_bytes:,} B"
             )
         print(f"at most {board.rank} strands, largest deviation of a context: {board.deviation:.4f}")
+
+
+def _federation(options: argparse.Namespace, folder: Path) -> Federation:
+    """The board that trains for the fleet."""
+    from benchmarks.simulation.federation import Board, Federation  # imports torch
+    from benchmarks.simulation.session import process_session
+
+    recipe = Recipe(
+        rule="braid",
+        scope="all",
+        learning_rate=0.005,
+        seed=1,
+        rounds=OPEN_END,
+        local_steps=options.steps,
+        batch=8,
+        max_rank=MAX_RANK,
+        max_source_tokens=96,
+        max_target_tokens=24,
+    )
+    text = tuple(load_data(f"builtin:docstrings/{options.library}").train)
+    board = Board(text, (), partial(ranks_within, n_parameters=options.parameters))
+    return Federation(recipe, [board], folder, process_session())
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--parameters", type=int, default=150_000, help="values of B that a round trains at most")
+    parser.add_argument("--library", default="networkx")
+    parser.add_argument("--quick", action="store_true", help="three rounds of three steps: no result")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds = options.steps = 3
+    return options
 
 
 if __name__ == "__main__":

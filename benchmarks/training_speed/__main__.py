@@ -1,7 +1,7 @@
 """Training speed and memory: transformers + PEFT, the same with bitsandbytes in 4 bits, and ours, in turn in one run.
 
     python -m benchmarks.training_speed                        # small, base, large
-    python -m benchmarks.training_speed --shapes small --steps 4 --repeats 1
+    python -m benchmarks.training_speed --quick                # some minutes, to see that it works
     python -m benchmarks.training_speed --shapes xl            # ours only: decoder scope, nf4, one example at a time
 
 FLAN-T5's shapes with random values, batch 4 × 512/64 tokens, LoRA of rank 8 on q and v, all cores. Every run is a fresh
@@ -22,13 +22,19 @@ from typing import get_args
 import msgspec
 
 from benchmarks.study.machine import MIB, describe_machine
-from benchmarks.training_speed.contest import Contestant, ContestantFailed, Kind, Measurement, Row, Workload
-from benchmarks.training_speed.ours import run_ours
+from benchmarks.training_speed.contest import (
+    SHAPES,
+    Contestant,
+    ContestantFailed,
+    Kind,
+    Measurement,
+    Row,
+    Workload,
+)
 from benchmarks.training_speed.peers import PeerJob, run_peer
 from benchmarks.training_speed.table import sketch_shares, table
 from edge_client.host.matmul_speed import measure_matmul_speed
 from edge_client.jobs.messages import CacheDtype, Compute, Format
-from quantize.random_base import SHAPES, write_random_base
 from wire.messages import Scope
 
 STEPS = {"small": 12, "base": 8, "large": 3, "xl": 3, "xxl": 1}
@@ -44,6 +50,9 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 def main() -> None:
     options = _options()
+    if options.quick:
+        options.shapes, options.contestants, options.formats = ["small"], ["peft", "ours"], ["bf16"]
+        options.steps, options.repeats = 2, 1
     # First of all: it forks, which a process that has run a product of its own must not do.
     options.compute = options.compute or _fast_compute(options.threads)
     machine = describe_machine(*PACKAGES)
@@ -51,19 +60,24 @@ def main() -> None:
     rows: list[Row] = []
     for shape in options.shapes:
         with tempfile.TemporaryDirectory() as folder:
-            found = _run_shape(shape, options, Path(folder))
-        print(f"### {shape}\n\n{table(found)}\n", flush=True)
-        print("\n".join([*sketch_shares(found), ""]), flush=True)
-        rows += found
+            of_shape = _run_shape(shape, options, Path(folder))
+        print(f"### {shape}\n\n{table(of_shape)}\n", flush=True)
+        print("\n".join([*sketch_shares(of_shape), ""]), flush=True)
+        rows += of_shape
     if options.json:
         Path(options.json).write_bytes(msgspec.json.format(msgspec.json.encode({"machine": machine, "rows": rows})))
 
 
 def _run_shape(shape: str, options: argparse.Namespace, folder: Path) -> list[Row]:
     """Every contestant on one shape, in turn, `repeats` times."""
+    from quantize.random_base import write_random_base  # imports torch
+
     write_random_base(folder / "base", shape, seed=SEED)
     workload = _workload(shape, options)
-    rows = [Row(contestant=one, workload=_own(workload, one, options), runs=()) for one in _contestants(shape, options)]
+    rows = [
+        Row(contestant=contestant, workload=_own(workload, contestant, options), runs=())
+        for contestant in _contestants(shape, options)
+    ]
     for repeat in range(options.repeats):
         print(f"{shape}, repeat {repeat + 1} of {options.repeats}", file=sys.stderr)
         rows = [row if row.reason and not row.runs else _once_more(row, folder) for row in rows]
@@ -88,6 +102,8 @@ def _once_more(row: Row, folder: Path) -> Row:
 
 def _measure(contestant: Contestant, workload: Workload, folder: Path) -> Measurement:
     if contestant.kind == "ours":
+        from benchmarks.training_speed.ours import run_ours  # imports torch
+
         return run_ours(contestant, workload, folder / "base")
     saved = folder / "transformers"
     job = PeerJob(action="train", contestant=contestant, workload=workload, model_folder=str(saved))
@@ -102,30 +118,31 @@ def _measure(contestant: Contestant, workload: Workload, folder: Path) -> Measur
 def _contestants(shape: str, options: argparse.Namespace) -> list[Contestant]:
     if shape in OURS_ONLY:
         return [Contestant(kind="ours", format="nf4", scope="decoder", compute=options.compute, cache=options.cache)]
-    found = _peers(options) if "peft" in options.contestants else []
-    found += _quantised_peers(options) if "bitsandbytes" in options.contestants else []
-    return found + (_ours(options) if "ours" in options.contestants else [])
+    contestants = _peers(options) if "peft" in options.contestants else []
+    contestants += _quantised_peers(options) if "bitsandbytes" in options.contestants else []
+    return contestants + (_ours(options) if "ours" in options.contestants else [])
 
 
 def _peers(options: argparse.Namespace) -> list[Contestant]:
-    """As documented, q and v everywhere; and the same weights as our decoder scope."""
+    """Transformers + PEFT as documented, q and v everywhere; and on the same weights as our decoder scope."""
     return [Contestant(kind="peft", format="fp32", scope=scope) for scope in options.scopes]
 
 
 def _quantised_peers(options: argparse.Namespace) -> list[Contestant]:
-    """Gradient checkpointing is what is documented; it trades time for memory, so q and v are run without it too."""
+    """The same in 4 bits. Gradient checkpointing is what is documented; it trades time for memory, so q and v are run
+    without it too."""
     plain = [Contestant(kind="bitsandbytes", format="nf4", scope=scope) for scope in options.scopes]
-    documented = [msgspec.structs.replace(one, checkpointing=True) for one in plain if one.scope == "all"]
+    documented = [msgspec.structs.replace(peer, checkpointing=True) for peer in plain if peer.scope == "all"]
     return documented + plain
 
 
 def _ours(options: argparse.Namespace) -> list[Contestant]:
     """Every format in every scope, and the first format twice more: with a sketch of every batch, which `braid` needs
     now and then, and with both factors trained, as most merge rules have it."""
-    found = []
+    contestants = []
     for scope in options.scopes:
         for format in options.formats:
-            one = Contestant(
+            contestant = Contestant(
                 kind="ours",
                 format=format,
                 scope=scope,
@@ -133,10 +150,10 @@ def _ours(options: argparse.Namespace) -> list[Contestant]:
                 cache=options.cache if scope == "decoder" else "none",
                 checkpointing=options.checkpointing,
             )
-            found.append(one)
-        first = found[-len(options.formats)]
-        found += [msgspec.structs.replace(first, sketch=True), msgspec.structs.replace(first, trains_a=True)]
-    return found
+            contestants.append(contestant)
+        first = contestants[-len(options.formats)]
+        contestants += [msgspec.structs.replace(first, sketch=True), msgspec.structs.replace(first, trains_a=True)]
+    return contestants
 
 
 def _fast_compute(threads: int) -> Compute:
@@ -173,6 +190,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0, help="measured steps; default by shape")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=0, help="for everybody; default: torch's choice, all cores")
+    parser.add_argument("--quick", action="store_true", help="small, bf16, two steps once: to see that it works")
     parser.add_argument("--json", help="write every run to this file")
     return parser.parse_args()
 

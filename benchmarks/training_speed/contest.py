@@ -1,4 +1,4 @@
-"""Who trains, what is trained, what came out: the plain values that the parts of benchmarks.training_speed exchange."""
+"""A contest of trainers: contestants, workload and measurements, as plain values that processes exchange."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from wire.messages import Scope
 
 Kind = Literal["peft", "bitsandbytes", "ours"]
 
+SHAPES = ("small", "base", "large", "xl", "xxl")
+"""FLAN-T5's shapes (quantize.random_base.SHAPES, which needs torch)."""
+
 EPOCHS = 3
-"""Over which the encoding pass is spread in the amortised figure."""
+"""Epochs over which the encoding pass is spread in the amortised figure."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +55,7 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
+        """The contestant as tables name it."""
         title = {"peft": "transformers + PEFT", "bitsandbytes": "the same, bitsandbytes", "ours": "ours"}[self.kind]
         extras = ["checkpointing"] * self.checkpointing + ["sketch in every batch"] * self.sketch
         extras += ["A and B"] * self.trains_a
@@ -64,7 +68,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         tokens_per_s: source and target tokens, steady state.
-        encode_s_per_token: of the pass that fills the prefix cache, per source token; 0.0 where there is none.
+        encode_s_per_token: seconds of the pass that fills the encoder cache, per source token; 0.0 where there is none.
         peak_bytes: most resident memory (VmHWM).
         imports_bytes: resident memory once the libraries were imported.
         predicted_bytes: the peak that our plan expects, 0.0 for others.
@@ -80,6 +84,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def above_imports_bytes(self) -> float:
+        """Peak memory beyond the imported libraries."""
         return self.peak_bytes - self.imports_bytes
 
 
@@ -97,7 +102,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def amortised_tokens_per_s(self) -> float:
-        """Over EPOCHS epochs in which every source is encoded once."""
+        """Tokens per second over EPOCHS epochs in which every source is encoded once."""
         return statistics.median(amortised(run, self.workload) for run in self.runs)
 
     @property

@@ -1,4 +1,4 @@
-"""The rows of benchmarks.training_speed as markdown, each against the peer that it is to beat."""
+"""The markdown table of benchmarks.training_speed: each trainer against the peer that it is to beat."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from benchmarks.study import tables
 from benchmarks.study.machine import MIB
 from benchmarks.training_speed.contest import EPOCHS, Row, find
 
@@ -26,10 +27,9 @@ _TITLES = (
 
 def table(rows: Sequence[Row]) -> str:
     """One shape's rows. Speeds are divided by PEFT in fp32; memory is what is above the imported libraries."""
-    lines = ["| " + " | ".join(_TITLES) + " |", "| --- | --- |" + " ---: |" * (len(_TITLES) - 2)]
-    lines += ["| " + " | ".join(_cells(row, rows)) + " |" for row in rows]
     notes = [f"- {row.contestant.name}, {row.contestant.scope}: {note}" for row in rows for note in _notes(row)]
-    return "\n".join([*lines, *([""] if notes else []), *notes])
+    cells = tables.table(_TITLES, (_cells(row, rows) for row in rows), n_left=2)
+    return "\n".join([cells, *([""] if notes else []), *notes])
 
 
 def _notes(row: Row) -> list[str]:
@@ -68,10 +68,10 @@ def _ratio(value: float, reference: float | None) -> str:
 
 
 def sketch_shares(rows: Sequence[Row]) -> list[str]:
-    """By how much a sketch in every batch lengthens the step, for each pair of rows that differ in nothing else."""
+    """Lines on how much a sketch in every batch lengthens the step, one for each pair of rows that differ in it."""
     lines = []
     for row in rows:
-        plain = next((one for one in rows if one.runs and _is_plain_of(one, row)), None)
+        plain = next((other for other in rows if other.runs and _is_plain_of(other, row)), None)
         if row.contestant.sketch and row.runs and plain is not None:
             share = plain.tokens_per_s / row.tokens_per_s - 1
             lines.append(f"Sketches of every batch, {plain.contestant.name}, {row.contestant.scope}: {share:+.1%} time")
@@ -79,5 +79,5 @@ def sketch_shares(rows: Sequence[Row]) -> list[str]:
 
 
 def _is_plain_of(plain: Row, sketched: Row) -> bool:
-    one, other = plain.contestant, sketched.contestant
-    return not one.sketch and msgspec.structs.replace(one, sketch=True) == other
+    without, with_sketch = plain.contestant, sketched.contestant
+    return not without.sketch and msgspec.structs.replace(without, sketch=True) == with_sketch

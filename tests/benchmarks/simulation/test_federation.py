@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.simulation.federation import Fleet, run_fleet
-from benchmarks.simulation.noise import with_sketch_noise
-from benchmarks.simulation.session import FleetSession
+from benchmarks.simulation.federation import Federation, with_sketch_noise
+from benchmarks.simulation.fleet import begin, new_fleet, run_fleet
+from benchmarks.simulation.session import SharedSession
 from benchmarks.simulation.setting import Setting
 from benchmarks.simulation.texts import BoardText
 from braid_common.example import Example
@@ -35,15 +35,15 @@ SETTING = Setting(
 
 
 @pytest.fixture(scope="module")
-def session() -> FleetSession:
-    return FleetSession()
+def session() -> SharedSession:
+    return SharedSession()
 
 
 @pytest.mark.parametrize("rule", ["fresh", "hetlora"])
-def test_training_together_is_training_one_by_one(rule: str, session: FleetSession, tmp_path: Path) -> None:
+def test_training_together_is_training_one_by_one(rule: str, session: SharedSession, tmp_path: Path) -> None:
     """The updates have the bits of those that the boards' jobs give: frozen, trained and own A, start and penalty."""
-    fleet = Fleet(msgspec.structs.replace(SETTING, rule=rule), _texts(), tmp_path, session)
-    fleet.begin()
+    fleet = new_fleet(msgspec.structs.replace(SETTING, rule=rule), _texts(), tmp_path, session)
+    begin(fleet)
 
     for _ in range(2):
         together, one_by_one = fleet.updates(), fleet.updates(together=False)
@@ -51,11 +51,11 @@ def test_training_together_is_training_one_by_one(rule: str, session: FleetSessi
         fleet.merge(map(fleet.contribution, together))
 
 
-def test_boards_that_prune_begin_at_what_they_last_sent(session: FleetSession, tmp_path: Path) -> None:
+def test_boards_that_prune_begin_at_what_they_last_sent(session: SharedSession, tmp_path: Path) -> None:
     """Weight for weight; another fleet in the same folder begins at the planned ranks."""
     setting = msgspec.structs.replace(SETTING, rule="hetlora", learning_rate=0.3)
-    fleet = Fleet(setting, _texts(), tmp_path, session)
-    fleet.begin()
+    fleet = new_fleet(setting, _texts(), tmp_path, session)
+    begin(fleet)
     planned = begun = _begun(fleet)
     for _ in range(3):
         updates = fleet.updates()
@@ -66,16 +66,15 @@ def test_boards_that_prune_begin_at_what_they_last_sent(session: FleetSession, t
         assert begun == sent
 
     assert begun != planned
-    assert _begun(Fleet(setting, _texts(), tmp_path, session)) == planned
+    assert _begun(new_fleet(setting, _texts(), tmp_path, session)) == planned
 
 
-def _begun(fleet: Fleet) -> list[tuple[int, ...]]:
+def _begun(fleet: Federation) -> list[tuple[int, ...]]:
     """The ranks at which the next round begins, of each board."""
-    boards = range(len(fleet.ranks))
-    return [fleet._jobs.make("train", fleet._task(), board, fleet.state).plan.ranks for board in boards]
+    return [fleet.planned_ranks(board) for board in range(len(fleet.boards))]
 
 
-def test_a_run_learns_and_counts_bytes(session: FleetSession, tmp_path: Path) -> None:
+def test_a_run_learns_and_counts_bytes(session: SharedSession, tmp_path: Path) -> None:
     """Losses fall on text this small; bytes grow with every round, and downloads as differences take fewer."""
     setting = msgspec.structs.replace(SETTING, evaluate_every=1)
     whole = run_fleet(setting, _texts(), tmp_path, session)
@@ -88,7 +87,7 @@ def test_a_run_learns_and_counts_bytes(session: FleetSession, tmp_path: Path) ->
     assert differences.last.mean == pytest.approx(whole.last.mean, rel=0.01)
 
 
-def test_a_run_that_diverges_says_so(session: FleetSession, tmp_path: Path) -> None:
+def test_a_run_that_diverges_says_so(session: SharedSession, tmp_path: Path) -> None:
     """A study goes on: the run counts as failed, with what it had reached."""
     history = run_fleet(msgspec.structs.replace(SETTING, learning_rate=1e30), _texts(), tmp_path, session)
 
@@ -96,10 +95,10 @@ def test_a_run_that_diverges_says_so(session: FleetSession, tmp_path: Path) -> N
     assert history.points[0].round == 0
 
 
-def test_sketch_noise_has_the_size_that_was_asked_for(session: FleetSession, tmp_path: Path) -> None:
+def test_sketch_noise_has_the_size_that_was_asked_for(session: SharedSession, tmp_path: Path) -> None:
     """As a part of each sketch's root mean square; B stays as it is."""
-    fleet = Fleet(msgspec.structs.replace(SETTING, sketch_every=1), _texts(), tmp_path, session)
-    fleet.begin()
+    fleet = new_fleet(msgspec.structs.replace(SETTING, sketch_every=1), _texts(), tmp_path, session)
+    begin(fleet)
     update = fleet.updates([0])[0]
 
     noisy = with_sketch_noise(update, 0.5, seed=3)
@@ -115,7 +114,7 @@ def test_sketch_noise_has_the_size_that_was_asked_for(session: FleetSession, tmp
 def _texts() -> list[BoardText]:
     """Ten boards that count, each from another number."""
     return [
-        BoardText(tuple(_example(board, i) for i in range(6)), tuple(_example(board, i) for i in (6, 7)), {})
+        BoardText(tuple(_example(board, i) for i in range(6)), tuple(_example(board, i) for i in (6, 7)))
         for board in range(10)
     ]
 

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.merge_rules.__main__ import Case, best_rate, cases, extension, main_settings, rules_of
+from benchmarks.merge_rules.cases import Case, cases, rules_of
+from benchmarks.merge_rules.settings import best_rate, extension, main_settings
+from benchmarks.simulation.histories import Fleets, FleetStudy, difference, mean_loss, total_bytes_to
 from benchmarks.simulation.setting import RANKS, History, Mix, Point, Setting, board_ranks
 from benchmarks.simulation.texts import Partition, Pool, boards, source_shares, whole_counts
-from benchmarks.study.runner import Runs, Study
-from benchmarks.study.tables import difference, mean_loss, spread, total_bytes_to
+from benchmarks.study.runner import Runner
+from benchmarks.study.tables import spread
 
 SETTING = Setting(rule="braid", learning_rate=0.01, seed=1)
 
@@ -121,9 +123,9 @@ def test_a_study_goes_on_from_its_file(tmp_path: Path) -> None:
     """A run that the file knows is not repeated: no process is started for it."""
     history = _history(0.1, [5, 4])
     path = tmp_path / "study.json"
-    path.write_bytes(msgspec.json.encode(Study(machine="some machine", histories=(history,))))
+    path.write_bytes(msgspec.json.encode(FleetStudy(machine="some machine", runs=(history,))))
 
-    runs = Runs(path, "another", tmp_path, tmp_path, processes=1)
+    runs = Fleets(Runner(FleetStudy(machine="another"), path, processes=1), tmp_path, tmp_path)
 
     assert runs.run([history.setting]) == [history]
     assert runs.machine == "some machine"

@@ -1,0 +1,136 @@
+"""Settings of the runs that compare merge rules, and the choice of every case's learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from benchmarks.merge_rules.cases import Case, case_of
+from benchmarks.simulation.histories import Fleets
+from benchmarks.simulation.setting import History, Mix, Setting
+from benchmarks.simulation.texts import Partition
+
+LEARNING_RATES = (0.004, 0.008, 0.016, 0.032)
+MOST_EXTENSIONS = 3
+"""How often the grid is extended at an edge, each time by a factor of two."""
+
+TUNING = Setting(rule="", learning_rate=0, seed=0, partition="library", evaluate_every=10)
+"""The runs on which learning rates are chosen, for every mix."""
+
+SEEDS = (1, 2, 3)
+N_WRITTEN = 6
+"""Texts per board for ROUGE-L, after the last round."""
+
+VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
+    "weave": (
+        *({"server_rank": rank} for rank in (8, 16, 64)),
+        *({"eta": eta} for eta in (0.5, 1.5)),
+    ),
+    "braid": (
+        *({"server_rank": rank} for rank in (8, 16, 64)),
+        *({"sketch_every": every} for every in (1, 5, 100)),
+        *({"local_steps": steps} for steps in (1, 2, 10)),
+        *({"sketch_noise": noise} for noise in (0.3, 1.0, 3.0)),
+        *({"eta": eta} for eta in (0.5, 1.5, 2.0)),
+    ),
+}
+"""Changes of a rule's settings, one thing at a time. sketch_every 100: the profiles' basis stays."""
+
+VARIED_MIX: Mix = "heavy-tail light"
+
+LONG = {"local_steps": 20, "n_train": 400}
+"""Rounds as long as the server's default has them, on as much more text."""
+
+Changes = Mapping[str, int]
+"""Values of settings that all runs of a study have in place of the defaults."""
+
+
+def tuning(case: Case, learning_rate: float, changes: Changes) -> Setting:
+    """A run that tries a learning rate for a case."""
+    rule, mix = case
+    return msgspec.structs.replace(TUNING, rule=rule, learning_rate=learning_rate, mix=mix, **changes)
+
+
+def traffic(rule: str, mix: Mix, rounds: int) -> Setting:
+    """A fleet that sends what any of this rule and mix does, and learns next to nothing.
+
+    Bytes follow from shapes, ranks and what changed, not from what was learned. Downloads are differences, as they are
+    between real machines.
+    """
+    return Setting(
+        rule=rule,
+        learning_rate=0.004,
+        seed=0,
+        mix=mix,
+        rounds=rounds,
+        local_steps=1,
+        n_train=8,
+        n_held_out=1,
+        differences=True,
+    )
+
+
+def with_traffic(history: History, measured: History) -> History:
+    """The losses of `history` beside the bytes of `measured`."""
+    by_round = {point.round: point for point in measured.points}
+    points = tuple(
+        msgspec.structs.replace(
+            point, up_bytes=by_round[point.round].up_bytes, down_bytes=by_round[point.round].down_bytes
+        )
+        for point in history.points
+    )
+    return msgspec.structs.replace(history, points=points)
+
+
+def best_rate(histories: Iterable[History]) -> float:
+    """The learning rate with the lowest mean loss after the last round; of equals the smaller one."""
+    finished = [history for history in histories if not history.failed]
+    return min(finished, key=lambda history: (history.last.mean, history.setting.learning_rate)).setting.learning_rate
+
+
+def extension(rates: Sequence[float], best: float) -> float | None:
+    """The next rate to try where the best is the largest or the smallest tried; None where it is neither."""
+    if best == max(rates):
+        return best * 2
+    return best / 2 if best == min(rates) else None
+
+
+def tune(
+    fleets: Fleets, wanted: Sequence[Case], grid: Sequence[float], changes: Changes, most_extensions: int
+) -> tuple[dict[Case, float], list[History]]:
+    """Every case's learning rate, and the runs that decided."""
+    tried = {case: list(grid) for case in wanted}
+    for _ in range(1 + most_extensions):
+        tuned = fleets.run(tuning(case, rate, changes) for case in wanted for rate in tried[case])
+        best = {case: best_rate(run for run in tuned if case_of(run) == case) for case in wanted}
+        wider = {case: extension(tried[case], best[case]) for case in wanted}
+        for case, rate in wider.items():
+            tried[case] += [] if rate is None else [rate]
+        if not any(wider.values()):
+            break
+    return best, tuned
+
+
+def main_settings(
+    rates: Mapping[Case, float], partitions: Sequence[Partition], mixes: Sequence[Mix], changes: Changes
+) -> Iterator[Setting]:
+    """Every rule on every fleet; the first seeds first, so that a study that is stopped has whole comparisons."""
+    for partition in partitions:
+        for mix in mixes:
+            for seed in SEEDS:
+                for (rule, mixed), rate in rates.items():
+                    setting = Setting(
+                        rule=rule, learning_rate=rate, seed=seed, mix=mix, partition=partition, n_written=N_WRITTEN
+                    )
+                    if mixed == mix:
+                        yield msgspec.structs.replace(setting, **changes)
+
+
+def varied_settings(rule: str, rate: float, changes: Changes) -> Iterator[Setting]:
+    """The rule as it is, and with each of its variations, whose words come after those of `changes`."""
+    base = Setting(rule=rule, learning_rate=rate, seed=0, mix=VARIED_MIX, n_written=N_WRITTEN)
+    for variation in ({}, *VARIED[rule]):
+        for seed in SEEDS:
+            yield msgspec.structs.replace(base, seed=seed, **{**changes, **variation})

@@ -1,5 +1,5 @@
-"""Writes the tables of docs/protocol.md from the code: `python -m scripts.protocol_docs` rewrites them, `--check`
-fails on drift.
+"""Tables of docs/concepts/protocol.md from the code: `python -m scripts.protocol_docs` writes them, `--check` fails on
+drift.
 
 Only the text between `<!-- generated: NAME -->` and `<!-- end: NAME -->` is touched.
 """
@@ -25,7 +25,7 @@ from wire.messages import Message
 from wire.rounds import BOARD, ROUND, RUN
 from wire.routes import Call
 
-PROTOCOL_PAGE = Path(__file__).parents[1] / "docs" / "protocol.md"
+PROTOCOL_PAGE = Path(__file__).parents[1] / "docs" / "concepts" / "protocol.md"
 _BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 
 

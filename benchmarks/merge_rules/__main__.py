@@ -2,7 +2,7 @@
 
     python -m benchmarks.merge_rules --json rules.json           # hours on two cores; goes on where it was interrupted
     python -m benchmarks.merge_rules --json rules.json --vary weave braid   # what their settings do, too
-    python -m benchmarks.merge_rules --json rules.json --report docs/merging   # and its tables and plots
+    python -m benchmarks.merge_rules --json rules.json --report docs/results   # and its tables and plots
 
 Ten boards, ten sources of text, ten rounds. Every board trains every decoder weight at its own rank (2 to 16) with
 production's jobs; messages are the wire's, and their encoded sizes are the bytes. The global adapter is evaluated whole
@@ -70,7 +70,7 @@ def _compare(study: Fleets, options: argparse.Namespace) -> None:
             partitions=options.partitions,
             mixes=options.mixes,
         )
-        write_report(options.report / ("long-rounds" if options.long else "rules"), report)
+        write_report(options.report / ("long-rounds" if options.long else "merging-rules"), report)
 
 
 def _options() -> argparse.Namespace:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from edge_client.engines.lean.adapter_patch import make_whole
 from torch import Tensor
 
-from edge_client.engines.lean.adapter_patch import make_whole
 from edge_client.engines.lean.model.batches import collate
 from edge_client.engines.lean.model.chunked_loss import head_loss
 from edge_client.engines.lean.model.lora import Linear

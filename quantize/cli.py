@@ -150,7 +150,7 @@ def _sentences() -> Iterator[None]:
     except BaseFormatError as error:
         raise click.ClickException(str(error)) from error
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"{error.name} is not installed; install braid[quant]") from error
+        raise click.ClickException(f"{error.name} is not installed; install braid-fl[quant]") from error
 
 
 def _mib(size_bytes: int) -> str:

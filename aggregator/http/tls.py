@@ -90,7 +90,7 @@ def _make(folder: Folder, host: str) -> None:
     except ImportError as error:
         raise TlsError(
             "A self-signed certificate needs the package cryptography.",
-            "pip install 'braid[server]', or give --tls CERT,KEY.",
+            "pip install 'braid-fl[server]', or give --tls CERT,KEY.",
         ) from error
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Braid aggregator")])

@@ -97,6 +97,6 @@ async def enrol(
 def client_version() -> str:
     """The installed distribution's version; "unknown" where the sources run uninstalled."""
     try:
-        return version("braid")
+        return version("braid-fl")
     except PackageNotFoundError:
         return "unknown"

@@ -88,7 +88,7 @@ def _announced_bytes(path: Path) -> int | None:
 def _builtin() -> Path:
     folder = builtin_base.folder()
     if not (folder / "config.json").is_file():
-        raise BaseModelError(f"the builtin base is missing from {folder}", "install braid again, or " + _FOLDER_HINT)
+        raise BaseModelError(f"the builtin base is missing from {folder}", "install Braid again, or " + _FOLDER_HINT)
     return folder
 
 

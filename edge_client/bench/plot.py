@@ -139,4 +139,4 @@ def _figure_class() -> Any:
 
 
 def _missing() -> ConfigError:
-    return ConfigError("--plot needs matplotlib, which is not installed", "pip install 'braid[plot]'")
+    return ConfigError("--plot needs matplotlib, which is not installed", "pip install 'braid-fl[plot]'")

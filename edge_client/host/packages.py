@@ -7,10 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from edge_client.errors import ConfigError
 
 NEEDED = {
-    "torch": "training; install braid[client], or the board maker's own build",
-    "safetensors": "reading the base; install braid[client]",
-    "tokenizers": "text to tokens; install braid[client]",
-    "rouge-score": "ROUGE at the end of a run; install braid[client]",
+    "torch": "training; install braid-fl[client], or the board maker's own build",
+    "safetensors": "reading the base; install braid-fl[client]",
+    "tokenizers": "text to tokens; install braid-fl[client]",
+    "rouge-score": "ROUGE at the end of a run; install braid-fl[client]",
 }
 OPTIONAL = ("huggingface-hub",)
 

@@ -115,7 +115,7 @@ def _check_limits(limits: RoundLimits) -> None:
     if limits.round_s is not None and not any(limits.gflops.values()):
         raise ConfigError(
             "how fast this board multiplies is not known, so no time of a round can be promised",
-            "install torch here (pip install 'braid[client]'), with which it is measured, or leave --round-time out",
+            "install torch here (pip install 'braid-fl[client]'), with which it is measured, or leave --round-time out",
         )
 
 

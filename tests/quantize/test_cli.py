@@ -189,7 +189,7 @@ def test_a_missing_torch_is_one_sentence() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
 
     assert done.returncode == 1
-    assert done.stderr == "Error: torch is not installed; install braid[quant]\n"
+    assert done.stderr == "Error: torch is not installed; install braid-fl[quant]\n"
 
 
 @pytest.mark.slow

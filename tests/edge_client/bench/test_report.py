@@ -106,7 +106,7 @@ def test_a_picture_without_matplotlib_says_how_to_get_it(monkeypatch: pytest.Mon
     with pytest.raises(ConfigError) as caught:
         check_plot(tmp_path / "bench.png")
 
-    assert caught.value.hint == "pip install 'braid[plot]'"
+    assert caught.value.hint == "pip install 'braid-fl[plot]'"
 
 
 @pytest.mark.parametrize("name", ["bench.pdf", "bench", "missing/bench.png"])

@@ -1,4 +1,4 @@
-"""Index of the decisions: `python -m scripts.decisions_index` writes docs/decisions/README.md, `--check` fails on drift.
+"""Index of docs/decisions: `python -m scripts.decisions_index` writes its README.md, `--check` fails on drift.
 
 The index is made from the files alone, so that it cannot say something else than they do.
 """

@@ -48,9 +48,9 @@ def texts() -> Iterator[Path]:
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts
         hidden = any(part.startswith(".") and part not in (".ci", ".github") for part in parts[:-1])
-        if path.is_file() and path.suffix in SUFFIXES and not hidden and "demo-run" not in parts:
-            if path != Path(__file__).resolve() and not parts[-1].startswith(".git"):
-                yield path
+        ours = not hidden and parts[0] != "demo-run" and not parts[-1].startswith(".git")
+        if ours and path.is_file() and path.suffix in SUFFIXES and path != Path(__file__).resolve():
+            yield path
 
 
 def test_no_text_installs_a_strangers_distribution() -> None:

@@ -176,17 +176,17 @@ def export(folder: Path, out: Path, rank: int | None, version: int | None, force
     from aggregator.run.setup import read_version
     from wire.errors import WireError
 
-    config, found, data = read_version(_folder(folder), version)
+    config, number, data = read_version(_folder(folder), version)
     try:
         state = decode_state(data)
     except WireError as error:
-        raise StateError(f"Version {found} is damaged: {error}", "Export another with --version.") from error
+        raise StateError(f"Version {number} is damaged: {error}", "Export another with --version.") from error
     try:
         export_peft(state, out, base_model=config.model.id, rank=rank, force=force)
     except OSError as error:
         raise NothingToExportError(f"{out} cannot be written: {error}", "Choose another --out.") from error
-    facts = {"folder": str(out), "version": found, "base": config.model.id}
-    _show(facts, as_json, f"version {found} is in {out}: PeftModel.from_pretrained(base, {str(out)!r})")
+    facts = {"folder": str(out), "version": number, "base": config.model.id}
+    _show(facts, as_json, f"version {number} is in {out}: PeftModel.from_pretrained(base, {str(out)!r})")
 
 
 def main() -> None:

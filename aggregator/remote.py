@@ -90,6 +90,6 @@ def _check_fingerprint(connection: http.client.HTTPConnection, fingerprint: str)
     """Raise ssl.SSLError unless the server's certificate is the pinned one."""
     if not fingerprint or not isinstance(connection.sock, ssl.SSLSocket):
         return
-    found = hashlib.sha256(connection.sock.getpeercert(binary_form=True) or b"").hexdigest()
-    if not hmac.compare_digest(found, fingerprint.replace(":", "").lower()):
-        raise ssl.SSLError(f"its certificate has the fingerprint {found}, not the one given")
+    digest = hashlib.sha256(connection.sock.getpeercert(binary_form=True) or b"").hexdigest()
+    if not hmac.compare_digest(digest, fingerprint.replace(":", "").lower()):
+        raise ssl.SSLError(f"its certificate has the fingerprint {digest}, not the one given")

@@ -53,12 +53,12 @@ class Differences:
 
         None where a weight begins or ceases to have a start_b: no difference says that.
         """
-        made = []
+        patches = []
         for before, after, unrounded in zip(held, sent, exact, strict=True):
             if (before.start_b is None) != (after.start_b is None):
                 return None
-            made.append(self._part(before, after, unrounded))
-        return tuple(part for part in made if part != WeightPatch(name=part.name))
+            patches.append(self._part(before, after, unrounded))
+        return tuple(part for part in patches if part != WeightPatch(name=part.name))
 
     def _part(self, held: AdapterPart, sent: AdapterPart, exact: AdapterPart) -> WeightPatch:
         frozen_b, frozen_a = self._frozen(held, sent, exact)

@@ -111,15 +111,15 @@ async def send_file(
         raise CallError("busy", message, "Ask again.", headers={"Retry-After": "1"}) from error
     with file:  # stays readable should its name go away
         size = file.seek(0, 2)
-        wanted = Range.of(request.headers, size, etag := f'"{digest}"')
-        headers = {"ETag": etag, "Accept-Ranges": "bytes", "Content-Type": content_type, **wanted.headers}
-        response = web.StreamResponse(status=wanted.status, headers=headers)
-        response.content_length = wanted.length
+        range_ = Range.of(request.headers, size, etag := f'"{digest}"')
+        headers = {"ETag": etag, "Accept-Ranges": "bytes", "Content-Type": content_type, **range_.headers}
+        response = web.StreamResponse(status=range_.status, headers=headers)
+        response.content_length = range_.length
         await response.prepare(request)
         if request.method == "HEAD":
             return response
-        file.seek(wanted.start)
-        left = wanted.length
+        file.seek(range_.start)
+        left = range_.length
         while left and (block := await asyncio.to_thread(file.read, min(left, BLOCK_BYTES))):
             await response.write(block)
             board.bytes_down += len(block)

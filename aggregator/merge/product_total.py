@@ -53,10 +53,10 @@ class ProductTotal(Gathered):
         return self
 
     def _over(self, name: str, divisor: float) -> LowRankSum:
-        found: LowRankSum = self.changes[name].low_rank_sum() if name in self.changes else ()
+        terms: LowRankSum = self.changes[name].low_rank_sum() if name in self.changes else ()
         if name in self.products:
-            found = (*found, *low_rank_sum(self.products[name]))
-        return scaled(found, 1 / divisor) if found else ()
+            terms = (*terms, *low_rank_sum(self.products[name]))
+        return scaled(terms, 1 / divisor) if terms else ()
 
 
 def fold_products(total: ProductTotal | None, added: Contribution) -> ProductTotal:

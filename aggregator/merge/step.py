@@ -93,5 +93,5 @@ def for_each_weight(state: AdapterState, make: Callable[[str, WeightState], Weig
         n_threads = max((library["num_threads"] for library in blas.info()), default=1)
         alone = partial(blas.limit, limits=1)  # once more in each thread: built on OpenMP, BLAS asks its caller's limit
         with alone(), ThreadPoolExecutor(n_threads, initializer=alone) as pool:
-            made = pool.map(make, state.weights, state.weights.values())
-            return dict(zip(state.weights, made, strict=True))
+            weights = pool.map(make, state.weights, state.weights.values())
+            return dict(zip(state.weights, weights, strict=True))

@@ -138,7 +138,7 @@ class BasisSum(Gathered):
     def change(self, name: str, weight: WeightState) -> LowRankSum:
         """The mean ΔW of a weight, on the rows of its basis and those of older ones; no term where nobody trained it.
         Raises ValueError where B does not fit the basis."""
-        found: list[Term] = []
+        terms: list[Term] = []
         if name in self.b:
             b = self.b[name]
             rank = b.shape[1]
@@ -146,10 +146,10 @@ class BasisSum(Gathered):
                 raise ValueError(
                     f"B of shape {b.shape} does not fit basis {weight.basis.shape} of a {weight.shape} weight"
                 )
-            found.append(Product(1.0, b, weight.basis[:rank]))
+            terms.append(Product(1.0, b, weight.basis[:rank]))
         if name in self.stale:
-            found += low_rank_sum(self.stale[name])
-        return scaled(tuple(found), 1 / self.weight) if found else ()
+            terms += low_rank_sum(self.stale[name])
+        return scaled(tuple(terms), 1 / self.weight) if terms else ()
 
 
 def fold_basis(total: BasisSum | None, added: Contribution) -> BasisSum:

@@ -102,16 +102,16 @@ def _evaluations(run: Run) -> list[dict[str, Any]]:
 
 
 def _evaluation(run: Run, version: int) -> dict[str, Any]:
-    found = {board: board.losses[version] for board in run.boards if "loss" in board.losses.get(version, {})}
-    worst = max(found, key=lambda board: found[board]["loss"], default=None) if found else None
+    losses = {board: board.losses[version] for board in run.boards if "loss" in board.losses.get(version, {})}
+    worst = max(losses, key=lambda board: losses[board]["loss"], default=None) if losses else None
     return {
         "version": version,
-        "boards": len(found),
-        "mean_loss": _mean(found, "loss"),
-        "worst_loss": found[worst]["loss"] if worst else None,
+        "boards": len(losses),
+        "mean_loss": _mean(losses, "loss"),
+        "worst_loss": losses[worst]["loss"] if worst else None,
         "worst_board": worst.name if worst else None,
         "worst_device": worst.device if worst else None,
-        **{name: _mean(found, name) for name in ("rouge1", "rouge2", "rougeL")},
+        **{name: _mean(losses, name) for name in ("rouge1", "rouge2", "rougeL")},
     }
 
 
@@ -119,8 +119,8 @@ def _examples(values: Mapping[str, float]) -> float:
     return min(max(1.0, values.get("n_examples", 1.0)), MAX_EXAMPLES)
 
 
-def _mean(found: Mapping[Board, Mapping[str, float]], name: str) -> float | None:
-    weighed = [(_examples(values), values[name]) for values in found.values() if name in values]
+def _mean(by_board: Mapping[Board, Mapping[str, float]], name: str) -> float | None:
+    weighed = [(_examples(values), values[name]) for values in by_board.values() if name in values]
     total = sum(weight for weight, _ in weighed)
     return sum(weight * value for weight, value in weighed) / total if weighed else None
 

@@ -44,8 +44,8 @@ class Board:
     @property
     def format(self) -> str:
         """The base's format, as named in the plan."""
-        found = _FORMAT.search(self.plan)
-        return found.group(1) if found else ""
+        match = _FORMAT.search(self.plan)
+        return match.group(1) if match else ""
 
     def hear(self, report: Report) -> None:
         """Take in those of a report's numbers that can be true."""

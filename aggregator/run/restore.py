@@ -78,10 +78,11 @@ def rebuild_boards(records: RunRecords, liveness_s: float, now: float) -> Boards
     for device in records.devices():
         boards.add(device).seen_s = now
     boards.restore(records.reports())
-    for known, counts in records.counts("device").items():
-        boards[str(known)].accepted, boards[str(known)].refused = counts.accepted, counts.refused
-    for known, reason in records.refusals().items():
-        boards[known].reason = reason
+    for device_id, counts in records.counts("device").items():
+        board = boards[str(device_id)]
+        board.accepted, board.refused = counts.accepted, counts.refused
+    for device_id, reason in records.refusals().items():
+        boards[device_id].reason = reason
     return boards
 
 

@@ -160,8 +160,8 @@ def read_version(folder: Folder, version: int | None) -> tuple[RunConfig, int, b
         versions = store.versions()
     finally:
         store.close()
-    wanted = max(versions, default=0) if version is None else version
-    if wanted not in versions:
+    number = max(versions, default=0) if version is None else version
+    if number not in versions:
         kept = ", ".join(map(str, versions)) or "none yet"
-        raise StateError(f"There is no version {wanted} in {folder.root}.", f"Versions that are kept: {kept}.")
-    return load(folder.config), wanted, Blobs(folder.blobs).get(versions[wanted])
+        raise StateError(f"There is no version {number} in {folder.root}.", f"Versions that are kept: {kept}.")
+    return load(folder.config), number, Blobs(folder.blobs).get(versions[number])

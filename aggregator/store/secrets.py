@@ -29,8 +29,8 @@ def secret_hash(secret: str) -> str:
 def is_among(secret: str, hashes: Iterable[str]) -> bool:
     """Whether the secret's hash is one of `hashes`, in a time that does not tell which, or how nearly."""
     mine = secret_hash(secret)
-    found = [hmac.compare_digest(mine, known) for known in hashes]
-    return any(found)
+    matches = [hmac.compare_digest(mine, known) for known in hashes]
+    return any(matches)
 
 
 def bearer(header: str | None) -> str | None:

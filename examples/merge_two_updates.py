@@ -23,7 +23,7 @@ NAME, ROWS, COLUMNS = "decoder.block.0.layer.0.SelfAttention.q", 384, 512  # FLA
 
 
 def train(state: AdapterState, rank: int, n_examples: int, seed: int) -> Contribution:
-    """What a board of this rank adds to the round."""
+    """One board's part in the round, trained at this rank."""
     (part,) = WEAVE.cut(state, [rank], "fp32")
     assert part.start_b is not None
     start = Factors(unpack(part.start_b), unpack(part.basis))  # B (384, rank) and A (rank, 512)

@@ -1,8 +1,7 @@
 """The board's own power sensors, read from sysfs below `root`, so that tests can lay out a board of their own.
 
 Jetsons carry INA3221 monitors of three channels each. JetPack 5 and later show them through the kernel's hwmon driver
-(docs.kernel.org/hwmon/ina3221.html): `in1_label` names a channel's rail, `in1_input` is in mV, `curr1_input` in mA.
-JetPack 4 has NVIDIA's own driver ina3221x: `rail_name_0` and `in_power0_input`, in mW, in an iio:device folder. x86
+(docs.kernel.org/hwmon/ina3221.html): `in1_label` names a channel's rail, `in1_input` is in mV, `curr1_input` in mA. x86
 counts energy in RAPL's zones (docs.kernel.org/power/powercap/powercap.html): `energy_uj` in µJ, which starts again from
 0 after `max_energy_range_uj`.
 
@@ -12,20 +11,19 @@ energymon project (jetson/JetsonPowerRails.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_client.host.cgroups import read_text
 
-TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "5V_IN")
-"""Rails that feed the whole module: Orin Nano and NX, Xavier NX, TX1 and TX2; Nano; Xavier NX in older documents."""
+TOTAL_RAIL = "VDD_IN"
+"""The rail that feeds the whole module: Orin Nano and NX, Xavier NX."""
 
 PARALLEL_RAILS = (
     ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin; VDDQ_VDD2_1V8AO is fed by VIN_SYS_5V0
     ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),  # AGX Xavier
 )
-"""Rails that together feed a module that has none of TOTAL_RAILS."""
+"""Rails that together feed a module without TOTAL_RAIL."""
 
 _N_CHANNELS = 3  # of one INA3221; in7 and curr4 of hwmon are sums, not rails
 
@@ -109,7 +107,7 @@ def why_none(root: Path = Path("/")) -> str:
 
 def _ina3221(root: Path) -> PowerSensor | None:
     rails = _rails(root)
-    for names in (*((name,) for name in TOTAL_RAILS), *PARALLEL_RAILS):
+    for names in ((TOTAL_RAIL,), *PARALLEL_RAILS):
         if all(name in rails for name in names):
             sensor = PowerSensor(f"INA3221 {' + '.join(names)}", tuple(rails[name] for name in names))
             if sensor.watts() is not None:
@@ -117,12 +115,8 @@ def _ina3221(root: Path) -> PowerSensor | None:
     return None
 
 
-def _rails(root: Path) -> Mapping[str, Rail]:
+def _rails(root: Path) -> dict[str, Rail]:
     """Every connected channel by its rail's name."""
-    return {**_iio_rails(root), **_hwmon_rails(root)}
-
-
-def _hwmon_rails(root: Path) -> dict[str, Rail]:
     rails = {}
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if _text(folder / "name") != "ina3221":
@@ -132,14 +126,6 @@ def _hwmon_rails(root: Path) -> dict[str, Rail]:
             volts, amperes = folder / f"in{channel}_input", folder / f"curr{channel}_input"  # mV, mA
             rail = Rail((power,), 1e6) if power.is_file() else Rail((volts, amperes), 1e6)
             rails[_text(folder / f"in{channel}_label")] = rail
-    return {name: rail for name, rail in rails.items() if name not in ("", "NC")}
-
-
-def _iio_rails(root: Path) -> dict[str, Rail]:
-    rails = {}
-    for folder in sorted((root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*")):
-        for channel in range(_N_CHANNELS):
-            rails[_text(folder / f"rail_name_{channel}")] = Rail((folder / f"in_power{channel}_input",), 1e3)  # mW
     return {name: rail for name, rail in rails.items() if name not in ("", "NC")}
 
 

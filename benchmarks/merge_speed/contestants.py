@@ -55,7 +55,7 @@ class Contestant(Protocol):
 
 
 def board(weights: Sequence[Weight], number: int, sent: Mapping[str, Factors], sketch: bool) -> Contribution:
-    """The contribution of board `number`: B (m, r) and A (r, n) of its rank r of each weight, sketches (32, n) if wanted.
+    """The contribution of board `number`: B (m, r), A (r, n) of its rank r of each weight, sketches (32, n) if wanted.
 
     The first weights are the same whichever come after.
     """

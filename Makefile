@@ -14,7 +14,7 @@ help:
 	@echo "make test-one T=tests/wire            some tests"
 	@echo "make check      format, lint, types, import contracts, sizes, generated docs"
 	@echo "make layout     the rooms of every package, the arrows between them, floors and circles"
-	@echo "make docs       rewrite the generated tables in docs/"
+	@echo "make docs       rewrite the generated pages and tables in docs/"
 	@echo "make clean      remove the virtual environment and caches"
 
 setup: $(READY)
@@ -37,6 +37,7 @@ check: $(READY)
 	$(BIN)/python -m scripts.protocol_docs --check
 	$(BIN)/python -m scripts.settings_docs --check
 	$(BIN)/python -m scripts.commands_docs --check
+	$(BIN)/python -m scripts.decisions_index --check
 
 test: $(READY)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=10
@@ -54,6 +55,7 @@ docs: $(READY)
 	$(BIN)/python -m scripts.protocol_docs
 	$(BIN)/python -m scripts.settings_docs
 	$(BIN)/python -m scripts.commands_docs
+	$(BIN)/python -m scripts.decisions_index
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -40,8 +40,8 @@ def settings_page() -> str:
             if key.section == section
         ]
         parts.append(f"### [{section}]\n\n{table(('key', 'default', 'allowed', 'meaning'), rows)}\n")
-    rows = [(f"`{name}`", meaning) for name, meaning in option_rows(join, keys_only=True)]
-    parts.append(f"{_BOARD}\n{table(('key', 'meaning'), rows)}\n")
+    keys = [(f"`{name}`", meaning) for name, meaning in option_rows(join, keys_only=True)]
+    parts.append(f"{_BOARD}\n{table(('key', 'meaning'), keys)}\n")
     return "\n".join(parts)
 
 

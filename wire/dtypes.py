@@ -6,8 +6,8 @@ from wire.messages import Dtype
 
 
 def sketch_dtype(upload: Dtype) -> Dtype:
-    """The number format of sketches in a run of these uploads. They only decide directions: docs/merging.md shows how
-    little it takes away when a third of a sketch is noise."""
+    """The number format of sketches in a run of these uploads. They only decide directions: docs/concepts/merging.md
+    shows how little it takes away when a third of a sketch is noise."""
     return "int4" if upload == "int4" else "int8"
 
 

@@ -1,7 +1,8 @@
 """The states of a run, of a round on the server, and of a board, and the only ways from one to the next.
 
-Every legal transition is a line of the tables below; both programs and docs/protocol.md read them from here. The tables
-know no clock, socket or store: who sees something happen names the event, `advance` says where that leads. Two rules:
+Every legal transition is a line of the tables below; both programs and docs/concepts/protocol.md read them from here.
+The tables know no clock, socket or store: who sees something happen names the event, `advance` says where that leads.
+Two rules:
 
 - A state that both sides must remember is changed through `advance` before anything is done about it, and an event
   that the table does not have is a bug of the caller or a peer that cannot be trusted. It raises, and nothing changes.

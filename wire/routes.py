@@ -1,7 +1,7 @@
 """The HTTP side of the protocol: every call with its path, the headers of uploads, and the grammar of queries.
 
-docs/protocol.md's table of calls is written from this file: the string below a call says what its row does not.
-"""
+docs/concepts/protocol.md's table of calls is written from this file: the string below a call says what its row does
+not."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from wire.routes import Held
 
 
 class Adapters:
-    """Makes and finds the files. Frozen factors and basis go out in bf16 unless the run uploads in fp32: B is trained on what
-    was received, so their rounding costs nothing that B's own does not."""
+    """Makes and finds the files. Frozen factors and basis go out in bf16 unless the run uploads in fp32: B is trained
+    on what was received, so their rounding costs nothing that B's own does not."""
 
     def __init__(self, terms: Terms, storage: Storage) -> None:
         self._terms, self._storage = terms, storage

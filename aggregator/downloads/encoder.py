@@ -9,6 +9,7 @@ from aggregator.downloads.patches import Differences
 from aggregator.merge.state import AdapterState
 from aggregator.settings.terms import Terms
 from wire.codec import encode
+from wire.errors import WireError
 from wire.limits import PROTOCOL_VERSION
 from wire.messages import Adapter, AdapterPatch
 
@@ -45,9 +46,12 @@ class AdapterEncoder:
         )
 
     def _patch(self, whole: Adapter, state: AdapterState, ranks: Sequence[int], held: HeldState) -> AdapterPatch | None:
-        """From what is held to `whole`, which is `state` cut to `ranks`; None where no patch can say it."""
+        """The patch from what is held to `whole`, which is `state` cut to `ranks`; None where no patch can say it."""
         rule = self._terms.rule
-        before = rule.cut(held.state, held.ranks, self._terms.download)
+        try:
+            before = rule.cut(held.state, held.ranks, self._terms.download)
+        except WireError:  # a board may claim ranks that the version never had
+            return None
         parts = self._differences.parts(before, whole.parts, rule.cut(state, ranks, "fp32"))
         if parts is None:
             return None

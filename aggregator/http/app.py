@@ -118,7 +118,7 @@ def _call_error(error: Exception) -> CallError:
 
 def _of_http(error: web.HTTPException) -> CallError:
     if error.status == 404:
-        return CallError("not_found", "there is no such call", "docs/protocol.md lists them.")
+        return CallError("not_found", "there is no such call", "docs/concepts/protocol.md lists them.")
     code: RefusalCode = "too_large" if error.status == 413 else "bad_request"
     allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     return CallError(code, error.reason or "bad request", headers=allow, status=error.status)

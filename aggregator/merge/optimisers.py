@@ -56,7 +56,7 @@ OPTIMISERS: Mapping[str, Optimiser] = MappingProxyType(
         "momentum": Optimiser("a running sum of changes (FedAvgM), eta 1, beta 0.9", eta=1.0, beta=0.9),
         "nesterov": Optimiser("the same, looking ahead (DiLoCo), eta 0.7, beta 0.9", eta=0.7, beta=0.9, nesterov=True),
         # Betas and tau of FedAdam and FedYogi, and FedYogi's step, as Flower has them; its step of FedAdam, 0.1,
-        # diverges on a T5 (docs/merging.md), so FedYogi's stands for it. The decay is torch's for AdamW.
+        # diverges on a T5 (docs/results/merging.md), so FedYogi's stands for it. The decay is torch's for AdamW.
         "fedadam": Optimiser(
             "Adam on the mean change, eta 0.01; a number for each entry of a weight", eta=0.01, beta=0.9, squares="adam"
         ),

@@ -84,7 +84,7 @@ def for_each_weight(state: AdapterState, make: Callable[[str, WeightState], Weig
     """`make` of every weight, in the state's order, on as many threads as BLAS would take for itself.
 
     BLAS gets one each: its own threads are no help with matrices of this size, and where others want the processors
-    too they wait for each other (DECISIONS.md). Each weight's arithmetic is then that of one thread, so that results
+    too they wait for each other (decision 0027). Each weight's arithmetic is then that of one thread, so that results
     have the same bits however many there are.
     """
     np.empty(_FREED_BYTES, np.uint8)  # never touched. Having freed it, glibc keeps what a weight frees for the next one

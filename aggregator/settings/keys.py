@@ -118,7 +118,9 @@ KEYS: tuple[Key, ...] = (
         MAX_STALENESS,
     ),
     Key("rounds", "staleness_power", 0.5, "an update s versions behind has (1 + s)^-this of its weight", 0, 10),
-    Key("merge", "rule", "weave", "how updates are merged; docs/merging.md compares them", choices=tuple(RULES)),
+    Key(
+        "merge", "rule", "weave", "how updates are merged; docs/concepts/merging.md compares them", choices=tuple(RULES)
+    ),
     Key(
         "merge",
         "defence",

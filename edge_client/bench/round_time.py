@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from edge_client.plan.round_cost import Traffic
 
 REQUESTS_PER_ROUND = 3
-"""One asks for work, one downloads the adapter, one uploads the update (docs/protocol.md); each waits a round trip."""
+"""One asks for work, one downloads the adapter, one uploads the update (docs/concepts/protocol.md); each waits a round
+trip."""
 
 
 @dataclass(frozen=True, slots=True)

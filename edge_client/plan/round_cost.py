@@ -34,8 +34,8 @@ laid out for the product.
 
 Both tables were fitted to CPU seconds of steps on one thread of an x86-64 machine with avx512_bf16, in units of plain
 products timed in the same process: 512/64 tokens, 8 strands on every weight, micro-batches of 1 and 4, FLAN-T5-small's
-and base's shapes. What they give is 0.85 to 1.5 of what was measured there and of the times in docs/performance.md. Not
-known on ARM or a GPU."""
+and base's shapes. What they give is 0.85 to 1.5 of what was measured there and of the times in
+docs/results/performance.md. Not known on ARM or a GPU."""
 
 UPDATE_PART_BYTES, ADAPTER_PART_BYTES, NEXT_TENSOR_BYTES = 150, 215, 43
 """Names, keys and shapes of one weight in an update of B with a sketch and in an adapter, and of one tensor more in

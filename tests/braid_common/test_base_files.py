@@ -37,7 +37,7 @@ def sha256(data: bytes) -> str:
 
 
 def test_digest_is_that_of_the_definition(base: Path) -> None:
-    """SHA-256 over "NAME SHA-256" lines, sorted by name: what docs/protocol.md tells other implementers."""
+    """SHA-256 over "NAME SHA-256" lines, sorted by name: what docs/concepts/protocol.md tells other implementers."""
     names = ("config.json", "model-00001.safetensors", "model-00002.safetensors", "tokenizer.json")
     lines = "".join(f"{name} {sha256((base / name).read_bytes())}\n" for name in names)
 

@@ -12,43 +12,43 @@ from builtin_base import docstrings
 
 BODY = "Every value is looked at once, from the first to the last, and the sums are kept in double precision."
 
+SHAPES = f'''
+"""Tools for plane and solid shapes of all kinds.
+
+{BODY}
+"""
+
+class Circle:
+    """A round shape with a centre and a radius. It never has corners.
+
+    {BODY} Circles are compared by their radius alone, whatever their centre.
+    """
+
+    def __init__(self, centre, radius=1.0, *, unit="m"):
+        self.centre = centre
+
+    def area(self):
+        """Compute the area that the circle covers.
+
+        Returns
+        -------
+        area : float
+            In square units of the radius, exact to the last bit that a double can hold.
+        """
+
+    def twin(self):
+        """Compute the area that the circle covers.
+
+        The same summary as before, with a body that says something else entirely.
+        """
+'''
+"""The source of the package ``shapes``."""
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A folder of packages: ``shapes``, with a test folder and a vendored copy, and ``other``, which shares a text."""
-    write(
-        tmp_path / "shapes" / "__init__.py",
-        f'''
-        """Tools for plane and solid shapes of all kinds.
-
-        {BODY}
-        """
-
-        class Circle:
-            """A round shape with a centre and a radius. It never has corners.
-
-            {BODY} Circles are compared by their radius alone, whatever their centre.
-            """
-
-            def __init__(self, centre, radius=1.0, *, unit="m"):
-                self.centre = centre
-
-            def area(self):
-                """Compute the area that the circle covers.
-
-                Returns
-                -------
-                area : float
-                    In square units of the radius, exact to the last bit that a double can hold.
-                """
-
-            def twin(self):
-                """Compute the area that the circle covers.
-
-                The same summary as before, with a body that says something else entirely.
-                """
-        ''',
-    )
+    write(tmp_path / "shapes" / "__init__.py", SHAPES)
     write(
         tmp_path / "shapes" / "_native.py",
         f'''

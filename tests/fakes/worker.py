@@ -106,17 +106,22 @@ def say(event: object) -> None:
     write_frame(sys.stdout.buffer, msgspec.msgpack.encode(event))
 
 
+def log_job(job: Job, kind: str, first: int, path: Path) -> None:
+    """Append a line about a job: its round, plan, first step and cache."""
+    cache = ("", 0) if isinstance(job, ProbeJob) else (job.cache_path, job.cache_limit_bytes)
+    with path.open("a") as log:
+        log.write(f"{kind} {job.spec.round} {job.spec.version} {sum(job.plan.ranks)} ")
+        log.write(f"{job.plan.mode.format} {job.plan.mode.micro_batch} {first} ")
+        log.write(f"{job.plan.mode.cache} {cache[0] or '-'} {cache[1]}\n")
+
+
 def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed:
     """Do a job, unless a fault comes before."""
     kind = str(job.__struct_config__.tag)
     saved = Path(job.training_state_path) if isinstance(job, TrainJob) and job.training_state_path else None
     first = int(saved.read_text()) if saved is not None and saved.exists() else 0
     if flags.log:
-        cache = ("", 0) if isinstance(job, ProbeJob) else (job.cache_path, job.cache_limit_bytes)
-        with flags.log.open("a") as log:
-            log.write(f"{kind} {job.spec.round} {job.spec.version} {sum(job.plan.ranks)} ")
-            log.write(f"{job.plan.mode.format} {job.plan.mode.micro_batch} {first} ")
-            log.write(f"{job.plan.mode.cache} {cache[0] or '-'} {cache[1]}\n")
+        log_job(job, kind, first, flags.log)
     faults.kill(kind)
     if isinstance(job, TrainJob | EvaluateJob) and job.held_path:  # read as the real one does
         ranks = job.plan.ranks if isinstance(job, TrainJob) else [0] * len(job.run.weights)
@@ -130,9 +135,8 @@ def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed
         return Failed(exit_code=6, message="memory ran out while training", hint="as it was told")
     if isinstance(job, ProbeJob):
         took = dict(text.split("=") for text in flags.took)
-        return Done(
-            values={"peak_bytes": float(took.get(job.plan.mode.format, job.plan.expected_peak_bytes)), "step_s": 0.1}
-        )
+        peak_bytes = float(took.get(job.plan.mode.format, job.plan.expected_peak_bytes))
+        return Done(values={"peak_bytes": peak_bytes, "step_s": 0.1})
     if job.plan.mode.cache != "none":
         say(Progress(phase="encode", step=3, steps=3, loss=0.0, tokens_per_s=9.0, peak_bytes=1 << 20))
     steps = job.run.settings.local_steps

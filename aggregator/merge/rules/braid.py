@@ -5,7 +5,7 @@
 
 Sources: frozen A with only B sent is FFA-LoRA (arXiv 2403.12313), an orthonormal A refactored by the server FedSVD
 (arXiv 2505.12805), A from a gradient's singular vectors LoRA-GA (arXiv 2407.05000). Sharing one *ordered* basis that
-boards cut at their own rank is ours; docs/merging.md has the reasons and the invariants.
+boards cut at their own rank is ours; docs/concepts/merging.md has the reasons and the invariants.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
     B⁰_k·A⁰_k = the r_k leading strands of W_g, as board k was sent them;  the others stay under them, frozen
     W_g ← truncate_{R_s}( W_g + η · Σ p_k · (B_k·A_k − B⁰_k·A⁰_k) )     p_k = n_k / Σ n over the accepted updates
 
-`delta` with the one thing that it lacks: a board sees the whole global adapter, whatever its rank, and so corrects what
-the model really does. The strands that are trained carry the largest singular values, so that a step of A moves W_g as
-far as one of B does; beside a frozen adapter, where B begins at zero, training A gains nothing (docs/merging.md).
+`delta` with the one thing that it lacks: a board sees the whole global adapter, whatever its rank, and so corrects
+what the model really does. The strands that are trained carry the largest singular values, so that a step of A moves
+W_g as far as one of B does; beside a frozen adapter, where B begins at zero, training A gains nothing
+(docs/results/merging.md).
 
 Others' are: starts by SVD, FlexLoRA (arXiv 2402.11505); the mean of changes, FedBuff (arXiv 2106.06639). Neighbours:
 Fed-PLoRA (arXiv 2602.16936) folds the rank-1 modules that a board does not train into its frozen base, and picks them

@@ -1,4 +1,5 @@
-"""The default merge rule against the dense float64 reference, and the invariants that docs/merging.md lists."""
+"""The default merge rule against the dense float64 reference, and the invariants that docs/concepts/merging.md
+lists."""
 
 from __future__ import annotations
 

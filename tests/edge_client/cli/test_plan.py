@@ -254,4 +254,4 @@ def test_what_is_assumed_without_a_server_is_what_a_server_writes() -> None:
     written = parse(template({"model.path": "/base", "model.digest": "a" * 64}), Path("run.toml"))
 
     assert written.train == DEFAULT_SETTINGS
-    assert (written.max_rank, written.server_rank) == (DEFAULT_MAX_RANK, DEFAULT_SERVER_RANK)
+    assert (written.merge.max_rank, written.merge.server_rank) == (DEFAULT_MAX_RANK, DEFAULT_SERVER_RANK)

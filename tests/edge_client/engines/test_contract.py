@@ -11,18 +11,19 @@ import pytest
 from edge_client.engines import ENGINES, open_engine
 from edge_client.engines.contract import Host
 from edge_client.errors import ConfigError, ExitCode
-from edge_client.jobs.messages import Done, Failed, Job, Plan, ProbeJob
+from edge_client.jobs.messages import Done, Failed, Job, Plan, ProbeJob, TrainingMode
 from edge_client.worker.main import _answer, _Engines
 from tests.fakes.runs import TINY_T5, run_of
-from wire.messages import Task
+from wire.messages import RoundSpec
 
 
 def probe_of(engine: str) -> bytes:
     """A probe for that engine, as it comes through the pipe."""
     run = run_of(TINY_T5, {})
-    plan = Plan(format="fp32", compute="fp32", micro_batch=1, ranks=(), predicted_peak_bytes=0, budget_bytes=0)
-    task = Task(kind="train", run_id=run.run_id, round=1, version=1)
-    job = ProbeJob(base_folder="", data="", run=run, task=task, plan=plan, engine=engine)
+    mode = TrainingMode(format="fp32", compute="fp32", micro_batch=1)
+    plan = Plan(mode=mode, ranks=(), predicted_bytes=0, expected_peak_bytes=0, budget_bytes=0)
+    spec = RoundSpec(round=1, version=1)
+    job = ProbeJob(base_folder="", data="", run=run, spec=spec, plan=plan, engine=engine)
     return msgspec.msgpack.encode(job)
 
 

@@ -60,6 +60,11 @@ def test_the_count_is_torchs_own(
     assert counted == by_torch(base_folder, scope, ranks, frozen_ranks, "both" if trains_a else "b")
 
 
+def in_place(_: object, a: tuple[int, int], b: tuple[int, int], **__: object) -> int:
+    """Operations of a product of these shapes that is added in place, which torch's counter does not know."""
+    return MULTIPLY_ADD * a[0] * a[1] * b[1]
+
+
 def by_torch(folder: Path, scope: Scope, ranks: Ranks, frozen_ranks: Ranks, trains: Trains) -> StepFlops:
     """The engine's own step under torch's counter, the head's gradient told apart by a step that wants none."""
     import torch
@@ -82,9 +87,6 @@ def by_torch(folder: Path, scope: Scope, ranks: Ranks, frozen_ranks: Ranks, trai
     basis = {name: torch.ones(rank, shapes[name][1]) for name, rank in ranks.items()}
     model = Model(base, AdapterTensors(context, basis), "fp32", trains_encoder=scope == "all", trains=trains)
     batch = collate([Pair((5,) * SOURCE, (6,) * TARGET)] * BATCH, 0, 0)
-
-    def in_place(_: object, a: tuple[int, int], b: tuple[int, int], **__: object) -> int:
-        return MULTIPLY_ADD * a[0] * a[1] * b[1]
 
     def counter() -> FlopCounterMode:
         return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: in_place})

@@ -1,7 +1,7 @@
 """Attention with an additive bias, keeping queries, keys and values alone for the backward pass.
 
 On a GPU, and in fp32, this is torch's fused kernel. On a processor that kernel gains nothing from bf16 and keeps its
-output besides; plain products in bf16 are two to four times as fast (DECISIONS.md). Scores exist for a few
+output besides; plain products in bf16 are two to four times as fast (decision 0010). Scores exist for a few
 examples at a time and are computed again in the backward pass, as in FlashAttention (arXiv 2205.14135).
 """
 

@@ -81,8 +81,7 @@ def test_exported_ranks_are_read_as_peft_reads_them(
 @settings(max_examples=10, phases=FOUND_IS_ENOUGH)
 @given(
     UNEQUAL_RANKS,
-    ALPHAS,
-    st.permutations(OVERLAPPING),
+    st.tuples(ALPHAS, st.permutations(OVERLAPPING)),
     st.booleans(),
     st.sampled_from([["q", "v", "wo"], r".*\.(q|v|wo)", ["decoder.block.0.layer.0.SelfAttention.q", "wi_1", "k"]]),
     st.integers(0, 1000),
@@ -91,8 +90,7 @@ def test_folders_of_peft_are_read_as_peft_reads_them(
     reference: T5ForConditionalGeneration,
     base_folder: Path,
     ranks: list[int],
-    alphas: list[int],
-    alpha_patterns: list[str],
+    patterns: tuple[list[int], list[str]],
     use_rslora: bool,
     targets: list[str] | str,
     seed: int,
@@ -100,6 +98,7 @@ def test_folders_of_peft_are_read_as_peft_reads_them(
     """What `save_pretrained` wrote: rank_pattern and alpha_pattern of any spelling, α/r or α/√r."""
     from peft import LoraConfig, get_peft_model
 
+    alphas, alpha_patterns = patterns
     config = LoraConfig(
         r=ranks[0],
         lora_alpha=alphas[0],

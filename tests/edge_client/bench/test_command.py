@@ -15,7 +15,6 @@ import pytest
 from braid_common.t5_config import T5Config
 from edge_client.bench.progress import ProgressLine
 from edge_client.bench.setting import Setting, plan_setting
-from edge_client.cli.bench import SHAPES
 from edge_client.cli.main import run
 from edge_client.errors import ExitCode, NoPlanError
 from edge_client.host.board import Board
@@ -182,14 +181,6 @@ def test_the_command_loads_neither_torch_nor_numpy_nor_matplotlib() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert found.stdout.strip() == "set()"
-
-
-@pytest.mark.slow
-def test_the_shapes_are_those_that_can_be_written() -> None:
-    """The names are written twice, for the other module imports torch."""
-    from quantize.random_base import SHAPES as KNOWN
-
-    assert set(SHAPES) <= set(KNOWN)
 
 
 def plan(config: dict[str, Any], memory_bytes: int, **changes: Any) -> Plan:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from braid_common.t5_config import T5Config
 from edge_client.cli.main import run
 from edge_client.errors import ExitCode
 
@@ -96,7 +97,10 @@ def _small_base(folder: Path) -> Path:
     config.pop("braid_storage", None)
     folder.mkdir()
     generator = torch.Generator().manual_seed(0)
-    tensors = {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in tensor_shapes(config).items()}
+    tensors = {
+        name: 0.1 * torch.randn(shape, generator=generator)
+        for name, shape in tensor_shapes(T5Config.parse(config)).items()
+    }
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
     shutil.copy(builtin_base.folder() / "tokenizer.json", folder)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_client.base.config import FLAN_T5, base_config
+from edge_client.base.config import FLAN_T5
 from edge_client.cli import plan as plan_command
 from edge_client.cli.main import run as run_command
 from edge_client.errors import ExitCode
@@ -77,16 +77,6 @@ def test_flan_t5_is_known_by_name(capsys: Any, tmp_path: Path, name: str) -> Non
     assert facts["accumulation"] * facts["micro_batch"] == 16
     assert {"kind", "reason", "worth", "importance_share"} <= set(facts["runners_up"][0])
     assert facts["ranking"] == []
-
-
-@pytest.mark.slow
-def test_the_known_shapes_are_those_of_random_bases() -> None:
-    """quantize/random_base.py has them too; it needs torch."""
-    from quantize.random_base import shape_config
-
-    for name in FLAN_T5:
-        ours, theirs = base_config(name), shape_config(name.removeprefix("flan-t5-"))
-        assert ours == {key: theirs[key] for key in ours}
 
 
 def test_with_a_ranking_its_top_is_shown(

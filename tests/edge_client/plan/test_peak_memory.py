@@ -48,7 +48,7 @@ def write_base(folder: Path) -> None:
 
     (folder / "config.json").write_text(json.dumps(dict(SMALL_T5)))
     generator = torch.Generator().manual_seed(0)
-    shapes = tensor_shapes(SMALL_T5).items()
+    shapes = tensor_shapes(T5Config.parse(SMALL_T5)).items()
     tensors = {name: 0.02 * torch.randn(shape, generator=generator) for name, shape in shapes}
     save_file(tensors, folder / "model.safetensors")
     words = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *(f"w{i}" for i in range(100))])}

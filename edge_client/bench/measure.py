@@ -83,7 +83,7 @@ def _measure(request: Request) -> Measured:
 
 
 class _Refusal(msgspec.Struct, frozen=True):
-    """What speaks against writing; "" where nothing does. It crosses the pipe as a result: a child that ends with
+    """Reason against writing; "" where nothing does. It crosses the pipe as a result: a child that ends with
     MEMORY was killed, or met torch's own error."""
 
     message: str = ""

@@ -65,7 +65,7 @@ def draw(report: Report, path: Path) -> None:
 def _draw_phases(axes: Axes, report: Report) -> None:
     """One bar per link: a round's phases on top of each other, with an epoch's share of the encoder's pass."""
     links = report.over_links()
-    labels = [f"{one.link.mbps:g}" for one in links]
+    labels = [f"{over.link.mbps:g}" for over in links]
     steps = report.terms.local_steps
     measured = report.measured
     share = steps / report.terms.epochs
@@ -95,17 +95,17 @@ def _draw_phases(axes: Axes, report: Report) -> None:
 
 def _draw_granularity(axes: Axes, report: Report) -> None:
     links = report.over_links()
-    speeds = [one.link.mbps for one in links]
+    speeds = [over.link.mbps for over in links]
     low, high = min(speeds) / 3, max(speeds) * 3
     curve = [low * (high / low) ** (i / (_CURVE_POINTS - 1)) for i in range(_CURVE_POINTS)]
     latency_ms = links[0].link.latency_ms
     values = [granularity(report.round_compute_s, Link(speed, latency_ms).seconds(report.traffic)) for speed in curve]
     axes.plot(curve, values, color=COLOURS["forward"])
-    axes.plot(speeds, [one.granularity for one in links], "o", color=COLOURS["forward"])
-    for one in links:
+    axes.plot(speeds, [over.granularity for over in links], "o", color=COLOURS["forward"])
+    for over in links:
         axes.annotate(
-            granularity_text(one.granularity),
-            (one.link.mbps, one.granularity),
+            granularity_text(over.granularity),
+            (over.link.mbps, over.granularity),
             (6, -13),
             textcoords="offset points",
             bbox=_BEHIND_TEXT,

@@ -16,7 +16,7 @@ from edge_client.plan.round_cost import Traffic, round_traffic
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the figures are reckoned for, beside what was measured.
+    """Assumptions that the figures are reckoned with, beside what was measured.
 
     Attributes:
         model, board: names for people.

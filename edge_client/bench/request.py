@@ -41,7 +41,7 @@ class Request:
 
     @property
     def settings(self) -> TrainSettings:
-        """What the run asks."""
+        """Settings of the run."""
         return self.run.settings
 
     @property

@@ -24,7 +24,7 @@ CACHE_BYTES = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What the command line fixes. `format` None leaves it to the planner."""
+    """Choices of the command line. `format` None leaves it to the planner."""
 
     format: Format | None
     scope: Scope

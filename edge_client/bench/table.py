@@ -12,7 +12,7 @@ _GAP = "  "
 
 
 def lines(report: Report) -> list[str]:
-    """The whole table."""
+    """Lines of the whole table."""
     return [
         *_title(report),
         "",

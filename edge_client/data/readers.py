@@ -63,7 +63,7 @@ class Data:
 
 @dataclass(slots=True)
 class _Reading:
-    """What has been read so far."""
+    """Examples that have been read so far, and what could not be."""
 
     examples: list[Example] = field(default_factory=list)
     n_skipped: int = 0
@@ -102,16 +102,16 @@ def _read_builtin(spec: str, reading: _Reading) -> None:
         raise DataError(f"unknown builtin data {spec!r}", f"use {BUILTIN} or {BUILTIN}/LIBRARY")
     libraries = [library] if library else docstrings.installed_libraries()
     seen: set[tuple[str, str]] = set()
-    for one in libraries:
+    for package in libraries:
         try:
-            found = docstrings.extract(one)
+            examples = docstrings.extract(package)
         except LookupError as error:
             if library:
                 raise DataError(
                     f"builtin docstrings: {error}", "name an importable library with Python source"
                 ) from error
             continue
-        for example in found:
+        for example in examples:
             key = (example.source, example.target)
             if key not in seen and not reading.full:
                 seen.add(key)

@@ -1,4 +1,4 @@
-"""What the board offers a client: memory it may use, processors, and which arithmetic is fast on them.
+"""A board's resources: memory that a client may use, processors, and which arithmetic is fast on them.
 
 Everything is read from /proc and /sys below `root`, so that tests can lay out a board of their own.
 """
@@ -94,8 +94,8 @@ def _ram(root: Path) -> list[tuple[int, str]]:
 
 
 def _cgroup_limits(root: Path) -> list[tuple[int, str]]:
-    """What every memory limit above this process, v1 and v2, leaves it, with where the limit was found."""
-    found = []
+    """Memory that each control group above this process, v1 and v2, leaves it, with where the limit was found."""
+    limits = []
     for folder, v2 in cgroup_folders(root, "memory"):
         name = "memory.max" if v2 else "memory.limit_in_bytes"
         text = read_text(folder / name).strip()
@@ -104,19 +104,19 @@ def _cgroup_limits(root: Path) -> list[tuple[int, str]]:
             source = f"control group limit (/{(folder / name).relative_to(root)})"
             if others_bytes >= SHOWN_OTHERS_BYTES:
                 source += f" less {show_size(others_bytes)} that others in the group hold"
-            found.append((max(0, int(text) - others_bytes), source))
-    return found
+            limits.append((max(0, int(text) - others_bytes), source))
+    return limits
 
 
 def _others_bytes(group: Path, v2: bool, root: Path) -> int:
-    """What other processes in a control group and below it hold, and the kernel cannot take back without a swap.
+    """Memory that other processes in a control group hold, and the kernel cannot take back without a swap.
 
     Call while no worker runs: it would count as another.
     """
-    held = _numbers(read_text(group / "memory.stat"))
+    fields = _numbers(read_text(group / "memory.stat"))
     names = ("anon", "shmem") if v2 else ("total_rss", "total_shmem")
     own_bytes = _numbers(read_text(root / "proc/self/status")).get("RssAnon", 0) << 10
-    return max(0, sum(held.get(name, 0) for name in names) - own_bytes)
+    return max(0, sum(fields.get(name, 0) for name in names) - own_bytes)
 
 
 def _numbers(text: str) -> dict[str, int]:

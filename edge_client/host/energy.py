@@ -18,7 +18,7 @@ takes a bus transfer, so more often would only cost the work its processor."""
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What a stretch of work took. `n_samples` is 2 for an energy counter."""
+    """Energy of a stretch of work. `n_samples` is 2 for an energy counter."""
 
     joules: float
     seconds: float

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class _Outcome(msgspec.Struct, frozen=True):
-    """What the child tells: the encoded result, or an error's parts."""
+    """Message of the child: the encoded result, or an error's parts."""
 
     result: bytes = b""
     exit_code: int = 0

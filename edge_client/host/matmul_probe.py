@@ -90,7 +90,7 @@ def _best(dtypes: Sequence[torch.dtype], device: torch.device) -> list[float]:
     best = [0.0] * len(products)
     start_s, n_samples = time.perf_counter(), 0
     while n_samples < MIN_SAMPLES or time.perf_counter() - start_s < SAMPLING_S:
-        best = [max(known, one.sample()) for known, one in zip(best, products, strict=True)]
+        best = [max(speed, product.sample()) for speed, product in zip(best, products, strict=True)]
         n_samples += 1
     return best
 
@@ -124,7 +124,7 @@ class _Products:
         return torch.randn(shape, generator=self._generator, device=self._device).to(self._dtype)
 
     def _seconds(self, repeats: int) -> float:
-        """Of `repeats` forward and backward products."""
+        """Seconds of `repeats` forward and backward products."""
         self._wait()
         start_s = time.perf_counter()
         for _ in range(repeats):
@@ -139,7 +139,7 @@ class _Products:
 
 
 def _operations(tokens: int, rows: int, columns: int) -> int:
-    """Of a forward and a backward product."""
+    """Operations of a forward and a backward product."""
     return 2 * 2 * tokens * rows * columns
 
 

@@ -71,7 +71,7 @@ class MatmulSpeed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def matmul_key(threads: int, root: Path = Path("/")) -> str | None:
-    """What a measurement depends on, in words; None where torch is not installed. Imports nothing."""
+    """Description of all that a measurement depends on; None where torch is not installed. Imports nothing."""
     try:
         torch = version("torch")
     except PackageNotFoundError:

@@ -56,8 +56,8 @@ class PowerSensor:
     def watts(self) -> float | None:
         """Power of all rails together; None where one of them cannot be read just now."""
         values = [rail.watts() for rail in self.rails]
-        known = [value for value in values if value is not None]
-        return sum(known) if len(known) == len(values) else None
+        readable = [value for value in values if value is not None]
+        return sum(readable) if len(readable) == len(values) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ class EnergySensor:
     def read(self) -> tuple[int, ...] | None:
         """The counters in µJ; None where one of them cannot be read."""
         values = [_number(zone.counter) for zone in self.zones]
-        known = [int(value) for value in values if value is not None]
-        return tuple(known) if len(known) == len(values) else None
+        readable = [int(value) for value in values if value is not None]
+        return tuple(readable) if len(readable) == len(values) else None
 
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
         """Energy between two readings less than one turn of a counter apart (at 100 W some 40 minutes)."""
@@ -91,7 +91,8 @@ Sensor = PowerSensor | EnergySensor
 
 
 def find_sensor(root: Path = Path("/")) -> Sensor | None:
-    """What measures the most of this board: the module's INA3221 rails, else RAPL; None where neither can be read."""
+    """The sensor that measures the most of this board: the module's INA3221 rails, else RAPL; None where neither can be
+    read."""
     return _ina3221(root) or _rapl(root)
 
 

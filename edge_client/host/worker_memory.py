@@ -1,4 +1,4 @@
-"""What the worker asks of Linux about itself: memory in use, memory to give back, and to die with its parent."""
+"""Linux calls of the worker about itself: memory in use, memory to give back, and to die with its parent."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class TrainingMode(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a board does in a round.
+    """A board's plan for a round.
 
     Attributes:
         mode: how it trains.

@@ -1,7 +1,7 @@
 """Bytes of an adapter on a board while it is trained, read and sent, from shapes alone.
 
-A weight is m × n; r is the rank it is trained at, s its context's, R its basis'; c bytes of the compute dtype.
-"""
+A weight is m × n; r is the rank it is trained at, s that of its frozen rest, R its basis'; c bytes of the compute
+dtype."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MESSAGE_COPIES = 3
 3.02 to 3.04 times 13 to 41 MiB."""
 
 WHOLE_COPIES = 4
-"""Of the adapter as it is sent, while one that came as a difference is made whole (engine/differences.py): it, and what
-is held and the difference, or msgpack's buffer and the message. Measured: 3.2, 3.4 and 4.1 times 29 MiB, with
-differences of 0.15, 0.5 and 0.96 of that."""
+"""Of the adapter as it is sent, while one that came as a patch is made whole (engines/lean/adapter_patch.py): it, and what
+is held and the patch, or msgpack's buffer and the message. Measured: 3.2, 3.4 and 4.1 times 29 MiB, with
+patches of 0.15, 0.5 and 0.96 of that."""
 
 _UPLOAD_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0 + 4 / 64, "int4": 0.5 + 4 / 64}
 
@@ -55,10 +55,10 @@ class AdapterSizes:
 
     # --- what stays ------------------------------------------------------------------------------------------------
 
-    def context(self, ranks: Sequence[int]) -> int:
-        """(m + n)·s per weight, s = min(server rank, m, n); of a weight whose context comes as strands, what it would
-        take beyond them."""
-        return self._context(ranks, self._c)
+    def frozen(self, ranks: Sequence[int]) -> int:
+        """(m + n)·s per weight, s = min(server rank, m, n); of a weight whose rest comes as strands, what it would take
+        beyond them."""
+        return self._frozen(ranks, self._c)
 
     def strands(self, ranks: Sequence[int]) -> int:
         """16 bytes for each value that is trained, with gradient and moments; r·n in the compute dtype for a basis that
@@ -69,52 +69,58 @@ class AdapterSizes:
         return self._c * bases + TRAINED_VALUE_BYTES * self._sum(ranks, self._trained)
 
     def sketches(self) -> int:
-        """Of every weight that is sketched the sums, R·n fp32, and Ω, R·m in the compute dtype; and the largest Ω while
-        it is drawn, fp32 twice."""
+        """Gradient sketches: of every weight that is sketched the sums, R·n fp32, and Ω, R·m in the compute dtype; and
+        the largest Ω while it is drawn, fp32 twice."""
         sizes = [basis_rank(weight, self._run.max_rank) * weight.rows for weight in self._sketched()]
         return self._sketch_sums() + self._c * sum(sizes) + 8 * max(sizes, default=0)
 
     # --- before the first step and after the last, when there are no activations -----------------------------------
 
     def start(self, ranks: Sequence[int]) -> int:
-        """What the adapter takes beyond what stays while the model is made of it: its fp32 values, of which fp32
-        arithmetic uses the context as it is; what is trained has no gradient yet."""
-        context = self._context(ranks, self._c + 4 if self._c < 4 else self._c) - self.context(ranks)
-        return context + self._sum(ranks, self._start)
+        """Bytes beyond what stays while the model is made of the adapter: its fp32 values, of which fp32
+        arithmetic uses the frozen ones as they are; what is trained has no gradient yet."""
+        frozen = self._frozen(ranks, self._c + 4 if self._c < 4 else self._c) - self.frozen(ranks)
+        return frozen + self._sum(ranks, self._start)
 
     def whole(self, ranks: Sequence[int]) -> int:
-        """What an adapter takes beyond what stays while it is made of a difference; nothing else of the round is there
-        yet but the base, from the round before."""
-        values = 0
+        """Bytes beyond what stays while the adapter is made of a patch; nothing else of the round is there yet but the
+        base, from the round before."""
+        values = 0  # as they are sent: the frozen rest and the strands
         for weight, rank in zip(self._run.weights, ranks, strict=True):
-            context = basis_rank(weight, self._run.server_rank) * (weight.rows + weight.columns)
+            frozen = basis_rank(weight, self._run.server_rank) * (weight.rows + weight.columns)
             strands = rank * self._sent(weight)
-            values += max(context, strands) if self._begins else context + strands
+            # Where boards begin at the global adapter, strands come in the place of as much of the frozen rest.
+            values += max(frozen, strands) if self._begins else frozen + strands
         read = WHOLE_COPIES * self._download_bytes * values
-        return read - self.context(ranks) - self.strands(ranks) - self.sketches()
+        return read - self.frozen(ranks) - self.strands(ranks) - self.sketches()
 
     def end(self, ranks: Sequence[int]) -> int:
-        """What the message takes beyond what stays; gradients are gone. It has what was trained as the run uploads it
-        and the means of the sketches as they travel. (A checkpoint is written and read one matrix at a time.)
+        """Bytes beyond what stays while the round's message is encoded; gradients are gone. It has what was trained as
+        the run uploads it and the means of the sketches as they travel. (A checkpoint is written and read one matrix at
+        a time.)
 
         Quantised uploads have residuals, which are made when the message is, before it is encoded: those of two
         earlier rounds lie in a file that is read, and those with which strands are sent take what gradients took.
         """
         trained, residuals = self._sum(ranks, self._trained), self._sum(ranks, self._residuals)
-        sketches = self._sketch_sums()
+        sketches = self._sketch_sums()  # the means, in fp32 beside the sums
+        # Sketch bytes are of fp32 sums, four to a value: as many values are packed.
         packed = int(self._upload_bytes * trained + self._sketch_bytes * sketches / 4)
         if residuals:
+            # Beside the two generations that were read either residuals are made while tensors are packed, or the
+            # message is encoded: the larger moment counts. New residuals take the gradients' place.
             return sketches + 2 * residuals + max(MESSAGE_COPIES * packed, packed + residuals)
-        return sketches + MESSAGE_COPIES * packed - 4 * trained
+        return sketches + MESSAGE_COPIES * packed - 4 * trained  # in the place of the gradients, fp32
 
     def profile(self, ranks: Sequence[int]) -> int:
-        """What a profile with AdaLoRA's scores takes beyond what stays in a round, beside a step's activations: fp32
+        """Bytes of a profile with AdaLoRA's scores beyond what stays in a round, beside a step's activations: fp32
         factors of every weight, their gradients, two moments and two sensitivities, and both in the compute dtype. It
-        has no strands, and no context of the run."""
+        has no strands, and no frozen rest of the run."""
         if self._run.settings.importance != "adalora":
             return 0
         sides = sum(weight.rows + weight.columns for weight in self._sketched())
-        return ADALORA_RANK * (6 * 4 + self._c) * sides - self.context(ranks) - self.strands(ranks)
+        # fp32: value, gradient, two moments, two sensitivities; and the value once more in the compute dtype.
+        return ADALORA_RANK * (6 * 4 + self._c) * sides - self.frozen(ranks) - self.strands(ranks)
 
     # --- of one strand ---------------------------------------------------------------------------------------------
 
@@ -146,8 +152,8 @@ class AdapterSizes:
         return 0 if self._begins else 4 * weight.columns - 4 * self._trained(weight)
 
     def _residuals(self, weight: Weight) -> int:
-        """What an upload lacks: a column and a row in fp32 for each factor that is trained; of quantised uploads only,
-        and not where a board has another A in every round (engine/feedback.py)."""
+        """Residuals, which are what an upload lacks: a column and a row in fp32 for each factor that is trained; of
+        quantised uploads only, and not where a board has another A in every round (engines/lean/error_feedback.py)."""
         settings = self._run.settings
         if settings.upload not in ("int8", "int4") or settings.own_basis:
             return 0
@@ -158,14 +164,14 @@ class AdapterSizes:
     def _sum(self, ranks: Sequence[int], of_strand: Callable[[Weight], int]) -> int:
         return sum(rank * of_strand(weight) for weight, rank in zip(self._run.weights, ranks, strict=True))
 
-    def _context(self, ranks: Sequence[int], value_bytes: int) -> int:
-        """Contexts of so many bytes per value. A weight that begins at the global adapter comes either without strands
-        or without context. Counted is the larger of the two, so that more strands never take less."""
+    def _frozen(self, ranks: Sequence[int], value_bytes: int) -> int:
+        """Frozen factors of so many bytes per value. A weight that begins at the global adapter comes either without
+        strands or without a frozen rest. Counted is the larger of the two, so that more strands never take less."""
         total_bytes = 0
         for weight, rank in zip(self._run.weights, ranks, strict=True):
             sides = weight.rows + weight.columns
-            context = value_bytes * basis_rank(weight, self._run.server_rank) * sides
-            total_bytes += max(0, context - TRAINED_VALUE_BYTES * rank * sides) if self._begins else context
+            frozen = value_bytes * basis_rank(weight, self._run.server_rank) * sides
+            total_bytes += max(0, frozen - TRAINED_VALUE_BYTES * rank * sides) if self._begins else frozen
         return total_bytes
 
     def _sketched(self) -> list[Weight]:

@@ -86,7 +86,7 @@ def _scaled(size_bytes: int, ratio: float) -> int:
 
 
 def mode_name(mode: TrainingMode) -> str:
-    """What decides how a prediction is off, in words: "nf4 base, fp32 arithmetic, checkpointing". That is a mode
+    """Name of what decides how a prediction is off: "nf4 base, fp32 arithmetic, checkpointing". That is a mode
     without its micro-batch; the device is a part of `calibration_key`."""
     parts = [f"{mode.format} base", f"{mode.compute} arithmetic"]
     parts += ["checkpointing"] * mode.checkpointing + [f"{mode.cache} cache"] * (mode.cache != "none")
@@ -94,6 +94,6 @@ def mode_name(mode: TrainingMode) -> str:
 
 
 def calibration_key(base_digest: str, client_version: str, matmul_key: str) -> str:
-    """What measurements hold for: the base, the version that predicts, and the processor, GPU, threads and torch that
-    it runs on."""
+    """Key of all that measurements hold for: the base, the version that predicts, and the processor, GPU, threads and
+    torch that it runs on."""
     return f"{base_digest}; edge-client {client_version}; {matmul_key}"

@@ -227,7 +227,8 @@ class Candidates:
         return self._selector.select(memory.budget(self.budget_bytes), others, self._without(mode))
 
     def _round_budgets(self, mode: TrainingMode) -> list[Budget]:
-        """What a round's limits leave for strands; below zero where not even a round without strands keeps them."""
+        """Budgets that a round's limits leave for strands; below zero where not even a round without strands keeps
+        them."""
         budgets, limits = [], self._situation.limits
         if limits.round_bytes is not None:
             fixed_bytes = fixed_traffic(self._run, frozen_encoder=mode.frozen_encoder)
@@ -240,12 +241,12 @@ class Candidates:
         return budgets
 
     def _most_worth(self, mode: TrainingMode) -> float:
-        """What the mode is worth where every strand of it fits."""
+        """Worth of the mode where every strand of it fits."""
         ranks = self._most(mode) if self._given is None else self._given
         return self._selector.share(ranks) * self._factor(mode)
 
     def _factor(self, mode: TrainingMode) -> float:
-        """What a strand's share counts for, trained in this mode."""
+        """Factor by which a strand's share counts, trained in this mode."""
         slowness = self._work.operations(mode) / self._least_operations
         return KEPT_LEARNING[mode.format] * float(slowness**-SLOWNESS_EXPONENT)
 

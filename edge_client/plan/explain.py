@@ -127,8 +127,8 @@ def _how_slow(slower: float) -> str:
 
 
 def _batches(candidate: Candidate) -> str:
-    one = f"{candidate.plan.mode.micro_batch} examples at a time"
-    return one if candidate.accumulation == 1 else f"{one}, {candidate.accumulation} times a step"
+    batch = f"{candidate.plan.mode.micro_batch} examples at a time"
+    return batch if candidate.accumulation == 1 else f"{batch}, {candidate.accumulation} times a step"
 
 
 def _round(candidate: Candidate) -> str:

@@ -17,7 +17,7 @@ from edge_client.plan.situation import CLIENT_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Infeasible:
-    """What keeps modes of training from training anything.
+    """Reason why no mode of training trains anything.
 
     Attributes:
         of: the budget that none of them keeps; "all together" where each is kept by some.
@@ -77,7 +77,7 @@ class Infeasible:
 
 
 def why_infeasible(candidates: Candidates, among: Sequence[TrainingMode], limits: RoundLimits) -> Infeasible:
-    """What is short for modes of which none trains anything. Memory is named first, then traffic, then time."""
+    """Find what is short for modes of which none trains anything. Memory is named first, then traffic, then time."""
     needed_bytes, mode = candidates.leanest(among)
     leanest = candidates.smallest(mode, needed_bytes)
     if needed_bytes > candidates.budget_bytes:

@@ -92,7 +92,7 @@ def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequen
         imports_bytes=IMPORTS_BYTES,
         kernels_bytes=KERNELS_BYTES[mode.compute] + _cuda_bytes(mode.device),
         base_bytes=sizes.base(encoder=not reads_cache),
-        context_bytes=adapter.context(ranks),
+        context_bytes=adapter.frozen(ranks),
         strands_bytes=adapter.strands(ranks),
         sketch_bytes=adapter.sketches(),
         activations_bytes=activations,

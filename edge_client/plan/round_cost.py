@@ -1,10 +1,10 @@
-"""What a round costs a board beside memory: bytes over the network, and seconds of arithmetic; and what it may cost.
+"""Costs of a round beside memory: bytes over the network, and seconds of arithmetic; and limits on them.
 
-Both are reckoned for the worst round, so that a limit holds in every one: texts as long as the run allows, a context at
-the server's full rank, gradient sketches asked for, every example new to the cache. Most rounds cost less.
+Both are reckoned for the worst round, so that a limit holds in every one: texts as long as the run allows, a global
+adapter at the server's full rank, gradient sketches asked for, every example new to the cache. Most rounds cost less.
 
 Arithmetic is counted in floating-point operations (edge_client/plan/flops.py); what else a step does with the frozen
-base is counted as so many. So ways of training compare on a board whose speed nobody knows, and seconds follow where
+base is counted as so many. So modes of training compare on a board whose speed nobody knows, and seconds follow where
 it was measured (edge_client/host/matmul_speed.py)."""
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ either: 149, 213 and 42 of FLAN-T5-xl's longest name, measured on encoded messag
 
 @dataclass(frozen=True, slots=True)
 class RoundLimits:
-    """What one round may cost; None is no limit.
+    """Limits on one round; None is no limit.
 
     Attributes:
         round_s: seconds of training, encoding and evaluating.
@@ -63,8 +63,8 @@ NO_LIMITS = RoundLimits()
 # --- bytes ---------------------------------------------------------------------------------------------------------
 
 
-def context_dtype(run: RunInfo) -> Dtype:
-    """Of contexts: frozen ones beside the global adapter's own strands travel in less than others."""
+def frozen_part_dtype(run: RunInfo) -> Dtype:
+    """Number format in which frozen factors travel: beside the global adapter's own strands in less than elsewhere."""
     download = download_dtype(run.settings.upload)
     return frozen_dtype(download) if begins_at_adapter(run) else download
 
@@ -105,32 +105,32 @@ def _strand_traffic(run: RunInfo) -> list[Traffic]:
     """One strand of each weight: down its row of the basis, unless boards draw their own; up its column of B,
     and where the run trains A its row of that.
 
-    Where boards begin at the global adapter, strands come in place of a context. An evaluation fetches that whole, so
-    it is counted (`_fixed_traffic`), and of strands what they can take beyond it, spread over all of them.
-    """
+    Where boards begin at the global adapter, strands come in place of frozen factors. An evaluation fetches that whole,
+    so it is counted (`_fixed_traffic`), and of strands what they can take beyond it, spread over all of them."""
     settings = run.settings
     down, up = _per_value(download_dtype(settings.upload)), _per_value(settings.upload)
-    instead = _per_value(context_dtype(run))
+    instead = _per_value(frozen_part_dtype(run))
     costs = []
     for weight in run.weights:
         m, n = weight.rows, weight.columns
         received = 0.0 if settings.own_basis else float(n)
         if begins_at_adapter(run):
-            most, context = basis_rank(weight, run.max_rank), basis_rank(weight, run.server_rank)
-            received = (m + n) * (1 - min(most, context) / most * instead / down)
+            most, frozen = basis_rank(weight, run.max_rank), basis_rank(weight, run.server_rank)
+            # What min(most, frozen) strands replace was counted as frozen: that is taken off, spread over all.
+            received = (m + n) * (1 - min(most, frozen) / most * instead / down)
         costs.append(Traffic(down * received, up * (m + n if settings.trains_a else m)))
     return costs
 
 
 def _fixed_traffic(run: RunInfo, *, frozen_encoder: bool) -> Traffic:
-    """What a round without strands would move: every weight's context down, a sketch of every weight that the
+    """Traffic of a round without strands: every weight's frozen factors down, a sketch of every weight that the
     backward pass reaches up, and what says which weight is which."""
     more_up = NEXT_TENSOR_BYTES if run.settings.trains_a else 0
     more_down = NEXT_TENSOR_BYTES if begins_at_adapter(run) else 0
     down_bytes = up_bytes = 0
     for weight in run.weights:
-        context = basis_rank(weight, run.server_rank)
-        down_bytes += _bytes(context_dtype(run), context * (weight.rows + weight.columns))
+        frozen = basis_rank(weight, run.server_rank)
+        down_bytes += _bytes(frozen_part_dtype(run), frozen * (weight.rows + weight.columns))
         down_bytes += ADAPTER_PART_BYTES + more_down
         if not (frozen_encoder and weight.is_encoder):
             sketch = basis_rank(weight, run.max_rank)
@@ -158,7 +158,7 @@ class RoundWork:
     def __init__(self, base: T5Config, run: RunInfo, cache: CacheBudget) -> None:
         self._base, self._run, self._cache = base, run, cache
         self._ranks = {weight.name: basis_rank(weight, run.max_rank) for weight in run.weights}
-        self._contexts = {weight.name: basis_rank(weight, run.server_rank) for weight in run.weights}
+        self._frozen_ranks = {weight.name: basis_rank(weight, run.server_rank) for weight in run.weights}
         self._n_train = run.settings.batch * run.settings.local_steps
         self._steps: dict[tuple[Scope, str], StepFlops] = {}
         values = {"encoder": 0, "decoder": 0}
@@ -167,30 +167,30 @@ class RoundWork:
         self._encoder_values, self._decoder_values = values["encoder"], values["decoder"]
 
     def operations(self, mode: TrainingMode) -> float:
-        """Of a round that trains every strand; the encoder's output is in the cache, where there is one."""
+        """Operations of a round that trains every strand; the encoder's output is in the cache, where there is one."""
         return self._products(mode, self._step(self._scope(mode))) + self._passes(mode)
 
     def encoding(self, mode: TrainingMode) -> float:
-        """What a round adds whose examples are all new to the cache; 0 without one."""
+        """Operations more of a round whose examples are all new to the cache; 0 without one."""
         step = self._step(self._scope(mode))
         return 0.0 if mode.cache == "none" else float(step.encode * distinct_examples(self._run, self._cache))
 
     def strand_operations(self, mode: TrainingMode) -> list[float]:
-        """What one strand of each weight adds to a round: the difference that leaving a weight out makes, reckoned once
-        for all weights of a shape that read the same tokens."""
+        """Operations that one strand of each weight adds to a round: the difference that leaving a weight out makes,
+        reckoned once for all weights of a shape that read the same tokens."""
         every = self._products(mode, self._step(self._scope(mode)))
-        found: dict[tuple[int, int, bool], float] = {}
+        by_kind: dict[tuple[int, int, bool], float] = {}
         for weight in reversed(self._run.weights):  # the last blocks: gradients pass through all of their weights
-            if kind_of(weight) not in found:
+            if kind_of(weight) not in by_kind:
                 without = self._products(mode, self._step(self._scope(mode), without=weight.name))
-                found[kind_of(weight)] = (every - without) / self._ranks[weight.name]
-        return [found[kind_of(weight)] for weight in self._run.weights]
+                by_kind[kind_of(weight)] = (every - without) / self._ranks[weight.name]
+        return [by_kind[kind_of(weight)] for weight in self._run.weights]
 
     def _scope(self, mode: TrainingMode) -> Scope:
         return "decoder" if mode.frozen_encoder else self._run.settings.scope
 
     def _step(self, scope: Scope, without: str = "") -> StepFlops:
-        """Of one example, every weight of the scope with all of its strands but one weight without any."""
+        """Operations of a step on one example, with all strands of every weight of the scope but `without`'s."""
         if (scope, without) not in self._steps:
             settings = self._run.settings
             ranks = {name: 0 if name == without else rank for name, rank in self._ranks.items()}
@@ -198,7 +198,7 @@ class RoundWork:
                 ranks = {name: rank for name, rank in ranks.items() if name.startswith("decoder.")}
             lengths = Lengths(1, settings.max_source_tokens, settings.max_target_tokens)
             self._steps[scope, without] = step_flops(
-                self._base, scope, lengths, ranks, self._contexts, trains_a=settings.trains_a
+                self._base, scope, lengths, ranks, self._frozen_ranks, trains_a=settings.trains_a
             )
         return self._steps[scope, without]
 
@@ -211,8 +211,9 @@ class RoundWork:
         return float(self._n_train * training + self._cache.n_evaluated * evaluating)
 
     def _passes(self, mode: TrainingMode) -> float:
-        """In every micro-batch over each trained block forth and back, once more where it is computed again; over a
-        frozen encoder forth; over the head, which nf4 keeps in int8, once."""
+        """Operations that passes over the frozen base count for. Every micro-batch goes over each trained block forth
+        and back, once more where it is computed again; over a frozen encoder forth; over the head, which nf4 keeps in
+        int8, once."""
         settings, passes = self._run.settings, 3 if mode.checkpointing else 2
         if self._scope(mode) == "all":
             blocks = passes * (self._encoder_values + self._decoder_values)
@@ -226,7 +227,7 @@ class RoundWork:
 
 
 def operations_per_s(compute: Compute, limits: RoundLimits) -> float:
-    """What a training step reaches of the board's measured speed; 0 where that is not known."""
+    """Speed that a training step reaches of the board's measured one; 0 where that is not known."""
     return limits.gflops.get(compute, 0.0) * 1e9 * EFFICIENCY[compute]
 
 

@@ -1,4 +1,4 @@
-"""What a plan is made for, and what it is held to beside the board's own limits."""
+"""Situations that plans are made for, and constraints that they are held to."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def any_mode(mode: TrainingMode) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """What narrows the choice of a plan.
+    """Limits on the choice of a plan beside those of its situation.
 
     Attributes:
         kept_ranks: strands per weight of a round that was begun, which goes on in whatever mode is best now, without

@@ -66,8 +66,9 @@ class TensorSizes:
     # --- one training step -----------------------------------------------------------------------------------------
 
     def activations(self, ranks: Sequence[int]) -> int:
-        """What is kept between the forward and the backward pass: of the blocks in scope, the attention biases, which
-        all blocks share, and the ends: last norms' inputs, encoder output (the next batch's too), hidden, gradient."""
+        """Tensors that are kept between the forward and the backward pass: of the blocks in scope, the attention
+        biases, which all blocks share, and the ends: last norms' inputs, encoder output (the next batch's too), hidden,
+        gradient."""
         kept = self._kept_of_decoder()
         if self._trains_encoder:
             kept += self._base.n_encoder_blocks * self._kept_of(self._source, self._encoder_block())
@@ -75,8 +76,8 @@ class TensorSizes:
         return kept + ends + self._biases() + self._projections(ranks)
 
     def working(self, *, encodes: bool) -> int:
-        """What the worst moment of a step takes beyond `activations`, with the matrix that weights are unpacked into.
-        `encodes`: the frozen encoder runs in the step.
+        """Bytes that the worst moment of a step takes beyond `activations`, with the matrix that weights are unpacked
+        into. `encodes`: the frozen encoder runs in the step.
 
         The moments: the loss; the last decoder block on its way back; the last encoder block's, when the decoder's
         activations are gone; a frozen encoder block's forward pass, before there are any.
@@ -86,6 +87,7 @@ class TensorSizes:
             self._backward(target, source), self._backward(target, target)
         )
         moments = [self._loss(), decoder]
+        # Moments without the decoder's activations are counted less by those.
         if self._trains_encoder:
             backward = self._again(self._encoder_block()) + self._backward(source, source)
             moments.append(backward - self._kept_of_decoder())
@@ -103,16 +105,16 @@ class TensorSizes:
     # --- the encoding pass -----------------------------------------------------------------------------------------
 
     def encoder_block(self) -> int:
-        """What the encoding pass holds of the base: a block as it was read, and unpacked."""
+        """Part of the base that the encoding pass holds: a block as it was read, and unpacked."""
         values = 4 * self._inner * self._d + 3 * self._f * self._d
         return self._packed(attentions=1) + self._unpacked * values
 
     def hidden_states(self) -> int:
-        """Of one chunk of texts: LEAST_HIDDEN_BYTES, or the longest text where that is more."""
+        """Hidden states of one chunk of texts: LEAST_HIDDEN_BYTES, or the longest text where that is more."""
         return max(LEAST_HIDDEN_BYTES, self._c * self._source_length * self._d)
 
     def encoding(self) -> int:
-        """What the worst moment of the pass takes beyond a block and the hidden states. A block's forward pass on
+        """Bytes that the worst moment of the pass takes beyond a block and the hidden states. A block's forward pass on
         TOKENS_PER_BATCH tokens, of shorter texts too where a longer one runs alone; or before the first block, in its
         place, the embedding."""
         forward = self._forward(max(TOKENS_PER_BATCH, self._source_length))
@@ -136,11 +138,11 @@ class TensorSizes:
         return int(self._base.vocab_size * self._d * _VALUE_BYTES[self._format])
 
     def _loss(self) -> int:
-        """Of a chunk of tokens and head rows the logits, in fp32, as the product gives them and as it takes them; per
-        token the label's row, its product with the hidden state, and the gradient, in fp32 too."""
+        """The loss. Of a chunk of tokens and head rows the logits, in fp32, as the product gives them and as it takes
+        them; per token the label's row, its product with the hidden state, and the gradient, in fp32 too."""
         rows = self._head_rows()
         tokens = min(self._target, LOGITS_BYTES // (4 * VOCABULARY_ROWS))
-        copies = 4 + (2 * self._c if self._c < 4 else 0)
+        copies = 4 + (2 * self._c if self._c < 4 else 0)  # bytes per logit: fp32, and in bf16 the product's two
         return copies * tokens * rows + self._target * self._d * (3 * 4 + 2 * self._c)
 
     def _backward(self, tokens: int, read: int) -> int:
@@ -169,11 +171,11 @@ class TensorSizes:
         return self._base.n_decoder_blocks * self._kept_of(self._target, self._decoder_block())
 
     def _kept_of(self, tokens: int, block: int) -> int:
-        """Of a block that would keep `block` bytes."""
+        """Bytes kept of a block that would keep `block`; with checkpointing its input alone."""
         return self._c * tokens * self._d if self._checkpointing else block
 
     def _again(self, block: int) -> int:
-        """What a block that is computed again keeps until its backward pass is through."""
+        """Bytes of a block that is computed again, until its backward pass is through."""
         return block if self._checkpointing else 0
 
     def _encoder_block(self) -> int:

@@ -74,7 +74,7 @@ def basis_rows(run: RunInfo) -> tuple[int, ...]:
 
 
 def strand_values(run: RunInfo) -> list[list[float]]:
-    """What each strand of each weight is worth: the run's values, or 1 each before a ranking exists.
+    """Value of each strand of each weight: the run's values, or 1 each before a ranking exists.
 
     Within a weight none is above the one before it: a leading strand is never worth less than one behind it.
     """

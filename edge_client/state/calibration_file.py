@@ -12,7 +12,8 @@ FILE = "calibration.json"
 
 
 def read_calibration(folder: StateFolder, key: str) -> Calibration:
-    """What was measured for `key`, nothing where the file is missing, damaged or of another base or board."""
+    """The calibration that was measured for `key`, an empty one where the file is missing, damaged or of another base
+    or board."""
     kept = read_small(folder.path / FILE, Calibration)
     return kept if kept is not None and kept.key == key else Calibration(key=key)
 

@@ -17,7 +17,7 @@ FILE = "matmul_speed.json"
 
 
 def read_matmul_speed(folder: Path, threads: int | None = None, root: Path = Path("/")) -> MatmulSpeed | None:
-    """What was measured on this very board, None where nothing fits. `threads` None takes any number."""
+    """Speed that was measured on this very board, None where nothing fits. `threads` None takes any number."""
     kept = read_small(folder / FILE, MatmulSpeed)
     if kept is None or kept.key != matmul_key(kept.threads if threads is None else threads, root):
         return None
@@ -25,8 +25,8 @@ def read_matmul_speed(folder: Path, threads: int | None = None, root: Path = Pat
 
 
 def ensure_matmul_speed(folder: StateFolder, threads: int, tell: Callable[[str], None]) -> MatmulSpeed | None:
-    """What is kept in `folder`, which is locked, or a new measurement that is kept there. None where there is neither:
-    the processor's flags then decide, until the next start."""
+    """The speed kept in `folder`, which is locked, or a new measurement that is kept there. None where there is
+    neither: the processor's flags then decide, until the next start."""
     speed = read_matmul_speed(folder.path, threads)
     if speed is None and matmul_key(threads) is not None:
         tell("measuring this board's arithmetic (a few seconds, once)…")
@@ -39,7 +39,7 @@ def ensure_matmul_speed(folder: StateFolder, threads: int, tell: Callable[[str],
 
 
 def look_up_matmul_speed(folder: Path) -> MatmulSpeed | None:
-    """What is kept in `folder`, else a measurement that is not kept, for commands that look only. None where neither
+    """The speed kept in `folder`, else a measurement that is not kept, for commands that look only. None where neither
     can be had: whoever only looks gets the processor's flags instead of an error."""
     try:
         return read_matmul_speed(folder) or measure_matmul_speed()

@@ -28,7 +28,7 @@ CONFIG = {
     "d_ff": 80,
     "num_layers": 2,
     "num_decoder_layers": 13,
-    "vocab_size": 50,
+    "vocab_size": 32,
     "feed_forward_proj": "gated-gelu",
 }
 """Not square, and more than eleven layers: `block.1` is the start of `block.11`."""
@@ -73,7 +73,7 @@ def random_t5(seed: int) -> Any:
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    return T5ForConditionalGeneration(T5Config(vocab_size=32, decoder_start_token_id=0, **CONFIG)).eval()
+    return T5ForConditionalGeneration(T5Config(decoder_start_token_id=0, **CONFIG)).eval()
 
 
 def with_peft(base: Any, folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""What the demo shows: a live table on a terminal, plain lines elsewhere."""
+"""The demo's display: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

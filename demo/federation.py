@@ -25,7 +25,7 @@ class PowerCut:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run left: the exported PEFT folder, the server's last status, and the boards as last seen."""
+    """The results of a run: the exported PEFT folder, the server's last status, and the boards as last seen."""
 
     exported: Path
     status: Mapping[str, Any]

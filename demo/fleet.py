@@ -36,7 +36,7 @@ class BoardSpec:
 
 @dataclass(slots=True)
 class BoardView:
-    """What a board's JSON lines have said so far."""
+    """A board as its JSON lines have shown it so far."""
 
     spec: BoardSpec
     state: str = "starting"

@@ -74,7 +74,7 @@ def most_improved(examples: Sequence[Example], before: Score, after: Score) -> i
 
 
 def write(adapter: Path | None, sources: Sequence[str]) -> list[str]:
-    """What the base writes with an adapter, or bare, for each source."""
+    """Write an answer for each source, with an adapter or with the bare base."""
     writer = Writer(
         builtin_base.folder(),
         adapter,

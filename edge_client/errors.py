@@ -38,14 +38,20 @@ class ClientError(CommandError):
 
 
 class ConfigError(ClientError):
+    """A flag, a settings file or an installation that cannot be used."""
+
     exit_code = ExitCode.CONFIG
 
 
 class DataError(ClientError):
+    """The board's own text cannot be used."""
+
     exit_code = ExitCode.DATA
 
 
 class BaseModelError(ClientError):
+    """The base model is missing, damaged or not the run's."""
+
     exit_code = ExitCode.BASE
 
 
@@ -61,22 +67,32 @@ class NoPlanError(ClientError):
 
 
 class RefusedError(ClientError):
+    """The server refuses this client for good: token, protocol version or an unusable run."""
+
     exit_code = ExitCode.REFUSED
 
 
 class UnreachableError(ClientError):
+    """The server cannot be reached, and waiting was not asked for."""
+
     exit_code = ExitCode.UNREACHABLE
 
 
 class RevokedError(ClientError):
+    """This board was shut out of the run."""
+
     exit_code = ExitCode.REVOKED
 
 
 class DiskError(ClientError):
+    """A file of the client cannot be read or written."""
+
     exit_code = ExitCode.DISK
 
 
 class LockedError(ClientError):
+    """Another client uses the same state folder."""
+
     exit_code = ExitCode.LOCKED
 
 

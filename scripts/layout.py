@@ -45,7 +45,7 @@ class Layout:
 
 
 def imports(files: Iterable[PythonFile]) -> Graph:
-    """Which of the files import which, by module name. What is imported from outside of them is left out."""
+    """Draw an arrow from each file to those of the files that it imports, by module name."""
     files = list(files)
     known = {file.module for file in files}
     graph = {}

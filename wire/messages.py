@@ -212,8 +212,8 @@ class Profile(Message, frozen=True, kw_only=True):
 
 
 class RoundSpec(Message, frozen=True, kw_only=True):
-    """What one round asks of every board: the same from the server's schedule to the training on the board, also for
-    updates that come late. Profiling is round 0 on version 0."""
+    """The specification of one round, the same for every board, from the server's schedule to the training on a board,
+    also for updates that come late. Profiling is round 0 on version 0."""
 
     round: RoundId
     version: RoundId  # what boards train on

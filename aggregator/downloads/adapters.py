@@ -48,7 +48,7 @@ class Adapters:
         return self._encoder.encode(state, ranks, None if held is None else self._held_state(newest, held))
 
     def _held_state(self, newest: AdapterState, held: Held) -> HeldState | None:
-        """What a board says it holds; None where that is not here any more, or never was."""
+        """The version and ranks that a board says it holds; None where that is not here any more, or never was."""
         try:
             check_ranks(held.ranks, self._terms)
             return HeldState(self._version(newest, held.version), held.ranks)

@@ -1,4 +1,4 @@
-"""Where the base model's files are: `--model` is `builtin`, a folder, or a name on the Hugging Face hub."""
+"""Finding the base model's files: `--model` is `builtin`, a folder, or a name on the Hugging Face hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which installed packages training needs, looked up without importing any."""
+"""The packages that training needs, looked up without importing any."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ MESSAGE_COPIES = 3
 3.02 to 3.04 times 13 to 41 MiB."""
 
 WHOLE_COPIES = 4
-"""Of the adapter as it is sent, while one that came as a patch is made whole (engines/lean/adapter_patch.py): it, and what
-is held and the patch, or msgpack's buffer and the message. Measured: 3.2, 3.4 and 4.1 times 29 MiB, with
-patches of 0.15, 0.5 and 0.96 of that."""
+"""Copies of an adapter of the size that is sent, while one that came as a patch is made whole
+(engines/adapter_patch.py): it, and what is held and the patch, or msgpack's buffer and the message. Measured: 3.2, 3.4
+and 4.1 times 29 MiB, with patches of 0.15, 0.5 and 0.96 of that."""
 
 _UPLOAD_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0 + 4 / 64, "int4": 0.5 + 4 / 64}
 

@@ -24,7 +24,7 @@ whole comes again; tests/aggregator/downloads/test_patches.py holds what eight o
 
 
 class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which adapter the file holds, and by how many patches in a row it came to be."""
+    """The adapter that the file holds, by its version and ranks, and by how many patches in a row it came to be."""
 
     run_id: str
     version: int

@@ -56,7 +56,10 @@ def worker_command() -> list[str]:
 
 
 class WorkerProcess:
-    """At most one worker, at most one job at a time. Call `close` at the end."""
+    """The training worker as seen from the network side: one process at most, one job at a time.
+
+    Call `close` at the end.
+    """
 
     def __init__(self, command: Sequence[str] | None = None, *, idle_s: float = IDLE_S) -> None:
         self._command = list(command or worker_command())

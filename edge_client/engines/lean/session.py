@@ -82,7 +82,7 @@ class Session:
             return read_t5_config(Path(job.base_folder))
 
     def torch_device(self, job: BaseJob) -> torch.device:
-        """Where the job computes. Raises NoPlanError where the plan names a device that is not there (any more)."""
+        """The processor or GPU that the job computes on. Raises NoPlanError where the plan names a device that is not there (any more)."""
         if job.plan.mode.device == "cuda" and not torch.cuda.is_available():
             raise NoPlanError("the plan is for a GPU, and torch finds none", "restart edge-client, to plan again")
         return torch.device(job.plan.mode.device)
@@ -108,7 +108,7 @@ class Session:
 
 
 def trains_encoder(job: BaseJob) -> bool:
-    """In scope "all", unless the plan leaves the encoder as it was received."""
+    """Whether the job trains encoder weights: in scope "all", unless the plan leaves the encoder as it was received."""
     return job.run.settings.scope == "all" and not job.plan.mode.frozen_encoder
 
 

@@ -52,7 +52,7 @@ class Tokeniser:
             )
 
     def encode(self, text: str, max_tokens: int) -> tuple[int, ...]:
-        """At most `max_tokens` ids, the last of which is eos."""
+        """Token ids of a text, `max_tokens` of them at most, the last of which is eos."""
         encoding = self._tokenizer.encode(text[: max_tokens * MAX_CHARS_PER_TOKEN], add_special_tokens=False)
         return (*encoding.ids[: max_tokens - 1], self._eos_id)
 

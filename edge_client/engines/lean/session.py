@@ -82,7 +82,7 @@ class Session:
             return read_t5_config(Path(job.base_folder))
 
     def torch_device(self, job: BaseJob) -> torch.device:
-        """The processor or GPU that the job computes on. Raises NoPlanError where the plan names a device that is not there (any more)."""
+        """The processor or GPU that the job computes on. Raises NoPlanError where the plan's device is not there."""
         if job.plan.mode.device == "cuda" and not torch.cuda.is_available():
             raise NoPlanError("the plan is for a GPU, and torch finds none", "restart edge-client, to plan again")
         return torch.device(job.plan.mode.device)

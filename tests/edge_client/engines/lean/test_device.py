@@ -19,6 +19,7 @@ from edge_client.engines.lean.train import train
 from edge_client.errors import NoPlanError
 from edge_client.jobs.messages import Compute, Job
 from quantize.base import FORMATS, load_base
+from tests.fakes.plans import with_mode
 from wire.codec import decode
 from wire.messages import Trains, Update
 from wire.tensors import unpack
@@ -68,7 +69,7 @@ def test_a_plan_for_a_missing_gpu_is_refused(make_job: Callable[..., Job]) -> No
     """A board whose GPU has gone says so and does not fall over."""
     job = make_job()
     with pytest.raises(NoPlanError, match="GPU"):
-        train(msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, device="cuda")), Session())
+        train(msgspec.structs.replace(job, plan=with_mode(job.plan, device="cuda")), Session())
 
 
 @needs_gpu
@@ -78,7 +79,7 @@ def test_a_round_on_the_gpu_is_that_of_the_processor(format: str, make_job: Call
     updates = {}
     for device in ("cpu", "cuda"):
         job = make_job()
-        plan = msgspec.structs.replace(job.plan, device=device, format=format)
+        plan = with_mode(job.plan, device=device, format=format)
         train(msgspec.structs.replace(job, plan=plan), Session())
         updates[device] = decode(Path(job.result_path).read_bytes(), Update)
 

@@ -12,6 +12,7 @@ import pytest
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.jobs.messages import Job
+from tests.fakes.plans import with_mode
 from wire.checks import check_update
 from wire.codec import decode
 from wire.messages import RunInfo, Update
@@ -39,10 +40,10 @@ def test_the_decoder_learns_as_if_the_encoder_had_no_strands(
     """The same B, so the same gradients, and the same sketches of the decoder, to the last bit; of the encoder, whose
     gradients are not formed, nothing is sent; and the server accepts that."""
     job = make_job(ranks=decoder_ranks(make_run()))
-    plan = msgspec.structs.replace(job.plan, checkpointing=checkpointing)
+    plan = with_mode(job.plan, checkpointing=checkpointing)
     plain = update_of(msgspec.structs.replace(job, plan=plan))
 
-    frozen = update_of(msgspec.structs.replace(job, plan=msgspec.structs.replace(plan, frozen_encoder=True)))
+    frozen = update_of(msgspec.structs.replace(job, plan=with_mode(plan, frozen_encoder=True)))
 
     check_update(frozen, job.run, round_id=1, version=1, sketch=True, ranks=job.plan.ranks)
     decoder = [part for part in plain.parts if part.name.startswith("decoder.")]

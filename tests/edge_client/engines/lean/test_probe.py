@@ -12,6 +12,7 @@ from edge_client.engines.lean.session import Session
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import Job
 from edge_client.worker.main import run_job
+from tests.fakes.plans import with_mode
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,7 @@ def test_a_probe_measures_every_way(
     ranks = (0,) if changes.get("ranks") == () else (3, 0, 2)
     job = make_job("probe", ranks, {"scope": scope})
     ways = {name: value for name, value in changes.items() if name != "ranks"}
-    job = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, **ways))
+    job = msgspec.structs.replace(job, plan=with_mode(job.plan, **ways))
     before, session = sorted(tmp_path.rglob("*")), Session()
 
     values = run_job(job, LeanEngine(session))

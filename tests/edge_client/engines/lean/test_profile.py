@@ -13,6 +13,7 @@ from edge_client.engines.lean.profile import profile
 from edge_client.engines.lean.session import Session
 from edge_client.errors import ConfigError
 from edge_client.jobs.messages import Job
+from tests.fakes.plans import with_mode
 from wire.checks import check_profile
 from wire.codec import decode
 from wire.messages import Importance, Profile
@@ -31,7 +32,7 @@ def run_profile(make_job: Jobs) -> Callable[..., tuple[Job, Profile]]:
         importance: Importance = "sketch", settings: dict[str, Any] | None = None, **plan: Any
     ) -> tuple[Job, Profile]:
         job = make_job("profile", settings={"importance": importance} | (settings or {}))
-        job = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, **plan))
+        job = msgspec.structs.replace(job, plan=with_mode(job.plan, **plan))
         profile(job, Session())
         return job, decode(Path(job.result_path).read_bytes(), Profile)
 

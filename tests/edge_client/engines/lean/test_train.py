@@ -22,6 +22,7 @@ from edge_client.engines.lean.training_state import MIN_INTERVAL_S, interval_s, 
 from edge_client.errors import BaseModelError, ConfigError, RefusedError
 from edge_client.jobs.messages import Job, Progress
 from edge_client.worker.main import run_job
+from tests.fakes.plans import with_mode
 from wire.checks import check_profile, check_update
 from wire.codec import decode
 from wire.messages import Profile, RoundSpec, Update
@@ -77,7 +78,7 @@ def test_update_is_what_the_server_checks(make_job: Jobs) -> None:
 def test_micro_batches_do_not_change_the_result(make_job: Jobs, micro_batch: int) -> None:
     """Accumulation weighs tokens, not micro-batches: any split of a batch trains the same B."""
     job = make_job()
-    small = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, micro_batch=micro_batch))
+    small = msgspec.structs.replace(job, plan=with_mode(job.plan, micro_batch=micro_batch))
 
     results = []
     for one in (job, small):
@@ -129,7 +130,7 @@ def test_a_round_goes_on_in_a_leaner_way(
     seen: list[Progress] = []
 
     train(
-        msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, **leaner)),
+        msgspec.structs.replace(job, plan=with_mode(job.plan, **leaner)),
         Session(Host(seen.append, Clock(10.0))),
     )
 
@@ -209,7 +210,7 @@ def test_foreign_and_damaged_checkpoints_are_ignored(make_job: Jobs, tmp_path: P
         msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, version=2)),
         msgspec.structs.replace(job, board_id="another"),
     ]
-    leaner = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, micro_batch=2, format="nf4"))
+    leaner = msgspec.structs.replace(job, plan=with_mode(job.plan, micro_batch=2, format="nf4"))
 
     assert load_tensors(path, key) is not None
     assert (
@@ -234,7 +235,7 @@ def test_large_checkpoints_are_written_seldom() -> None:
 def test_training_lowers_the_loss(make_job: Jobs, format: str) -> None:
     """On a quantised base, more local steps on the same examples give a lower loss."""
     job = make_job(ranks=(4,), settings={"local_steps": 60, "sketch_batches": 1, "learning_rate": 2e-2})
-    job = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, format=format))
+    job = msgspec.structs.replace(job, plan=with_mode(job.plan, format=format))
     losses: list[float] = []
 
     train(job, Session(Host(lambda p: losses.append(p.loss) if p.phase == "train" and p.step else None, Clock(10.0))))
@@ -309,7 +310,7 @@ def test_session_keeps_base_and_data(make_job: Jobs) -> None:
     job, session = make_job(), Session()
 
     first = session.base(job)
-    other = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, format="int8"))
+    other = msgspec.structs.replace(job, plan=with_mode(job.plan, format="int8"))
 
     assert session.base(job) is first
     assert session.base(other) is not first

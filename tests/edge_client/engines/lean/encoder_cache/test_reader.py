@@ -15,6 +15,7 @@ from edge_client.engines.lean.profile import profile
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.jobs.messages import EvaluateJob, Job, Progress
+from tests.fakes.plans import with_mode
 from wire.codec import decode
 from wire.messages import Profile, Update
 from wire.tensors import unpack
@@ -27,7 +28,7 @@ LIMIT_BYTES = 1 << 20
 
 def cached(job: Job, folder: Path, dtype: str = "bf16", **plan: Any) -> Job:
     """The job in decoder scope with a cache in `folder`."""
-    with_cache = msgspec.structs.replace(job.plan, cache=dtype, **plan)
+    with_cache = with_mode(job.plan, cache=dtype, **plan)
     return msgspec.structs.replace(job, plan=with_cache, cache_path=str(folder), cache_limit_bytes=LIMIT_BYTES)
 
 
@@ -44,7 +45,7 @@ def test_a_round_from_the_cache_is_that_of_the_live_encoder(make_job: Jobs, tmp_
     """In bf16, which the cache keeps exactly, whole rounds agree to the rounding of other batch compositions: the
     losses, every B after four steps of Adam, every sketch."""
     job = decoder_job(make_job, settings={"batch": 1, "micro_batch": 1})
-    bf16 = msgspec.structs.replace(job, plan=msgspec.structs.replace(job.plan, compute="bf16", micro_batch=1))
+    bf16 = msgspec.structs.replace(job, plan=with_mode(job.plan, compute="bf16", micro_batch=1))
 
     live = train(bf16, Session())
     expected = b_and_sketches(bf16)
@@ -187,6 +188,6 @@ def test_memory_is_given_back_only_near_the_plan(make_job: Jobs, monkeypatch: py
     for predicted_peak_bytes, times in ((1 << 40, 0), (1, 4)):
         returned.clear()
         job = make_job()
-        plan = msgspec.structs.replace(job.plan, predicted_peak_bytes=predicted_peak_bytes)
+        plan = msgspec.structs.replace(job.plan, expected_peak_bytes=predicted_peak_bytes)
         train(msgspec.structs.replace(job, plan=plan), Session())
         assert len(returned) == times

@@ -61,7 +61,7 @@ class Console:
         self._clock = clock
         self._drawn_s = float("-inf")
         self._line_open = False
-        self._phase: tuple[str, int] = ("", -1)
+        self._phase: tuple[str, int | None] = ("", None)
         self._began_s = 0.0
 
     def event(self, name: str, text: str = "", **fields: Any) -> None:
@@ -74,7 +74,7 @@ class Console:
     def notice(self, message: str, hint: str = "") -> None:
         self.event("notice", message + (f"\n  → {hint}" if hint else ""), message=message, hint=hint)
 
-    def progress(self, *, phase: str, round: int, step: int, steps: int, **fields: Any) -> None:
+    def progress(self, *, phase: str, round: int | None = None, step: int, steps: int, **fields: Any) -> None:
         """How far the current phase is. Calls that come too often are dropped, the first and the last are not."""
         now_s = self._clock()
         if (phase, round) != self._phase:
@@ -106,11 +106,12 @@ class Console:
             self._stream.flush()
 
 
-def progress_text(phase: str, round: int, step: int, steps: int, *, elapsed_s: float, **fields: Any) -> str:
+def progress_text(phase: str, round: int | None, step: int, steps: int, *, elapsed_s: float, **fields: Any) -> str:
     """One line: bar, steps, loss, speed, peak memory, traffic, time left."""
     share = min(step / steps, 1.0) if steps else 0.0
     filled = int(share * _BAR_CELLS)
-    parts = [f"round {round} {phase:<8} {'█' * filled}{'░' * (_BAR_CELLS - filled)} {step}/{steps}"]
+    place = phase if round is None else f"round {round} {phase:<8}"
+    parts = [f"{place} {'█' * filled}{'░' * (_BAR_CELLS - filled)} {step}/{steps}"]
     if fields.get("loss"):  # 0 means that nothing has been measured yet
         parts.append(f"loss {fields['loss']:.3f}")
     if fields.get("tokens_per_s"):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from braid_common.t5_config import T5Config
-from edge_client.bench.progress import ProgressLine
-from edge_client.bench.request import Measured, Request
+from edge_client.bench.request import Measured, Request, Tell
 from edge_client.errors import ClientError, ConfigError, DiskError, NoPlanError
 from edge_client.host.forked import run_forked
 from edge_client.host.worker_memory import (
@@ -26,13 +26,17 @@ T = TypeVar("T")
 _MEMORY_HINT = "take a smaller --micro-batch, --shape or --format, or stop other programs on this board"
 
 
-def run_request(request: Request) -> Measured:
-    """Measure in a child process. Call it while this one has one thread and no torch.
+def _silence() -> AbstractContextManager[Tell]:
+    return nullcontext(lambda phase, step, steps: None)
+
+
+def run_request(request: Request, progress: Callable[[], AbstractContextManager[Tell]] = _silence) -> Measured:
+    """Measure in a child process, which opens `progress`. Call it while this one has one thread and no torch.
 
     Raises ForkedError, with the exit code MEMORY where memory ran out, or of what edge_client.bench.phases.measure
     raises.
     """
-    return _in_child(lambda: _measure(request), Measured)
+    return _in_child(lambda: _measure(request, progress), Measured)
 
 
 def write_base(folder: Path, shape: str, check: Callable[[T5Config], object]) -> None:
@@ -71,15 +75,12 @@ def _in_words(error: Exception) -> ClientError:
     return ClientError(f"measuring failed: {line}", "this is a bug of ours; run again with --debug and report it")
 
 
-def _measure(request: Request) -> Measured:
+def _measure(request: Request, progress: Callable[[], AbstractContextManager[Tell]]) -> Measured:
     # Imported here: torch's threads and heap must come after malloc and OpenMP were told how to behave.
     from edge_client.bench.phases import measure
 
-    progress = ProgressLine()
-    try:
-        return measure(request, progress.tell)
-    finally:
-        progress.close()
+    with progress() as tell:
+        return measure(request, tell)
 
 
 class _Refusal(msgspec.Struct, frozen=True):
@@ -102,12 +103,8 @@ def _write(folder: Path, shape: str, check: Callable[[T5Config], object]) -> _Re
         check(base)
     except NoPlanError as error:
         return _Refusal(error.message, error.hint)
-    progress = ProgressLine()
-    progress.tell(f"writing random weights of FLAN-T5-{shape}'s shape", 0, 1)
     try:
         write_random_base(folder, shape, seed=0)
     except BaseFormatError as error:
         raise DiskError(str(error), "name a folder with room in the environment variable TMPDIR") from error
-    finally:
-        progress.close()
     return _Refusal()

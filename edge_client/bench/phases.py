@@ -20,7 +20,7 @@ from braid_common.base_files import read_t5_config
 from braid_common.seeds import derive_seed
 from braid_common.t5_config import T5Config
 from edge_client.base.errors import base_errors
-from edge_client.bench.request import WARM_UP_STEPS, Measured, Request
+from edge_client.bench.request import WARM_UP_STEPS, Measured, Request, Tell
 from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
 from edge_client.engines.lean.model.adam import Adam
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
@@ -49,8 +49,6 @@ ENCODE_PASSES = 2
 
 LENGTH = 0.1
 """Of every strand of the adapter: small beside the base's weights."""
-
-Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

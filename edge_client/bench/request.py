@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -9,6 +10,9 @@ import msgspec
 from edge_client.jobs.messages import Plan, TrainingMode
 from wire.checks import basis_rank
 from wire.messages import RunInfo, TrainSettings
+
+Tell = Callable[[str, int, int], None]
+"""Hears a phase, the steps of it that are done, and the steps in all."""
 
 WARM_UP_STEPS = 2
 """Before what counts: the first steps choose and compile kernels, and let the heap grow."""

@@ -19,12 +19,13 @@ import click
 from braid_common.base_files import read_t5_config
 from braid_common.t5_config import FLAN_T5, T5Config
 from edge_client.agent.allowances import parse_memory
+from edge_client.agent.console import Console
 from edge_client.base.errors import base_errors
 from edge_client.base.locate import BUILTIN, require_whole, resolve
 from edge_client.bench.measure import run_request, write_base
 from edge_client.bench.plot import check_plot, draw
 from edge_client.bench.report import Terms, facts, make_report
-from edge_client.bench.request import Request
+from edge_client.bench.request import Request, Tell
 from edge_client.bench.round_time import Link
 from edge_client.bench.setting import Setting, plan_setting
 from edge_client.bench.table import lines
@@ -138,7 +139,7 @@ def bench(as_json: bool, plot: Path | None, debug: bool, **values: Any) -> None:
         base = _config(folder)
         plan = plan_setting(wanted, board, base, terms.model)
         request = Request(str(folder), wanted.run(base), plan, flags.steps, flags.threads)
-        report = make_report(terms, board, request, base, run_request(request))
+        report = make_report(terms, board, request, base, run_request(request, _progress))
     click.echo(json.dumps(facts(report)) if as_json else "\n".join(lines(report)))
     if plot:
         draw(report, plot)
@@ -162,6 +163,16 @@ def _board(memory: str, threads: int) -> Board:
 
 
 @contextlib.contextmanager
+def _progress() -> Iterator[Tell]:
+    """How far the measurement is, on stderr."""
+    console = Console(stream=sys.stderr)
+    try:
+        yield lambda phase, step, steps: console.progress(phase=f"bench: {phase}", step=step, steps=steps)
+    finally:
+        console.close()
+
+
+@contextlib.contextmanager
 def _base(model: str, shape: str | None, check: Callable[[T5Config], object]) -> Iterator[Path]:
     """The base's folder. A random one is written to a temporary folder, unless `check` refuses its config.json."""
     if shape is None:
@@ -172,7 +183,9 @@ def _base(model: str, shape: str | None, check: Callable[[T5Config], object]) ->
     place = None if "TMPDIR" in os.environ or not os.access(DISK_FOLDER, os.W_OK) else DISK_FOLDER
     with _ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="braid-bench-", dir=place) as parent:
         folder = Path(parent) / "base"
-        write_base(folder, shape, check)
+        with _progress() as tell:
+            tell(f"writing random weights of FLAN-T5-{shape}'s shape", 0, 1)
+            write_base(folder, shape, check)
         yield folder
 
 

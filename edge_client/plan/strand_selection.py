@@ -94,7 +94,7 @@ def strand_order(run: RunInfo, costs: Sequence[float] | None = None) -> list[int
     costs = costs or _strand_bytes(run)
     keys = []
     for index, (values, cost) in enumerate(zip(strand_values(run), costs, strict=True)):
-        cost = cost or math.inf  # one that costs nothing is one that these ways of training leave out
+        cost = cost or math.inf  # one that costs nothing is one that these modes of training leave out
         keys += [(-value / cost if run.values else 0.0, strand, index) for strand, value in enumerate(values)]
     return [index for _, _, index in sorted(keys)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from braid_common.t5_config import T5Config
 from tests.fakes.runs import UNEVEN_T5
 
 
@@ -19,6 +20,6 @@ def write_uneven_base(folder: Path) -> None:
     generator = torch.Generator().manual_seed(3)
     tensors = {
         name: torch.ones(shape) if len(shape) == 1 else torch.randn(shape, generator=generator) * shape[1] ** -0.5
-        for name, shape in tensor_shapes(dict(UNEVEN_T5)).items()
+        for name, shape in tensor_shapes(T5Config.parse(UNEVEN_T5)).items()
     }
     save_file(tensors, folder / "model.safetensors")

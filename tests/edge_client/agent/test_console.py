@@ -63,3 +63,8 @@ def test_json_mode_prints_nothing_but_objects() -> None:
 def test_progress_shows_time_left() -> None:
     """Half done after 30 seconds: 30 seconds are left."""
     assert "30 s left" in progress_text("train", 1, 5, 10, elapsed_s=30.0)
+
+
+def test_what_has_no_rounds_names_its_phase_alone() -> None:
+    """As a measurement has none."""
+    assert progress_text("bench: train", None, 3, 3, elapsed_s=1.0).startswith("bench: train █")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import groupby
@@ -13,7 +14,6 @@ from typing import Any
 import pytest
 
 from braid_common.t5_config import T5Config
-from edge_client.bench.progress import ProgressLine
 from edge_client.bench.setting import Setting, plan_setting
 from edge_client.cli.main import run
 from edge_client.errors import ExitCode, NoPlanError
@@ -48,7 +48,7 @@ def test_a_measurement_has_every_figure(scope: str, format: str, base_folder: Pa
     assert 0 < values["arithmetic"]["mfu"] < 1
     assert values["memory"]["peak_bytes"] > values["memory"]["imports_bytes"] > values["memory"]["base_bytes"] > 0
     assert values["setting"]["n_strands"] == 3 * values["setting"]["n_weights"]
-    assert "train 4/4" in found.stderr
+    assert re.search("bench: train .* 4/4", found.stderr)
 
 
 @pytest.mark.slow
@@ -216,15 +216,3 @@ def test_a_given_format_is_kept(config: dict[str, Any], format: str, bf16_fast: 
     setting = Setting(format, "all", 4, 512, 64, 8)  # type: ignore[arg-type]
 
     assert plan_setting(setting, board, T5Config.parse(config), "a T5").mode.format == format
-
-
-def test_in_a_log_each_phase_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """And the end of one that has steps; a log is not a terminal."""
-    progress = ProgressLine(sys.stdout)
-
-    for step in range(4):
-        progress.tell("train", step, 3)
-    progress.tell("load", 0, 1)
-    progress.close()
-
-    assert capsys.readouterr().out.splitlines() == ["bench: train 0/3", "bench: train 3/3", "bench: load"]

@@ -19,6 +19,7 @@ from torch import Tensor
 from aggregator.export import export_peft
 from aggregator.merge.state import AdapterState, WeightState
 from braid_common.example import PREFIX
+from braid_common.t5_config import T5Config
 from edge_client.engines.lean.generate import Writer
 from edge_client.engines.lean.model.adapter_tensors import read_any_adapter
 from edge_client.engines.lean.model.batches import source_batch
@@ -64,7 +65,7 @@ def test_exported_ranks_are_read_as_peft_reads_them(
     """What `aggregator export` wrote, with other ranks from weight to weight, some zero."""
     rng = np.random.default_rng(seed)
     states = {}
-    for i, weight in enumerate(t5_weights(reference.config.to_dict(), "all")):
+    for i, weight in enumerate(t5_weights(T5Config.parse(reference.config.to_dict()), "all")):
         rank = [0, *ranks][i % 5]
         states[weight.name] = WeightState(
             frozen_b=(0.3 * rng.standard_normal((weight.rows, rank))).astype(np.float32),
@@ -167,7 +168,7 @@ def test_targets_are_those_of_peft(reference: T5ForConditionalGeneration, settin
     import peft
     from peft.tuners.tuners_utils import check_target_module_exists
 
-    names = [weight.name for weight in t5_weights(reference.config.to_dict(), "all")]
+    names = [weight.name for weight in t5_weights(T5Config.parse(reference.config.to_dict()), "all")]
     theirs = {name for name in names if check_target_module_exists(peft.LoraConfig(**settings), name)}
 
     ours = {name for name in names if is_target(name, LoraConfig(**settings))}

@@ -89,7 +89,7 @@ def fragment(facts: Mapping[str, Any]) -> str:
 
 def _head(facts: Mapping[str, Any]) -> str:
     run, base = facts["run"], facts["base"]
-    left = "" if run["time_left_s"] is None else f" · {show_seconds(run['time_left_s'])} left"
+    left = "" if run["time_left_s"] is None else f" · {show_seconds(round(run['time_left_s']))} left"
     stale = f", {run['stale']} of older versions" if run["stale"] else ""
     pairs = [
         ("state", run["state"]),
@@ -150,7 +150,7 @@ def _state(board: Mapping[str, Any]) -> str:
     if board["revoked"]:
         return '<span class="bad">revoked</span>'
     if not board["live"]:
-        silent = "" if board["silent_s"] is None else f" for {show_seconds(board['silent_s'])}"
+        silent = "" if board["silent_s"] is None else f" for {show_seconds(round(board['silent_s']))}"
         return f'<span class="bad">silent{silent}</span>'
     return '<span class="good">done, waiting</span>' if board["answered"] else escape(board["phase"] or "alive")
 
@@ -185,7 +185,7 @@ def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
             str(int(row["accepted"])),
             str(int(row["stale"])),
             str(int(row["refused"])),
-            show_seconds(max(0.0, row["closed_at"] - row["opened_at"])) if row["closed_at"] else "",
+            show_seconds(round(max(0.0, row["closed_at"] - row["opened_at"]))) if row["closed_at"] else "",
             escape(row["reason"]),
         ]
         for row in reversed(rows)

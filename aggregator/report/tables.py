@@ -21,7 +21,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def status_text(facts: Mapping[str, Any]) -> str:
     """`aggregator status`."""
     run = facts["run"]
-    left = "" if run["time_left_s"] is None else f", {show_seconds(run['time_left_s'])} left"
+    left = "" if run["time_left_s"] is None else f", {show_seconds(round(run['time_left_s']))} left"
     what = "updates" if run["version"] else "profiles"
     stale = f", {run['stale']} of older versions" if run["stale"] else ""
     lines = [
@@ -55,7 +55,7 @@ def rounds_text(facts: Mapping[str, Any]) -> str:
             f"{row['accepted']}"
             + (f", {row['stale']} stale" if row["stale"] else "")
             + (f" (−{row['refused']})" if row["refused"] else ""),
-            show_seconds(row["closed_at"] - row["opened_at"]) if row["closed_at"] else "",
+            show_seconds(round(row["closed_at"] - row["opened_at"])) if row["closed_at"] else "",
             _spread(losses[row["version"]]) if row["version"] in losses else "",
             row["reason"],
         ]

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 
+from braid_common.base_files import BaseFilesError
 from braid_common.errors import CommandError
+from wire.errors import WireError
 
 
 class ExitCode(IntEnum):
@@ -106,3 +108,12 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise DiskError(f"no space left for {path}", "free some space or choose another --state folder") from error
         reason = error.strerror or str(error)
         raise DiskError(f"{path} cannot be used: {reason}", "check its owner and rights, or choose --state") from error
+
+
+@contextmanager
+def base_errors(hint: str = "fetch the base model again, or check its folder") -> Iterator[None]:
+    """Raise what speaks against a base as BaseModelError: files that cannot be used, or weights beyond the protocol."""
+    try:
+        yield
+    except (BaseFilesError, WireError) as error:
+        raise BaseModelError(str(error), hint) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aggregator.downloads.patches import Differences
+from aggregator.downloads.patches import PatchMaker
 from aggregator.merge.state import AdapterState
 from aggregator.settings.terms import Terms
 from wire.codec import encode
@@ -27,7 +27,7 @@ class AdapterEncoder:
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
-        self._differences = Differences()
+        self._patches = PatchMaker()
 
     def encode(self, state: AdapterState, ranks: Sequence[int], held: HeldState | None = None) -> bytes:
         """`state` cut to `ranks`, whole, or as a patch to what is held where that is smaller."""
@@ -52,7 +52,7 @@ class AdapterEncoder:
             before = rule.cut(held.state, held.ranks, self._terms.download)
         except WireError:  # a board may claim ranks that the version never had
             return None
-        parts = self._differences.parts(before, whole.parts, rule.cut(state, ranks, "fp32"))
+        parts = self._patches.parts(before, whole.parts, rule.cut(state, ranks, "fp32"))
         if parts is None:
             return None
         return AdapterPatch(

@@ -7,7 +7,7 @@ factors spans little that a board does not hold:
 
 with at most as many new columns as strands were trained, and as many new rows as were trained by others alone. (W' − W
 itself is of no low rank once W has the server's full rank: truncation drops as many directions as were added, and the
-difference holds both.)
+patch holds both.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wire.messages import AdapterPart, Dtype, FactorPatch, Tensor, WeightPatch
 from wire.tensors import pack, unpack
 
 TOLERANCE: Mapping[Dtype, float] = {"bf16": 2.0**-9, "fp32": 2.0**-24}
-"""Part of a factor's columns that a difference may leave out: half a step of the format it travels in, as much as
+"""Part of a factor's columns that a patch may leave out: half a step of the format it travels in, as much as
 rounding takes of any one value. A format that is not here is sent whole."""
 
 WEAKEST = 0.25
@@ -39,8 +39,8 @@ Changes = tuple[FactorPatch | None, FactorPatch | None]
 """The patches of the frozen B and A; None: as held."""
 
 
-class Differences:
-    """Makes the parts of differences. One thread at a time."""
+class PatchMaker:
+    """Makes patches, weight by weight. One thread at a time."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, Changes] = OrderedDict()
@@ -51,7 +51,7 @@ class Differences:
     ) -> tuple[WeightPatch, ...] | None:
         """The patches that lead from `held` to `sent`, which is `exact` before rounding, in fp32; in manifest order.
 
-        None where a weight begins or ceases to have a start_b: no difference says that.
+        None where a weight begins or ceases to have a start_b: no patch says that.
         """
         patches = []
         for before, after, unrounded in zip(held, sent, exact, strict=True):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec.structs import replace
 
-from aggregator.downloads.patches import Differences
+from aggregator.downloads.patches import PatchMaker
 from aggregator.merge.rules.braid import cut
 from aggregator.merge.state import AdapterState
 from benchmarks.simulation.setting import OPEN_END, Recipe
@@ -54,7 +54,7 @@ class Downloads:
         self.rank = rank
         self.whole_bytes = self.bytes = self.unmixed_bytes = 0
         self.deviation = 0.0
-        self._differences = Differences()
+        self._patches = PatchMaker()
         self._before: AdapterState | None = None
         self._held: tuple[AdapterPart, ...] = ()
         self._in_a_row = 0
@@ -80,7 +80,7 @@ class Downloads:
 
     def _changes(self, sent: tuple[AdapterPart, ...], exact: tuple[AdapterPart, ...]) -> tuple[WeightPatch, ...] | None:
         assert self._before is not None
-        return self._differences.parts(cut(self._before, self._ranks(self._before), FORMATS[0]), sent, exact)
+        return self._patches.parts(cut(self._before, self._ranks(self._before), FORMATS[0]), sent, exact)
 
     def _ranks(self, state: AdapterState) -> Sequence[int]:
         return [min(self.rank, len(weight.basis)) for weight in state.weights.values()]

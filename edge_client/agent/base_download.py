@@ -11,9 +11,8 @@ from braid_common.base_files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_SUFFIX,
 from braid_common.t5_config import T5Config
 from braid_common.units import show_size
 from edge_client.agent.console import Console
-from edge_client.base.errors import base_errors
 from edge_client.base.locate import open_base
-from edge_client.errors import BaseModelError, disk_errors
+from edge_client.errors import BaseModelError, base_errors, disk_errors
 from edge_client.network.api import Api
 from edge_client.network.errors import RequestError
 from wire.manifest import t5_weights

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from braid_common.base_files import read_t5_config
 from braid_common.t5_config import FLAN_T5, T5Config
-from edge_client.base.errors import base_errors
 from edge_client.base.locate import require_whole, resolve
+from edge_client.errors import base_errors
 from wire.manifest import t5_weights
 
 _HINT = "give a folder that holds a FLAN-T5's config.json, or one of " + ", ".join(FLAN_T5)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import builtin_base
 from braid_common.base_files import WEIGHTS_SUFFIX, base_digest
-from edge_client.base.errors import base_errors
-from edge_client.errors import BaseModelError
+from edge_client.errors import BaseModelError, base_errors
 
 BUILTIN = "builtin"
 

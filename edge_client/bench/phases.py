@@ -19,7 +19,6 @@ from torch import Tensor
 from braid_common.base_files import read_t5_config
 from braid_common.seeds import derive_seed
 from braid_common.t5_config import T5Config
-from edge_client.base.errors import base_errors
 from edge_client.bench.request import WARM_UP_STEPS, Measured, Request, Tell
 from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
 from edge_client.engines.lean.model.adam import Adam
@@ -28,7 +27,7 @@ from edge_client.engines.lean.model.batches import Batch, collate
 from edge_client.engines.lean.model.lora import Factors
 from edge_client.engines.lean.model.model import DTYPES, Model, start_training
 from edge_client.engines.lean.model.tokeniser import Pair
-from edge_client.errors import ConfigError
+from edge_client.errors import ConfigError, base_errors
 from edge_client.host.energy import Energy, EnergyRecorder
 from edge_client.host.matmul_probe import measure_peak_gflops
 from edge_client.host.power_sensors import Sensor, find_sensor, why_none

@@ -20,7 +20,6 @@ from braid_common.base_files import read_t5_config
 from braid_common.t5_config import FLAN_T5, T5Config
 from edge_client.agent.allowances import parse_memory
 from edge_client.agent.console import Console
-from edge_client.base.errors import base_errors
 from edge_client.base.locate import BUILTIN, require_whole, resolve
 from edge_client.bench.measure import run_request, write_base
 from edge_client.bench.plot import check_plot, draw
@@ -30,7 +29,7 @@ from edge_client.bench.round_time import Link
 from edge_client.bench.setting import Setting, plan_setting
 from edge_client.bench.table import lines
 from edge_client.cli.options import debug_option
-from edge_client.errors import ConfigError
+from edge_client.errors import ConfigError, base_errors
 from edge_client.host.board import Board, probe_board
 from edge_client.host.matmul_measure import measure_matmul_speed
 from edge_client.host.matmul_speed import processor, with_matmul_speed

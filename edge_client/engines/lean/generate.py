@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from braid_common.example import PREFIX
-from edge_client.base.errors import base_errors
 from edge_client.engines.lean.evaluate import SPARE_SHARE
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_any_adapter
 from edge_client.engines.lean.model.batches import source_batch
 from edge_client.engines.lean.model.greedy import write_greedily
 from edge_client.engines.lean.model.model import Model
 from edge_client.engines.lean.model.tokeniser import Tokeniser
+from edge_client.errors import base_errors
 from edge_client.host.board import probe_board
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import Compute, Format

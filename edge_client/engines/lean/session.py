@@ -12,11 +12,10 @@ import torch
 
 from braid_common.base_files import read_t5_config
 from braid_common.t5_config import T5Config
-from edge_client.base.errors import base_errors
 from edge_client.data.readers import Data, load_data
 from edge_client.engines.contract import Host, Stopped
 from edge_client.engines.lean.model.tokeniser import Tokeniser
-from edge_client.errors import NoPlanError
+from edge_client.errors import NoPlanError, base_errors
 from edge_client.host.worker_memory import peak_bytes, return_free_memory
 from edge_client.jobs.messages import BaseJob, Progress
 from quantize.base import FrozenBase, load_base

@@ -1,4 +1,4 @@
-"""Differences between adapters: what a board makes of one is what the server would have sent it whole."""
+"""PatchMaker between adapters: what a board makes of one is what the server would have sent it whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.downloads import patches
-from aggregator.downloads.patches import TOLERANCE, Differences
+from aggregator.downloads.patches import TOLERANCE, PatchMaker
 from aggregator.merge.bases import random_basis
 from aggregator.merge.low_rank_sum import Product
 from aggregator.merge.rules import RULES
@@ -85,7 +85,7 @@ def fetched(
 ) -> tuple[Adapter, int]:
     """What a board that holds `held` makes of the difference, through files as in production; and the bytes sent."""
     sent = adapter(after, cut(after, ranks, dtype))
-    parts = Differences().parts(cut(before, had, dtype), sent.parts, cut(after, ranks, "fp32"))
+    parts = PatchMaker().parts(cut(before, had, dtype), sent.parts, cut(after, ranks, "fp32"))
     assert parts is not None
     difference = AdapterPatch(
         since=before.version,
@@ -201,7 +201,7 @@ def test_what_any_rule_sends_comes_out_of_its_difference(name: str) -> None:
     had = ranks
     sent = adapter(after, cut(after, ranks, "bf16"))
     held = adapter(before, cut(before, had, "bf16"))
-    parts = Differences().parts(held.parts, sent.parts, cut(after, ranks, "fp32"))
+    parts = PatchMaker().parts(held.parts, sent.parts, cut(after, ranks, "fp32"))
     assert parts is not None
     difference = AdapterPatch(
         since=before.version, protocol=1, run_id="r", version=after.version, manifest=sent.manifest, parts=parts
@@ -226,8 +226,8 @@ def test_a_start_that_comes_or_goes_has_no_difference() -> None:
     zeros = [Tensor(dtype="fp32", shape=(weight.rows, 2), data=bytes(8 * weight.rows)) for weight in WEIGHTS]
     started = tuple(msgspec.structs.replace(part, start_b=start) for part, start in zip(without, zeros, strict=True))
 
-    assert Differences().parts(without, started, started) is None
-    assert Differences().parts(started, without, without) is None
+    assert PatchMaker().parts(without, started, started) is None
+    assert PatchMaker().parts(started, without, without) is None
 
 
 def test_changes_are_made_once_and_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +237,7 @@ def test_changes_are_made_once_and_kept_within_bounds(monkeypatch: pytest.Monkey
     after = next_state(before, rng, (True, True, True), False)
     counted = Mock(side_effect=patches.frozen_patches)
     monkeypatch.setattr(patches, "frozen_patches", counted)
-    keeping = Differences()
+    keeping = PatchMaker()
     ranks = (2, 2, 2)
     cuts = [cut_basis(before, ranks, "bf16"), cut_basis(after, ranks, "bf16"), cut_basis(after, ranks, "fp32")]
 
@@ -246,6 +246,6 @@ def test_changes_are_made_once_and_kept_within_bounds(monkeypatch: pytest.Monkey
     assert counted.call_count == len(WEIGHTS)
 
     monkeypatch.setattr(patches, "MAX_KEPT_BYTES", 1)
-    small = Differences()
+    small = PatchMaker()
     assert small.parts(*cuts) == first and small.parts(*cuts) == first
     assert counted.call_count == 3 * len(WEIGHTS)

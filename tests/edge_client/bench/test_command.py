@@ -60,13 +60,12 @@ def test_energy_is_measured_where_the_board_can_say(base_folder: Path, tmp_path:
         (folder / name).write_text(text)
     code = f"""
 from pathlib import Path
-from braid_common.base_files import read_base_config
-from braid_common.t5_config import T5Config
+from braid_common.base_files import read_t5_config
 from edge_client.bench.measure import run_request
 from edge_client.bench.request import Request
 from edge_client.bench.setting import Setting, plan_setting
 from edge_client.host.board import probe_board
-base = T5Config.parse(read_base_config(Path({str(base_folder)!r})))
+base = read_t5_config(Path({str(base_folder)!r}))
 setting = Setting("nf4", "decoder", micro_batch=2, source_tokens=20, target_tokens=5, rank=2)
 plan = plan_setting(setting, probe_board(1 << 30), base, "a T5")
 request = Request({str(base_folder)!r}, setting.run(base), plan, steps=2, threads=1, root={str(tmp_path)!r})

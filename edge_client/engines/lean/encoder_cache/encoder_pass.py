@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edge_client.base.errors import base_errors
 from edge_client.engines.lean.model.lora import Linear
 from edge_client.engines.lean.model.t5 import T5
+from edge_client.errors import base_errors
 from edge_client.host.worker_memory import return_free_memory
 from edge_client.jobs.sizes import LENGTH_STEP, TOKENS_PER_BATCH
 from quantize.base import FrozenBase, load_base

@@ -15,7 +15,7 @@ from edge_client.jobs.messages import Job
 from tests.fakes.plans import with_mode
 from wire.checks import check_update
 from wire.codec import decode
-from wire.messages import RunInfo, Update
+from wire.messages import RoundSpec, RunInfo, Update
 from wire.tensors import unpack
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def test_the_decoder_learns_as_if_the_encoder_had_no_strands(
 
     frozen = update_of(msgspec.structs.replace(job, plan=with_mode(plan, frozen_encoder=True)))
 
-    check_update(frozen, job.run, round_id=1, version=1, sketch=True, ranks=job.plan.ranks)
+    check_update(frozen, job.run, RoundSpec(round=1, version=1, sketch=True), ranks=job.plan.ranks)
     decoder = [part for part in plain.parts if part.name.startswith("decoder.")]
     assert [part.name for part in frozen.parts] == [part.name for part in decoder]
     assert len(plain.parts) > len(decoder)

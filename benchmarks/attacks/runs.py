@@ -175,4 +175,4 @@ def _is_refused(added: Contribution, cohort: Sequence[Sizes], fleet: Federation)
     """Whether the server's screening refuses a contribution."""
     recipe = fleet.recipe
     most = farthest(recipe.learning_rate, recipe.local_steps)
-    return too_far(added, most, recipe.upload) is not None or too_large(added, cohort) is not None
+    return too_far(added, most, recipe.upload) is not None or too_large(sizes(added), cohort) is not None

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,13 +14,14 @@ from aggregator.merge.bases import random_basis
 from aggregator.merge.rules.braid import cut
 from aggregator.merge.state import initial_state
 from benchmarks.memory.settings import BUILTIN, SEED, Setting, ranks_of, run_of
-from benchmarks.simulation.jobs import JobFiles, adapter_message, lone_job, planned, predicted, train_task
+from benchmarks.simulation.jobs import JobFiles, adapter_message, plan_of, profile_job, train_job
 from benchmarks.simulation.random_text import write_random_text
+from braid_common.base_files import read_t5_config
 from edge_client.jobs.messages import Job, Progress
-from edge_client.plan.peak_memory import Breakdown, predict_encoding
+from edge_client.plan.peak_memory import Breakdown, predict_encoding, predict_peak
 from edge_client.worker.process import WorkerProcess
 from wire.codec import encode
-from wire.messages import RunInfo, Tensor, Trains
+from wire.messages import RoundSpec, RunInfo, Tensor, Trains
 
 BUILTIN_DATA = "builtin:docstrings/networkx"
 CACHE_LIMIT_BYTES = 1 << 30
@@ -52,27 +51,23 @@ class Comparison:
 
 def compare(setting: Setting, base_folder: Path, threads: int) -> Comparison:
     """Run `setting` on a base. Raises ClientError where the worker fails or is killed."""
-    config = json.loads((base_folder / "config.json").read_text())
-    run = run_of(setting, config)
+    base = read_t5_config(base_folder)
+    run = run_of(setting, base)
     ranks = ranks_of(setting, run)
-    prediction = _predict(setting, config, run, ranks)
+    encodes = setting.work == "encoding"
+    mode = setting.mode
+    prediction = predict_encoding(base, run, mode) if encodes else predict_peak(base, run, mode, ranks)
     with tempfile.TemporaryDirectory() as folder:
         files = _files(setting, base_folder, Path(folder), threads)
         _write_adapter(files.folder / "adapter", run, ranks, setting.trains)
-        task = train_task(run, seed=SEED, sketch=True, trains=setting.trains)
-        plan = planned(setting.way, ranks, prediction.total_bytes)  # no byte to spare, as on the tightest board
-        job = lone_job(files, run, task, plan, profiles=setting.work == "encoding")
+        spec = RoundSpec(round=run.round, version=run.version, seed=SEED, sketch=True, trains=setting.trains)
+        plan = plan_of(mode, ranks, prediction.total_bytes)  # no byte to spare, as on the tightest board
+        job = (profile_job if encodes else train_job)(files, run, spec, plan)
         for round_id in (2, 3) if setting.upload in ("int8", "int4") else ():  # each leaves residuals to the next two
             asyncio.run(_round_peak(job))
-            job = msgspec.structs.replace(job, task=msgspec.structs.replace(job.task, round=round_id))
-        measured_bytes = asyncio.run(_encoding_peak(job) if setting.work == "encoding" else _round_peak(job))
+            job = msgspec.structs.replace(job, spec=msgspec.structs.replace(spec, round=round_id))
+        measured_bytes = asyncio.run(_encoding_peak(job) if encodes else _round_peak(job))
     return Comparison(prediction, measured_bytes, sum(ranks))
-
-
-def _predict(setting: Setting, config: dict[str, Any], run: RunInfo, ranks: Sequence[int]) -> Breakdown:
-    if setting.work == "encoding":
-        return predict_encoding(config, run, setting.format, setting.way.compute)
-    return predicted(config, run, setting.way, ranks)
 
 
 async def _round_peak(job: Job) -> int:
@@ -120,7 +115,7 @@ def _files(setting: Setting, base_folder: Path, folder: Path, threads: int) -> J
         threads=threads,
         cache_limit_bytes=CACHE_LIMIT_BYTES,
         n_evaluated=48 if is_builtin else 1,
-        saves_place=True,
+        saves_state=True,
     )
 
 

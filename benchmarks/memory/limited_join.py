@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.memory.control_group import ControlGroup
 from demo.fleet import BIN, Aggregator, Event, run_command
-from edge_client.host.matmul_speed import FILE, settle_matmul_speed
 from edge_client.state.folder import StateFolder
+from edge_client.state.matmul_speed_file import FILE, ensure_matmul_speed
 
 THREADS = 1
 
@@ -87,18 +87,18 @@ async def join(
 
 
 def measure_board(folder: Path) -> Path:
-    """Measure this machine's arithmetic, as a board does when it first starts; the file that says it."""
+    """Measure this machine's speed of matrix products, as a board does when it first starts; the file with it."""
     state = StateFolder(folder)
     state.lock()
-    settle_matmul_speed(state, THREADS, lambda text: None)
+    ensure_matmul_speed(state, THREADS, lambda text: None)
     state.unlock()
     return folder / FILE
 
 
-def new_state(folder: Path, arithmetic: Path) -> Path:
-    """The state folder of a new board whose arithmetic was measured before."""
+def new_state(folder: Path, matmul_speed: Path) -> Path:
+    """The state folder of a new board whose speed was measured before."""
     folder.mkdir(mode=0o700)
-    shutil.copy(arithmetic, folder)
+    shutil.copy(matmul_speed, folder)
     return folder
 
 

@@ -18,12 +18,12 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from benchmarks.study.machine import MIB, describe_machine
+from braid_common.t5_config import T5Config
 from edge_client.host.worker_memory import peak_bytes, prepare_for_training, resident_bytes, return_free_memory
 from quantize.formats import FORMATS
 
@@ -113,13 +113,13 @@ def _load(folder: str, part: str, format: str) -> dict[str, int]:
     return {"loaded_bytes": loaded, "largest_bytes": largest, "peak_bytes": peak_bytes() - before}
 
 
-def _loads(part: str, config: Mapping[str, Any]) -> list[Callable[[str], bool]]:
+def _loads(part: str, config: T5Config) -> list[Callable[[str], bool]]:
     """Filters by module name, one for each load of a part."""
     if part == "all":
         return [lambda name: True]
     if part == "decoder":
         return [lambda name: not name.startswith("encoder.")]
-    blocks = [_begins(f"encoder.block.{i}.") for i in range(config["num_layers"])]
+    blocks = [_begins(f"encoder.block.{i}.") for i in range(config.n_encoder_blocks)]
     return [lambda name: name == "shared", *blocks]
 
 

@@ -101,11 +101,11 @@ def main() -> int:
     print("| --- " * len(COLUMNS) + "|")
     trials = []
     with tempfile.TemporaryDirectory() as folder:
-        arithmetic = measure_board(Path(folder) / "measured")
+        matmul_speed = measure_board(Path(folder) / "measured")
         for base in options.base or BASES:
             model = _model(base, Path(folder) / base)
             for limit_mib in map(int, options.limits.split(",")):
-                trials.append(asyncio.run(_trial(limit_mib, base, model, arithmetic)))
+                trials.append(asyncio.run(_trial(limit_mib, base, model, matmul_speed)))
                 print(trials[-1].row(), flush=True)
     kept = sum(trial.is_kept for trial in trials)
     completed = sum(trial.joined.exit_code == ExitCode.OK for trial in trials)
@@ -122,11 +122,11 @@ def _model(base: str, folder: Path) -> str:
     return str(folder)
 
 
-async def _trial(limit_mib: int, base: str, model: str, arithmetic: Path) -> Trial:
+async def _trial(limit_mib: int, base: str, model: str, matmul_speed: Path) -> Trial:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = write_text(folder / "text.jsonl", words=260)
-        state = new_state(folder / "state", arithmetic)
+        state = new_state(folder / "state", matmul_speed)
         async with aggregator(folder / "server", model, SETTINGS) as server:
             with control_group("never-killed", limit_mib * MIB) as group:
                 joined = await join(group, server, state, model=model, data=data)

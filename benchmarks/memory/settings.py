@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from benchmarks.simulation.jobs import run_info
 from braid_common.seeds import derive_seed
-from edge_client.jobs.messages import CacheDtype, Compute, Format
-from edge_client.plan.training_mode import Way
+from braid_common.t5_config import T5Config
+from edge_client.jobs.messages import CacheDtype, Compute, Format, TrainingMode
 from wire.checks import basis_rank
+from wire.default_run import run_info
 from wire.manifest import t5_weights
 from wire.messages import Dtype, RunInfo, Scope, Trains, TrainSettings
 
@@ -58,11 +57,16 @@ class Setting:
     quick: bool = False
 
     @property
-    def way(self) -> Way:
+    def mode(self) -> TrainingMode:
         """How the board trains."""
-        compute = self.compute or ("fp32" if self.format == "fp32" else "bf16")
-        cache = "bf16" if self.work == "encoding" else self.cache
-        return Way(self.format, compute, self.micro_batch, self.checkpointing, cache, self.frozen_encoder)
+        return TrainingMode(
+            format=self.format,
+            compute=self.compute or ("fp32" if self.format == "fp32" else "bf16"),
+            micro_batch=self.micro_batch,
+            checkpointing=self.checkpointing,
+            cache="bf16" if self.work == "encoding" else self.cache,
+            frozen_encoder=self.frozen_encoder,
+        )
 
     @property
     def scope(self) -> Scope:
@@ -140,8 +144,8 @@ SETTINGS = (
 )
 
 
-def run_of(setting: Setting, config: Mapping[str, Any]) -> RunInfo:
-    """The run of a server that asks for `setting` on a base with `config` (its config.json)."""
+def run_of(setting: Setting, base: T5Config) -> RunInfo:
+    """The run of a server that asks for `setting` on a base of these sizes."""
     settings = TrainSettings(
         scope=setting.scope,
         learning_rate=0.002,
@@ -155,7 +159,7 @@ def run_of(setting: Setting, config: Mapping[str, Any]) -> RunInfo:
         sketch_batches=ENCODED_SOURCES if setting.work == "encoding" else 2,
         seed=SEED,
     )
-    weights = t5_weights(dict(config), setting.scope)
+    weights = t5_weights(base, setting.scope)
     return run_info(weights, settings, max_rank=setting.max_rank, server_rank=setting.max_rank)
 
 
@@ -167,6 +171,6 @@ def ranks_of(setting: Setting, run: RunInfo) -> tuple[int, ...]:
         most = basis_rank(weight, run.max_rank)
         # 5·u⁴ has mean 1: of most weights few strands, of some all.
         wanted = setting.share * most * (5 * rng.random() ** 4 if setting.uneven else 1)
-        is_trained = not (setting.frozen_encoder and weight.name.startswith("encoder."))
+        is_trained = not (setting.frozen_encoder and weight.is_encoder)
         ranks.append(min(most, round(wanted)) if is_trained else 0)
     return tuple(ranks)

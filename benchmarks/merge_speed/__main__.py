@@ -171,10 +171,10 @@ def _warm_up(peer: bool) -> None:
 
 def _weights(shape: str, layers: int) -> tuple[Weight, ...]:
     """q and v of every attention of a FLAN-T5, or the first `layers` of them."""
-    from quantize.random_base import shape_config
+    from quantize.random_base import SHAPES
     from wire.manifest import t5_weights
 
-    weights = tuple(w for w in t5_weights(shape_config(shape), "all") if w.name.endswith((".q", ".v")))
+    weights = tuple(w for w in t5_weights(SHAPES[shape], "all") if w.name.endswith((".q", ".v")))
     return weights[:layers] if layers else weights
 
 

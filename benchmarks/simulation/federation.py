@@ -33,12 +33,14 @@ from benchmarks.simulation.strands import weights
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
 from edge_client.data.readers import Data
-from edge_client.engines.lean.encoder_cache.reader import Prefix
-from edge_client.jobs.messages import Job
+from edge_client.engines.lean.encoder_cache.reader import EncoderOutputs
+from edge_client.engines.lean.engine import LeanEngine
+from edge_client.jobs.messages import AdapterJob, TrainJob
 from edge_client.worker.main import run_job
 from wire.codec import decode
+from wire.dtypes import download_dtype
 from wire.manifest import manifest_digest
-from wire.messages import Importance, Profile, Update, download_dtype
+from wire.messages import Importance, Profile, Update
 from wire.tensors import pack, unpack
 
 _EVALUATED = "evaluated"
@@ -108,7 +110,7 @@ class Federation:
         self._folder = folder
         self._jobs = Jobs(recipe, self.rule.TRAITS, self.weights, folder)
         self._jobs.forget_rounds()
-        self._session = session
+        self._session, self._engine = session, LeanEngine(session)
         session.texts = {board_name(index): Data(list(board.train), []) for index, board in enumerate(self.boards)}
 
     # --- a run -----------------------------------------------------------------------------------------------------
@@ -119,7 +121,8 @@ class Federation:
             job = self._jobs.profile(self.state, index)
             tokeniser, settings = self._session.tokeniser(job), job.run.settings
             limits = settings.max_source_tokens, settings.max_target_tokens
-            Prefix(job, self._session).prepare(tokeniser.pair(example, *limits).source for example in board.train)
+            outputs = EncoderOutputs(job, self._session)
+            outputs.prepare(tokeniser.pair(example, *limits).source for example in board.train)
 
     def forget_encodings(self) -> None:
         """Empty the boards' encoder caches, so that training has to encode all that it reads."""
@@ -130,7 +133,7 @@ class Federation:
         """A board's profile: gradient sketches on its text, and scores where the importance is one."""
         job = self._jobs.profile(self.state, board, importance)
         if not Path(job.result_path).exists():
-            run_job(job, self._session)
+            run_job(job, self._engine)
         return decode(Path(job.result_path).read_bytes(), Profile)
 
     def begin(self, profiles: Iterable[Profile] | None = None) -> None:
@@ -204,7 +207,7 @@ class Federation:
         job = self._jobs.evaluate(self.state, _EVALUATED, rouge=rouge, cached=cached)
         if job.adapter_path:
             self._send(job)
-        return run_job(job, session)
+        return run_job(job, LeanEngine(session))
 
     # --- boards ----------------------------------------------------------------------------------------------------
 
@@ -212,14 +215,14 @@ class Federation:
         """The ranks at which a board begins the round that is open."""
         return self._jobs.train(self.state, board, self.round + 1, self.boards[board].ranks).plan.ranks
 
-    def _train_job(self, board: int, n_steps: int | None) -> Job:
+    def _train_job(self, board: int, n_steps: int | None) -> TrainJob:
         job = self._jobs.train(self.state, board, self.round + 1, self.boards[board].ranks, n_steps=n_steps)
         self.ranks = (*self.ranks[:board], job.plan.ranks, *self.ranks[board + 1 :])
         return job
 
-    def _train(self, job: Job) -> None:
+    def _train(self, job: TrainJob) -> None:
         job_s, wall_s, before = time.process_time(), time.monotonic(), self.spent
-        values = run_job(job, self._session)
+        values = run_job(job, self._engine)
         self.spent = Spent(
             n_steps=before.n_steps + job.run.settings.local_steps,
             n_tokens=before.n_tokens + values["tokens_per_s"] * values["seconds"],
@@ -229,29 +232,29 @@ class Federation:
             wall_s=before.wall_s + time.monotonic() - wall_s,
         )
 
-    def _train_together(self, jobs: Sequence[Job]) -> None:
+    def _train_together(self, jobs: Sequence[TrainJob]) -> None:
         job_s, wall_s, before = time.process_time(), time.monotonic(), self.spent
         train_together(jobs, self._session)
         self.spent = Spent(
             job_s=before.job_s + time.process_time() - job_s, wall_s=before.wall_s + time.monotonic() - wall_s
         )
 
-    def _received(self, job: Job) -> Update:
+    def _received(self, job: TrainJob) -> Update:
         data = Path(job.result_path).read_bytes()
         self.up_bytes += len(data)
-        noise_seed = derive_seed(job.task.seed, "sketch noise", job.device)
+        noise_seed = derive_seed(job.spec.seed, "sketch noise", job.board_id)
         return with_sketch_noise(decode(data, Update), self.recipe.sketch_noise, noise_seed)
 
     # --- downloads -------------------------------------------------------------------------------------------------
 
-    def _send(self, job: Job) -> int:
+    def _send(self, job: AdapterJob) -> int:
         """Write the job's adapter as the server would send it; bytes of the message."""
         start_s = time.process_time()
         data = self._encoder.encode(self.state, job.plan.ranks, self._held.get(job.held_path))
         self.merge_s += time.process_time() - start_s
         return Path(job.adapter_path).write_bytes(data)
 
-    def _keep_sent(self, job: Job) -> None:
+    def _keep_sent(self, job: TrainJob) -> None:
         """The board keeps what it was sent, where it keeps files."""
         if job.held_path:
             self._held[job.held_path] = HeldState(self.state, job.plan.ranks)

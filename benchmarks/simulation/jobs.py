@@ -1,4 +1,4 @@
-"""Runs, tasks, plans and jobs as the server and a board's network side would make them.
+"""Runs, plans and jobs as the server and a board's network side would make them.
 
 All benchmarks build these messages here, so that a change of one is a change of this file.
 """
@@ -19,13 +19,12 @@ from aggregator.merge.traits import Traits
 from aggregator.run.round_spec import sketch_is_due
 from benchmarks.simulation.setting import Recipe
 from braid_common.seeds import derive_seed
-from edge_client.jobs.messages import Job, Plan
-from edge_client.plan.peak_memory import Breakdown, predict_peak
-from edge_client.plan.training_mode import Way
-from edge_client.state.pruned_ranks import limited, read_pruned
+from edge_client.jobs.messages import EvaluateJob, Plan, ProfileJob, TrainingMode, TrainJob
+from edge_client.plan.pruning import limited
+from edge_client.state.pruned_ranks import read_pruned
+from wire.default_run import run_info
 from wire.limits import MAX_EXAMPLES, PROTOCOL_VERSION
-from wire.manifest import manifest_digest
-from wire.messages import Adapter, AdapterPart, Base, Importance, RunInfo, Task, Trains, TrainSettings, Weight
+from wire.messages import Adapter, AdapterPart, Importance, RoundSpec, RunInfo, TrainSettings, Weight
 
 SKETCH_BATCHES = 8
 """The server's default, as far as a round has so many."""
@@ -42,81 +41,24 @@ EVALUATED_AT_ONCE = 20
 CACHE_LIMIT_BYTES = 2 << 30
 
 RUN_ID = "fleet"
+BOARD_ID = "benchmark"
+"""The name of a board that runs jobs without a federation."""
 
 ChooseRanks = Callable[[RunInfo], tuple[int, ...]]
 """The ranks that a board trains, in manifest order, by the run as it stands."""
 
 
-# --- messages ---------------------------------------------------------------------------------------------------------
+# --- jobs of one board ------------------------------------------------------------------------------------------------
 
 
-def run_info(
-    weights: Sequence[Weight],
-    settings: TrainSettings,
-    *,
-    max_rank: int,
-    server_rank: int,
-    state: AdapterState | None = None,
-    round_id: int = 1,
-) -> RunInfo:
-    """A run that no server serves. `state`: what is merged so far; without one it is a version 1 of no values."""
-    return RunInfo(
-        protocol=PROTOCOL_VERSION,
-        run_id=RUN_ID,
-        state="training",
-        base=Base(model="simulated", digest="0" * 64),
-        weights=tuple(weights),
-        manifest=manifest_digest(weights),
-        settings=settings,
-        max_rank=max_rank,
-        server_rank=server_rank,
-        rounds=max(1, round_id),
-        round=round_id,
-        version=1 if state is None else state.version,
-        values=() if state is None else strand_values(state),
-    )
-
-
-def train_task(run: RunInfo, *, seed: int, sketch: bool, trains: Trains) -> Task:
-    """The task of the run's open round."""
-    return Task(
-        kind="train",
-        run_id=run.run_id,
-        round=run.round,
-        version=run.version,
-        seed=seed,
-        sketch=sketch,
-        trains=trains,
-    )
-
-
-def planned(way: Way, ranks: Sequence[int], peak_bytes: int, budget_bytes: int | None = None) -> Plan:
+def plan_of(mode: TrainingMode, ranks: Sequence[int], peak_bytes: int, budget_bytes: int | None = None) -> Plan:
     """A board's plan; its budget is what the plan is expected to take unless given."""
     return Plan(
-        format=way.format,
-        compute=way.compute,
-        micro_batch=way.micro_batch,
+        mode=mode,
         ranks=tuple(ranks),
-        predicted_peak_bytes=peak_bytes,
+        predicted_bytes=peak_bytes,
+        expected_peak_bytes=peak_bytes,
         budget_bytes=peak_bytes if budget_bytes is None else budget_bytes,
-        checkpointing=way.checkpointing,
-        cache=way.cache,
-        frozen_encoder=way.frozen_encoder,
-    )
-
-
-def predicted(config: dict[str, Any], run: RunInfo, way: Way, ranks: Sequence[int]) -> Breakdown:
-    """The planner's prediction for a round, of a base with this config.json."""
-    return predict_peak(
-        config,
-        run,
-        way.format,
-        way.compute,
-        way.micro_batch,
-        ranks,
-        checkpointing=way.checkpointing,
-        cache=way.cache,
-        frozen_encoder=way.frozen_encoder,
     )
 
 
@@ -134,8 +76,9 @@ class JobFiles:
     Attributes:
         data: what --data would say.
         threads: of the job; 0 takes the processors that are free.
+        cache_name: the folder within `folder` that keeps encoder outputs.
         n_evaluated: held-out examples that the adapter is evaluated on as received.
-        saves_place: the job writes checkpoints, and what quantised uploads lacked.
+        saves_state: the job saves its training, and what quantised uploads lacked.
     """
 
     base_folder: Path
@@ -143,29 +86,43 @@ class JobFiles:
     data: str
     threads: int
     cache_limit_bytes: int
-    n_evaluated: int
-    saves_place: bool
+    cache_name: str = "cache"
+    n_evaluated: int = 0
+    saves_state: bool = False
 
 
-def lone_job(files: JobFiles, run: RunInfo, task: Task, plan: Plan, *, profiles: bool = False) -> Job:
-    """A training job of the adapter in folder/adapter; `profiles`: a profile instead, after its encoding pass."""
-    return Job(
-        kind="profile" if profiles else "train",
-        base_folder=str(files.base_folder),
-        data=files.data,
-        device="benchmark",
-        run=run,
-        task=task,
-        plan=plan,
+def train_job(files: JobFiles, run: RunInfo, spec: RoundSpec, plan: Plan) -> TrainJob:
+    """A training job of the adapter in folder/adapter."""
+    return TrainJob(
+        **_text_fields(files, run, spec, plan),
+        board_id=BOARD_ID,
         adapter_path=str(files.folder / "adapter"),
         result_path=str(files.folder / "result"),
-        checkpoint_path=str(files.folder / "checkpoint") if files.saves_place else "",
-        residual_path=str(files.folder / "residual") if files.saves_place else "",
-        cache_path=str(files.folder / "cache"),
-        cache_limit_bytes=files.cache_limit_bytes,
+        training_state_path=str(files.folder / "training") if files.saves_state else "",
+        residual_path=str(files.folder / "residual") if files.saves_state else "",
         max_eval_examples=files.n_evaluated,
-        threads=files.threads,
     )
+
+
+def profile_job(files: JobFiles, run: RunInfo, spec: RoundSpec, plan: Plan) -> ProfileJob:
+    """A profile of the board's text, after the encoding pass where the plan has a cache."""
+    return ProfileJob(
+        **_text_fields(files, run, spec, plan), board_id=BOARD_ID, result_path=str(files.folder / "result")
+    )
+
+
+def _text_fields(files: JobFiles, run: RunInfo, spec: RoundSpec, plan: Plan) -> dict[str, Any]:
+    """The fields that every job has which reads text."""
+    return {
+        "base_folder": str(files.base_folder),
+        "data": files.data,
+        "run": run,
+        "spec": spec,
+        "plan": plan,
+        "threads": files.threads,
+        "cache_path": str(files.folder / files.cache_name),
+        "cache_limit_bytes": files.cache_limit_bytes,
+    }
 
 
 # --- a federation's boards --------------------------------------------------------------------------------------------
@@ -186,48 +143,52 @@ class Jobs:
         self._weights = tuple(weights)
         self._folder = folder
 
-    def profile(self, state: AdapterState, board: int, importance: Importance = "sketch") -> Job:
+    def profile(self, state: AdapterState, board: int, importance: Importance = "sketch") -> ProfileJob:
         """A look at the board's text through the bare base. Equal profiles of other recipes have the same file."""
         run = self._run(state, 0, importance=importance)
-        task = Task(kind="profile", run_id=RUN_ID, seed=self._recipe.seed)
-        job = self._job(run, task, board_name(board), self._plan(run, (0,) * len(run.weights)))
-        return msgspec.structs.replace(
-            job, result_path=self._path(_profile_name(run, board)), cache_path=self._cache_path(board)
+        spec = RoundSpec(round=0, version=0, seed=self._recipe.seed, sketch=True)
+        name = board_name(board)
+        return ProfileJob(
+            **self._fields(run, spec, name, self._plan(run, (0,) * len(run.weights)), f"cache-{board}"),
+            board_id=name,
+            result_path=self._path(_profile_name(run, board)),
         )
 
     def train(
         self, state: AdapterState, board: int, round_id: int, choose: ChooseRanks, *, n_steps: int | None = None
-    ) -> Job:
+    ) -> TrainJob:
         """A board's part of a round, of `n_steps` optimiser steps if that is not the recipe's number."""
         recipe, name = self._recipe, board_name(board)
         run = self._run(state, round_id, n_steps=n_steps)
-        task = train_task(
-            run,
+        spec = RoundSpec(
+            round=round_id,
+            version=state.version,
             seed=derive_seed(recipe.seed, "round", round_id),
             sketch=sketch_is_due(self._traits, round_id, rounds=recipe.rounds, every=recipe.sketch_every),
             trains=self._traits.trains(state.version),
         )
         pruned_path = self._path(f"pruned-{board}")
         pruned = read_pruned(Path(pruned_path), run, name, round_id) or {}
-        return msgspec.structs.replace(
-            self._job(run, task, name, self._plan(run, limited(choose(run), run.weights, pruned))),
+        plan = self._plan(run, limited(choose(run), run.weights, pruned))
+        return TrainJob(
+            **self._fields(run, spec, name, plan, f"cache-{board}"),
+            board_id=name,
             adapter_path=self._path(f"adapter-{board}"),
             held_path=self._path(f"held-{board}") if recipe.differences else "",
             residual_path=self._path(f"residual-{board}") if recipe.feedback else "",
             pruned_path=pruned_path,
             result_path=self._path(f"result-{board}"),
-            cache_path=self._cache_path(board),
+            max_eval_examples=0,
         )
 
-    def evaluate(self, state: AdapterState, data: str, *, rouge: bool, cached: bool) -> Job:
+    def evaluate(self, state: AdapterState, data: str, *, rouge: bool, cached: bool) -> EvaluateJob:
         """An evaluation of the global adapter on a session's `data`; `cached`: encoder outputs are kept for later."""
         run = self._run(state, 0)
-        task = Task(kind="evaluate", run_id=RUN_ID, version=state.version)
-        job = self._job(run, task, data, self._plan(run, (0,) * len(run.weights), EVALUATED_AT_ONCE, cached=cached))
-        return msgspec.structs.replace(
-            job,
+        spec = RoundSpec(round=0, version=state.version)
+        plan = self._plan(run, (0,) * len(run.weights), EVALUATED_AT_ONCE, cached=cached)
+        return EvaluateJob(
+            **self._fields(run, spec, data, plan, "cache"),
             adapter_path=self._path("adapter") if state.version else "",
-            cache_path=self._path("cache"),
             rouge=rouge,
             max_eval_examples=MAX_EXAMPLES,
         )
@@ -238,25 +199,27 @@ class Jobs:
             for path in self._folder.glob(f"{kind}-*"):
                 path.unlink()
 
-    def _job(self, run: RunInfo, task: Task, data: str, plan: Plan) -> Job:
-        assert task.kind in ("profile", "train", "evaluate")
-        return Job(
-            kind=task.kind,
-            base_folder=str(builtin_base.folder()),
+    def _fields(self, run: RunInfo, spec: RoundSpec, data: str, plan: Plan, cache_name: str) -> dict[str, Any]:
+        """The fields that all three kinds of jobs have; a session finds a board's text by the board's name."""
+        files = JobFiles(
+            base_folder=builtin_base.folder(),
+            folder=self._folder,
             data=data,
-            device=data,  # a session finds a board's text by the board's name
-            run=run,
-            task=task,
-            plan=plan,
-            cache_limit_bytes=CACHE_LIMIT_BYTES,
-            max_eval_examples=0,
             threads=THREADS,
+            cache_limit_bytes=CACHE_LIMIT_BYTES,
+            cache_name=cache_name,
         )
+        return _text_fields(files, run, spec, plan)
 
     def _plan(self, run: RunInfo, ranks: Sequence[int], micro_batch: int | None = None, *, cached: bool = True) -> Plan:
         has_cache = cached and run.settings.scope == "decoder"
-        way = Way("bf16", "bf16", micro_batch or self._recipe.batch, cache="bf16" if has_cache else "none")
-        return planned(way, ranks, MEMORY_BYTES)
+        mode = TrainingMode(
+            format="bf16",
+            compute="bf16",
+            micro_batch=micro_batch or self._recipe.batch,
+            cache="bf16" if has_cache else "none",
+        )
+        return plan_of(mode, ranks, MEMORY_BYTES)
 
     def _run(
         self, state: AdapterState, round_id: int, *, n_steps: int | None = None, importance: Importance = "sketch"
@@ -278,11 +241,17 @@ class Jobs:
             pruning=traits.prunes,
             seed=recipe.seed,
         )
-        limits = {"max_rank": recipe.max_rank, "server_rank": recipe.server_rank}
-        return run_info(self._weights, settings, **limits, state=state, round_id=round_id)
-
-    def _cache_path(self, board: int) -> str:
-        return self._path(f"cache-{board}")
+        return run_info(
+            self._weights,
+            settings,
+            max_rank=recipe.max_rank,
+            server_rank=recipe.server_rank,
+            run_id=RUN_ID,
+            rounds=max(1, round_id),
+            round=round_id,
+            version=state.version,
+            values=strand_values(state),
+        )
 
     def _path(self, name: str) -> str:
         return str(self._folder / name)

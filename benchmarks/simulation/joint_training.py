@@ -1,8 +1,8 @@
 """One round of all boards at once, in about half the time that one job after another takes.
 
-Each board keeps production's round: its examples, factors, optimiser, sketches, penalties and message. Only the
-forward and backward passes are shared: a step of one board multiplies matrices of a few dozen rows, at a cost per call
-that is much the same for ten boards' rows. These go through the frozen weight and the context together, and through
+Each board keeps production's `TrainingRound`: its examples, factors, optimiser, sketches, penalties and message. Only
+the forward and backward passes are shared: a step of one board multiplies matrices of a few dozen rows, at a cost per
+call that is much the same for ten boards' rows. These go through the frozen weight and factors together, and through
 each board's own strands in a batched product. In bf16 the updates have the same bits
 (tests/benchmarks/simulation/test_federation.py)."""
 
@@ -13,80 +13,67 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from edge_client.engines.lean.adapter_patch import make_whole
 from torch import Tensor
 
+from edge_client.engines.adapter_patch import make_whole
 from edge_client.engines.lean.model.batches import collate
 from edge_client.engines.lean.model.chunked_loss import head_loss
 from edge_client.engines.lean.model.lora import Linear
 from edge_client.engines.lean.model.model import DTYPES
 from edge_client.engines.lean.model.t5 import T5
 from edge_client.engines.lean.model.tokeniser import Pair
+from edge_client.engines.lean.round import StepLoss, TrainingRound
 from edge_client.engines.lean.session import Meter, Session
-from edge_client.engines.lean.train import _Round
-from edge_client.errors import ConfigError
-from edge_client.jobs.messages import Job
+from edge_client.jobs.messages import TrainJob
 from quantize.base import FrozenWeight
 
 
-def train_together(jobs: Sequence[Job], session: Session) -> None:
-    """Run "train" jobs of one round and one version, and write their updates, as `run_job` does for each.
+def train_together(jobs: Sequence[TrainJob], session: Session) -> None:
+    """Run training jobs of one round and one version, and write their updates, as the engine does for each.
 
     What jobs say of scope, arithmetic, steps and batch must be the same in all, and each board trains every weight: the
-    context is then the same too. Raises ConfigError where a board diverges.
+    frozen factors are then the same too. Raises ConfigError where a board diverges.
     """
     for job in jobs:
         if job.held_path:
-            make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.task.version, job.plan.ranks)
-    rounds = [_Round(job, session) for job in jobs]
-    models = [one._model for one in rounds]
+            make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.spec.version, job.plan.ranks)
+    rounds = [TrainingRound(job, session) for job in jobs]
+    models = [training.model for training in rounds]
     names = models[0].linears
     joined = {name: JoinedLinear([model.linears[name] for model in models]) for name in names}
-    base, compute = session.base(jobs[0]), DTYPES[jobs[0].plan.compute]
-    t5 = T5(models[0].shape, joined, base.plain, base.weights["shared"], compute)  # type: ignore[arg-type]
-    meter = Meter(session, "train", jobs[0].run.settings.local_steps)
-    for step in range(jobs[0].run.settings.local_steps):
-        _step(rounds, t5, base.weights["lm_head"], step)
-    for one in rounds:
-        one._finish(meter)
+    base, compute = session.base(jobs[0]), DTYPES[jobs[0].plan.mode.compute]
+    # A T5 does no more with its linears than call them.
+    t5 = T5(models[0].config, joined, base.plain, base.weights["shared"], compute)  # type: ignore[arg-type]
+    meter = Meter(session, "train", rounds[0].n_steps)
+    for step in range(rounds[0].n_steps):
+        _step(rounds, t5, base.weights["lm_head"], step, jobs[0].run.settings.batch)
+    for training in rounds:
+        training.finish(meter)
 
 
-def _step(rounds: Sequence[_Round], t5: T5, head: FrozenWeight, step: int) -> None:
-    pairs = [[one._pair(index) for index in one._order.examples(step)] for one in rounds]
-    batch = collate([pair for mine in pairs for pair in mine], t5.shape.pad_id, t5.shape.start_id)
-    turns = [_attached(one, step) for one in rounds]
+def _step(rounds: Sequence[TrainingRound], t5: T5, head: FrozenWeight, step: int, n_examples: int) -> None:
+    pairs = [training.pairs(step) for training in rounds]
+    batch = collate([pair for own in pairs for pair in own], t5.config.pad_id, t5.config.start_id)
+    for training in rounds:
+        training.start_pass(step * n_examples)
     hidden = t5.decode(batch.decoder_input, _encoded(rounds, pairs, batch.source.shape[1]), batch.padding)
     loss = head_loss(hidden, batch.labels, head)
     loss.backward()  # type: ignore[no-untyped-call]
-    for one, mine, turn in zip(rounds, pairs, turns, strict=True):
-        n_labels = sum(len(pair.target) for pair in mine)
-        if one._sketches is not None and turn is not None:
-            one._sketches.count(n_labels, turn)
-        _end_step(one, n_labels, step)
+    mean = float(loss.detach()) / batch.n_target_tokens
+    for training, own in zip(rounds, pairs, strict=True):
+        n_targets = sum(len(pair.target) for pair in own)
+        training.end_pass(n_targets)
+        # A board's own loss is not known here, so it gets the mean of all; its gradients are its own.
+        training.step(step, StepLoss(mean * n_targets, sum(len(pair.source) for pair in own), n_targets))
 
 
-def _attached(one: _Round, step: int) -> int | None:
-    """Whose turn it is in the step's backward pass, for which the board's sketches are made ready, if it feeds them."""
-    turn = one._window.turn(step * one._settings.batch)
-    if one._sketches is not None and turn is not None:
-        one._sketches.attach(one._model.linears, turn)
-    return turn
-
-
-def _encoded(rounds: Sequence[_Round], pairs: Sequence[Sequence[Pair]], width: int) -> Tensor:
+def _encoded(rounds: Sequence[TrainingRound], pairs: Sequence[Sequence[Pair]], width: int) -> Tensor:
     """The encoder's output (boards·b, width, d) of all boards' sources."""
-    sources = [[pair.source for pair in mine] for mine in pairs]
-    parts = [one._prefix.encoded_sources(mine, width) for one, mine in zip(rounds, sources, strict=True)]
+    parts = [
+        training.encoder_outputs.encoded_sources([pair.source for pair in own], width)
+        for training, own in zip(rounds, pairs, strict=True)
+    ]
     return torch.cat([part for part in parts if part is not None])
-
-
-def _end_step(one: _Round, n_labels: int, step: int) -> None:
-    """The board's own: penalty, clipping and Adam."""
-    if one._pruning is not None:
-        one._pruning.add_gradients(n_labels)
-    norm = one._adam.step(n_labels)
-    if not norm < float("inf"):
-        raise ConfigError(f"training diverged at step {step + 1}: gradient {norm}", "lower the learning rate")
 
 
 class JoinedLinear:
@@ -106,7 +93,7 @@ class JoinedLinear:
         """A (boards, r, n) and B (boards, m, r) in the compute dtype, narrower ones padded with zeros."""
         a = [linear.factors.a for linear in self.linears]
         b = [linear.b.detach() for linear in self.linears]
-        compute = self.linears[0]._compute
+        compute = self.linears[0].compute
         rows = torch.zeros(len(a), self.rank, a[0].shape[1], dtype=compute)
         columns = torch.zeros(len(b), b[0].shape[0], self.rank, dtype=compute)
         for index, (one_a, one_b) in enumerate(zip(a, b, strict=True)):
@@ -121,10 +108,10 @@ class _JoinedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, joined: JoinedLinear, *leaves: Tensor) -> Tensor:
         flat = x.flatten(0, -2)
-        dense, context = joined.linears[0]._dense(flat.shape[0])
+        dense, frozen = joined.linears[0].dense(flat.shape[0])
         y = flat @ dense.t()
-        if context is not None:
-            y.addmm_(flat @ context.a.t(), context.b.t())
+        if frozen is not None:
+            y.addmm_(flat @ frozen.a.t(), frozen.b.t())
         ctx.joined, ctx.x_shape, ctx.rows = joined, x.shape, None
         if joined.rank:
             a, b = joined.stacked()
@@ -153,10 +140,10 @@ class _JoinedProduct(torch.autograd.Function):
 
 def _through_frozen(joined: JoinedLinear, grad: Tensor, grad_ax: Tensor, rows: Tensor) -> Tensor:
     """The gradient (T, n) by x."""
-    dense, context = joined.linears[0]._dense(grad.shape[0])
+    dense, frozen = joined.linears[0].dense(grad.shape[0])
     grad_x = grad @ dense
-    if context is not None:
-        grad_x.addmm_(grad @ context.b, context.a)
+    if frozen is not None:
+        grad_x.addmm_(grad @ frozen.b, frozen.a)
     grad_x.view(len(rows), -1, grad_x.shape[1]).baddbmm_(grad_ax, rows)
     return grad_x
 
@@ -164,10 +151,10 @@ def _through_frozen(joined: JoinedLinear, grad: Tensor, grad_ax: Tensor, rows: T
 def _by_leaf(joined: JoinedLinear, grad_b: Tensor, grad_ax: Tensor, own_x: Tensor) -> list[Tensor | None]:
     """Gradients of every board's B, and of its A where that is trained."""
     linears = joined.linears
-    found: list[Tensor | None] = [
+    gradients: list[Tensor | None] = [
         grad_b[k, :, : linear.rank].float() if linear.b.requires_grad else None for k, linear in enumerate(linears)
     ]
     if linears[0].a is not None:
         grad_a = torch.bmm(grad_ax.transpose(1, 2), own_x)
-        found += [grad_a[k, : linear.rank].float() for k, linear in enumerate(linears)]
-    return found
+        gradients += [grad_a[k, : linear.rank].float() for k, linear in enumerate(linears)]
+    return gradients

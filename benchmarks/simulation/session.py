@@ -9,26 +9,27 @@ from pathlib import Path
 
 from braid_common.example import Example
 from edge_client.data.readers import Data
+from edge_client.engines.contract import Host
 from edge_client.engines.lean.model.tokeniser import Pair, Tokeniser
 from edge_client.engines.lean.session import Session
-from edge_client.jobs.messages import Job
+from edge_client.jobs.messages import BaseJob
 
 
 class SharedSession(Session):
     """One session for all boards: a job's `data` is the board's name. Texts are tokenised once."""
 
     def __init__(self) -> None:
-        super().__init__(clock=time.process_time)
+        super().__init__(Host(clock=time.process_time))
         self.texts: Mapping[str, Data] = {}
         self._fast: _FastTokeniser | None = None
 
     def data(self, spec: str) -> Data:
         return self.texts[spec]
 
-    def tokeniser(self, job: Job) -> Tokeniser:
+    def tokeniser(self, job: BaseJob) -> Tokeniser:
         if self._fast is None:
             config = self.config(job)
-            self._fast = _FastTokeniser(Path(job.base_folder), config["eos_token_id"], config["vocab_size"])
+            self._fast = _FastTokeniser(Path(job.base_folder), config.eos_id, config.vocab_size)
         return self._fast
 
 

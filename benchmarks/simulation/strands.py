@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import builtin_base
+from braid_common.base_files import read_t5_config
 from edge_client.plan.strand_selection import allot, basis_rows, strand_order
 from wire.manifest import t5_weights
 from wire.messages import RunInfo, Scope, Weight
@@ -23,7 +23,7 @@ class Trained:
 
 def weights(scope: Scope) -> tuple[Weight, ...]:
     """The builtin base's weights of a scope."""
-    return t5_weights(json.loads((builtin_base.folder() / "config.json").read_text()), scope)
+    return t5_weights(read_t5_config(builtin_base.folder()), scope)
 
 
 def equal_ranks(run: RunInfo, rank: int) -> tuple[int, ...]:
@@ -50,9 +50,7 @@ def n_parameters(manifest: Sequence[Weight], ranks: Sequence[int], *, trains_a: 
 def trained(manifest: Sequence[Weight], ranks: Sequence[int], *, trains_a: bool) -> Trained:
     """Sums up ranks of weights."""
     n_values = n_parameters(manifest, ranks, trains_a=trains_a)
-    encoder_ranks = [
-        rank if weight.name.startswith("encoder.") else 0 for rank, weight in zip(ranks, manifest, strict=True)
-    ]
+    encoder_ranks = [rank if weight.is_encoder else 0 for rank, weight in zip(ranks, manifest, strict=True)]
     n_encoder = n_parameters(manifest, encoder_ranks, trains_a=trains_a)
     return Trained(n_values, n_encoder / max(1, n_values), sum(rank > 0 for rank in ranks))
 

@@ -25,6 +25,7 @@ from aggregator.merge.state import AdapterState
 from benchmarks.simulation.setting import OPEN_END, Recipe
 from benchmarks.simulation.strands import ranks_within
 from edge_client.data.readers import load_data
+from edge_client.engines.adapter_patch import changed_parts
 from edge_client.state.held_adapter import FULL_EVERY
 from wire.codec import encode
 from wire.limits import PROTOCOL_VERSION
@@ -61,8 +62,6 @@ class Downloads:
 
     def fetch(self, state: AdapterState) -> None:
         """Fetch one version, as a patch where that is smaller."""
-        from edge_client.engines.lean.adapter_patch import changed_parts  # imports torch
-
         sent, exact = (cut(state, self._ranks(state), dtype) for dtype in FORMATS)
         whole_bytes = len(encode(_whole(sent)))
         changes = None if self._before is None or self._in_a_row == FULL_EVERY else self._changes(sent, exact)
@@ -129,7 +128,7 @@ def main() -> None:
             print(
                 f"at most {board.rank} strands, {name}: {size_bytes / board.whole_bytes:.3f} of {board.whole_bytes:,} B"
             )
-        print(f"at most {board.rank} strands, largest deviation of a context: {board.deviation:.4f}")
+        print(f"at most {board.rank} strands, largest deviation of a frozen product: {board.deviation:.4f}")
 
 
 def _federation(options: argparse.Namespace, folder: Path) -> Federation:

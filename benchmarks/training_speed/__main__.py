@@ -33,7 +33,7 @@ from benchmarks.training_speed.contest import (
 )
 from benchmarks.training_speed.peers import PeerJob, run_peer
 from benchmarks.training_speed.table import sketch_shares, table
-from edge_client.host.matmul_speed import measure_matmul_speed
+from edge_client.host.matmul_measure import measure_matmul_speed
 from edge_client.jobs.messages import CacheDtype, Compute, Format
 from wire.messages import Scope
 
@@ -157,7 +157,7 @@ def _ours(options: argparse.Namespace) -> list[Contestant]:
 
 
 def _fast_compute(threads: int) -> Compute:
-    """The dtype that a board of this arithmetic plans with."""
+    """The dtype that a board with this speed of matrix products plans with."""
     measured = measure_matmul_speed(threads)
     return measured.compute if measured is not None else "fp32"
 

@@ -12,17 +12,18 @@ from pathlib import Path
 from aggregator.merge.bases import random_basis
 from aggregator.merge.rules import braid, weave
 from aggregator.merge.state import initial_state
-from benchmarks.simulation.jobs import JobFiles, adapter_message, lone_job, planned, predicted, run_info, train_task
+from benchmarks.simulation.jobs import JobFiles, adapter_message, plan_of, train_job
 from benchmarks.simulation.random_text import write_random_text
 from benchmarks.training_speed.contest import Contestant, ContestantFailed, Measurement, Workload
 from edge_client.errors import ClientError, ExitCode
-from edge_client.jobs.messages import Job, Plan
-from edge_client.plan.training_mode import Way
+from edge_client.jobs.messages import Plan, TrainingMode, TrainJob
+from edge_client.plan.peak_memory import predict_peak
 from edge_client.worker.process import WorkerLost, WorkerProcess
-from quantize.random_base import shape_config
+from quantize.random_base import SHAPES
 from wire.codec import encode
+from wire.default_run import run_info
 from wire.manifest import t5_weights
-from wire.messages import RunInfo, Trains, TrainSettings
+from wire.messages import RoundSpec, RunInfo, TrainSettings
 
 TRAINED = (".q", ".v")
 """Ends of the names of the weights that are trained."""
@@ -36,7 +37,7 @@ CACHE_LIMIT_BYTES = 4 << 30
 _IMPORTS = """
 from edge_client.host.worker_memory import prepare_for_training, resident_bytes
 prepare_for_training()
-from edge_client.engines.lean import evaluate, profile, session, train
+import edge_client.engines.lean.engine
 print(resident_bytes())
 """
 """A program that imports what the worker imports, after the worker's own preparations."""
@@ -60,7 +61,7 @@ def run_ours(contestant: Contestant, workload: Workload, base_folder: Path) -> M
         encode_s_per_token=_encode_s_per_token((first, second)),
         peak_bytes=second["peak_bytes"],
         imports_bytes=_imports_bytes(),
-        predicted_bytes=job.plan.predicted_peak_bytes,
+        predicted_bytes=job.plan.predicted_bytes,
         n_trained=sum(
             rank * (weight.rows + weight.columns * contestant.trains_a)
             for rank, weight in zip(job.plan.ranks, job.run.weights, strict=True)
@@ -68,7 +69,7 @@ def run_ours(contestant: Contestant, workload: Workload, base_folder: Path) -> M
     )
 
 
-async def _rounds(job: Job) -> tuple[dict[str, float], dict[str, float]]:
+async def _rounds(job: TrainJob) -> tuple[dict[str, float], dict[str, float]]:
     worker = WorkerProcess()
     try:
         first = await worker.run_job(job, lambda progress: None)
@@ -92,7 +93,7 @@ def _imports_bytes() -> int:
 # --- the job ---------------------------------------------------------------------------------------------------------
 
 
-def _job(contestant: Contestant, workload: Workload, base_folder: Path, folder: Path) -> Job:
+def _job(contestant: Contestant, workload: Workload, base_folder: Path, folder: Path) -> TrainJob:
     run = _run(contestant, workload)
     plan = _plan(contestant, workload, run)
     _write_adapter(folder / "adapter", run, plan.ranks)
@@ -105,18 +106,29 @@ def _job(contestant: Contestant, workload: Workload, base_folder: Path, folder: 
         threads=workload.threads,
         cache_limit_bytes=CACHE_LIMIT_BYTES,
         n_evaluated=1,  # a round evaluates first; its time is not in tokens_per_s
-        saves_place=False,
     )
-    trains: Trains = "both" if contestant.trains_a else "b"
-    return lone_job(files, run, train_task(run, seed=workload.seed, sketch=contestant.sketch, trains=trains), plan)
+    spec = RoundSpec(
+        round=run.round,
+        version=run.version,
+        seed=workload.seed,
+        sketch=contestant.sketch,
+        trains="both" if contestant.trains_a else "b",
+    )
+    return train_job(files, run, spec, plan)
 
 
 def _plan(contestant: Contestant, workload: Workload, run: RunInfo) -> Plan:
     """Every q and v at the workload's rank, on a board that has a quarter more memory than is predicted."""
     ranks = tuple(workload.rank if weight.name.endswith(TRAINED) else 0 for weight in run.weights)
-    way = Way(contestant.format, contestant.compute, workload.micro_batch, contestant.checkpointing, contestant.cache)
-    peak_bytes = predicted(shape_config(workload.shape), run, way, ranks).total_bytes
-    return planned(way, ranks, peak_bytes, int(1.25 * peak_bytes))
+    mode = TrainingMode(
+        format=contestant.format,
+        compute=contestant.compute,
+        micro_batch=workload.micro_batch,
+        checkpointing=contestant.checkpointing,
+        cache=contestant.cache,
+    )
+    peak_bytes = predict_peak(SHAPES[workload.shape], run, mode, ranks).total_bytes
+    return plan_of(mode, ranks, peak_bytes, int(1.25 * peak_bytes))
 
 
 def _run(contestant: Contestant, workload: Workload) -> RunInfo:
@@ -132,7 +144,7 @@ def _run(contestant: Contestant, workload: Workload) -> RunInfo:
         trains_a=contestant.trains_a,
         seed=workload.seed,
     )
-    weights = t5_weights(shape_config(workload.shape), contestant.scope)
+    weights = t5_weights(SHAPES[workload.shape], contestant.scope)
     return run_info(weights, settings, max_rank=workload.rank, server_rank=workload.rank)
 
 

@@ -14,10 +14,10 @@ from edge_client.engines.lean.gradients.sketches import TURNS, Sketches
 from edge_client.engines.lean.model.adam import Adam
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch, collate
-from edge_client.engines.lean.model.chunked_loss import VOCABULARY_ROWS
 from edge_client.engines.lean.model.model import DTYPES, Model, start_training
 from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.jobs.messages import Compute
+from edge_client.jobs.sizes import VOCABULARY_ROWS
 from quantize.base import load_base
 from wire.manifest import t5_weights
 from wire.messages import Scope
@@ -54,7 +54,7 @@ class Step:
         self._sketched = False
         self._adam = Adam(trained, 1e-4)
         self._batch = _batch(generator)
-        shape = (BATCH, SOURCE_TOKENS, base.config["d_model"])
+        shape = (BATCH, SOURCE_TOKENS, base.config.d_model)
         self._encoded = torch.randn(shape, generator=generator).to(DTYPES[compute]) if decoder_only else None
 
     def sketch(self, wanted: bool) -> None:

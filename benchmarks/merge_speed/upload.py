@@ -1,7 +1,7 @@
 """Processor time that one upload costs the server, from the bytes on its disk to the sums of the open round.
 
-    python -m benchmarks.server_cost                    # the builtin base, rule weave, uploads in int8 and bf16
-    python -m benchmarks.server_cost --formats bf16 --uploads 100
+    python -m benchmarks.merge_speed.upload                    # the builtin base, rule weave, uploads in int8 and bf16
+    python -m benchmarks.merge_speed.upload --formats bf16 --uploads 100
 
 Everything runs in this process, with the server's own parts on a folder of its own: the digest of the file, decoding,
 screening, the row in the database, and the sum. Boards have ranks 7 and 12 in turn on every weight of scope "all", and
@@ -146,7 +146,7 @@ def _update(terms: Terms, state: AdapterState, rank: int, seed: int) -> Update:
 
 
 def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.server_cost", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.merge_speed.upload", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--formats", nargs="+", default=["int8", "bf16"], choices=["fp32", "bf16", "int8", "int4"])
     parser.add_argument("--uploads", type=int, default=24, help="how many are timed for each format")

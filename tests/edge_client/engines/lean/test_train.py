@@ -213,10 +213,8 @@ def test_foreign_and_damaged_checkpoints_are_ignored(make_job: Jobs, tmp_path: P
     leaner = msgspec.structs.replace(job, plan=with_mode(job.plan, micro_batch=2, format="nf4"))
 
     assert load_tensors(path, key) is not None
-    assert (
-        len({key, training_state_key(job, examples[1:]), *(training_state_key(other, examples) for other in others)})
-        == 5
-    )
+    keys = {key, training_state_key(job, examples[1:]), *(training_state_key(other, examples) for other in others)}
+    assert len(keys) == 5
     assert training_state_key(leaner, examples) == key
     later = msgspec.structs.replace(job, run=msgspec.structs.replace(job.run, round=7, version=7))
     assert training_state_key(later, examples) == key

@@ -174,7 +174,7 @@ class _StoredState(Message, frozen=True, kw_only=True):
     weights: Annotated[tuple[_StoredWeight, ...], Meta(max_length=MAX_WEIGHTS)]
 
 
-_MAGIC = b"braid-state-3\n"
+_MAGIC = b"braid-state-4\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 

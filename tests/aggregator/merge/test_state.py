@@ -116,12 +116,12 @@ def test_a_cut_file_is_seen(length: int) -> None:
         decode_state(DAMAGED + b"x")
 
 
-@pytest.mark.parametrize("older", [b"braid-state-1", b"braid-state-2"])
+@pytest.mark.parametrize("older", [b"braid-state-1", b"braid-state-2", b"braid-state-3"])
 def test_a_state_of_a_format_before_is_told_apart(older: bytes) -> None:
     """Not damaged, but of another format: the sentence says so."""
-    assert DAMAGED.startswith(b"braid-state-3\n")
+    assert DAMAGED.startswith(b"braid-state-4\n")
     with pytest.raises(WireError, match="no adapter state of a format"):
-        decode_state(DAMAGED.replace(b"braid-state-3", older, 1))
+        decode_state(DAMAGED.replace(b"braid-state-4", older, 1))
 
 
 def test_arrays_cannot_be_changed(state: AdapterState) -> None:

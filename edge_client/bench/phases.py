@@ -196,7 +196,7 @@ def _config(request: Request) -> T5Config:
 def _adapter(request: Request) -> AdapterTensors:
     """Strands on every weight of the scope beside the frozen rest of a full adapter, as the default rule has them. Rows
     of random normal values of length near one are nearly orthogonal."""
-    context, basis, start_b = {}, {}, {}
+    frozen, basis, start_b = {}, {}, {}
     frozen_ranks = request.frozen_ranks()
     for weight, rank in zip(request.run.weights, request.plan.ranks, strict=True):
         generator = torch.Generator().manual_seed(derive_seed(0, "bench", "adapter", weight.name))
@@ -204,8 +204,8 @@ def _adapter(request: Request) -> AdapterTensors:
         b = LENGTH * weight.rows**-0.5 * torch.randn(weight.rows, rank + rest, generator=generator)
         a = weight.columns**-0.5 * torch.randn(rank + rest, weight.columns, generator=generator)
         basis[weight.name], start_b[weight.name] = a[:rank], b[:, :rank].contiguous()
-        context[weight.name] = Factors(b[:, rank:].contiguous(), a[rank:])
-    return AdapterTensors(context, basis, start_b)
+        frozen[weight.name] = Factors(b[:, rank:].contiguous(), a[rank:])
+    return AdapterTensors(frozen, basis, start_b)
 
 
 def _batch(request: Request, config: T5Config) -> Batch:

@@ -41,8 +41,10 @@ BOTH = (torch.bfloat16, torch.float32)
 def probe(key: str, threads: int = 0) -> MatmulSpeed:
     """Measure the GPU where there is one that can be used, else the processor.
 
-    Args: key, see edge_client.host.matmul_speed.matmul_key, which the result carries; threads, 0 for torch's
-    choice."""
+    Args:
+        key: what the result holds for, as `edge_client.host.matmul_speed.matmul_key` makes it.
+        threads: for the products, 0 for torch's choice.
+    """
     with _threads(threads):
         device = choose_device()
         try:

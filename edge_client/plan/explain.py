@@ -17,7 +17,7 @@ PART_NAMES = {
     "imports_bytes": "Python and torch",
     "kernels_bytes": "torch's compute kernels",
     "base_bytes": "frozen base",
-    "context_bytes": "global adapter, frozen",
+    "frozen_adapter_bytes": "global adapter, frozen",
     "strands_bytes": "strands with optimiser state",
     "sketch_bytes": "gradient sketches",
     "activations_bytes": "activations",

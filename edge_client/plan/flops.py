@@ -6,7 +6,7 @@ what the mathematics needs: a block that is computed twice to save memory, or a 
 computes again in its backward pass, counts once, and rows of zeros that pad a rank do not count. Attention counts
 whole score matrices, causal or not, as PaLM does.
 
-A weight W (m, n) over N tokens, with strands of rank r and a frozen context of rank s, takes
+A weight W (m, n) over N tokens, with strands of rank r and a frozen part of rank s, takes
 
     forward                2·N·(m·n + (r + s)·(m + n))
     input's gradient       the same, where a gradient is wanted there

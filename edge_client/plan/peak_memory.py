@@ -38,7 +38,7 @@ class Breakdown:
         imports_bytes: interpreter, torch and tokenizer.
         kernels_bytes: what torch loads and compiles when it first computes, CUDA's context included.
         base_bytes: the frozen base in its format; with a cache of encoder outputs without its encoder.
-        context_bytes: factors of the global adapter, frozen, in the compute dtype.
+        frozen_adapter_bytes: factors of the global adapter, frozen, in the compute dtype.
         strands_bytes: values that are trained (B, and A where the run trains it) with gradients and Adam moments, and
             basis rows that are not.
         sketch_bytes: gradient sketches, R × n fp32 of each weight.
@@ -52,7 +52,7 @@ class Breakdown:
     imports_bytes: int
     kernels_bytes: int
     base_bytes: int
-    context_bytes: int
+    frozen_adapter_bytes: int
     strands_bytes: int
     sketch_bytes: int
     activations_bytes: int
@@ -92,7 +92,7 @@ def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequen
         imports_bytes=IMPORTS_BYTES,
         kernels_bytes=KERNELS_BYTES[mode.compute] + _cuda_bytes(mode.device),
         base_bytes=sizes.base(encoder=not reads_cache),
-        context_bytes=adapter.frozen(ranks),
+        frozen_adapter_bytes=adapter.frozen(ranks),
         strands_bytes=adapter.strands(ranks),
         sketch_bytes=adapter.sketches(),
         activations_bytes=activations,
@@ -123,7 +123,7 @@ def predict_encoding(base: T5Config, run: RunInfo, mode: TrainingMode) -> Breakd
         imports_bytes=IMPORTS_BYTES,
         kernels_bytes=FORWARD_KERNELS_BYTES[mode.compute] + _cuda_bytes(mode.device),
         base_bytes=sizes.encoder_block(),
-        context_bytes=0,
+        frozen_adapter_bytes=0,
         strands_bytes=0,
         sketch_bytes=0,
         activations_bytes=sizes.hidden_states(),

@@ -35,7 +35,7 @@ CONFIG = {
 
 
 def adapter(weights: tuple[Weight, ...], ranks: Mapping[str, int]) -> AdapterState:
-    """Random contexts of these ranks (0 where not named), as `truncate` leaves them."""
+    """Random adapters of these ranks (0 where not named), as `truncate` leaves them."""
     rng = np.random.default_rng(0)
     states = dict(initial_state(weights).weights)
     for weight in weights:

@@ -60,11 +60,11 @@ def tensor(rows: int, columns: int) -> Tensor:
     return Tensor(dtype="bf16", shape=(rows, columns), data=bytes(tensor_bytes("bf16", rows * columns)[0]))
 
 
-def adapter_part(weight: Weight, rank: int, context_rank: int = 2) -> AdapterPart:
+def adapter_part(weight: Weight, rank: int, frozen_rank: int = 2) -> AdapterPart:
     return AdapterPart(
         name=weight.name,
-        frozen_b=tensor(weight.rows, context_rank),
-        frozen_a=tensor(context_rank, weight.columns),
+        frozen_b=tensor(weight.rows, frozen_rank),
+        frozen_a=tensor(frozen_rank, weight.columns),
         basis=tensor(rank, weight.columns),
     )
 

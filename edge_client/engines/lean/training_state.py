@@ -28,7 +28,10 @@ again. 2: sketched tokens by turn."""
 class TrainingStateFile:
     """The file where one job's training is saved and resumed from; with path "" nothing is.
 
-    Args: key as `training_state_key` makes it; clock in seconds, monotonic.
+    Args:
+        path: of the file.
+        key: what it belongs to, as `training_state_key` makes it.
+        clock: monotonic seconds.
     """
 
     def __init__(self, path: str, key: str, clock: Callable[[], float]) -> None:

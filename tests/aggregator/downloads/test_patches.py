@@ -126,8 +126,8 @@ some_ranks = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 1 << 30), plan=rounds, ranks=st.lists(some_ranks, min_size=9, max_size=9))
 def test_differences_in_a_row_stay_close_to_the_server(seed: int, plan: Any, ranks: Any) -> None:
-    """After FULL_EVERY rounds of any kind, with other ranks each, contexts are within BOUND; what no round changed and
-    every basis are bit for bit what the whole adapter has."""
+    """After FULL_EVERY rounds of any kind, with other ranks each, frozen factors are within BOUND; what no round
+    changed and every basis are bit for bit what the whole adapter has."""
     rng = np.random.default_rng(seed)
     state = first_state()
     held = adapter(state, cut_basis(state, ranks[0], "bf16"))
@@ -157,7 +157,7 @@ def test_one_difference_is_as_exact_as_its_format() -> None:
         assert max(deviations(made, after, cut_basis)) <= most
 
 
-def test_a_full_context_costs_no_more_than_what_was_trained() -> None:
+def test_a_full_frozen_part_costs_no_more_than_what_was_trained() -> None:
     """W' − W has the server's full rank, but a board with the whole basis is sent new columns of B alone."""
     rng = np.random.default_rng(2)
     before = first_state()
@@ -188,8 +188,8 @@ def test_the_same_version_at_other_ranks_sends_bases_alone() -> None:
 
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_what_any_rule_sends_comes_out_of_its_difference(name: str) -> None:
-    """Starts and bases bit for bit, contexts within the bound, whatever the ranks; a rule that sends starts sends them
-    for the same weights always or the whole is asked for."""
+    """Starts and bases bit for bit, frozen factors within the bound, whatever the ranks; a rule that sends starts
+    sends them for the same weights always or the whole is asked for."""
     rng = np.random.default_rng(5)
     before = next_state(first_state(), rng, (True, True, True), True)
     after = next_state(before, rng, (True, False, True), True)

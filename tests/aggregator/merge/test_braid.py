@@ -74,7 +74,7 @@ def total_of(boards: list[Contribution]) -> BasisSum:
 
 @pytest.mark.parametrize("eta", [1.0, 0.7])
 def test_five_rounds_equal_the_dense_reference(state: AdapterState, eta: float) -> None:
-    """Unequal ranks, boards that train different weights, non-square shapes: contexts, bases and values agree."""
+    """Unequal ranks, boards that train different weights, non-square shapes: adapters, bases and values agree."""
     dense = {name: np.zeros(weight.shape) for name, weight in state.weights.items()}
 
     for round_id in range(5):
@@ -270,7 +270,7 @@ def test_updates_and_contributions_hold_the_same(weights: tuple[Weight, ...], st
 
 
 def test_a_cut_holds_leading_rows(weights: tuple[Weight, ...], state: AdapterState) -> None:
-    """Boards get whole contexts and the first rows of each basis, in manifest order; rank 0 gets the context alone."""
+    """Boards get whole adapters and the first rows of each basis, in manifest order; rank 0 gets the adapter alone."""
     state = merge(state, total_of(fleet(state, 13)), SETTINGS)
 
     parts = cut(state, (4, 0, 8), "fp32")

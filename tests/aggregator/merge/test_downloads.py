@@ -44,7 +44,7 @@ def merged(
 
 
 def after_a_round(rule: Rule[Any], weights: tuple[Weight, ...]) -> AdapterState:
-    """Version 2, with contexts of rank 4 and more."""
+    """Version 2, with frozen factors of rank 4 and more."""
     state = random_basis(initial_state(weights), max_rank=MAX_RANK, seed=5)
     boards = [Board((4, 4, 4), n, seed=n, size=1.0, sketches=True) for n in (3, 8)]
     return merged(rule, state, [work(rule, state, board) for board in boards])
@@ -127,7 +127,7 @@ def test_ranks_0_are_the_whole_global_adapter(rule: Rule[Any], weights: tuple[We
 
 
 @pytest.mark.parametrize("name", ["weave", "flexlora"])
-def test_a_frozen_context_loses_no_strand_to_eight_bits(name: str) -> None:
+def test_a_frozen_part_loses_no_strand_to_eight_bits(name: str) -> None:
     """Strands of very unequal length beside others that are trained, or all of them: of each at most a hundredth is
     lost, in half of the bytes that bf16 takes; what is trained is sent in bf16, exactly as before."""
     rng = np.random.default_rng(3)

@@ -228,7 +228,7 @@ def test_equal_boards_merge_to_one_of_them(rule: Rule[Any], weights: tuple[Weigh
 
 
 def test_zero_and_deficient_strands_are_merged(rule: Rule[Any], weights: tuple[Weight, ...]) -> None:
-    """B of zeros, and strands of one direction only, in two rounds: finite contexts that boards can be sent."""
+    """B of zeros, and strands of one direction only, in two rounds: finite factors that boards can be sent."""
     state = begun(rule, weights)
 
     for _ in range(2):

@@ -47,7 +47,7 @@ def arrays(weight: WeightState) -> list[np.ndarray]:
 
 
 def test_version_0_is_the_bare_base(weights: tuple[Weight, ...]) -> None:
-    """Rank-0 contexts of the right shape, no basis, manifest order."""
+    """Rank-0 frozen factors of the right shape, no basis, manifest order."""
     state = initial_state(weights)
 
     assert state.version == 0

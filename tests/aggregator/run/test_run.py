@@ -64,7 +64,7 @@ async def test_changing_one_boards_data_changes_what_another_receives(
 ) -> None:
     """Federation is real: the same run twice, but for one board's B, gives the other board another context."""
 
-    async def context_of_round_two(name: str, scale: float) -> np.ndarray[Any, Any]:
+    async def frozen_of_round_two(name: str, scale: float) -> np.ndarray[Any, Any]:
         server = await start(make_folder(name=name))
         ada, bo = await server.board("ada", install=1), await server.board("bob", install=2)
         tasks = await begin_training([ada, bo])
@@ -74,9 +74,9 @@ async def test_changing_one_boards_data_changes_what_another_receives(
         part = (await ada.adapter(task.spec.version, 2)).parts[0]
         return unpack(part.frozen_b) @ unpack(part.frozen_a)
 
-    first = await context_of_round_two("one", 0.01)
-    again = await context_of_round_two("two", 0.01)
-    other = await context_of_round_two("three", 0.02)
+    first = await frozen_of_round_two("one", 0.01)
+    again = await frozen_of_round_two("two", 0.01)
+    other = await frozen_of_round_two("three", 0.02)
 
     assert np.array_equal(first, again)
     assert np.abs(first).max() > 1e-5
@@ -182,7 +182,7 @@ async def test_a_restarted_server_keeps_the_round_and_its_updates(
     """Restarted in mid-round, the server goes on in it: one update is there, the other arrives, and the merge is the
     same as without the restart."""
     folders = [make_folder(name=name) for name in ("whole", "cut")]
-    contexts = []
+    adapters = []
     for folder in folders:
         server = await start(folder)
         ada, bo = await server.board("ada", install=1), await server.board("bob", install=2)
@@ -198,9 +198,9 @@ async def test_a_restarted_server_keeps_the_round_and_its_updates(
             assert server.run.open_round.accepted == 1
         await bo.train(second)
         task = await ada.work(after=1)
-        contexts.append((await ada.adapter(task.spec.version, 2)).parts)
+        adapters.append((await ada.adapter(task.spec.version, 2)).parts)
 
-    assert contexts[0] == contexts[1]
+    assert adapters[0] == adapters[1]
 
 
 async def test_a_server_restarted_after_the_end_stays_finished(

@@ -131,8 +131,8 @@ def test_an_adapter_may_be_as_large_as_its_ranks_make_it(server: Any) -> None:
 
     honest = len(server.adapter(0, ranks))
 
-    context_bytes = 4 * sum(run.server_rank * (weight.rows + weight.columns) for weight in run.weights)
-    assert honest + context_bytes <= largest_adapter_bytes(run, ranks) <= honest + context_bytes + 2048 * len(ranks)
+    frozen_bytes = 4 * sum(run.server_rank * (weight.rows + weight.columns) for weight in run.weights)
+    assert honest + frozen_bytes <= largest_adapter_bytes(run, ranks) <= honest + frozen_bytes + 2048 * len(ranks)
 
 
 async def test_codes_for_the_terminal_are_taken_out(server: Any) -> None:

@@ -128,7 +128,7 @@ def zeros(rows: int, columns: int) -> Tensor:
 
 
 def write_adapter(path: Path, run: RunInfo, ranks: list[int]) -> None:
-    """Where A is trained, strands come in place of contexts."""
+    """Where A is trained, strands come in place of frozen factors."""
     from wire.codec import encode
 
     begins, parts = run.settings.trains_a, []

@@ -93,7 +93,7 @@ def test_a_frozen_encoder_is_there_but_not_trained() -> None:
     )
 
     assert frozen.base_bytes == trained.base_bytes == alone.base_bytes
-    assert frozen.context_bytes == trained.context_bytes > alone.context_bytes
+    assert frozen.frozen_adapter_bytes == trained.frozen_adapter_bytes > alone.frozen_adapter_bytes
     assert frozen.sketch_bytes == alone.sketch_bytes < trained.sketch_bytes
     assert frozen.activations_bytes < 0.3 * trained.activations_bytes
 
@@ -111,7 +111,7 @@ def test_the_adapter_counts_where_texts_are_short() -> None:
     assert predict("all", "nf4", 8, 32).working_bytes < short.working_bytes, "activations are more than that"
 
 
-def test_strands_come_in_place_of_a_context_where_boards_begin_at_the_adapter() -> None:
+def test_strands_come_in_place_of_frozen_factors_where_boards_begin_at_the_adapter() -> None:
     """What a trained weight takes is counted once, whichever of the two is more; its A has a gradient and moments."""
     sizes = {"scope": "all", "max_source_tokens": 64, "max_target_tokens": 16}
     beside, instead = (
@@ -128,8 +128,8 @@ def test_strands_come_in_place_of_a_context_where_boards_begin_at_the_adapter() 
         )
 
     for rank in (0, 1, 2, 8):
-        assert parts(beside, rank).context_bytes == 2 * 16 * n_sides
-        assert parts(instead, rank).context_bytes == max(0, 2 * 16 - 16 * rank) * n_sides
+        assert parts(beside, rank).frozen_adapter_bytes == 2 * 16 * n_sides
+        assert parts(instead, rank).frozen_adapter_bytes == max(0, 2 * 16 - 16 * rank) * n_sides
         assert parts(instead, rank).strands_bytes == parts(beside, rank).strands_bytes
         assert parts(beside, rank).strands_bytes - parts(beside, 0).strands_bytes == 16 * rank * n_sides
 

@@ -83,9 +83,9 @@ def test_traffic_is_that_of_the_messages(
 def test_traffic_of_boards_that_train_the_global_adapter_itself(
     upload: Dtype, beside_rest: bool, max_rank: int, server_rank: int
 ) -> None:
-    """Strands come in place of contexts, or of a part of them: no round moves more than is reckoned, whichever weights
-    are trained at which ranks, and evaluating moves no more than training nothing. With all strands or none it is as
-    good as exact."""
+    """Strands come in place of frozen factors, or of a part of them: no round moves more than is reckoned, whichever
+    weights are trained at which ranks, and evaluating moves no more than training nothing. With all strands or none it
+    is as good as exact."""
     run = run_of(CONFIG, {"upload": upload, "trains_a": True}, max_rank=max_rank, server_rank=server_rank)
     rows = basis_rows(run)
     some = [rank if i % 3 else 0 for i, rank in enumerate(rows)]

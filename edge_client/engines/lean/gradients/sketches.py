@@ -191,7 +191,10 @@ class Sketches:
 class RoundSketches:
     """The sketches of one training round, fed by the backward passes of its window.
 
-    Args: run, with the weights alone that are sketched; seed, the round's; device that trains.
+    Args:
+        run: with the weights alone that are sketched.
+        seed: the round's.
+        device: that trains.
     """
 
     def __init__(self, run: RunInfo, seed: int, device: torch.device) -> None:

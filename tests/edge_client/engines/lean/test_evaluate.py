@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 Jobs = Callable[..., Job]
 
 
-def test_evaluation_of_the_context_alone(make_job: Jobs) -> None:
+def test_evaluation_of_the_frozen_factors_alone(make_job: Jobs) -> None:
     """An adapter without bases evaluates: the loss is the one that training reports for the received version."""
     received = train(make_job(), Session())["held_out_loss"]
     job = make_job("evaluate", ranks=(0,), rouge=True)

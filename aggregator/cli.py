@@ -22,7 +22,7 @@ PIN = click.option("--fingerprint", default="", help="SHA-256 of the server's ow
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-@click.version_option(package_name="braid")
+@click.version_option(package_name="braid-fl", prog_name="aggregator")
 def cli(debug: bool) -> None:
     """The server of a Braid run: boards train, it merges."""
 

@@ -45,7 +45,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="braid", prog_name="edge-client")
+@click.version_option(package_name="braid-fl", prog_name="edge-client")
 def group() -> None:
     """Fine-tune FLAN-T5 on this board, together with others, without its text leaving it."""
 

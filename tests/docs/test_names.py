@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -87,3 +90,12 @@ def test_a_strangers_distribution_is_seen(line: str) -> None:
 def test_ours_may_be_installed(line: str) -> None:
     """A clone, a wheel and the distribution, after torch."""
     assert strangers(line) == []
+
+
+@pytest.mark.parametrize("program", ["edge-client", "aggregator"])
+def test_programs_know_their_version_by_the_distributions_name(program: str) -> None:
+    """A program asks the installed distribution for its version, by the name in pyproject.toml."""
+    done = subprocess.run([Path(sys.executable).with_name(program), "--version"], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert version("braid-fl") in done.stdout

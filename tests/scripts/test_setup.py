@@ -60,7 +60,7 @@ def test_make_sets_up_with_the_python_it_is_given() -> None:
     """`make demo` and `make test` begin with the script."""
     for goal in ("demo", "test"):
         done = subprocess.run(
-            ["make", "--dry-run", "--always-make", goal, "PYTHON=python3.13", "VENV=elsewhere"],
+            ["make", "--no-print-directory", "--dry-run", "--always-make", goal, "PYTHON=python3.13", "VENV=elsewhere"],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -60,6 +60,7 @@ def test_modules_and_classes_say_what_they_are() -> None:
     assert len(list(first_lines.faults([python_file("class A:\n    pass\n")]))) == 2
 
 
+@pytest.mark.slow  # `make check` looks first
 def test_the_repository_keeps_both() -> None:
     assert size_budget.main() == 0
     assert first_lines.main() == 0

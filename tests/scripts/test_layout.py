@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,5 +68,6 @@ def test_lazy_imports_and_those_for_types_count() -> None:
     assert imports(files)["p.upper"] == frozenset({"p.upper.one"})
 
 
+@pytest.mark.slow  # `make check` looks first
 def test_nothing_in_the_repository_imports_in_a_circle() -> None:
     assert main(["--check"]) == 0

@@ -182,6 +182,7 @@ def test_it_does_not_matter_which_factors_make_a_product(weights: tuple[Weight, 
 # --- what every defence keeps --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule_name", "name"), PAIRS)
 def test_the_order_of_arrival_does_not_matter(weights: tuple[Weight, ...], rule_name: str, name: str) -> None:
     """Any order of the boards gives the same version to rounding, and the same order the same bits; nothing that was
@@ -206,6 +207,7 @@ def test_the_order_of_arrival_does_not_matter(weights: tuple[Weight, ...], rule_
             np.testing.assert_array_equal(board.strands[w].a, a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule_name", "name"), PAIRS)
 def test_boards_that_agree_are_merged_as_without_a_defence(
     weights: tuple[Weight, ...], rule_name: str, name: str
@@ -219,6 +221,7 @@ def test_boards_that_agree_are_merged_as_without_a_defence(
     assert distance(plain, guarded, state) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule_name", "name"), PAIRS)
 def test_without_attackers_little_is_lost(weights: tuple[Weight, ...], rule_name: str, name: str) -> None:
     """Ten honest boards of one rank that differ by noise: less than 0.15 of a step from the rule alone."""
@@ -236,6 +239,7 @@ scaled ones."""
 
 
 @pytest.mark.parametrize("attack", ["sign-flip", "scaled", "noise"])
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule_name", "name"), PAIRS)
 def test_attackers_are_held_in_check(weights: tuple[Weight, ...], rule_name: str, name: str, attack: str) -> None:
     """Three bad boards of ten: the version stays near the one that the honest ones make alone, at less than half of the

@@ -1,6 +1,6 @@
 """Downloads of a board over a run, whole and as patches, and how far its adapter is from the server's.
 
-    python -m benchmarks.traffic.downloads [--rounds 10] [--steps 20] [--parameters 150000]
+    python -m benchmarks.traffic.downloads [--rule braid] [--rounds 10] [--steps 20] [--parameters 150000]
     python -m benchmarks.traffic.downloads --quick     # a minute, to see that it works
 
 Real training of the builtin base on the text of one library, with the server's defaults but for the boards: one trains
@@ -14,13 +14,13 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec.structs import replace
 
 from aggregator.downloads.patches import PatchMaker
-from aggregator.merge.rules.braid import cut
+from aggregator.merge.rules import RULES, Rule
 from aggregator.merge.state import AdapterState
 from benchmarks.simulation.setting import OPEN_END, Recipe
 from benchmarks.simulation.strands import ranks_within
@@ -46,13 +46,14 @@ class Downloads:
     """A board that fetches every version at at most `rank` strands of a weight, and counts.
 
     Attributes:
+        rank: strands of a weight, at most.
         whole_bytes, bytes, unmixed_bytes: of whole adapters, of patches, and of patches that leave out unchanged
             tensors and mix nothing, each where it is smaller than the whole.
         deviation: the largest distance of a weight's frozen product from the server's, over that one's norm.
     """
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
+    def __init__(self, rule: Rule[Any], rank: int) -> None:
+        self._rule, self.rank = rule, rank
         self.whole_bytes = self.bytes = self.unmixed_bytes = 0
         self.deviation = 0.0
         self._patches = PatchMaker()
@@ -62,11 +63,11 @@ class Downloads:
 
     def fetch(self, state: AdapterState) -> None:
         """Fetch one version, as a patch where that is smaller."""
-        sent, exact = (cut(state, self._ranks(state), dtype) for dtype in FORMATS)
+        sent, exact = (self._rule.cut(state, self._ranks(state), dtype) for dtype in FORMATS)
         whole_bytes = len(encode(_whole(sent)))
         changes = None if self._before is None or self._in_a_row == FULL_EVERY else self._changes(sent, exact)
-        size_bytes = whole_bytes if changes is None else len(encode(_difference(changes)))
-        unmixed_bytes = whole_bytes if changes is None else len(encode(_difference(_unmixed(changes, sent))))
+        size_bytes = whole_bytes if changes is None else len(encode(_patch(changes)))
+        unmixed_bytes = whole_bytes if changes is None else len(encode(_patch(_unmixed(changes, sent))))
         if changes is None or size_bytes >= whole_bytes:
             self._held, self._in_a_row = sent, 0
         else:
@@ -79,7 +80,8 @@ class Downloads:
 
     def _changes(self, sent: tuple[AdapterPart, ...], exact: tuple[AdapterPart, ...]) -> tuple[WeightPatch, ...] | None:
         assert self._before is not None
-        return self._patches.parts(cut(self._before, self._ranks(self._before), FORMATS[0]), sent, exact)
+        before = self._rule.cut(self._before, self._ranks(self._before), FORMATS[0])
+        return self._patches.parts(before, sent, exact)
 
     def _ranks(self, state: AdapterState) -> Sequence[int]:
         return [min(self.rank, len(weight.basis)) for weight in state.weights.values()]
@@ -89,7 +91,7 @@ def _whole(parts: tuple[AdapterPart, ...]) -> Adapter:
     return Adapter(protocol=PROTOCOL_VERSION, run_id="solo", version=1, manifest="0" * 64, parts=parts)
 
 
-def _difference(parts: tuple[WeightPatch, ...]) -> AdapterPatch:
+def _patch(parts: tuple[WeightPatch, ...]) -> AdapterPatch:
     return AdapterPatch(since=1, protocol=PROTOCOL_VERSION, run_id="solo", version=2, manifest="0" * 64, parts=parts)
 
 
@@ -114,7 +116,7 @@ def _deviation(held: AdapterPart, exact: AdapterPart) -> float:
 
 def main() -> None:
     options = _options()
-    boards = [Downloads(MAX_RANK), Downloads(4)]
+    boards = [Downloads(RULES[options.rule], rank) for rank in (MAX_RANK, 4)]
     with tempfile.TemporaryDirectory() as folder:
         federation = _federation(options, Path(folder))
         federation.begin()
@@ -124,7 +126,7 @@ def main() -> None:
             federation.run_round()
             print(f"{sum(rank > 0 for rank in federation.ranks[0])} weights trained", flush=True)
     for board in boards:
-        for name, size_bytes in (("unchanged tensors left out", board.unmixed_bytes), ("differences", board.bytes)):
+        for name, size_bytes in (("unchanged tensors left out", board.unmixed_bytes), ("patches", board.bytes)):
             print(
                 f"at most {board.rank} strands, {name}: {size_bytes / board.whole_bytes:.3f} of {board.whole_bytes:,} B"
             )
@@ -137,7 +139,7 @@ def _federation(options: argparse.Namespace, folder: Path) -> Federation:
     from benchmarks.simulation.session import process_session
 
     recipe = Recipe(
-        rule="braid",
+        rule=options.rule,
         scope="all",
         learning_rate=0.005,
         seed=1,
@@ -155,6 +157,7 @@ def _federation(options: argparse.Namespace, folder: Path) -> Federation:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rule", choices=RULES, default="braid")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--parameters", type=int, default=150_000, help="values of B that a round trains at most")

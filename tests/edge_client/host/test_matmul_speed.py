@@ -10,23 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_client.host.board import Board
-from edge_client.host.matmul_speed import BF16_GAIN, MatmulSpeed, matmul_key, processor, with_matmul_speed
+from edge_client.host.matmul_speed import BF16_GAIN, matmul_key, processor, with_matmul_speed
+from tests.fakes.matmul_speed import matmul_speed
 
 SPEED = st.floats(0.01, 1e6)
 BOARD = Board(memory_bytes=1 << 30, memory_source="as the test says", cpu_count=2, machine="aarch64", bf16_fast=False)
-
-
-def arithmetic(key: str | None = None, threads: int = 0, bf16: float = 40.0, fp32: float = 20.0) -> MatmulSpeed:
-    return MatmulSpeed(
-        key=key or matmul_key(threads) or "",
-        device="cpu",
-        device_name="a processor",
-        device_memory_bytes=0,
-        bf16_gflops=bf16,
-        fp32_gflops=fp32,
-        threads=threads,
-        torch="2.0",
-    )
 
 
 @pytest.fixture
@@ -40,7 +28,7 @@ def torch_version(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @given(SPEED, SPEED)
 def test_bf16_is_computed_in_only_where_it_is_clearly_faster(bf16: float, fp32: float) -> None:
     """The choice is a function of the two speeds, and slower bf16 is never chosen."""
-    found = arithmetic("key", bf16=bf16, fp32=fp32)
+    found = matmul_speed("key", bf16=bf16, fp32=fp32)
 
     assert found.compute == ("bf16" if bf16 > BF16_GAIN * fp32 else "fp32")
     assert found.compute == "fp32" or bf16 > fp32
@@ -81,15 +69,15 @@ def test_arm_processors_are_told_apart_by_their_parts(tmp_path: Path) -> None:
 
 def test_what_was_measured_replaces_the_guess() -> None:
     """A board whose flags promise nothing gets bf16 if that was faster; without a measurement it stays as it is."""
-    assert with_matmul_speed(BOARD, arithmetic("key", bf16=40.0, fp32=20.0)).bf16_fast
-    assert not with_matmul_speed(BOARD, arithmetic("key", bf16=2.0, fp32=20.0)).bf16_fast
+    assert with_matmul_speed(BOARD, matmul_speed("key", bf16=40.0, fp32=20.0)).bf16_fast
+    assert not with_matmul_speed(BOARD, matmul_speed("key", bf16=2.0, fp32=20.0)).bf16_fast
     assert with_matmul_speed(BOARD, None) == BOARD
 
 
 @pytest.mark.parametrize(("gpu_bytes", "budget_bytes"), [(1 << 29, 1 << 29), (1 << 33, 1 << 30)])
 def test_on_a_gpu_the_smaller_memory_counts(gpu_bytes: int, budget_bytes: int) -> None:
     """A small card limits the plan; a Jetson's GPU shares the board's memory."""
-    found = msgspec.structs.replace(arithmetic("key"), device="cuda", device_memory_bytes=gpu_bytes)
+    found = msgspec.structs.replace(matmul_speed("key"), device="cuda", device_memory_bytes=gpu_bytes)
 
     board = with_matmul_speed(BOARD, found)
 

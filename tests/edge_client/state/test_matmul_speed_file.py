@@ -8,22 +8,10 @@ import pytest
 
 from edge_client.errors import ConfigError
 from edge_client.host.matmul_measure import measure_matmul_speed
-from edge_client.host.matmul_speed import MatmulSpeed, matmul_key
+from edge_client.host.matmul_speed import MatmulSpeed
 from edge_client.state.folder import StateFolder
 from edge_client.state.matmul_speed_file import FILE, ensure_matmul_speed, look_up_matmul_speed, read_matmul_speed
-
-
-def arithmetic(key: str | None = None, threads: int = 0, bf16: float = 40.0, fp32: float = 20.0) -> MatmulSpeed:
-    return MatmulSpeed(
-        key=key or matmul_key(threads) or "",
-        device="cpu",
-        device_name="a processor",
-        device_memory_bytes=0,
-        bf16_gflops=bf16,
-        fp32_gflops=fp32,
-        threads=threads,
-        torch="2.0",
-    )
+from tests.fakes.matmul_speed import matmul_speed
 
 
 @pytest.fixture
@@ -48,7 +36,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def measure(threads: int = 0) -> MatmulSpeed:
         asked.append(threads)
-        return arithmetic(threads=threads)
+        return matmul_speed(threads=threads)
 
     monkeypatch.setattr("edge_client.state.matmul_speed_file.measure_matmul_speed", measure)
     return asked
@@ -95,7 +83,7 @@ def test_whoever_only_looks_gets_no_error(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_busy_board_is_not_judged(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A measurement that other programs starved is neither believed nor kept."""
-    starved = arithmetic(bf16=0.4, fp32=0.1)
+    starved = matmul_speed(bf16=0.4, fp32=0.1)
     monkeypatch.setattr("edge_client.host.matmul_measure.run_forked", lambda *_, **__: starved)
     monkeypatch.setattr("edge_client.state.matmul_speed_file.measure_matmul_speed", measure_matmul_speed)
     told: list[str] = []

@@ -208,7 +208,7 @@ def card(
     n_values = sum(v.numel() for k, v in checkpoint["model"].items() if k not in _REPEATED)
     speeds = sorted(row["tokens_per_s"] for row in rows if "tokens_per_s" in row)
     speed = f"{speeds[len(speeds) // 2]:,}" if speeds else "?"
-    template = (Path(__file__).resolve().parents[1] / "card.md").read_text(encoding="utf-8")
+    template = (Path(__file__).resolve().parent / "card.md").read_text(encoding="utf-8")
     return template.format(
         n_values=f"{n_values / 1e6:.1f} million",
         architecture=(

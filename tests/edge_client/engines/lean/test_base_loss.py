@@ -14,18 +14,9 @@ from braid_common.example import PREFIX
 from edge_client.engines.lean import base_loss as module
 from edge_client.engines.lean.base_loss import base_loss
 from tests.fakes.random_t5 import random_t5, save_base
+from tests.fakes.runs import UNEVEN_T5
 
-SIZES = {
-    "vocab_size": 96,
-    "d_model": 32,
-    "d_kv": 8,
-    "num_heads": 3,
-    "d_ff": 40,
-    "num_layers": 2,
-    "num_decoder_layers": 3,
-    "relative_attention_num_buckets": 8,
-    "relative_attention_max_distance": 12,
-}
+SIZES = {name: value for name, value in UNEVEN_T5.items() if type(value) is int}
 
 
 def words(n_words: int, first: int) -> str:

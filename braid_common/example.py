@@ -1,16 +1,8 @@
-"""A training example, and the words put in front of its source.
-
-Both live apart from the readers (JSONL, CSV, docstrings) so that the base's training script and a board agree on
-the text a model sees without importing each other's machinery.
-"""
+"""A training example. It lives apart from the readers, so that a board and the base's training script share it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-PREFIX = "summarize: "
-"""Put before every source text. FLAN-T5 and the builtin base both know it from training, so a fresh adapter starts from
-"write the summary", not from "guess what is wanted"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +12,18 @@ class Example:
     Attributes:
         id: name that is unique within its data set, e.g. ``json.decoder:JSONDecoder.decode``.
         group: what the example belongs to (a library, an author, a patient); boards are told apart by it.
-        source: the text to read, without `PREFIX`.
+        source: the text to read, without the words that a run puts before it.
         target: the text to write.
+        other_targets: further texts that would be as right, such as a second person's summary.
     """
 
     id: str
     group: str
     source: str
     target: str
+    other_targets: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Every right answer, one at least."""
+        return (self.target, *self.other_targets)

@@ -11,18 +11,19 @@ import torch
 
 import builtin_base
 from braid_common.example import Example
+from braid_common.text_form import TextForm
 from builtin_base.docstrings import extract
 from edge_client.data.readers import load_data
+from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.evaluate import rouge
 from edge_client.engines.lean.generate import Writer
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_any_adapter
 from edge_client.engines.lean.model.batches import micro_batches
 from edge_client.engines.lean.model.model import Model
-from edge_client.engines.lean.model.tokeniser import Tokeniser
+from edge_client.jobs.data_spec import DataSpec
 from quantize.base import load_base
 
-MAX_SOURCE_TOKENS = 160
-MAX_TARGET_TOKENS = 24
+FORM = TextForm(max_source_tokens=160, max_target_tokens=24)
 BATCH = 16
 SEED = 1
 
@@ -38,7 +39,7 @@ class Score:
 
 def held_out_text(libraries: Sequence[str], unseen: str, *, per_library: int) -> list[Example]:
     """Text that no board trains on: the boards' own held-out parts, and a library that no board has at all."""
-    pools = [load_data(f"builtin:docstrings/{library}").held_out for library in libraries] + [extract(unseen)]
+    pools = [load_data(DataSpec(f"builtin:docstrings/{library}")).held_out for library in libraries] + [extract(unseen)]
     return [example for pool in pools for example in random.Random(SEED).sample(pool, min(per_library, len(pool)))]
 
 
@@ -48,7 +49,7 @@ def score(adapter: Path | None, examples: Sequence[Example]) -> Score:
     model = Model(base, AdapterTensors() if adapter is None else read_any_adapter(adapter, base.weights), "fp32")
     tokeniser = Tokeniser(builtin_base.folder(), model.config.eos_id, base.config.vocab_size)
     pairs = sorted(
-        (tokeniser.pair(example, MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS) for example in examples),
+        (tokeniser.pair(example, FORM) for example in examples),
         key=lambda pair: len(pair.source),
     )
     total, n_tokens = 0.0, 0
@@ -78,8 +79,7 @@ def write(adapter: Path | None, sources: Sequence[str]) -> list[str]:
     writer = Writer(
         builtin_base.folder(),
         adapter,
-        max_source_tokens=MAX_SOURCE_TOKENS,
-        max_target_tokens=MAX_TARGET_TOKENS,
+        form=FORM,
         spare_bytes=1 << 30,
     )
     return writer.write(sources)

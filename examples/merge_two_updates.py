@@ -15,7 +15,7 @@ from aggregator.merge.rules import RULES, folded
 from aggregator.merge.state import AdapterState, Factors, initial_state
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
-from wire.messages import Weight
+from wire.run import Weight
 from wire.tensors import unpack
 
 WEAVE = RULES["weave"]

@@ -21,7 +21,8 @@ from msgspec import NODEFAULT, inspect
 import wire.limits
 import wire.messages
 import wire.routes
-from wire.messages import Message
+import wire.run
+from wire.fields import Message
 from wire.rounds import BOARD, ROUND, RUN
 from wire.routes import Call
 
@@ -73,10 +74,10 @@ def headers_table() -> str:
 
 
 def message_tables() -> str:
-    """Every message type in the order of wire.messages: what it is for, then its fields."""
+    """Every message type, in the order of wire.run and wire.messages: what it is for, then its fields."""
     kinds = [
         kind
-        for kind in vars(wire.messages).values()
+        for kind in (vars(wire.run) | vars(wire.messages)).values()
         if isinstance(kind, type) and issubclass(kind, Message) and kind is not Message
     ]
     return "\n\n".join(_message_section(kind) for kind in kinds)

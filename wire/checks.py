@@ -18,17 +18,15 @@ from wire.messages import (
     AdapterPart,
     AdapterPatch,
     FactorPatch,
-    Importance,
     NamedTensor,
     Profile,
     RoundSpec,
-    RunInfo,
     Tensor,
     Update,
     UpdatePart,
-    Weight,
     WeightPatch,
 )
+from wire.run import Importance, RunInfo, Weight
 
 
 class Agreed(Protocol):

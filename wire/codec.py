@@ -13,8 +13,8 @@ import msgpack
 import msgspec
 
 from wire.errors import ProtocolVersionError, WireError
+from wire.fields import Message
 from wire.limits import MAX_ERROR_CHARS, MAX_MESSAGE_BYTES, PROTOCOL_VERSION
-from wire.messages import Message
 from wire.structure import check_structure
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from wire.limits import MAX_NAME_CHARS, PROTOCOL_VERSION
 from wire.manifest import manifest_digest
-from wire.messages import Base, RunInfo, TrainSettings, Weight
+from wire.run import Base, RunInfo, TrainSettings, Weight
 
 DEFAULT_SETTINGS = TrainSettings(
     scope="decoder",

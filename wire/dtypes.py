@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wire.messages import Dtype
+from wire.fields import Dtype
 
 
 def sketch_dtype(upload: Dtype) -> Dtype:

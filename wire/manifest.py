@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from braid_common.t5_config import T5Config
 from wire.errors import WireError
 from wire.limits import MAX_SIDE, MAX_WEIGHTS
-from wire.messages import Scope, Weight
+from wire.run import Scope, Weight
 
 ENCODER_BLOCK_WEIGHTS = 7  # q k v o, wi_0 wi_1 wo
 DECODER_BLOCK_WEIGHTS = 11  # the same and the q k v o of cross-attention

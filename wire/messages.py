@@ -7,50 +7,39 @@ Weights are named by their module path in the base (`encoder.block.0.layer.0.Sel
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from wire.fields import (
+    PLAIN_FILE_NAME,
+    Count,
+    Digest,
+    Dtype,
+    ExampleCount,
+    Finite,
+    Message,
+    Name,
+    NonNegative,
+    RoundId,
+    Text,
+)
 from wire.limits import (
     MAX_BASE_FILES,
-    MAX_EXAMPLES,
     MAX_METRICS,
     MAX_NAME_CHARS,
-    MAX_RANK,
-    MAX_ROUNDS,
     MAX_SIDE,
     MAX_TENSOR_VALUES,
-    MAX_TEXT_CHARS,
     MAX_WEIGHTS,
     QUANTISATION_BLOCK,
 )
+from wire.run import RunInfo
 
-# Names go into headers, logs, terminals and the manifest's lines: no control characters (C0, DEL, C1).
-Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^\x00-\x1f\x7f-\x9f]+\Z")]
-PLAIN_FILE_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]*\Z")  # no path, and nothing that a URL would quote
-Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]  # SHA-256, lower-case hex
-Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
-Rank = Annotated[int, Meta(ge=0, le=MAX_RANK)]
-Count = Annotated[int, Meta(ge=0, le=2**53)]
-RoundId = Annotated[int, Meta(ge=0, le=MAX_ROUNDS)]
-ExampleCount = Annotated[int, Meta(ge=1, le=MAX_EXAMPLES)]
-Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]  # NaN fails both bounds
-Positive = Annotated[float, Meta(gt=0, le=1e300)]
-NonNegative = Annotated[float, Meta(ge=0, le=1e300)]
-Dtype = Literal["fp32", "bf16", "int8", "int4"]
-Scope = Literal["decoder", "all"]
-Importance = Literal["sketch", "adalora", "magnitude_gradient"]
 Trains = Literal["b", "a", "both"]  # which factors of B·A a board trains; the others stay as it received them
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every struct on the wire: unknown keys are an error, never skipped."""
-
-
-# --- tensors and weights -------------------------------------------------------------------------------------------
+# --- tensors -------------------------------------------------------------------------------------------------------
 
 
 class Tensor(Message, frozen=True, kw_only=True):
@@ -85,75 +74,6 @@ def tensor_bytes(dtype: Dtype, values: int) -> tuple[int, int]:
     if dtype == "int8":
         return values, 4 * blocks
     return -(-values // 2), 4 * blocks
-
-
-class Weight(Message, frozen=True, kw_only=True):
-    """A weight of the base that may be trained: W is `rows` (out) × `columns` (in)."""
-
-    name: Name
-    rows: Side
-    columns: Side
-
-    @property
-    def is_encoder(self) -> bool:
-        """Whether it belongs to the encoder."""
-        return self.name.startswith("encoder.")
-
-    @property
-    def reads_source(self) -> bool:
-        """Whether it multiplies source tokens: all of the encoder, and keys and values of cross-attention."""
-        return self.is_encoder or self.name.endswith((".EncDecAttention.k", ".EncDecAttention.v"))
-
-
-# --- what a run is -------------------------------------------------------------------------------------------------
-
-
-class TrainSettings(Message, frozen=True, kw_only=True):
-    """How every board trains. Declarative: a server ships no code."""
-
-    scope: Scope
-    learning_rate: Positive
-    batch: Annotated[int, Meta(ge=1, le=4096)]  # examples per optimiser step
-    micro_batch: Annotated[int, Meta(ge=1, le=4096)]  # examples per backward pass; a plan may lower it
-    local_steps: Annotated[int, Meta(ge=1, le=100_000)]  # optimiser steps per round
-    max_source_tokens: Annotated[int, Meta(ge=8, le=8192)]
-    max_target_tokens: Annotated[int, Meta(ge=2, le=8192)]
-    sketch_batches: Annotated[int, Meta(ge=1, le=1024)]  # micro-batches that feed a gradient sketch
-    upload: Dtype = "bf16"  # dtype of the factors that boards send
-    importance: Importance = "sketch"  # what a weight is worth: by its gradient sketch, or by a score of the profiles
-    rank: Rank = 0  # of every weight on every board, where the merge rule needs equal ranks; 0: what memory allows
-    trains_a: bool = False  # some round trains A as well, whose gradient needs memory
-    own_basis: bool = False  # each board draws its own A, and is sent none
-    pruning: bool = False  # boards give up trailing strands that training shrinks (HetLoRA)
-    seed: Count = 0
-
-
-class Base(Message, frozen=True, kw_only=True):
-    """The frozen base model: the name people type, and what must be equal on both sides."""
-
-    model: Name
-    digest: Digest
-
-
-class RunInfo(Message, frozen=True, kw_only=True):
-    """`GET /v1/run`: all that a board must know to plan. `values[w][i]` is what strand i of weight w is worth, by
-    `settings.importance` (w in manifest order); empty before the first basis exists."""
-
-    protocol: int
-    run_id: Name
-    state: Literal["profiling", "training", "finished"]
-    base: Base
-    weights: Annotated[tuple[Weight, ...], Meta(min_length=1, max_length=MAX_WEIGHTS)]
-    manifest: Digest
-    settings: TrainSettings
-    max_rank: Annotated[int, Meta(ge=1, le=MAX_RANK)]  # rows of every shared basis
-    server_rank: Annotated[int, Meta(ge=1, le=MAX_RANK)]  # rank of the frozen factors, at most
-    rounds: RoundId  # how many the run has
-    round: RoundId  # the open one, else the last that closed
-    version: RoundId  # the newest
-    values: Annotated[
-        tuple[Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_RANK)], ...], Meta(max_length=MAX_WEIGHTS)
-    ] = ()
 
 
 # --- calls ---------------------------------------------------------------------------------------------------------
@@ -325,7 +245,7 @@ class Report(Message, frozen=True, kw_only=True):
     round: RoundId = 0
     version: RoundId = 0
     text: Text = ""
-    values: Annotated[dict[Name, Finite], Meta(max_length=MAX_METRICS)] = {}
+    values: Annotated[dict[Name, Finite], Meta(max_length=MAX_METRICS)] = msgspec.field(default_factory=dict)
 
 
 RefusalCode = Literal[

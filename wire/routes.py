@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wire.errors import WireError
+from wire.fields import Message
 from wire.limits import MAX_RANK, MAX_WEIGHTS
-from wire.messages import BaseFiles, Enrol, Enrolled, Message, Profile, Receipt, Report, RunInfo, Task
+from wire.messages import BaseFiles, Enrol, Enrolled, Profile, Receipt, Report, Task
+from wire.run import RunInfo
 
 UPLOAD_DIGEST = "Upload-Digest"
 """SHA-256 of an upload's whole body in lower-case hex: the upload's name."""

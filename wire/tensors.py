@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wire.errors import WireError
+from wire.fields import Dtype
 from wire.limits import MAX_SIDE, MAX_TENSOR_VALUES, QUANTISATION_BLOCK
-from wire.messages import Dtype, Tensor
+from wire.messages import Tensor
 
 _LEVELS = {"int8": 127, "int4": 7}  # the largest q; −128 and −8 have no positive counterpart and are refused
 _SCALE_LOW_BITS = np.uint32(0xFF)  # of float32's 24 significant bits the lowest 8 are dropped

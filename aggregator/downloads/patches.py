@@ -20,7 +20,8 @@ from itertools import chain
 import numpy as np
 
 from aggregator.merge.state import F32, F64
-from wire.messages import AdapterPart, Dtype, FactorPatch, Tensor, WeightPatch
+from wire.fields import Dtype
+from wire.messages import AdapterPart, FactorPatch, Tensor, WeightPatch
 from wire.tensors import pack, unpack
 
 TOLERANCE: Mapping[Dtype, float] = {"bf16": 2.0**-9, "fp32": 2.0**-24}

@@ -15,8 +15,8 @@ from aggregator.run.fleet import Board
 from aggregator.store.uploads import Part
 from wire.codec import CONTENT_TYPE, check_content_type, decode, encode
 from wire.errors import ProtocolVersionError, WireError
+from wire.fields import Message
 from wire.limits import MAX_CONTROL_BYTES
-from wire.messages import Message
 from wire.routes import UPLOAD_LENGTH, UPLOAD_OFFSET
 
 SILENCE_S = 60.0

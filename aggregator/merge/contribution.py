@@ -11,7 +11,8 @@ from aggregator.merge.state import F32, AdapterState, Factors
 from aggregator.merge.sums import Contribution
 from wire.checks import part_rank
 from wire.errors import WireError
-from wire.messages import AdapterPart, Dtype, Profile, Tensor, Update
+from wire.fields import Dtype
+from wire.messages import AdapterPart, Profile, Tensor, Update
 from wire.tensors import unpack
 
 

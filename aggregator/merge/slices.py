@@ -17,7 +17,8 @@ from aggregator.merge.state import F32, AdapterState, Factors, WeightState
 from braid_common.seeds import derive_seed
 from wire.dtypes import frozen_dtype
 from wire.errors import WireError
-from wire.messages import AdapterPart, Dtype, Tensor
+from wire.fields import Dtype
+from wire.messages import AdapterPart, Tensor
 from wire.tensors import pack
 
 

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from wire.codec import decode, encode
 from wire.errors import WireError
+from wire.fields import Message, Name, NonNegative, RoundId
 from wire.limits import MAX_RANK, MAX_WEIGHTS
-from wire.messages import Message, Name, NonNegative, RoundId, Tensor, Weight
+from wire.messages import Tensor
+from wire.run import Weight
 from wire.tensors import pack, unpack
 
 F32: TypeAlias = NDArray[np.float32]

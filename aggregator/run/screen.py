@@ -20,8 +20,10 @@ from aggregator.merge.state import F32
 from aggregator.merge.sums import Contribution
 from wire.checks import Agreed, basis_rank, check_profile, check_update
 from wire.errors import WireError
+from wire.fields import Dtype
 from wire.limits import MAX_EXAMPLES
-from wire.messages import Dtype, Importance, Profile, RoundSpec, Update
+from wire.messages import Profile, RoundSpec, Update
+from wire.run import Importance
 
 MIN_COHORT = 3
 """Accepted updates before sizes are compared: of fewer, half could be the ones that are wrong."""

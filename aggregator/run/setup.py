@@ -32,7 +32,7 @@ from braid_common.atomic_file import write_atomically
 from wire.adam import farthest
 from wire.dtypes import download_dtype
 from wire.manifest import manifest_digest
-from wire.messages import Weight
+from wire.run import Weight
 
 
 @dataclass(frozen=True, slots=True)

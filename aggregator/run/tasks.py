@@ -7,8 +7,9 @@ from typing import Literal
 from aggregator.run.memory import RunMemory
 from aggregator.run.round_spec import PROFILING
 from wire.limits import PROTOCOL_VERSION
-from wire.messages import Base, RoundSpec, RunInfo, Task
+from wire.messages import RoundSpec, Task
 from wire.rounds import RunState
+from wire.run import Base, RunInfo
 
 
 def run_info(run: RunMemory) -> RunInfo:

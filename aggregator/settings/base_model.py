@@ -18,8 +18,9 @@ from braid_common.base_files import (
     read_t5_config,
 )
 from wire.errors import WireError
+from wire.fields import PLAIN_FILE_NAME
 from wire.manifest import t5_weights
-from wire.messages import PLAIN_FILE_NAME, Scope, Weight
+from wire.run import Scope, Weight
 
 BUILTIN = "builtin"
 """The base that ships with the project."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from aggregator.merge.optimisers import OPTIMISERS
 from aggregator.merge.step import MergeSettings
-from wire.messages import TrainSettings
+from wire.run import TrainSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from aggregator.merge.defences.defended import DEFENCES, NONE
 from aggregator.merge.optimisers import OPTIMISERS
 from aggregator.merge.rules import RULES
 from wire.limits import MAX_NAME_CHARS, MAX_RANK, MAX_ROUNDS
-from wire.messages import Importance
+from wire.run import Importance
 
 TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
 """Last parts of the names of the weights that may be trained."""

@@ -14,7 +14,7 @@ from aggregator.merge.rules import RULES
 from aggregator.settings.config import MergeSection, ModelSection, RoundsSection, RunConfig
 from aggregator.settings.consistency import consistent
 from aggregator.settings.keys import KEYS, TARGETS, checked
-from wire.messages import TrainSettings
+from wire.run import TrainSettings
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,8 +12,10 @@ from aggregator.merge.traits import Traits
 from aggregator.settings.config import RunConfig
 from braid_common.units import show_size
 from wire.checks import basis_rank
+from wire.fields import Dtype
 from wire.limits import MAX_MESSAGE_BYTES, MAX_TENSOR_VALUES
-from wire.messages import Dtype, Weight, tensor_bytes
+from wire.messages import tensor_bytes
+from wire.run import Weight
 
 _HEAD_BYTES = 64 * 1024
 """A message's fields beside its tensors."""

@@ -9,8 +9,9 @@ from typing import Any
 from aggregator.merge.rules import Rule
 from aggregator.settings.sizes import update_bytes
 from wire.checks import basis_rank
+from wire.fields import Dtype
 from wire.limits import MAX_MESSAGE_BYTES
-from wire.messages import Dtype, Importance, Weight
+from wire.run import Importance, Weight
 
 
 @dataclass(frozen=True, slots=True)

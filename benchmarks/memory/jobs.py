@@ -21,7 +21,8 @@ from edge_client.jobs.messages import Job, Progress
 from edge_client.plan.peak_memory import Breakdown, predict_encoding, predict_peak
 from edge_client.worker.process import WorkerProcess
 from wire.codec import encode
-from wire.messages import RoundSpec, RunInfo, Tensor, Trains
+from wire.messages import RoundSpec, Tensor, Trains
+from wire.run import RunInfo
 
 BUILTIN_DATA = "builtin:docstrings/networkx"
 CACHE_LIMIT_BYTES = 1 << 30

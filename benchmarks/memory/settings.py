@@ -11,8 +11,10 @@ from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import CacheDtype, Compute, Format, TrainingMode
 from wire.checks import basis_rank
 from wire.default_run import run_info
+from wire.fields import Dtype
 from wire.manifest import t5_weights
-from wire.messages import Dtype, RunInfo, Scope, Trains, TrainSettings
+from wire.messages import Trains
+from wire.run import RunInfo, Scope, TrainSettings
 
 BUILTIN = "builtin"
 SEED = 7

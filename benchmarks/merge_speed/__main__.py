@@ -30,7 +30,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.study.machine import MIB, describe_machine
-from wire.messages import Weight
+from wire.run import Weight
 
 LONG_S = 20.0
 """A run that takes longer is not repeated."""

@@ -19,7 +19,7 @@ from aggregator.merge.state import F32, F64, AdapterState, Factors, initial_stat
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
 from braid_common.seeds import derive_seed
-from wire.messages import Weight
+from wire.run import Weight
 from wire.tensors import unpack
 
 RANK = 32

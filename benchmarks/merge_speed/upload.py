@@ -35,8 +35,10 @@ from aggregator.store.store import Store
 from aggregator.store.uploads import Uploads
 from benchmarks.study.machine import describe_machine
 from wire.codec import encode
+from wire.fields import Dtype
 from wire.limits import PROTOCOL_VERSION
-from wire.messages import Dtype, Tensor, Update, UpdatePart, Weight
+from wire.messages import Tensor, Update, UpdatePart
+from wire.run import Weight
 from wire.tensors import pack, unpack
 
 RANKS = (7, 12)

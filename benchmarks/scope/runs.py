@@ -14,7 +14,7 @@ from aggregator.merge.rules import RULES
 from benchmarks.simulation.lone_board import VALIDATION_SEED, BoardSettings, LoneBoard, Part
 from benchmarks.simulation.strands import n_parameters, ranks_within, trained, weights
 from benchmarks.study.runner import Runner, Study
-from wire.messages import Scope
+from wire.run import Scope
 
 if TYPE_CHECKING:
     from benchmarks.simulation.federation import Federation, Spent

@@ -17,7 +17,8 @@ from benchmarks.simulation.lone_board import VALIDATION_SEED, BoardSettings, Lon
 from benchmarks.simulation.strands import trained
 from benchmarks.study.runner import Runner, Study
 from wire.codec import decode, encode
-from wire.messages import Importance, Profile, Scope
+from wire.messages import Profile
+from wire.run import Importance, Scope
 
 if TYPE_CHECKING:
     from benchmarks.simulation.federation import Federation

@@ -9,7 +9,7 @@ from typing import Literal
 from benchmarks.simulation.strands import n_parameters
 from braid_common.seeds import derive_seed
 from edge_client.plan.strand_selection import basis_rows, strand_order
-from wire.messages import RunInfo, Weight
+from wire.run import RunInfo, Weight
 
 Selection = Literal["sketch", "adalora", "magnitude_gradient", "random", "q,v"]
 """Three scores of the server's, random strands, and q and v of every attention."""

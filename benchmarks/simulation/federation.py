@@ -40,7 +40,8 @@ from edge_client.worker.main import run_job
 from wire.codec import decode
 from wire.dtypes import download_dtype
 from wire.manifest import manifest_digest
-from wire.messages import Importance, Profile, Update
+from wire.messages import Profile, Update
+from wire.run import Importance
 from wire.tensors import pack, unpack
 
 _EVALUATED = "evaluated"
@@ -119,10 +120,9 @@ class Federation:
         """Fill the boards' encoder caches at once: if rounds did it, the base would be loaded anew for each."""
         for index, board in enumerate(self.boards):
             job = self._jobs.profile(self.state, index)
-            tokeniser, settings = self._session.tokeniser(job), job.run.settings
-            limits = settings.max_source_tokens, settings.max_target_tokens
+            tokeniser, form = self._session.tokeniser(job), job.run.settings.text_form
             outputs = EncoderOutputs(job, self._session)
-            outputs.prepare(tokeniser.pair(example, *limits).source for example in board.train)
+            outputs.prepare(tokeniser.pair(example, form).source for example in board.train)
 
     def forget_encodings(self) -> None:
         """Empty the boards' encoder caches, so that training has to encode all that it reads."""

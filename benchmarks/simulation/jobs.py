@@ -19,12 +19,14 @@ from aggregator.merge.traits import Traits
 from aggregator.run.round_spec import sketch_is_due
 from benchmarks.simulation.setting import Recipe
 from braid_common.seeds import derive_seed
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import EvaluateJob, Plan, ProfileJob, TrainingMode, TrainJob
 from edge_client.plan.pruning import limited
 from edge_client.state.pruned_ranks import read_pruned
 from wire.default_run import run_info
 from wire.limits import MAX_EXAMPLES, PROTOCOL_VERSION
-from wire.messages import Adapter, AdapterPart, Importance, RoundSpec, RunInfo, TrainSettings, Weight
+from wire.messages import Adapter, AdapterPart, RoundSpec
+from wire.run import Importance, RunInfo, TrainSettings, Weight
 
 SKETCH_BATCHES = 8
 """The server's default, as far as a round has so many."""
@@ -115,7 +117,7 @@ def _text_fields(files: JobFiles, run: RunInfo, spec: RoundSpec, plan: Plan) -> 
     """The fields that every job has which reads text."""
     return {
         "base_folder": str(files.base_folder),
-        "data": files.data,
+        "data": DataSpec(files.data),
         "run": run,
         "spec": spec,
         "plan": plan,

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.adapter_patch import make_whole
 from edge_client.engines.lean.model.batches import collate
 from edge_client.engines.lean.model.chunked_loss import head_loss
 from edge_client.engines.lean.model.lora import Linear
 from edge_client.engines.lean.model.model import DTYPES
 from edge_client.engines.lean.model.t5 import T5
-from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.engines.lean.round import StepLoss, TrainingRound
 from edge_client.engines.lean.session import Meter, Session
 from edge_client.jobs.messages import TrainJob

@@ -8,10 +8,12 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from braid_common.example import Example
+from braid_common.text_form import TextForm
 from edge_client.data.readers import Data
+from edge_client.data.tokeniser import Pair, Tokeniser
 from edge_client.engines.contract import Host
-from edge_client.engines.lean.model.tokeniser import Pair, Tokeniser
 from edge_client.engines.lean.session import Session
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import BaseJob
 
 
@@ -23,8 +25,8 @@ class SharedSession(Session):
         self.texts: Mapping[str, Data] = {}
         self._fast: _FastTokeniser | None = None
 
-    def data(self, spec: str) -> Data:
-        return self.texts[spec]
+    def data(self, spec: DataSpec) -> Data:
+        return self.texts[spec.path]
 
     def tokeniser(self, job: BaseJob) -> Tokeniser:
         if self._fast is None:
@@ -36,12 +38,12 @@ class SharedSession(Session):
 class _FastTokeniser(Tokeniser):
     """A tokeniser that remembers: a federation reads the same examples again and again, in run after run."""
 
-    def pair(self, example: Example, max_source_tokens: int, max_target_tokens: int) -> Pair:
-        return self._remembered(example, max_source_tokens, max_target_tokens)
+    def pair(self, example: Example, form: TextForm) -> Pair:
+        return self._remembered(example, form)
 
     @lru_cache(maxsize=20_000)  # noqa: B019 (one tokeniser lives as long as the process)
-    def _remembered(self, example: Example, max_source_tokens: int, max_target_tokens: int) -> Pair:
-        return super().pair(example, max_source_tokens, max_target_tokens)
+    def _remembered(self, example: Example, form: TextForm) -> Pair:
+        return super().pair(example, form)
 
 
 @cache

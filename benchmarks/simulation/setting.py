@@ -9,7 +9,8 @@ import msgspec
 
 from benchmarks.simulation.texts import Partition
 from braid_common.seeds import derive_seed
-from wire.messages import Dtype, Scope
+from wire.fields import Dtype
+from wire.run import Scope
 
 Mix = Literal["uniform", "heavy-tail light", "heavy-tail strong", "equal"]
 

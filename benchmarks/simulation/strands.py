@@ -9,7 +9,7 @@ import builtin_base
 from braid_common.base_files import read_t5_config
 from edge_client.plan.strand_selection import allot, basis_rows, strand_order
 from wire.manifest import t5_weights
-from wire.messages import RunInfo, Scope, Weight
+from wire.run import RunInfo, Scope, Weight
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from braid_common.example import Example
 from braid_common.seeds import derive_seed
 from edge_client.data.readers import load_data
 from edge_client.errors import DataError
+from edge_client.jobs.data_spec import DataSpec
 
 FILES = {"MTS-Dialog": "mtsdialog", "SciTLDR": "scitldr"}
 """Published sets with parts of their own. A target with several references counts by its first."""
@@ -71,7 +72,7 @@ def subset(examples: Sequence[Example], n_examples: int, seed: int) -> list[Exam
 
 def _whole(spec: str) -> list[Example]:
     """All examples of a file or a library, read as a board reads them."""
-    data = load_data(spec)
+    data = load_data(DataSpec(spec))
     return [*data.train, *data.held_out]
 
 

@@ -19,6 +19,7 @@ from braid_common.atomic_file import write_atomically
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
 from edge_client.data.readers import load_data
+from edge_client.jobs.data_spec import DataSpec
 
 Partition = Literal["library", "dirichlet-0.1", "dirichlet-1"]
 """Each board has one source, or draws from all, its shares Dirichlet(α)."""
@@ -137,7 +138,7 @@ def _read_pools(folder: Path) -> list[Pool]:
 
 
 def _whole(spec: str) -> list[tuple[str, str]]:
-    data = load_data(spec)
+    data = load_data(DataSpec(spec))
     return [(example.source, example.target) for example in (*data.train, *data.held_out)]
 
 

@@ -26,10 +26,12 @@ from benchmarks.simulation.setting import OPEN_END, Recipe
 from benchmarks.simulation.strands import ranks_within
 from edge_client.data.readers import load_data
 from edge_client.engines.adapter_patch import changed_parts
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.state.held_adapter import FULL_EVERY
 from wire.codec import encode
+from wire.fields import Dtype
 from wire.limits import PROTOCOL_VERSION
-from wire.messages import Adapter, AdapterPart, AdapterPatch, Dtype, FactorPatch, WeightPatch
+from wire.messages import Adapter, AdapterPart, AdapterPatch, FactorPatch, WeightPatch
 from wire.tensors import unpack
 
 if TYPE_CHECKING:
@@ -150,7 +152,7 @@ def _federation(options: argparse.Namespace, folder: Path) -> Federation:
         max_source_tokens=96,
         max_target_tokens=24,
     )
-    text = tuple(load_data(f"builtin:docstrings/{options.library}").train)
+    text = tuple(load_data(DataSpec(f"builtin:docstrings/{options.library}")).train)
     board = Board(text, (), partial(ranks_within, n_parameters=options.parameters))
     return Federation(recipe, [board], folder, process_session())
 

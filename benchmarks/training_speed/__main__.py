@@ -35,7 +35,7 @@ from benchmarks.training_speed.peers import PeerJob, run_peer
 from benchmarks.training_speed.table import sketch_shares, table
 from edge_client.host.matmul_measure import measure_matmul_speed
 from edge_client.jobs.messages import CacheDtype, Compute, Format
-from wire.messages import Scope
+from wire.run import Scope
 
 STEPS = {"small": 12, "base": 8, "large": 3, "xl": 3, "xxl": 1}
 """Measured steps by shape, fewer where a step takes longer."""

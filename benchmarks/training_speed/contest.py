@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from edge_client.jobs.messages import CacheDtype, Compute, Format
-from wire.messages import Scope
+from wire.run import Scope
 
 Kind = Literal["peft", "bitsandbytes", "ours"]
 

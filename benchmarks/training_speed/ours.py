@@ -23,7 +23,8 @@ from quantize.random_base import SHAPES
 from wire.codec import encode
 from wire.default_run import run_info
 from wire.manifest import t5_weights
-from wire.messages import RoundSpec, RunInfo, TrainSettings
+from wire.messages import RoundSpec
+from wire.run import RunInfo, TrainSettings
 
 TRAINED = (".q", ".v")
 """Ends of the names of the weights that are trained."""

@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.gradients.sketches import TURNS, Sketches
 from edge_client.engines.lean.model.adam import Adam
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch, collate
 from edge_client.engines.lean.model.model import DTYPES, Model, start_training
-from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.jobs.messages import Compute
 from edge_client.jobs.sizes import VOCABULARY_ROWS
 from quantize.base import load_base
 from wire.manifest import t5_weights
-from wire.messages import Scope
+from wire.run import Scope
 
 BATCH, SOURCE_TOKENS, TARGET_TOKENS, RANK, SKETCH_RANK = 4, 512, 64, 8, 16
 WARM_UP_STEPS, STEPS = 3, 4

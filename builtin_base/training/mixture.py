@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from braid_common.example import PREFIX
+from braid_common.text_form import DEFAULT_PREFIX
 from builtin_base.docstrings import hash_share
 from builtin_base.training.sources import Document, Harvest, Pair
 from builtin_base.training.tokenizer import EOS_ID, PAD_ID, VOCAB_SIZE, sentinel_id
@@ -212,7 +212,7 @@ def pad(rows: list[npt.NDArray[np.uint16]]) -> Ids:
 
 def encode_source(tokenizer: Tokenizer, source: str, max_tokens: int = MAX_SOURCE) -> list[int]:
     """Tokenize a source as the model expects it: prefix in front, eos at the end even where it was cut."""
-    ids: list[int] = tokenizer.encode(PREFIX + source).ids
+    ids: list[int] = tokenizer.encode(DEFAULT_PREFIX + source).ids
     return ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], EOS_ID]
 
 
@@ -246,7 +246,7 @@ def _bucketed(
 ) -> dict[str, dict[int, list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]]]]:
     found: dict[str, dict[int, list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]]]] = {}
     for batch in (pairs[i : i + 4096] for i in range(0, len(pairs), 4096)):
-        sources = tokenizer.encode_batch_fast([PREFIX + p.source for p in batch])
+        sources = tokenizer.encode_batch_fast([DEFAULT_PREFIX + p.source for p in batch])
         targets = tokenizer.encode_batch_fast([p.target for p in batch])
         for pair, source, target in zip(batch, sources, targets, strict=True):
             if len(target.ids) > MAX_TARGET:

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from transformers import T5Config, T5ForConditionalGeneration
 
 import builtin_base
-from braid_common.example import PREFIX
+from braid_common.text_form import DEFAULT_PREFIX
 from builtin_base.training import architecture, mixture, train
 from builtin_base.training.tokenizer import EOS_ID
 
@@ -272,7 +272,7 @@ def _samples_table(samples: Sequence[tuple[str, str]]) -> str:
 
 def _signature_words(source: str) -> str:
     """Split the name in a source's first line into words: what somebody would answer who read nothing else."""
-    name = source.removeprefix(PREFIX.strip()).strip().partition("(")[0]
+    name = source.removeprefix(DEFAULT_PREFIX.strip()).strip().partition("(")[0]
     return " ".join(re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", name))
 
 

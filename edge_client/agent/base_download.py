@@ -16,7 +16,8 @@ from edge_client.errors import BaseModelError, base_errors, disk_errors
 from edge_client.network.api import Api
 from edge_client.network.errors import RequestError
 from wire.manifest import t5_weights
-from wire.messages import BaseFile, RunInfo
+from wire.messages import BaseFile
+from wire.run import RunInfo
 
 
 async def find_base(model: str, run: RunInfo, api: Api, cache: Path, console: Console) -> Path:

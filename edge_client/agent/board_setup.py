@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import EvaluateJob, Plan, ProbeJob, ProfileJob, TrainJob
 from edge_client.state.folder import StateFolder
 from edge_client.state.task_files import TaskFiles
-from wire.messages import RunInfo, Task
+from wire.messages import Task
+from wire.run import RunInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class BoardSetup:
     Attributes:
         board_id: this board's name at the server.
         base_folder: where the checked base is.
-        data: the data set, as given with --data.
+        data: names the data set.
         n_held_out: examples kept apart to evaluate on.
         threads: processors for the worker, 0 for those that are free.
         eval_examples: held-out examples that are looked at, at most.
@@ -29,7 +31,7 @@ class BoardSetup:
 
     board_id: str
     base_folder: Path
-    data: str
+    data: DataSpec
     n_held_out: int
     threads: int
     eval_examples: int

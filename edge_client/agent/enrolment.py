@@ -16,8 +16,10 @@ from edge_client.network.api import Api
 from edge_client.network.errors import Unavailable, UntrustedError
 from edge_client.network.retry import retry
 from edge_client.state.folder import Identity, StateFolder, new_install_id
+from wire.fields import Name
 from wire.limits import MAX_NAME_CHARS, PROTOCOL_VERSION
-from wire.messages import Enrol, Name, RunInfo
+from wire.messages import Enrol
+from wire.run import RunInfo
 
 FIRST_ATTEMPTS = 3
 """Tries of a first enrolment without --wait: a lost packet is no reason to send a person away."""

@@ -14,7 +14,8 @@ from edge_client.jobs.messages import Plan, Progress
 from edge_client.network.transport import Traffic
 from edge_client.state.folder import Identity
 from edge_client.state.status import StatusFile
-from wire.messages import Receipt, RunInfo, Task
+from wire.messages import Receipt, Task
+from wire.run import RunInfo
 
 _SCORES = ("loss", "rouge1", "rouge2", "rougeL")
 

@@ -38,7 +38,7 @@ from edge_client.state.calibration_file import read_calibration, write_calibrati
 from edge_client.state.folder import Identity
 from edge_client.state.status import StatusFile
 from edge_client.worker.process import WorkerProcess
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 SOONEST_S = 1.0
 """Least time between two polls that brought nothing new: a server that answers at once must not be flooded."""
@@ -154,7 +154,7 @@ class Client:
         board = BoardSetup(
             board_id=board_id,
             base_folder=base_folder,
-            data=settings.data,
+            data=settings.data_spec,
             n_held_out=checked.data.n_held_out,
             threads=settings.threads,
             eval_examples=settings.eval_examples,

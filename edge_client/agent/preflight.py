@@ -17,6 +17,7 @@ from edge_client.host.board import Board, probe_board
 from edge_client.host.forked import run_forked
 from edge_client.host.matmul_speed import MatmulSpeed, with_matmul_speed
 from edge_client.host.packages import require_packages
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.network.transport import parse_fingerprint
 from edge_client.plan.round_cost import NO_LIMITS, RoundLimits
 from edge_client.state.folder import Identity, StateFolder
@@ -88,7 +89,7 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
     cache_bytes = parse_cache(settings.cache)
     limits = parse_limits(settings.round_time, settings.round_traffic)
     probes.packages()
-    data = probes.fork(lambda: _summarise(settings.data), DataSummary)
+    data = probes.fork(lambda: _summarise(settings.data_spec), DataSummary)
     if data.n_skipped:
         console.notice(
             f"{data.n_skipped} unusable lines or files in {settings.data} are left out; first: {data.first_skipped}"
@@ -107,6 +108,6 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
     return Preflight(board, data, folder, identity, cache_bytes, limits)
 
 
-def _summarise(spec: str) -> DataSummary:
+def _summarise(spec: DataSpec) -> DataSummary:
     data = load_data(spec)
     return DataSummary(len(data.train), len(data.held_out), data.n_skipped, data.first_skipped)

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from edge_client.errors import ConfigError
+from edge_client.jobs.data_spec import DataSpec
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,6 +35,11 @@ class JoinSettings:
     cache: str = ""
     round_time: str = ""
     round_traffic: str = ""
+
+    @property
+    def data_spec(self) -> DataSpec:
+        """The data set to train on."""
+        return DataSpec(self.data)
 
 
 _FIELDS: dict[str, type] = get_type_hints(JoinSettings)

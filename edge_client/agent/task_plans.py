@@ -17,7 +17,8 @@ from edge_client.plan.planner import Planner
 from edge_client.state.pruned_ranks import read_pruned
 from edge_client.state.task_files import TaskFiles
 from edge_client.worker.process import WorkerError, WorkerLost, WorkerProcess
-from wire.messages import RunInfo, Task
+from wire.messages import Task
+from wire.run import RunInfo
 
 MAX_PROBES = 6
 """Probes for one plan. Each one shows a way that does not fit, or is killed and lowers the memory to plan with."""

@@ -20,8 +20,9 @@ from edge_client.network.errors import ConflictError, GoneError, RequestError
 from edge_client.state.held_adapter import HeldAdapter
 from edge_client.state.task_files import TaskFiles, begun_task
 from edge_client.worker.process import WorkerError, WorkerLost, WorkerProcess
-from wire.messages import Receipt, RunInfo, Task
+from wire.messages import Receipt, Task
 from wire.rounds import BoardEvent, BoardState, advance
+from wire.run import RunInfo
 
 MAX_WORKER_LOSSES = 5
 """Times that one task may lose its worker. More of them are no accident but the board's doing: four leaner plans later

@@ -20,13 +20,13 @@ from braid_common.base_files import read_t5_config
 from braid_common.seeds import derive_seed
 from braid_common.t5_config import T5Config
 from edge_client.bench.request import WARM_UP_STEPS, Measured, Request, Tell
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
 from edge_client.engines.lean.model.adam import Adam
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch, collate
 from edge_client.engines.lean.model.lora import Factors
 from edge_client.engines.lean.model.model import DTYPES, Model, start_training
-from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.errors import ConfigError, base_errors
 from edge_client.host.energy import Energy, EnergyRecorder
 from edge_client.host.matmul_probe import measure_peak_gflops

@@ -9,7 +9,7 @@ import msgspec
 
 from edge_client.jobs.messages import Plan, TrainingMode
 from wire.checks import basis_rank
-from wire.messages import RunInfo, TrainSettings
+from wire.run import RunInfo, TrainSettings
 
 Tell = Callable[[str, int, int], None]
 """Hears a phase, the steps of it that are done, and the steps in all."""

@@ -16,7 +16,7 @@ from edge_client.plan.choose import choose
 from edge_client.plan.situation import Constraints, Situation
 from wire.default_run import DEFAULT_SETTINGS, run_info
 from wire.manifest import t5_weights
-from wire.messages import RunInfo, Scope
+from wire.run import RunInfo, Scope
 
 CACHE_BYTES = 1 << 60
 """Disk for the encoder's output: nothing is kept there, so there is always enough."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from braid_common.text_form import TextForm
 from edge_client.cli.options import debug_option
 from edge_client.errors import DataError
 from edge_client.host.packages import require_packages
@@ -46,6 +47,6 @@ def generate(
     from edge_client.base.locate import resolve
     from edge_client.engines.lean.generate import Writer
 
-    writer = Writer(resolve(model), adapter, format=format, max_target_tokens=max_tokens)  # type: ignore[arg-type]
+    writer = Writer(resolve(model), adapter, format=format, form=TextForm(max_target_tokens=max_tokens))  # type: ignore[arg-type]
     for source, answer in zip(sources, writer.write(sources), strict=True):
         click.echo(json.dumps({"text": source, "answer": answer}, ensure_ascii=False) if as_json else answer)

@@ -38,7 +38,7 @@ from wire import routes
 from wire.default_run import DEFAULT_SETTINGS, run_info
 from wire.limits import MAX_RANK
 from wire.manifest import t5_weights
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 SHOWN_WEIGHTS = 10
 """Weights of the ranking that people are shown; --json has all."""

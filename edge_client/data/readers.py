@@ -17,6 +17,7 @@ from pathlib import Path
 from braid_common.example import Example
 from builtin_base import docstrings
 from edge_client.errors import DataError
+from edge_client.jobs.data_spec import DataSpec
 
 KEY_PAIRS = (
     ("source", "target"),
@@ -78,13 +79,13 @@ class _Reading:
         return len(self.examples) >= MAX_EXAMPLES
 
 
-def load_data(spec: str) -> Data:
+def load_data(data: DataSpec) -> Data:
     """Read what `--data` names: a .jsonl/.json or .csv file, a folder of .txt files, or "builtin:docstrings[/LIBRARY]".
 
     In a text file the first line (the title) is the target and the rest is the source.
     Raises DataError where nothing is there, or nothing in it can be used; the hint says what is expected.
     """
-    reading = _Reading()
+    spec, reading = data.path, _Reading()
     if spec.startswith("builtin:"):
         _read_builtin(spec, reading)
     else:

@@ -19,7 +19,8 @@ from wire.adapter_patch import is_patch
 from wire.checks import check_adapter, check_patch
 from wire.codec import decode, encode
 from wire.errors import WireError
-from wire.messages import Adapter, AdapterPart, AdapterPatch, FactorPatch, RunInfo, Tensor, WeightPatch
+from wire.messages import Adapter, AdapterPart, AdapterPatch, FactorPatch, Tensor, WeightPatch
+from wire.run import RunInfo
 from wire.tensors import pack, unpack
 
 

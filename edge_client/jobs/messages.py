@@ -10,8 +10,10 @@ from typing import Literal
 
 import msgspec
 
+from edge_client.jobs.data_spec import DataSpec
 from quantize.formats import Format as Format
-from wire.messages import RoundSpec, RunInfo
+from wire.messages import RoundSpec
+from wire.run import RunInfo
 
 Compute = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda"]
@@ -63,12 +65,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class BaseJob(msgspec.Struct, frozen=True, kw_only=True):
     """Fields that every job has.
 
-    `base_folder` holds the base, `data` is the data set as given with --data. `engine` names the training engine that
+    `base_folder` holds the base, `data` names the data set. `engine` names the training engine that
     carries the job out (`edge_client.engines`). `threads` 0 takes the processors that are free when the job begins.
     """
 
     base_folder: str
-    data: str
+    data: DataSpec
     run: RunInfo
     spec: RoundSpec
     plan: Plan

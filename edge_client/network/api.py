@@ -21,8 +21,9 @@ from wire.checks import check_run
 from wire.codec import encode
 from wire.errors import WireError
 from wire.limits import MAX_LONG_POLL_S, MAX_MESSAGE_BYTES
-from wire.messages import BaseFile, BaseFiles, Enrol, Enrolled, Receipt, Report, RunInfo, Task
+from wire.messages import BaseFile, BaseFiles, Enrol, Enrolled, Receipt, Report, Task
 from wire.routes import AdapterQuery, Held, WorkQuery
+from wire.run import RunInfo
 
 T = TypeVar("T")
 

@@ -22,8 +22,9 @@ from edge_client.errors import ConfigError, RefusedError, RevokedError
 from edge_client.network.errors import ConflictError, GoneError, RequestError, Unavailable, translate
 from wire.codec import CONTENT_TYPE, MEDIA_TYPE, check_content_type, decode
 from wire.errors import ProtocolVersionError, WireError
+from wire.fields import Message
 from wire.limits import MAX_CONTROL_BYTES
-from wire.messages import Message, Refusal
+from wire.messages import Refusal
 from wire.routes import UPLOAD_OFFSET
 
 M = TypeVar("M", bound=Message)

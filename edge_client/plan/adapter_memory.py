@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from edge_client.jobs.sizes import ADALORA_RANK, RANK_STEP
 from wire.checks import basis_rank
 from wire.dtypes import sketch_dtype
-from wire.messages import RunInfo, Weight
+from wire.run import RunInfo, Weight
 
 TRAINED_VALUE_BYTES = 16
 """A trained value in fp32, its gradient and Adam's two moments."""

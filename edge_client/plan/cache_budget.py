@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import CacheDtype
 from edge_client.jobs.sizes import entry_bytes
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 
 @dataclass(frozen=True, slots=True)

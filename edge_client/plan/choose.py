@@ -31,7 +31,7 @@ from edge_client.plan.training_mode import FORMATS, is_slow_arithmetic
 from wire.checks import basis_rank, check_ranks
 from wire.errors import WireError
 from wire.manifest import t5_weights
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 
 def choose(situation: Situation, constraints: Constraints = FREE) -> Candidate:

@@ -31,7 +31,7 @@ from types import MappingProxyType
 
 from braid_common.t5_config import T5Config
 from wire.manifest import t5_weights
-from wire.messages import Scope
+from wire.run import Scope
 
 MULTIPLY_ADD = 2
 """Floating-point operations of one multiply-add."""

@@ -13,7 +13,7 @@ from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import Device, TrainingMode
 from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES
 from edge_client.plan.step_memory import TensorSizes
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 KERNELS_BYTES = {"fp32": 28 << 20, "bf16": 52 << 20}
 """Code and scratch that training brings in and keeps. bf16 products on x86 are compiled by oneDNN as they come.

@@ -22,7 +22,7 @@ from edge_client.plan.choose import choose, runners_up
 from edge_client.plan.explain import explain
 from edge_client.plan.pruning import NO_PRUNING, limited
 from edge_client.plan.situation import CLIENT_BYTES, Constraints, Situation
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 SHRINK_SHARE = 0.85
 """Of what a plan was to need above the imported libraries, the most that the next one may, when memory ran out all the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from wire.messages import Weight
+from wire.run import Weight
 
 NO_PRUNING: Mapping[str, int] = MappingProxyType({})
 """No weight was pruned."""

@@ -19,8 +19,10 @@ from edge_client.plan.cache_budget import CacheBudget, distinct_examples
 from edge_client.plan.flops import Lengths, StepFlops, step_flops
 from wire.checks import basis_rank
 from wire.dtypes import download_dtype, frozen_dtype, sketch_dtype
+from wire.fields import Dtype
 from wire.manifest import t5_weights
-from wire.messages import Dtype, RunInfo, Scope, Weight, tensor_bytes
+from wire.messages import tensor_bytes
+from wire.run import RunInfo, Scope, Weight
 
 EFFICIENCY: Mapping[Compute, float] = {"bf16": 0.5, "fp32": 0.75}
 """Part of the speed of plain products that a training step's products reach, the passes below aside."""

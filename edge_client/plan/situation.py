@@ -12,7 +12,7 @@ from edge_client.plan.cache_budget import NO_CACHE, CacheBudget
 from edge_client.plan.calibration import NO_CALIBRATION, Calibration
 from edge_client.plan.pruning import NO_PRUNING
 from edge_client.plan.round_cost import NO_LIMITS, RoundLimits
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 CLIENT_BYTES = 45 << 20
 """Memory kept for the network side, which lives beside the worker: what an idle client may take."""

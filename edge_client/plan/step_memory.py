@@ -20,7 +20,7 @@ from edge_client.jobs.sizes import (
     VOCABULARY_ROWS,
 )
 from edge_client.plan.adapter_memory import AdapterSizes, padded
-from wire.messages import RunInfo, Weight
+from wire.run import RunInfo, Weight
 
 BACKWARD_COPIES = 4
 """Feed-forward gradients alive at once: of gate, value and product, and gelu(gate)."""

@@ -20,7 +20,7 @@ from operator import mul
 
 from edge_client.plan.adapter_memory import TRAINED_VALUE_BYTES
 from wire.checks import basis_rank
-from wire.messages import RunInfo, Weight
+from wire.run import RunInfo, Weight
 
 BYTES_PER_COLUMN = 2
 """A strand's row of the basis, in bf16, in which most boards compute. In fp32 it is twice that; the order must not

@@ -27,7 +27,7 @@ from braid_common.atomic_file import write_atomically
 from braid_common.json_file import read_small
 from edge_client.errors import disk_errors
 from edge_client.jobs.messages import TrainJob
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 _Ranks = dict[str, Annotated[int, Meta(ge=1)]]
 

@@ -19,23 +19,22 @@ from aggregator.store.secrets import secret_hash
 from tests.fakes.clock import FakeClock
 from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode, encode
+from wire.fields import Dtype, Message
 from wire.limits import PROTOCOL_VERSION
 from wire.messages import (
     Adapter,
-    Dtype,
     Enrol,
     Enrolled,
-    Message,
     NamedTensor,
     Profile,
     Receipt,
     Refusal,
     Report,
-    RunInfo,
     Task,
     Update,
     UpdatePart,
 )
+from wire.run import RunInfo
 from wire.tensors import pack
 
 M = TypeVar("M", bound=Message)

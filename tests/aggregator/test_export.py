@@ -18,7 +18,7 @@ from aggregator.merge.lowrank import truncate
 from aggregator.merge.state import AdapterState, WeightState, initial_state
 from braid_common.t5_config import T5Config
 from wire.manifest import t5_weights
-from wire.messages import Weight
+from wire.run import Weight
 
 CONFIG = {
     "model_type": "t5",

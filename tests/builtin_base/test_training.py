@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import builtin_base
-from braid_common.example import PREFIX
+from braid_common.text_form import DEFAULT_PREFIX
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -209,7 +209,7 @@ def test_the_tokenizer_is_t5s_in_kind_and_knows_all_of_ascii() -> None:
     tokenizer = Tokenizer.from_file(str(builtin_base.folder() / "tokenizer.json"))
     text = "Return the “mean” of x[i] ** 2 — it’s 3.14 % of {total} ~ `sum`; see <https://example.org/#a|b>. \\o/ @&$^"
 
-    encoded = tokenizer.encode(PREFIX + text)
+    encoded = tokenizer.encode(DEFAULT_PREFIX + text)
 
     assert [tokenizer.token_to_id(piece) for piece in ("<pad>", "</s>", "<unk>")] == [PAD_ID, EOS_ID, UNK_ID]
     assert [tokenizer.token_to_id(name) for name in sentinel_names()] == [sentinel_id(i) for i in range(100)]
@@ -217,7 +217,7 @@ def test_the_tokenizer_is_t5s_in_kind_and_knows_all_of_ascii() -> None:
     assert encoded.ids[-1] == EOS_ID
     assert UNK_ID not in encoded.ids
     plain = text.replace("“", '"').replace("”", '"').replace("’", "'").replace("—", "-")
-    assert tokenizer.decode(encoded.ids) == PREFIX + plain
+    assert tokenizer.decode(encoded.ids) == DEFAULT_PREFIX + plain
 
 
 def test_transformers_reads_the_same_ids() -> None:

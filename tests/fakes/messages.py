@@ -8,20 +8,8 @@ from wire.checks import (
     basis_rank,
 )
 from wire.manifest import manifest_digest
-from wire.messages import (
-    Adapter,
-    AdapterPart,
-    Base,
-    NamedTensor,
-    Profile,
-    RunInfo,
-    Tensor,
-    TrainSettings,
-    Update,
-    UpdatePart,
-    Weight,
-    tensor_bytes,
-)
+from wire.messages import Adapter, AdapterPart, NamedTensor, Profile, Tensor, Update, UpdatePart, tensor_bytes
+from wire.run import Base, RunInfo, TrainSettings, Weight
 
 WEIGHTS = (
     Weight(name="q", rows=6, columns=9),

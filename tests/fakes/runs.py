@@ -7,7 +7,7 @@ from typing import Any
 
 from braid_common.t5_config import T5Config
 from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Base, RunInfo, TrainSettings
+from wire.run import Base, RunInfo, TrainSettings
 
 TINY_T5: Mapping[str, Any] = {
     "model_type": "t5",

@@ -15,27 +15,25 @@ from braid_common.base_files import base_digest, base_file_names
 from braid_common.t5_config import T5Config
 from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode, encode
+from wire.fields import Message
 from wire.manifest import manifest_digest, t5_weights
 from wire.messages import (
     Adapter,
     AdapterPart,
-    Base,
     BaseFile,
     BaseFiles,
     Enrol,
     Enrolled,
-    Message,
     Profile,
     Receipt,
     Refusal,
     Report,
     RoundSpec,
-    RunInfo,
     Task,
     Tensor,
-    TrainSettings,
     Update,
 )
+from wire.run import Base, RunInfo, TrainSettings
 
 CONFIG = {
     "model_type": "t5",

@@ -15,7 +15,7 @@ from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
 from tests.reference.board import Board, work
 from wire.checks import basis_rank
-from wire.messages import Weight
+from wire.run import Weight
 
 MAX_RANK = 12
 AMPLE = MergeSettings(server_rank=64, max_rank=MAX_RANK)

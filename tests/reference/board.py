@@ -19,8 +19,10 @@ from aggregator.merge.sums import Contribution
 from aggregator.merge.traits import Traits
 from aggregator.settings.terms import Terms
 from wire.checks import basis_rank, check_adapter, check_update
+from wire.fields import Dtype
 from wire.manifest import manifest_digest
-from wire.messages import Adapter, AdapterPart, Dtype, RoundSpec, Update, UpdatePart, Weight
+from wire.messages import Adapter, AdapterPart, RoundSpec, Update, UpdatePart
+from wire.run import Weight
 from wire.tensors import pack, unpack
 
 F64 = NDArray[np.float64]

@@ -8,11 +8,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import wire.messages
-from wire.messages import Message
+import wire.run
+from wire.fields import Message
 
 # A board's core, or one that is shared, may take seconds for an example: no test fails for being slow.
 settings.register_profile("unhurried", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+_KINDS = vars(wire.run) | vars(wire.messages)
 
 
 @pytest.fixture(scope="session")
@@ -25,4 +28,4 @@ def golden_folder() -> Path:
 def golden(golden_folder: Path) -> dict[str, tuple[type[Message], bytes]]:
     """Per file: the kind of message it holds and its bytes."""
     files = sorted(golden_folder.glob("*.msgpack"))
-    return {path.stem: (getattr(wire.messages, path.stem.split("-")[0]), path.read_bytes()) for path in files}
+    return {path.stem: (_KINDS[path.stem.split("-")[0]], path.read_bytes()) for path in files}

@@ -36,15 +36,8 @@ from wire.checks import (
     part_rank,
 )
 from wire.errors import ProtocolVersionError, WireError
-from wire.messages import (
-    AdapterPart,
-    Importance,
-    NamedTensor,
-    RoundSpec,
-    Trains,
-    Update,
-    UpdatePart,
-)
+from wire.messages import AdapterPart, NamedTensor, RoundSpec, Trains, Update, UpdatePart
+from wire.run import Importance
 
 TRAINED: dict[Trains, UpdatePart] = {
     "b": Q,

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 import wire.messages as m
+import wire.run as r
 from wire.codec import CONTENT_TYPE, ProtocolVersionError, WireError, check_content_type, check_protocol, decode, encode
+from wire.fields import Message
 from wire.limits import MAX_CONTROL_BYTES, MAX_ERROR_CHARS
 
-KINDS = [k for k in vars(m).values() if isinstance(k, type) and issubclass(k, m.Message) and k is not m.Message]
+KINDS = [k for k in (vars(r) | vars(m)).values() if isinstance(k, type) and issubclass(k, Message) and k is not Message]
 RECEIPT = {"accepted": True, "reason": "fine"}
 DTYPES: list[m.Dtype] = ["fp32", "bf16", "int8", "int4"]
 
@@ -67,12 +69,12 @@ def values_of(kind: inspect.Type) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_round_trip(kind: type[m.Message]) -> None:
+def test_round_trip(kind: type[Message]) -> None:
     """decode(encode(x)) == x for any legal x of every type, from bytes, bytearray and memoryview alike."""
 
     @settings(max_examples=40)
     @given(values_of(inspect.type_info(kind)))
-    def check(message: m.Message) -> None:
+    def check(message: Message) -> None:
         data = encode(message)
 
         assert decode(data, kind) == message
@@ -188,11 +190,11 @@ def test_a_buffer_with_gaps_is_refused() -> None:
         m.Report(kind="dance"),  # type: ignore[arg-type]
         m.Enrol(protocol=2**64, token="t", install_id="0" * 32, name="n", client_version="1"),
         m.Enrol(protocol=1, token="t\r\nX: y", install_id="0" * 32, name="n", client_version="1"),
-        m.Base(model="m", digest="0" * 64 + "\n"),
+        r.Base(model="m", digest="0" * 64 + "\n"),
         m.Receipt(accepted=object()),  # type: ignore[arg-type]
     ],
 )
-def test_what_decode_would_refuse_is_not_sent(message: m.Message) -> None:
+def test_what_decode_would_refuse_is_not_sent(message: Message) -> None:
     """A message that breaks the protocol fails on the side that made it."""
     with pytest.raises(WireError, match="cannot be sent"):
         encode(message)

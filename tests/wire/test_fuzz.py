@@ -17,9 +17,10 @@ import pytest
 
 import wire.messages as m
 from wire.codec import WireError, decode, encode
+from wire.fields import Message
 from wire.tensors import unpack
 
-Golden = dict[str, tuple[type[m.Message], bytes]]
+Golden = dict[str, tuple[type[Message], bytes]]
 
 # One byte each: heads that announce length, nothing, or what the protocol has not; and the ends of ranges.
 _HEADS = bytes([0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, *range(0xC0, 0xE1), 0xFF])
@@ -45,7 +46,7 @@ _ODD_VALUES: list[Any] = [
 ]
 
 
-def outcome(data: bytes, kind: type[m.Message]) -> str:
+def outcome(data: bytes, kind: type[Message]) -> str:
     """ "decoded" or "refused". Anything else that is raised fails the test."""
     try:
         message = decode(data, kind)
@@ -139,7 +140,7 @@ def mutate_value(plain: Any, rng: random.Random) -> Any:
     return rng.choice(_ODD_VALUES)
 
 
-def mutants(golden: Golden, count: int, seed: int) -> Iterator[tuple[type[m.Message], bytes]]:
+def mutants(golden: Golden, count: int, seed: int) -> Iterator[tuple[type[Message], bytes]]:
     """`count` mutated messages, half of them edited as bytes and half as values. The same ones for the same seed."""
     rng = random.Random(seed)
     frozen = list(golden.values())

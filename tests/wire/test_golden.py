@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 
 import wire.messages as m
+import wire.run as r
 from braid_common.seeds import derive_seed
 from braid_common.t5_config import T5Config
 from wire.codec import CONTENT_TYPE, decode, encode
+from wire.fields import Message
 from wire.manifest import manifest_digest, t5_weights
 from wire.projection import projection
 from wire.tensors import unpack
 
 DIGEST = "0123456789abcdef" * 4
 WEIGHTS = (
-    m.Weight(name="decoder.block.0.layer.0.SelfAttention.q", rows=3, columns=5),
-    m.Weight(name="decoder.block.0.layer.2.DenseReluDense.wo", rows=5, columns=7),
+    r.Weight(name="decoder.block.0.layer.0.SelfAttention.q", rows=3, columns=5),
+    r.Weight(name="decoder.block.0.layer.2.DenseReluDense.wo", rows=5, columns=7),
 )
 FP32 = m.Tensor(dtype="fp32", shape=(1, 2), data=bytes.fromhex("0000803f000000c0"))  # 1, −2
 BF16 = m.Tensor(dtype="bf16", shape=(2, 1), data=bytes.fromhex("803f00c0"))  # 1, −2
@@ -32,7 +34,7 @@ INT8 = m.Tensor(
 )  # 0.5 · (127, 0, −127)
 INT4 = m.Tensor(dtype="int4", shape=(3, 1), data=b"\x97\x01", scales=bytes.fromhex("00000040"))  # 2 · (7, −7, 1)
 EMPTY = m.Tensor(dtype="fp32", shape=(3, 0), data=b"")
-SETTINGS = m.TrainSettings(
+SETTINGS = r.TrainSettings(
     scope="decoder",
     learning_rate=0.001,
     batch=8,
@@ -49,11 +51,11 @@ SETTINGS = m.TrainSettings(
     pruning=True,
     seed=2**53,
 )
-RUN = m.RunInfo(
+RUN = r.RunInfo(
     protocol=1,
     run_id="run-1",
     state="training",
-    base=m.Base(model="google/flan-t5-small", digest=DIGEST),
+    base=r.Base(model="google/flan-t5-small", digest=DIGEST),
     weights=WEIGHTS,
     manifest="7974a0da731549968ce90dca96f2be9d151590f281cd4da641f5bb607ff2e883",
     settings=SETTINGS,
@@ -71,7 +73,7 @@ UPDATE_PART = m.UpdatePart(name="w", b=BF16, sketch=INT4)
 A_PART = m.UpdatePart(name="v", b=EMPTY, a=INT8)
 MIXED = m.FactorPatch(new=BF16, mix=FP32)
 CHANGED = m.WeightPatch(name="w", frozen_b=MIXED, frozen_a=m.FactorPatch(new=FP32), basis=FP32, start_b=BF16)
-MESSAGES: dict[str, m.Message] = {
+MESSAGES: dict[str, Message] = {
     "Tensor-fp32": FP32,
     "Tensor-bf16": BF16,
     "Tensor-int8": INT8,
@@ -140,7 +142,7 @@ def write_golden(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_bytes_of_version_1_are_frozen(name: str, golden: dict[str, tuple[type[m.Message], bytes]]) -> None:
+def test_bytes_of_version_1_are_frozen(name: str, golden: dict[str, tuple[type[Message], bytes]]) -> None:
     """Every committed file decodes to the value written here, and that value encodes to the same bytes."""
     kind, data = golden[name]
 
@@ -148,15 +150,16 @@ def test_bytes_of_version_1_are_frozen(name: str, golden: dict[str, tuple[type[m
     assert encode(MESSAGES[name]) == data
 
 
-def test_every_message_type_is_frozen(golden: dict[str, tuple[type[m.Message], bytes]]) -> None:
+def test_every_message_type_is_frozen(golden: dict[str, tuple[type[Message], bytes]]) -> None:
     """No message type can be added without its golden bytes, and no file lies about without an expected value."""
     kinds = {kind for kind, _ in golden.values()}
 
-    assert kinds == {k for k in vars(m).values() if isinstance(k, type) and issubclass(k, m.Message)} - {m.Message}
+    defined = {k for k in (vars(r) | vars(m)).values() if isinstance(k, type) and issubclass(k, Message)}
+    assert kinds == defined - {Message}
     assert set(golden) == set(MESSAGES)
 
 
-def test_golden_bytes_are_plain_msgpack(golden: dict[str, tuple[type[m.Message], bytes]]) -> None:
+def test_golden_bytes_are_plain_msgpack(golden: dict[str, tuple[type[Message], bytes]]) -> None:
     """The bytes spelt out for one message, so that the frozen files cannot be wrong all together."""
     expected = b"\x82" + b"\xa8accepted\xc2" + b"\xa6reason\xd9\x24norm is 40 times the cohort's median"
 

@@ -10,7 +10,7 @@ from braid_common.t5_config import T5Config
 from wire.errors import WireError
 from wire.limits import MAX_SIDE, MAX_WEIGHTS
 from wire.manifest import DECODER_BLOCK_WEIGHTS, ENCODER_BLOCK_WEIGHTS, manifest_digest, t5_weights
-from wire.messages import Weight
+from wire.run import Weight
 
 BASE = T5Config(vocab_size=50, d_model=64, d_kv=16, d_ff=80, n_heads=3, n_encoder_blocks=2, n_decoder_blocks=3)
 

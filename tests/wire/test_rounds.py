@@ -9,7 +9,6 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from wire.errors import IllegalTransition
-from wire.messages import RunInfo
 from wire.rounds import (
     BOARD,
     ROUND,
@@ -23,6 +22,7 @@ from wire.rounds import (
     RunState,
     advance,
 )
+from wire.run import RunInfo
 
 TABLES = [(RUN, RunState, RunEvent), (ROUND, RoundState, RoundEvent), (BOARD, BoardState, BoardEvent)]
 EVENTS = [*RunEvent, *RoundEvent, *BoardEvent]

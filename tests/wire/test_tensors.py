@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from wire.codec import decode, encode
 from wire.errors import WireError
+from wire.fields import Dtype
 from wire.limits import MAX_SIDE, MAX_TENSOR_VALUES, QUANTISATION_BLOCK
-from wire.messages import Dtype, Tensor
+from wire.messages import Tensor
 from wire.tensors import pack, unpack
 
 DTYPES: list[Dtype] = ["fp32", "bf16", "int8", "int4"]

@@ -15,7 +15,8 @@ from aggregator.merge.state import AdapterState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
 from aggregator.merge.traits import Traits
-from wire.messages import AdapterPart, Dtype
+from wire.fields import Dtype
+from wire.messages import AdapterPart
 
 NONE = "none"
 """The name of no defence in run.toml."""

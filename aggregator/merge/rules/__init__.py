@@ -37,7 +37,8 @@ from aggregator.merge.state import AdapterState
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
 from aggregator.merge.traits import Traits
-from wire.messages import AdapterPart, Dtype
+from wire.fields import Dtype
+from wire.messages import AdapterPart
 
 
 class Total(Protocol):

@@ -9,11 +9,12 @@ import torch
 
 from braid_common.base_files import BaseFilesError
 from braid_common.example import Example
+from braid_common.text_form import TextForm
 from braid_common.units import show_size
+from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import micro_batches
 from edge_client.engines.lean.model.model import Model
-from edge_client.engines.lean.model.tokeniser import Tokeniser
 from edge_client.errors import BaseModelError
 from edge_client.host.board import probe_board
 from quantize.base import load_base
@@ -21,7 +22,7 @@ from quantize.checkpoint import open_checkpoint
 from quantize.formats import Format
 from quantize.writer import written_bytes
 
-MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS = 512, 128
+FORM = TextForm(max_source_tokens=512, max_target_tokens=128)
 """Longer texts are cut, as in training."""
 
 BATCH = 4
@@ -43,7 +44,7 @@ def base_loss(folder: Path, format: Format, texts: Sequence[tuple[str, str]]) ->
         tokeniser = Tokeniser(folder, base.config.eos_id, base.config.vocab_size)
         model = Model(base, AdapterTensors(), "fp32")
         examples = [Example(id="", group="", source=source, target=target) for source, target in texts]
-        pairs = [tokeniser.pair(example, MAX_SOURCE_TOKENS, MAX_TARGET_TOKENS) for example in examples]
+        pairs = [tokeniser.pair(example, FORM) for example in examples]
         total, n_tokens = 0.0, 0
         for batch in micro_batches(pairs, BATCH, base.config.pad_id, base.config.start_id):
             total, n_tokens = total + float(model.loss_sum(batch)), n_tokens + batch.n_target_tokens

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from braid_common.example import Example
+from edge_client.data.tokeniser import Pair, Tokeniser
 from edge_client.engines.lean.encoder_cache.reader import EncoderOutputs
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_adapter
 from edge_client.engines.lean.model.batches import micro_batches, source_batch
 from edge_client.engines.lean.model.greedy import write_greedily
 from edge_client.engines.lean.model.model import Model
-from edge_client.engines.lean.model.tokeniser import Pair, Tokeniser
 from edge_client.engines.lean.session import Meter, Session, peaks
 from edge_client.errors import ConfigError
 from edge_client.host.worker_memory import resident_bytes
@@ -110,7 +110,7 @@ def _written(
 
 
 def _pair(tokeniser: Tokeniser, example: Example, job: EvaluateJob) -> Pair:
-    return tokeniser.pair(example, job.run.settings.max_source_tokens, job.run.settings.max_target_tokens)
+    return tokeniser.pair(example, job.run.settings.text_form)
 
 
 def _length(pair: Pair) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from braid_common.example import PREFIX
+from braid_common.text_form import DEFAULT_FORM, TextForm
+from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.evaluate import SPARE_SHARE
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_any_adapter
 from edge_client.engines.lean.model.batches import source_batch
 from edge_client.engines.lean.model.greedy import write_greedily
 from edge_client.engines.lean.model.model import Model
-from edge_client.engines.lean.model.tokeniser import Tokeniser
 from edge_client.errors import base_errors
 from edge_client.host.board import probe_board
 from edge_client.host.worker_memory import resident_bytes
@@ -30,8 +30,7 @@ class Writer:
         adapter: a PEFT LoRA folder, such as `aggregator export` writes, an adapter file, or None for the bare base.
         format: of the base in memory, as in a plan.
         compute: dtype of the products, as in a plan.
-        max_source_tokens: where a text is cut.
-        max_target_tokens: where an answer is.
+        form: how texts are cut, and the words put before them.
         spare_bytes: memory that may hold unpacked weights, which makes writing faster. None measures what the board can
             spare when the writing begins.
 
@@ -47,8 +46,7 @@ class Writer:
         *,
         format: Format = "fp32",
         compute: Compute = "fp32",
-        max_source_tokens: int = 512,
-        max_target_tokens: int = 64,
+        form: TextForm = DEFAULT_FORM,
         spare_bytes: int | None = None,
     ) -> None:
         with base_errors("name another folder with --model"):
@@ -56,18 +54,17 @@ class Writer:
         tensors = AdapterTensors() if adapter is None else read_any_adapter(adapter, base.weights)
         self._model = Model(base, tensors, compute)
         self._tokeniser = Tokeniser(base_folder, self._model.config.eos_id, base.config.vocab_size)
-        self._max_source_tokens = max_source_tokens
-        self._max_target_tokens = max_target_tokens
+        self._form = form
         self._spare_bytes = spare_bytes
 
     def write(self, texts: Sequence[str]) -> list[str]:
         """One answer per text, in their order; each text gets the prefix that training used."""
-        sources = [self._tokeniser.encode(PREFIX + text, self._max_source_tokens) for text in texts]
+        sources = [self._tokeniser.source(text, self._form) for text in texts]
         written: list[list[int]] = []
         with self._model.unpacked_decoder(spare_now() if self._spare_bytes is None else self._spare_bytes):
             for first in range(0, len(sources), BATCH):
                 batch = source_batch(sources[first : first + BATCH], self._model.config.pad_id)
-                written += write_greedily(self._model, *batch, self._max_target_tokens)
+                written += write_greedily(self._model, *batch, self._form.max_target_tokens)
         return [self._tokeniser.decode(ids) for ids in written]
 
 

@@ -15,9 +15,11 @@ from edge_client.jobs.messages import ProfileJob, TrainJob
 from wire.codec import encode
 from wire.dtypes import sketch_dtype
 from wire.errors import WireError
+from wire.fields import Dtype
 from wire.limits import MAX_EXAMPLES, PROTOCOL_VERSION
-from wire.messages import Dtype, NamedTensor, Profile, Update, UpdatePart, Weight
+from wire.messages import NamedTensor, Profile, Update, UpdatePart
 from wire.messages import Tensor as WireTensor
+from wire.run import Weight
 from wire.tensors import pack
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.encoder_cache.store import Source
 from edge_client.engines.lean.model.batches import Batch, Order, micro_batches
-from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.engines.lean.session import Session
 from edge_client.errors import DataError
 from edge_client.jobs.messages import ProfileJob, TrainJob
@@ -26,7 +26,7 @@ class OrderedText:
         if not self.examples:
             raise DataError(f"{job.data} leaves no example to train on", "give at least two examples with --data")
         self._tokeniser = session.tokeniser(job)
-        self._settings = job.run.settings
+        self._form = job.run.settings.text_form
         self._micro_batch = job.plan.mode.micro_batch
         lengths = [len(example.source) for example in self.examples]
         seed = derive_seed(job.spec.seed, "order", job.spec.round, job.board_id)
@@ -52,7 +52,7 @@ class OrderedText:
 
     def tokenised(self, example: Example) -> Pair:
         """An example of this board as ids, cut to the lengths of the run."""
-        return self._tokeniser.pair(example, self._settings.max_source_tokens, self._settings.max_target_tokens)
+        return self._tokeniser.pair(example, self._form)
 
     def _pair(self, index: int) -> Pair:
         return self.tokenised(self.examples[index])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
 from edge_client.engines.lean.gradients.sketches import Sketches
 from edge_client.engines.lean.model.adam import Adam
@@ -17,7 +18,6 @@ from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import collate
 from edge_client.engines.lean.model.lora import Factors
 from edge_client.engines.lean.model.model import DTYPES, Model, start_training
-from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.engines.lean.session import Session, peaks, run_as_reached, trains_encoder
 from edge_client.host.worker_memory import peak_bytes, return_free_memory
 from edge_client.jobs.messages import ProbeJob

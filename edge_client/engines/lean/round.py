@@ -21,6 +21,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.encoder_cache.reader import EncoderOutputs
 from edge_client.engines.lean.encoder_cache.store import Source
 from edge_client.engines.lean.error_feedback import ErrorFeedback
@@ -33,7 +34,6 @@ from edge_client.engines.lean.model.adapter_tensors import read_adapter
 from edge_client.engines.lean.model.batches import Batch
 from edge_client.engines.lean.model.lora import Factors
 from edge_client.engines.lean.model.model import Model, start_training
-from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.engines.lean.ordered_text import OrderedText
 from edge_client.engines.lean.private_basis import private_basis
 from edge_client.engines.lean.session import Meter, Session, peaks, run_as_reached, trains_encoder

@@ -13,13 +13,14 @@ import torch
 from braid_common.base_files import read_t5_config
 from braid_common.t5_config import T5Config
 from edge_client.data.readers import Data, load_data
+from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.contract import Host, Stopped
-from edge_client.engines.lean.model.tokeniser import Tokeniser
 from edge_client.errors import NoPlanError, base_errors
 from edge_client.host.worker_memory import peak_bytes, return_free_memory
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import BaseJob, Progress
 from quantize.base import FrozenBase, load_base
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 Phase = Literal["load", "encode", "profile", "train", "evaluate"]
 
@@ -50,7 +51,7 @@ class Session:
         self._tokeniser: Tokeniser | None = None
         self._tokeniser_key = ""
         self._data: Data | None = None
-        self._data_key = ""
+        self._data_key: DataSpec | None = None
 
     def base(self, job: BaseJob) -> FrozenBase:
         """The frozen base, or its decoder alone where the job's plan has a cache.
@@ -86,7 +87,7 @@ class Session:
             raise NoPlanError("the plan is for a GPU, and torch finds none", "restart edge-client, to plan again")
         return torch.device(job.plan.mode.device)
 
-    def data(self, spec: str) -> Data:
+    def data(self, spec: DataSpec) -> Data:
         """The board's examples, read once: a run's data stays what it was when the worker first saw it."""
         if self._data is None or self._data_key != spec:
             self._data, self._data_key = load_data(spec), spec

@@ -27,8 +27,10 @@ from edge_client.engines.adapter_patch import make_whole
 from edge_client.state.held_adapter import FULL_EVERY
 from tests.fakes.runs import TINY_T5, run_of
 from wire.codec import decode, encode
+from wire.fields import Dtype
 from wire.manifest import manifest_digest
-from wire.messages import Adapter, AdapterPart, AdapterPatch, Dtype, RunInfo, Tensor, Weight
+from wire.messages import Adapter, AdapterPart, AdapterPatch, Tensor
+from wire.run import RunInfo, Weight
 from wire.tensors import unpack
 
 BOUND = 2.0**-6

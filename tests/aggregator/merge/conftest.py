@@ -6,7 +6,7 @@ import pytest
 
 from aggregator.merge.bases import random_basis
 from aggregator.merge.state import AdapterState, initial_state
-from wire.messages import Weight
+from wire.run import Weight
 
 MAX_RANK = 12
 

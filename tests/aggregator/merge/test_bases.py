@@ -12,7 +12,7 @@ from aggregator.merge.state import initial_state
 from aggregator.merge.sums import Contribution
 from tests.reference.board import Board
 from tests.reference.rounds import AMPLE, MAX_RANK, begun, closed, fleet, product
-from wire.messages import Weight
+from wire.run import Weight
 
 # --- bases of their own ---------------------------------------------------------------------------------------------
 

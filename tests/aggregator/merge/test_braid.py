@@ -17,7 +17,8 @@ from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import BasisSum, Contribution
 from tests.reference import braid as reference
 from wire.manifest import manifest_digest
-from wire.messages import NamedTensor, Profile, Update, UpdatePart, Weight
+from wire.messages import NamedTensor, Profile, Update, UpdatePart
+from wire.run import Weight
 from wire.tensors import pack, unpack
 
 MAX_RANK = 12

@@ -24,7 +24,7 @@ from tests.reference.attacked_fleets import (
     way,
 )
 from tests.reference.board import Board, work
-from wire.messages import Weight
+from wire.run import Weight
 
 
 def test_a_lone_board_on_a_rare_strand_does_not_move_it(weights: tuple[Weight, ...]) -> None:

@@ -27,7 +27,7 @@ from tests.reference.attacked_fleets import (
     way,
 )
 from tests.reference.board import Board, work
-from wire.messages import Weight
+from wire.run import Weight
 
 
 @pytest.fixture(params=RULES)

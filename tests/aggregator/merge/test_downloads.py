@@ -21,7 +21,9 @@ from tests.reference.board import Board, Trained, work
 from tests.reference.rounds import AMPLE, MAX_RANK, product
 from wire.codec import encode
 from wire.errors import WireError
-from wire.messages import AdapterPart, Dtype, Weight
+from wire.fields import Dtype
+from wire.messages import AdapterPart
+from wire.run import Weight
 from wire.tensors import unpack
 
 SETTINGS = MergeSettings(server_rank=10, max_rank=MAX_RANK)

@@ -16,7 +16,8 @@ from aggregator.merge.state import AdapterState, WeightState, decode_state, enco
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import BasisSum, Contribution
 from wire.manifest import manifest_digest
-from wire.messages import NamedTensor, Profile, Weight
+from wire.messages import NamedTensor, Profile
+from wire.run import Weight
 from wire.tensors import pack
 
 MAX_RANK = 12

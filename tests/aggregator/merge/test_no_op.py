@@ -18,7 +18,8 @@ from aggregator.merge.state import AdapterState, initial_state
 from aggregator.merge.step import MergeSettings
 from tests.reference.board import Board
 from tests.reference.rounds import closed, product
-from wire.messages import Dtype, Weight
+from wire.fields import Dtype
+from wire.run import Weight
 
 M, N, RANK, ROUNDS = 48, 64, 16, 5
 MIX = [4] * 8 + [8, 16]

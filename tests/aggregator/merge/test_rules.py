@@ -18,7 +18,7 @@ from tests.reference.board import Board, Trained, manifest_of, work
 from tests.reference.braid import best_approximation
 from tests.reference.rounds import AMPLE, MAX_RANK, assert_same_model, begun, closed, fleet, product
 from tests.reference.rules import MERGED, Held, Sent
-from wire.messages import Weight
+from wire.run import Weight
 
 EXACT = {"braid", "weave", "fresh", "delta", "flexlora", "flora", "rank-partitioned", "ffa", "fedsvd", "rolora"}
 """With equal ranks the next model is the weighted mean of the boards' models."""

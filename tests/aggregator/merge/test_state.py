@@ -22,7 +22,7 @@ from aggregator.merge.state import (
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
 from wire.errors import WireError
-from wire.messages import Weight
+from wire.run import Weight
 
 FIELDS = ("frozen_b", "frozen_a", "basis", "values")
 DAMAGED = encode_state(random_basis(initial_state([Weight(name="q", rows=6, columns=9)]), max_rank=3, seed=1))

@@ -16,7 +16,7 @@ from aggregator.merge.optimisers import OPTIMISERS, Optimiser
 from aggregator.merge.state import AdapterState, WeightState, encode_state, initial_state
 from aggregator.merge.step import MergeSettings, for_each_weight, stepped
 from tests.reference.braid import best_approximation
-from wire.messages import Weight
+from wire.run import Weight
 
 ROUNDS = 12
 SHAPES = [(20, 33), (33, 20)]

@@ -15,8 +15,8 @@ from aggregator.merge.state import AdapterState, Factors, initial_state
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import BasisSum, Contribution
 from tests.reference import flexlora
-from wire.messages import Weight
 from wire.projection import projection
+from wire.run import Weight
 
 M, N, SERVER_RANK, MAX_RANK = 48, 64, 32, 24
 RANKS = [4] * 8 + [8, 24]

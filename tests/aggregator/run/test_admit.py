@@ -22,8 +22,10 @@ from aggregator.run.open_round import OpenRound
 from aggregator.run.screen import FARTHER, LIMITS, MIN_COHORT, ROUNDED, Size, Sizes, sizes
 from aggregator.settings.terms import Terms
 from wire.codec import encode
+from wire.fields import Dtype
 from wire.manifest import manifest_digest
-from wire.messages import Dtype, RoundSpec, Tensor, Update, UpdatePart, Weight
+from wire.messages import RoundSpec, Tensor, Update, UpdatePart
+from wire.run import Weight
 from wire.tensors import pack, unpack
 
 F64 = NDArray[np.float64]

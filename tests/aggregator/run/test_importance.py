@@ -15,7 +15,8 @@ from aggregator.report.page import fragment
 from aggregator.report.ranking import RankedWeight, ranking
 from aggregator.report.ranking_table import SHOWN_WEIGHTS
 from aggregator.report.tables import status_text
-from wire.messages import Receipt, Report, RunInfo
+from wire.messages import Receipt, Report
+from wire.run import RunInfo
 
 ADALORA = {"train.importance": "adalora"}
 

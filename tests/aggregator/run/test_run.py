@@ -9,7 +9,8 @@ import numpy as np
 
 from aggregator.merge.state import strand_values
 from tests.fakes.clock import FakeClock
-from wire.messages import Receipt, Report, RunInfo
+from wire.messages import Receipt, Report
+from wire.run import RunInfo
 from wire.tensors import unpack
 
 

@@ -20,7 +20,8 @@ from aggregator.run.screen import (
 )
 from wire.errors import WireError
 from wire.manifest import manifest_digest
-from wire.messages import NamedTensor, Profile, RoundSpec, Tensor, Update, UpdatePart, Weight
+from wire.messages import NamedTensor, Profile, RoundSpec, Tensor, Update, UpdatePart
+from wire.run import Weight
 from wire.tensors import pack
 
 Q, WI = "decoder.q", "decoder.wi"

@@ -23,7 +23,8 @@ from aggregator.run.screen import (
     too_far,
     too_large,
 )
-from wire.messages import Dtype, NamedTensor, Profile
+from wire.fields import Dtype
+from wire.messages import NamedTensor, Profile
 from wire.tensors import pack, unpack
 
 Q, WI = "decoder.q", "decoder.wi"

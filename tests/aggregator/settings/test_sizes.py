@@ -30,9 +30,11 @@ from aggregator.settings.sizes import (
 from braid_common.t5_config import FLAN_T5
 from wire.checks import basis_rank
 from wire.codec import encode
+from wire.fields import Dtype
 from wire.limits import MAX_MESSAGE_BYTES
 from wire.manifest import t5_weights
-from wire.messages import AdapterPart, Dtype, Update, UpdatePart, Weight
+from wire.messages import AdapterPart, Update, UpdatePart
+from wire.run import Weight
 from wire.tensors import pack, unpack
 
 XL = FLAN_T5["flan-t5-xl"]

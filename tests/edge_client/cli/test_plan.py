@@ -14,12 +14,14 @@ from edge_client.cli import plan as plan_command
 from edge_client.cli.main import run as run_command
 from edge_client.errors import ExitCode
 from edge_client.host.matmul_speed import MatmulSpeed
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import Plan, TrainingMode, TrainJob
 from edge_client.plan.strand_selection import basis_rows
 from edge_client.state.folder import Identity, StateFolder
 from edge_client.state.pruned_ranks import keep_pruned
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.messages import RoundSpec, RunInfo
+from wire.messages import RoundSpec
+from wire.run import RunInfo
 
 ARITHMETIC = MatmulSpeed(
     key="k",
@@ -137,7 +139,7 @@ def test_what_the_board_has_pruned_is_not_planned_again(
     )
     job = TrainJob(
         base_folder="",
-        data="",
+        data=DataSpec(""),
         board_id="d-1",
         run=run,
         spec=RoundSpec(round=3, version=3),

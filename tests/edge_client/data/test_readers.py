@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edge_client.data.readers import KEY_PAIRS, MAX_LINE_BYTES, load_data
 from edge_client.errors import DataError
+from edge_client.jobs.data_spec import DataSpec
 
 
 def write_jsonl(path: Path, n: int) -> Path:
@@ -21,7 +22,7 @@ def write_jsonl(path: Path, n: int) -> Path:
 
 
 def texts(path: Path) -> set[tuple[str, str]]:
-    data = load_data(str(path))
+    data = load_data(DataSpec(str(path)))
     return {(example.source, example.target) for example in data.train + data.held_out}
 
 
@@ -60,7 +61,7 @@ def test_bad_lines_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\n".join([good, b"", *bad, good]))
 
-    data = load_data(str(path))
+    data = load_data(DataSpec(str(path)))
 
     assert data.n_skipped == len(bad)
     assert data.first_skipped.startswith(f"{path}:3: no JSON")
@@ -73,7 +74,7 @@ def test_bad_csv_rows_are_counted(tmp_path: Path) -> None:
     oversized = b'"' + b"x" * MAX_LINE_BYTES + b'",t\n'
     path.write_bytes(b"source,target\na,b\nshort\n\xff,b\n" + oversized + b"c,d\n")
 
-    data = load_data(str(path))
+    data = load_data(DataSpec(str(path)))
 
     assert {(example.source, example.target) for example in data.train + data.held_out} == {("a", "b"), ("c", "d")}
     assert data.n_skipped == 3
@@ -98,7 +99,7 @@ def test_nothing_to_train_on_is_a_data_error(name: str, content: bytes | None, t
         path.write_bytes(content)
 
     with pytest.raises(DataError) as caught:
-        load_data(str(path))
+        load_data(DataSpec(str(path)))
 
     assert str(path) in caught.value.message
     assert caught.value.hint
@@ -108,12 +109,12 @@ def test_nothing_to_train_on_is_a_data_error(name: str, content: bytes | None, t
 def test_an_unknown_builtin_is_a_data_error(spec: str) -> None:
     """The hint or message says which names there are."""
     with pytest.raises(DataError, match="builtin"):
-        load_data(spec)
+        load_data(DataSpec(spec))
 
 
 def test_a_librarys_docstrings_are_data() -> None:
     """`builtin:docstrings/LIBRARY` reads what is installed."""
-    data = load_data("builtin:docstrings/click")
+    data = load_data(DataSpec("builtin:docstrings/click"))
 
     assert len(data.train) > len(data.held_out) > 0
     assert {example.group for example in data.train} == {"click"}
@@ -121,7 +122,7 @@ def test_a_librarys_docstrings_are_data() -> None:
 
 def test_the_split_is_stable_and_disjoint(tmp_path: Path) -> None:
     """About a tenth is held out; adding lines moves no example to the other side."""
-    few, many = (load_data(str(write_jsonl(tmp_path / f"{n}.jsonl", n))) for n in (500, 1000))
+    few, many = (load_data(DataSpec(str(write_jsonl(tmp_path / f"{n}.jsonl", n)))) for n in (500, 1000))
 
     sides = [({e.source for e in data.train}, {e.source for e in data.held_out}) for data in (few, many)]
     assert sides[0][0] <= sides[1][0]
@@ -133,7 +134,7 @@ def test_the_split_is_stable_and_disjoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_two_examples_give_one_to_each_side(n: int, tmp_path: Path) -> None:
     """However few there are, something is trained on and something measured."""
-    data = load_data(str(write_jsonl(tmp_path / "a.jsonl", n)))
+    data = load_data(DataSpec(str(write_jsonl(tmp_path / "a.jsonl", n))))
 
     assert len(data.train) >= 1
     assert len(data.held_out) >= 1
@@ -142,7 +143,7 @@ def test_two_examples_give_one_to_each_side(n: int, tmp_path: Path) -> None:
 
 def test_a_single_example_is_trained_on(tmp_path: Path) -> None:
     """One example is enough to start."""
-    assert len(load_data(str(write_jsonl(tmp_path / "a.jsonl", 1))).train) == 1
+    assert len(load_data(DataSpec(str(write_jsonl(tmp_path / "a.jsonl", 1)))).train) == 1
 
 
 @given(content=st.binary(max_size=400), suffix=st.sampled_from([".jsonl", ".csv"]))
@@ -153,7 +154,7 @@ def test_any_bytes_give_data_or_a_data_error(content: bytes, suffix: str, tmp_pa
     path.write_bytes(b'{"source": "s", "target": "t"}\n' * (suffix == ".jsonl") + content)
 
     try:
-        data = load_data(str(path))
+        data = load_data(DataSpec(str(path)))
     except DataError:
         return
     assert data.train or data.held_out

@@ -15,7 +15,8 @@ from edge_client.errors import DiskError, RefusedError
 from tests.fakes.runs import TINY_T5, run_of
 from wire.codec import decode, encode
 from wire.manifest import manifest_digest
-from wire.messages import Adapter, AdapterPart, AdapterPatch, FactorPatch, Tensor, Weight, WeightPatch
+from wire.messages import Adapter, AdapterPart, AdapterPatch, FactorPatch, Tensor, WeightPatch
+from wire.run import Weight
 from wire.tensors import pack, unpack
 
 WEIGHTS = (Weight(name="decoder.q", rows=12, columns=20), Weight(name="decoder.wo", rows=9, columns=16))

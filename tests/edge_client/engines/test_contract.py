@@ -11,6 +11,7 @@ import pytest
 from edge_client.engines import ENGINES, open_engine
 from edge_client.engines.contract import Host
 from edge_client.errors import ConfigError, ExitCode
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import Done, Failed, Job, Plan, ProbeJob, TrainingMode
 from edge_client.worker.main import _answer, _Engines
 from tests.fakes.runs import TINY_T5, run_of
@@ -23,7 +24,7 @@ def probe_of(engine: str) -> bytes:
     mode = TrainingMode(format="fp32", compute="fp32", micro_batch=1)
     plan = Plan(mode=mode, ranks=(), predicted_bytes=0, expected_peak_bytes=0, budget_bytes=0)
     spec = RoundSpec(round=1, version=1)
-    job = ProbeJob(base_folder="", data="", run=run, spec=spec, plan=plan, engine=engine)
+    job = ProbeJob(base_folder="", data=DataSpec(""), run=run, spec=spec, plan=plan, engine=engine)
     return msgspec.msgpack.encode(job)
 
 

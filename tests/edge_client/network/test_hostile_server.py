@@ -25,7 +25,8 @@ from edge_client.plan.choose import choose
 from edge_client.plan.situation import Situation
 from wire.codec import CONTENT_TYPE, encode
 from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Refusal, RunInfo, TrainSettings
+from wire.messages import Refusal
+from wire.run import RunInfo, TrainSettings
 
 MIB = 1 << 20
 ABSURD = TrainSettings(

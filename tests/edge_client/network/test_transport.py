@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edge_client.errors import ConfigError, ExitCode
 from edge_client.network.errors import UntrustedError, translate
 from edge_client.network.transport import Transport, parse_fingerprint
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 
 def self_signed(folder: Path) -> tuple[ssl.SSLContext, str]:

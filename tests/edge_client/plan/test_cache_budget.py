@@ -12,7 +12,7 @@ from braid_common.t5_config import T5Config
 from edge_client.jobs.sizes import HEADER_BYTES
 from edge_client.plan.cache_budget import CacheBudget, cache_dtype
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.messages import RunInfo, Scope
+from wire.run import RunInfo, Scope
 
 CONFIG = {**SMALL_T5, "d_model": 96}
 BASE = T5Config.parse(CONFIG)

@@ -21,7 +21,7 @@ from edge_client.plan.explain import explain, facts
 from edge_client.plan.situation import CLIENT_BYTES, Situation
 from edge_client.plan.strand_selection import basis_rows
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 CONFIG = {**SMALL_T5, "num_layers": 2, "num_decoder_layers": 3}
 BASE = T5Config.parse(CONFIG)

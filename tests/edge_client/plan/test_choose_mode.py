@@ -19,7 +19,7 @@ from edge_client.plan.planner import Planner
 from edge_client.plan.round_cost import NO_LIMITS, RoundLimits
 from edge_client.plan.situation import Situation
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.messages import RunInfo, Scope
+from wire.run import RunInfo, Scope
 
 CONFIG = {**SMALL_T5, "num_layers": 5, "num_decoder_layers": 6}
 BASE = T5Config.parse(CONFIG)

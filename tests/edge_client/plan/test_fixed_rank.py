@@ -21,7 +21,7 @@ from edge_client.plan.round_cost import NO_LIMITS, RoundLimits
 from edge_client.plan.situation import CLIENT_BYTES, Situation
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.checks import equal_ranks
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 CONFIG = {**SMALL_T5, "num_layers": 3, "num_decoder_layers": 2}
 BASE = T5Config.parse(CONFIG)

@@ -14,7 +14,8 @@ from braid_common.t5_config import T5Config
 from edge_client.engines.lean.model.lora import RANK_STEP
 from edge_client.plan.flops import MULTIPLY_ADD, NO_RANKS, Lengths, StepFlops, step_flops
 from wire.manifest import t5_weights
-from wire.messages import Scope, Trains
+from wire.messages import Trains
+from wire.run import Scope
 
 BATCH, SOURCE, TARGET = 3, 32, 8  # whole steps of the engine's padding, so that it computes nothing else
 Ranks = Mapping[str, int]
@@ -71,11 +72,11 @@ def by_torch(folder: Path, scope: Scope, ranks: Ranks, frozen_ranks: Ranks, trai
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    from edge_client.data.tokeniser import Pair
     from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
     from edge_client.engines.lean.model.batches import collate
     from edge_client.engines.lean.model.lora import Factors
     from edge_client.engines.lean.model.model import Model, start_training
-    from edge_client.engines.lean.model.tokeniser import Pair
     from quantize.base import load_base
 
     base = load_base(folder, "fp32")

@@ -26,7 +26,7 @@ from edge_client.plan.round_cost import NO_LIMITS, RoundLimits, kind_of
 from edge_client.plan.situation import CLIENT_BYTES, Constraints, Situation
 from edge_client.plan.strand_selection import basis_rows
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.messages import RunInfo, Weight
+from wire.run import RunInfo, Weight
 
 CONFIG = {**SMALL_T5, "num_layers": 3, "num_decoder_layers": 2}
 BASE = T5Config.parse(CONFIG)

@@ -14,10 +14,12 @@ import msgspec
 import pytest
 
 from braid_common.t5_config import T5Config
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import Compute, Done, Event, Format, Plan, TrainingMode, TrainJob
 from edge_client.plan.peak_memory import predict_peak
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.messages import Adapter, AdapterPart, RoundSpec, RunInfo, Scope, Tensor, Trains, tensor_bytes
+from wire.messages import Adapter, AdapterPart, RoundSpec, Tensor, Trains, tensor_bytes
+from wire.run import RunInfo, Scope
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -150,7 +152,7 @@ def measured_peak(folder: Path, run: RunInfo, plan: Plan) -> float:
     trains: Trains = "both" if run.settings.trains_a else "b"
     job = TrainJob(
         base_folder=str(folder),
-        data=str(folder / "data.jsonl"),
+        data=DataSpec(str(folder / "data.jsonl")),
         board_id="d",
         run=run,
         spec=RoundSpec(round=1, version=1, seed=1, sketch=True, trains=trains),

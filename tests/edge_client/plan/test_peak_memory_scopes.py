@@ -13,7 +13,7 @@ from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES
 from edge_client.plan.adapter_memory import begins_at_adapter
 from edge_client.plan.peak_memory import Breakdown, predict_peak
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.messages import RunInfo, Scope
+from wire.run import RunInfo, Scope
 
 BASE_T5 = {**SMALL_T5, "vocab_size": 32128, "d_model": 768, "d_kv": 64, "num_heads": 12, "d_ff": 2048}
 BASE_T5 |= {"num_layers": 12, "num_decoder_layers": 12}

@@ -18,7 +18,7 @@ from edge_client.plan.planner import Planner
 from edge_client.plan.pruning import limited
 from edge_client.plan.situation import CLIENT_BYTES, Situation
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 CONFIG = {**SMALL_T5, "num_layers": 5, "num_decoder_layers": 6}
 BASE = T5Config.parse(CONFIG)

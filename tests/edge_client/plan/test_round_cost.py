@@ -16,7 +16,9 @@ from tests.fakes.runs import SMALL_T5, run_of
 from wire.checks import basis_rank
 from wire.codec import encode
 from wire.dtypes import sketch_dtype
-from wire.messages import Adapter, AdapterPart, Dtype, RunInfo, Tensor, Update, UpdatePart, tensor_bytes
+from wire.fields import Dtype
+from wire.messages import Adapter, AdapterPart, Tensor, Update, UpdatePart, tensor_bytes
+from wire.run import RunInfo
 
 CONFIG = {**SMALL_T5, "num_layers": 3, "num_decoder_layers": 2}
 BASE = T5Config.parse(CONFIG)

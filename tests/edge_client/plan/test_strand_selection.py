@@ -27,7 +27,7 @@ from edge_client.plan.strand_selection import (
     strand_values,
 )
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.messages import RunInfo
+from wire.run import RunInfo
 
 CONFIG = {**SMALL_T5, "num_layers": 2, "num_decoder_layers": 3}
 SEEDS = st.integers(0, 2**32)

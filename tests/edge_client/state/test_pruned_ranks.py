@@ -14,13 +14,15 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import Plan, TrainingMode, TrainJob
 from edge_client.plan.pruning import limited
 from edge_client.state.folder import StateFolder
 from edge_client.state.pruned_ranks import keep_pruned, read_pruned
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.codec import decode
-from wire.messages import RoundSpec, RunInfo, Update
+from wire.messages import RoundSpec, Update
+from wire.run import RunInfo
 
 RUN = run_of(SMALL_T5, {"pruning": True, "trains_a": True}, max_rank=8)
 N_WEIGHTS = len(RUN.weights)
@@ -40,7 +42,7 @@ def make_job(path: Path, round_id: int, ranks: Sequence[int], run: RunInfo = RUN
     )
     return TrainJob(
         base_folder="",
-        data="",
+        data=DataSpec(""),
         board_id=board_id,
         run=run,
         spec=RoundSpec(round=round_id, version=round_id),

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from edge_client.errors import ExitCode
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.frames import read_frame, write_frame
 from edge_client.jobs.messages import Failed, Plan, ProbeJob, TrainingMode
 from edge_client.worker.process import worker_command
@@ -35,7 +36,7 @@ def job_of(engine: str) -> bytes:
         budget_bytes=0,
     )
     run, spec = run_of(TINY_T5, {}), RoundSpec(round=1, version=1)
-    job = ProbeJob(base_folder="", data="", run=run, spec=spec, plan=plan, engine=engine)
+    job = ProbeJob(base_folder="", data=DataSpec(""), run=run, spec=spec, plan=plan, engine=engine)
     return msgspec.msgpack.encode(job)
 
 

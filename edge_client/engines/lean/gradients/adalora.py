@@ -31,7 +31,7 @@ from braid_common.seeds import derive_seed
 from edge_client.engines.lean.model.adam import Adam
 from edge_client.engines.lean.model.lora import Factors, Linear
 from edge_client.jobs.sizes import ADALORA_RANK
-from wire.messages import Weight
+from wire.run import Weight
 
 BETA = 0.85
 """β₁ and β₂ of the paper and of PEFT."""

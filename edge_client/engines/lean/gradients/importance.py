@@ -23,7 +23,7 @@ from edge_client.engines.lean.model.lora import Observer
 from edge_client.engines.lean.model.model import DTYPES, Model
 from edge_client.jobs.messages import ProfileJob
 from quantize.base import FrozenBase
-from wire.messages import Weight
+from wire.run import Weight
 
 
 class Scores(Protocol):

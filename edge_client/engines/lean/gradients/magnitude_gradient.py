@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from quantize.weight import FrozenWeight
-from wire.messages import Weight
+from wire.run import Weight
 
 BLOCK_VALUES = 1 << 16
 """Entries of G that exist at once (one row at least): 256 KiB in fp32, a third of FLAN-T5-small's smallest weight."""

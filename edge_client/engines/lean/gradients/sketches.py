@@ -14,8 +14,8 @@ from torch import Tensor
 
 from edge_client.engines.lean.model.lora import Linear, Observer
 from wire.checks import basis_rank
-from wire.messages import RunInfo, TrainSettings, Weight
 from wire.projection import projection
+from wire.run import RunInfo, TrainSettings, Weight
 
 READ_TOGETHER = {
     "SelfAttention": ("q", "k", "v"),

@@ -15,8 +15,9 @@ from edge_client.errors import ConfigError, RefusedError
 from wire.checks import check_adapter
 from wire.codec import decode
 from wire.errors import WireError
-from wire.messages import Adapter, RunInfo
+from wire.messages import Adapter
 from wire.messages import Tensor as WireTensor
+from wire.run import RunInfo
 from wire.tensors import unpack
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from braid_common.seeds import derive_seed
-from edge_client.engines.lean.model.tokeniser import Pair
+from edge_client.data.tokeniser import Pair
 from edge_client.jobs.sizes import LENGTH_STEP
 
 IGNORED = -100

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from braid_common.base_files import read_t5_config
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import TrainingMode
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,7 +25,8 @@ from tests.fakes.random_t5 import random_t5, save_base
 from wire.checks import basis_rank
 from wire.codec import encode
 from wire.manifest import manifest_digest, t5_weights
-from wire.messages import Adapter, AdapterPart, Base, RoundSpec, RunInfo, Trains, TrainSettings
+from wire.messages import Adapter, AdapterPart, RoundSpec, Trains
+from wire.run import Base, RunInfo, TrainSettings
 from wire.tensors import pack
 
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ def make_job(
         path.write_bytes(encode(make_adapter(run, every, starts=starts)))
         fields: dict[str, Any] = {
             "base_folder": str(base_folder),
-            "data": str(data_path),
+            "data": DataSpec(str(data_path)),
             "board_id": "board",
             "run": run,
             "spec": RoundSpec(round=1, version=1, seed=7, sketch=True, trains=trains),

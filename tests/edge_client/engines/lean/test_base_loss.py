@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from braid_common.base_files import BaseFilesError
-from braid_common.example import PREFIX
+from braid_common.text_form import DEFAULT_PREFIX
 from edge_client.engines.lean import base_loss as module
 from edge_client.engines.lean.base_loss import base_loss
 from tests.fakes.random_t5 import random_t5, save_base
@@ -42,7 +42,8 @@ def test_the_loss_is_that_of_transformers(tmp_path: Path) -> None:
 
     loss, n_tokens = base_loss(tmp_path, "fp32", texts)
 
-    ids = [tuple([*tokenizer.encode(text).ids, 1] for text in (PREFIX + source, target)) for source, target in texts]
+    prefixed = [(DEFAULT_PREFIX + source, target) for source, target in texts]
+    ids = [tuple([*tokenizer.encode(text).ids, 1] for text in pair) for pair in prefixed]
     pairs = [(torch.tensor([s]), torch.tensor([t])) for s, t in ids]
     expected = sum(float(model(input_ids=s, labels=t).loss) * t.numel() for s, t in pairs) / n_tokens
     assert n_tokens == sum(t.numel() for _, t in pairs)

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 import torch
 
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.gradients.pruning import _tail_gradients
 from edge_client.engines.lean.gradients.sketches import Sketches
 from edge_client.engines.lean.model.adam import Adam
 from edge_client.engines.lean.model.adapter_tensors import read_adapter
 from edge_client.engines.lean.model.batches import Batch, collate
 from edge_client.engines.lean.model.model import Model, start_training
-from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.errors import NoPlanError

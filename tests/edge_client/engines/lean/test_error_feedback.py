@@ -22,7 +22,8 @@ from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.jobs.messages import Job
 from wire.codec import decode
-from wire.messages import Dtype, Trains, Update, UpdatePart
+from wire.fields import Dtype
+from wire.messages import Trains, Update, UpdatePart
 from wire.tensors import pack, unpack
 
 pytestmark = pytest.mark.slow

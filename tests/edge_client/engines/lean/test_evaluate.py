@@ -15,6 +15,7 @@ from edge_client.engines.lean.evaluate import rouge
 from edge_client.engines.lean.generate import Writer
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.frames import read_frame, write_frame
 from edge_client.jobs.messages import Done, Event, Failed, Job, Progress
 from edge_client.worker.main import _failed, run_job
@@ -61,7 +62,7 @@ def test_unpacked_weights_write_the_same(make_job: Jobs, base_folder: Path) -> N
 def test_worker_answers_jobs_in_turn(make_job: Jobs) -> None:
     """The real process: progress and an answer per job, errors as Failed, and status 0 when its input ends."""
     good = make_job(threads=1)
-    bad = msgspec.structs.replace(good, data="/nowhere/text.jsonl")
+    bad = msgspec.structs.replace(good, data=DataSpec("/nowhere/text.jsonl"))
     process = subprocess.Popen(
         [sys.executable, "-m", "edge_client.worker.main"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -119,7 +120,7 @@ def test_worker_dies_with_its_parent(make_job: Jobs) -> None:
     script = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'edge_client.worker.main'])"
     parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert parent.stdin is not None and parent.stdout is not None
-    job = msgspec.structs.replace(make_job(), data="/nowhere/text.jsonl")
+    job = msgspec.structs.replace(make_job(), data=DataSpec("/nowhere/text.jsonl"))
     write_frame(parent.stdin, msgspec.msgpack.encode(job))  # type: ignore[arg-type]
     assert read_frame(parent.stdout) is not None  # type: ignore[arg-type]  # the worker is up
 

@@ -15,7 +15,8 @@ from edge_client.jobs.messages import Job
 from tests.fakes.plans import with_mode
 from wire.checks import check_update
 from wire.codec import decode
-from wire.messages import RoundSpec, RunInfo, Update
+from wire.messages import RoundSpec, Update
+from wire.run import RunInfo
 from wire.tensors import unpack
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,8 @@ from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import CacheDtype, Compute, Format, TrainingMode
 from edge_client.plan.peak_memory import predict_encoding, predict_peak, strand_marginal_bytes
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.messages import Dtype, Importance, RunInfo, Scope
+from wire.fields import Dtype
+from wire.run import Importance, RunInfo, Scope
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 COMPUTES: tuple[Compute, ...] = get_args(Compute)

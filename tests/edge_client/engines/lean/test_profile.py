@@ -16,7 +16,8 @@ from edge_client.jobs.messages import Job
 from tests.fakes.plans import with_mode
 from wire.checks import check_profile
 from wire.codec import decode
-from wire.messages import Importance, Profile
+from wire.messages import Profile
+from wire.run import Importance
 from wire.tensors import unpack
 
 pytestmark = pytest.mark.slow

@@ -20,6 +20,7 @@ from edge_client.engines.lean.tensor_file import load_tensors, save_tensors
 from edge_client.engines.lean.train import train
 from edge_client.engines.lean.training_state import MIN_INTERVAL_S, interval_s, restore, training_state_key
 from edge_client.errors import BaseModelError, ConfigError, RefusedError
+from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import Job, Progress
 from edge_client.worker.main import run_job
 from tests.fakes.plans import with_mode
@@ -340,10 +341,10 @@ def test_changed_data_changes_the_update(make_job: Jobs, tmp_path: Path) -> None
     job = make_job()
     train(job, Session())
     before = read_update(job)
-    lines = [json.loads(line) for line in Path(job.data).read_text().splitlines()]
+    lines = [json.loads(line) for line in Path(job.data.path).read_text().splitlines()]
     changed = tmp_path / "changed.jsonl"
     changed.write_text("\n".join(json.dumps(line | {"target": "w1 w2"}) for line in lines))
 
-    train(msgspec.structs.replace(job, data=str(changed)), Session())
+    train(msgspec.structs.replace(job, data=DataSpec(str(changed))), Session())
 
     assert read_update(job).parts[0].b != before.parts[0].b

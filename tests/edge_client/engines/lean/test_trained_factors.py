@@ -212,8 +212,8 @@ def test_a_round_that_trains_both_goes_on_with_fewer_strands(make_job: Jobs, tmp
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_gradients_of_a_whole_model_equal_autograd(make_job: Jobs, base_folder: Path, checkpointing: bool) -> None:
     """∂loss/∂B = G·Aᵀ and ∂loss/∂A = Bᵀ·G, with G formed by autograd on dense weights."""
+    from edge_client.data.tokeniser import Pair
     from edge_client.engines.lean.model.batches import collate
-    from edge_client.engines.lean.model.tokeniser import Pair
 
     job = make_job(trains="both", starts=True)
     adapter = read_adapter(Path(job.adapter_path), job.run, 1, job.plan.ranks)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.encoder_cache import encoder_pass
 from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
 from edge_client.engines.lean.encoder_cache.store import EncoderCache, Origin
@@ -21,7 +22,6 @@ from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import collate, source_batch
 from edge_client.engines.lean.model.lora import Linear
 from edge_client.engines.lean.model.model import DTYPES, Model
-from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.errors import BaseModelError
 from edge_client.jobs.messages import Compute
 from quantize.base import FORMATS, FrozenBase, load_base

@@ -15,7 +15,7 @@ from edge_client.engines.lean.model.lora import Linear, Observer
 from edge_client.jobs.sizes import ADALORA_RANK
 from quantize.int8 import to_int8
 from quantize.weight import DenseWeight, FrozenWeight
-from wire.messages import Weight
+from wire.run import Weight
 
 pytestmark = pytest.mark.slow
 

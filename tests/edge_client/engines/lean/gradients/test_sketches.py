@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.gradients.sketches import TURNS, InputSketch, Sketches, SketchWindow, input_sketches
 from edge_client.engines.lean.model.adapter_tensors import read_adapter
 from edge_client.engines.lean.model.batches import Batch, collate
 from edge_client.engines.lean.model.model import Model
-from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.jobs.messages import Job
 from quantize.base import load_base
-from wire.messages import TrainSettings, Weight
 from wire.projection import projection
+from wire.run import TrainSettings, Weight
 
 CPU = torch.device("cpu")
 SEED, RANK, N_TOKENS = 3, 12, 64

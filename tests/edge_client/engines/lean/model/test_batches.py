@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braid_common.example import PREFIX, Example
+from braid_common.example import Example
+from braid_common.text_form import DEFAULT_PREFIX, TextForm
+from edge_client.data.tokeniser import Pair, Tokeniser
 from edge_client.engines.lean.model.batches import IGNORED, Order, collate, micro_batches
-from edge_client.engines.lean.model.tokeniser import Pair, Tokeniser
 from edge_client.errors import BaseModelError
 from edge_client.jobs.sizes import LENGTH_STEP
 
@@ -86,9 +87,9 @@ def test_truncation_keeps_eos(base_folder: Path) -> None:
     tokeniser = Tokeniser(base_folder, eos_id=1, vocabulary=96)
     example = Example("id", "group", " ".join(["w5"] * 50), "w6 w7")
 
-    pair = tokeniser.pair(example, 10, 8)
+    pair = tokeniser.pair(example, TextForm(max_source_tokens=10, max_target_tokens=8))
 
-    assert pair.source == (*tokeniser.encode(PREFIX, 2)[:-1], *[8] * 8, 1)
+    assert pair.source == (*tokeniser.encode(DEFAULT_PREFIX, 2)[:-1], *[8] * 8, 1)
     assert pair.target == (9, 10, 1)
     assert tokeniser.decode(pair.target) == "w6 w7"
 

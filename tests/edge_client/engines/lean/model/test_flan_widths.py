@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
 from edge_client.engines.lean.encoder_cache.reader import stacked
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch, collate
 from edge_client.engines.lean.model.model import Model
-from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.jobs.sizes import VOCABULARY_ROWS
 from quantize.base import load_base
 from tests.fakes.random_t5 import random_t5, save_base

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.gradients.sketches import Sketches
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_adapter, read_any_adapter
 from edge_client.engines.lean.model.batches import Batch, collate
 from edge_client.engines.lean.model.lora import Factors, Linear
 from edge_client.engines.lean.model.model import Model
-from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.jobs.messages import Job
 from quantize.base import load_base
 from quantize.int8 import to_int8

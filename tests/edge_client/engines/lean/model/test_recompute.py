@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.gradients.sketches import Sketches
 from edge_client.engines.lean.model.adapter_tensors import read_adapter
 from edge_client.engines.lean.model.batches import Batch, collate
 from edge_client.engines.lean.model.model import Model, start_training
 from edge_client.engines.lean.model.recompute import recomputed
-from edge_client.engines.lean.model.tokeniser import Pair
 from edge_client.jobs.messages import Job
 from quantize.base import load_base
 

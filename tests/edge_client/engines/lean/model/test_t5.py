@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from braid_common.t5_config import T5Config
+from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch, collate
 from edge_client.engines.lean.model.greedy import write_greedily
 from edge_client.engines.lean.model.model import Model
 from edge_client.engines.lean.model.t5 import Cache, position_buckets
-from edge_client.engines.lean.model.tokeniser import Pair
 from quantize.base import load_base
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from braid_common.example import PREFIX, Example
+from braid_common.example import Example
+from braid_common.text_form import TextForm
 from edge_client.errors import BaseModelError
 
 # Read by the library at its first call. Its threads would compete with torch's for a board's few cores.
@@ -56,10 +57,13 @@ class Tokeniser:
         encoding = self._tokenizer.encode(text[: max_tokens * MAX_CHARS_PER_TOKEN], add_special_tokens=False)
         return (*encoding.ids[: max_tokens - 1], self._eos_id)
 
-    def pair(self, example: Example, max_source_tokens: int, max_target_tokens: int) -> Pair:
-        return Pair(
-            self.encode(PREFIX + example.source, max_source_tokens), self.encode(example.target, max_target_tokens)
-        )
+    def source(self, text: str, form: TextForm) -> tuple[int, ...]:
+        """Token ids of a source text as the model reads it: prefix, text, eos."""
+        return self.encode(form.prefix + text, form.max_source_tokens)
+
+    def pair(self, example: Example, form: TextForm) -> Pair:
+        """An example as ids."""
+        return Pair(self.source(example.source, form), self.encode(example.target, form.max_target_tokens))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, without special tokens."""

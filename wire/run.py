@@ -1,0 +1,87 @@
+"""What a run is: its base, the weights that may be trained, and the settings that every board trains with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from braid_common.text_form import DEFAULT_PREFIX, Cut, TextForm
+from wire.fields import Count, Digest, Dtype, Message, Name, NonNegative, Positive, Rank, RoundId, Side
+from wire.limits import MAX_NAME_CHARS, MAX_RANK, MAX_WEIGHTS
+
+Scope = Literal["decoder", "all"]
+Importance = Literal["sketch", "adalora", "magnitude_gradient"]
+
+
+class Weight(Message, frozen=True, kw_only=True):
+    """A weight of the base that may be trained: W is `rows` (out) × `columns` (in)."""
+
+    name: Name
+    rows: Side
+    columns: Side
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it belongs to the encoder."""
+        return self.name.startswith("encoder.")
+
+    @property
+    def reads_source(self) -> bool:
+        """Whether it multiplies source tokens: all of the encoder, and keys and values of cross-attention."""
+        return self.is_encoder or self.name.endswith((".EncDecAttention.k", ".EncDecAttention.v"))
+
+
+class TrainSettings(Message, frozen=True, kw_only=True):
+    """How every board trains. Declarative: a server ships no code."""
+
+    scope: Scope
+    learning_rate: Positive
+    batch: Annotated[int, Meta(ge=1, le=4096)]  # examples per optimiser step
+    micro_batch: Annotated[int, Meta(ge=1, le=4096)]  # examples per backward pass; a plan may lower it
+    local_steps: Annotated[int, Meta(ge=1, le=100_000)]  # optimiser steps per round
+    max_source_tokens: Annotated[int, Meta(ge=8, le=8192)]
+    max_target_tokens: Annotated[int, Meta(ge=2, le=8192)]
+    prefix: Annotated[str, Meta(max_length=MAX_NAME_CHARS)] = DEFAULT_PREFIX  # words before every source
+    truncate_source: Cut = "end"  # the part of a longer source that is left out
+    sketch_batches: Annotated[int, Meta(ge=1, le=1024)]  # micro-batches that feed a gradient sketch
+    upload: Dtype = "bf16"  # dtype of the factors that boards send
+    importance: Importance = "sketch"  # what a weight is worth: by its gradient sketch, or by a score of the profiles
+    rank: Rank = 0  # of every weight on every board, where the merge rule needs equal ranks; 0: what memory allows
+    trains_a: bool = False  # some round trains A as well, whose gradient needs memory
+    own_basis: bool = False  # each board draws its own A, and is sent none
+    pruning: bool = False  # boards give up trailing strands that training shrinks (HetLoRA)
+    seed: Count = 0
+
+    @property
+    def text_form(self) -> TextForm:
+        """The form in which boards meet their texts."""
+        return TextForm(self.prefix, self.max_source_tokens, self.max_target_tokens, self.truncate_source)
+
+
+class Base(Message, frozen=True, kw_only=True):
+    """The frozen base model: the name people type, and what must be equal on both sides."""
+
+    model: Name
+    digest: Digest
+
+
+class RunInfo(Message, frozen=True, kw_only=True):
+    """`GET /v1/run`: all that a board must know to plan. `values[w][i]` is what strand i of weight w is worth, by
+    `settings.importance` (w in manifest order); empty before the first basis exists."""
+
+    protocol: int
+    run_id: Name
+    state: Literal["profiling", "training", "finished"]
+    base: Base
+    weights: Annotated[tuple[Weight, ...], Meta(min_length=1, max_length=MAX_WEIGHTS)]
+    manifest: Digest
+    settings: TrainSettings
+    max_rank: Annotated[int, Meta(ge=1, le=MAX_RANK)]  # rows of every shared basis
+    server_rank: Annotated[int, Meta(ge=1, le=MAX_RANK)]  # rank of the frozen factors, at most
+    rounds: RoundId  # how many the run has
+    round: RoundId  # the open one, else the last that closed
+    version: RoundId  # the newest
+    values: Annotated[
+        tuple[Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_RANK)], ...], Meta(max_length=MAX_WEIGHTS)
+    ] = ()

@@ -1,4 +1,4 @@
-"""What a run is: its base, the weights that may be trained, and the settings that every board trains with."""
+"""A run as every board must know it: its base, the weights that may be trained, and how boards train them."""
 
 from __future__ import annotations
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+MIB = 1 << 20
+"""Bytes of a mebibyte."""
+
 LARGEST_SIZE_BYTES = 1 << 60
 """A size from here on is a typing error, or a system's way to write that there is no limit."""
 

@@ -29,9 +29,9 @@ from benchmarks.simulation.histories import POOLS, QUICK
 from benchmarks.simulation.setting import Mix, Setting
 from benchmarks.simulation.texts import Partition, load_pools
 from benchmarks.study.cli import command, study_parser, work_folder
-from benchmarks.study.machine import describe_machine
 from benchmarks.study.runner import Runner
 from benchmarks.study.tables import spread_text, table
+from edge_client.host.machine import describe_machine
 
 SHARES = (0.1, 0.2, 0.3, 0.4)
 

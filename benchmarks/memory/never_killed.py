@@ -18,8 +18,9 @@ from pathlib import Path
 
 from benchmarks.memory.control_group import control_group
 from benchmarks.memory.limited_join import Joined, aggregator, join, measure_board, new_state, write_text
-from benchmarks.study.machine import MIB, describe_machine
+from braid_common.units import MIB
 from edge_client.errors import ExitCode
+from edge_client.host.machine import describe_machine
 
 BUILTIN = "builtin"
 BASES = (BUILTIN, "small", "base")

@@ -22,7 +22,8 @@ from pathlib import Path
 import builtin_base
 from benchmarks.memory.jobs import Comparison, compare
 from benchmarks.memory.settings import BUILTIN, MAX_RANK, SEED, SETTINGS, Setting
-from benchmarks.study.machine import MIB, describe_machine
+from braid_common.units import MIB
+from edge_client.host.machine import describe_machine
 
 RANGE = (0.90, 1.15)
 """Limits of predicted/measured: below it a board may be killed, above it strands are lost."""

@@ -29,7 +29,8 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.study.machine import MIB, describe_machine
+from braid_common.units import MIB
+from edge_client.host.machine import describe_machine
 from wire.run import Weight
 
 LONG_S = 20.0

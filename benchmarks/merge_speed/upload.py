@@ -33,7 +33,7 @@ from aggregator.store.slices import Cuts
 from aggregator.store.storage import Storage
 from aggregator.store.store import Store
 from aggregator.store.uploads import Uploads
-from benchmarks.study.machine import describe_machine
+from edge_client.host.machine import describe_machine
 from wire.codec import encode
 from wire.fields import Dtype
 from wire.limits import PROTOCOL_VERSION

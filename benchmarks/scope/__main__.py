@@ -24,8 +24,8 @@ from benchmarks.scope.runs import ScopeStudy, Settings, run_study
 from benchmarks.scope.tables import print_study
 from benchmarks.simulation import text_sets
 from benchmarks.study.cli import study_parser, work_folder
-from benchmarks.study.machine import describe_machine
 from benchmarks.study.runner import Runner
+from edge_client.host.machine import describe_machine
 
 SETTINGS = Settings(
     rounds=6,

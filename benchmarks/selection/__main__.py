@@ -22,8 +22,8 @@ from benchmarks.selection.runs import SelectionStudy, Settings, run_study
 from benchmarks.selection.tables import print_study
 from benchmarks.simulation import text_sets
 from benchmarks.study.cli import command, study_parser, work_folder
-from benchmarks.study.machine import describe_machine
 from benchmarks.study.runner import Runner
+from edge_client.host.machine import describe_machine
 
 SETTINGS = Settings(
     rounds=4,

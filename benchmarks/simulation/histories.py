@@ -15,9 +15,9 @@ import msgspec
 from benchmarks.simulation.setting import History, Setting
 from benchmarks.simulation.texts import boards, load_pools
 from benchmarks.study.cli import work_folder
-from benchmarks.study.machine import describe_machine
 from benchmarks.study.runner import Runner, Study
 from benchmarks.study.tables import Difference, paired
+from edge_client.host.machine import describe_machine
 
 POOLS = "pools.json"
 """The file that keeps the texts that were read."""

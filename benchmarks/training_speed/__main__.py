@@ -21,7 +21,6 @@ from typing import get_args
 
 import msgspec
 
-from benchmarks.study.machine import MIB, describe_machine
 from benchmarks.training_speed.contest import (
     SHAPES,
     Contestant,
@@ -33,6 +32,8 @@ from benchmarks.training_speed.contest import (
 )
 from benchmarks.training_speed.peers import PeerJob, run_peer
 from benchmarks.training_speed.table import sketch_shares, table
+from braid_common.units import MIB
+from edge_client.host.machine import describe_machine
 from edge_client.host.matmul_measure import measure_matmul_speed
 from edge_client.jobs.messages import CacheDtype, Compute, Format
 from wire.run import Scope

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import get_args
 
-from benchmarks.study.machine import describe_machine
 from benchmarks.training_speed.contest import SHAPES
+from edge_client.host.machine import describe_machine
 from edge_client.host.worker_memory import prepare_for_training
 from edge_client.jobs.messages import Compute
 from quantize.formats import FORMATS

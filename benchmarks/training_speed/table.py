@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from benchmarks.study import tables
-from benchmarks.study.machine import MIB
 from benchmarks.training_speed.contest import EPOCHS, Row, find
+from braid_common.units import MIB
 
 _TITLES = (
     "trainer",

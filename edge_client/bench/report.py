@@ -20,6 +20,7 @@ class Terms:
 
     Attributes:
         model, board: names for people.
+        machine: what else a reader must know of the board, in a line.
         epochs: over the same examples, which share the encoder's pass.
         local_steps: of a round.
         links: to reckon a round's communication on.
@@ -27,6 +28,7 @@ class Terms:
 
     model: str
     board: str
+    machine: str
     epochs: int
     local_steps: int
     links: Sequence[Link]
@@ -128,6 +130,7 @@ def facts(report: Report) -> dict[str, Any]:
         "board": {
             "name": report.terms.board,
             "machine": report.board.machine,
+            "described": report.terms.machine,
             "cpu_count": report.board.cpu_count,
             "memory_bytes": report.board.memory_bytes,
         },

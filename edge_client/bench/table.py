@@ -33,6 +33,7 @@ def _title(report: Report) -> list[str]:
         f"scope {settings.scope}: {_count(mode.micro_batch, 'example')} of {settings.max_source_tokens} + "
         f"{settings.max_target_tokens} tokens a step, {report.n_strands} strands on {report.n_weights} weights; "
         f"medians of {_count(report.request.steps, 'step')}",
+        report.terms.machine,
     ]
 
 

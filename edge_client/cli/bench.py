@@ -31,6 +31,7 @@ from edge_client.bench.table import lines
 from edge_client.cli.options import debug_option
 from edge_client.errors import ConfigError, base_errors
 from edge_client.host.board import Board, probe_board
+from edge_client.host.machine import describe_machine
 from edge_client.host.matmul_measure import measure_matmul_speed
 from edge_client.host.matmul_speed import processor, with_matmul_speed
 from edge_client.host.packages import require_packages
@@ -130,6 +131,7 @@ def bench(as_json: bool, plot: Path | None, debug: bool, **values: Any) -> None:
     terms = Terms(
         model=f"FLAN-T5-{flags.shape} with random weights" if flags.shape else flags.model or BUILTIN,
         board=board.model or processor(),
+        machine=describe_machine("torch"),
         epochs=flags.epochs,
         local_steps=flags.local_steps,
         links=[Link(mbps, flags.latency_ms) for mbps in sorted(set(flags.link_mbps))],

@@ -61,7 +61,8 @@ def make(config: dict[str, Any]) -> Callable[..., Report]:
             "watts": 0.0,
             "n_samples": 0,
         }
-        terms = Terms("a T5", "a board", epochs=3, local_steps=local_steps, links=[Link(one, 20.0) for one in mbps])
+        links = [Link(one, 20.0) for one in mbps]
+        terms = Terms("a T5", "a board", "2 cores", epochs=3, local_steps=local_steps, links=links)
         return make_report(terms, board, request, base, Measured(**(fields | changes)))
 
     return make_one

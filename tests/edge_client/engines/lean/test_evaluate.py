@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from braid_common.text_form import TextForm
 from edge_client.engines.lean.engine import LeanEngine
 from edge_client.engines.lean.evaluate import rouge
 from edge_client.engines.lean.generate import Writer
@@ -51,12 +52,12 @@ def test_unpacked_weights_write_the_same(make_job: Jobs, base_folder: Path) -> N
     texts = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]
 
     answers = [
-        Writer(base_folder, adapter, format="int8", max_target_tokens=8, spare_bytes=spare).write(texts)
+        Writer(base_folder, adapter, format="int8", form=TextForm(max_target_tokens=8), spare_bytes=spare).write(texts)
         for spare in (0, 1 << 30)
     ]
 
     assert answers[0] == answers[1]
-    assert Writer(base_folder, max_target_tokens=8).write(texts) != answers[0]
+    assert Writer(base_folder, form=TextForm(max_target_tokens=8)).write(texts) != answers[0]
 
 
 def test_worker_answers_jobs_in_turn(make_job: Jobs) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from aggregator.export import export_peft
 from aggregator.merge.state import AdapterState, WeightState
 from braid_common.t5_config import T5Config
-from braid_common.text_form import DEFAULT_PREFIX
+from braid_common.text_form import DEFAULT_PREFIX, TextForm
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.generate import Writer
 from edge_client.engines.lean.model.adapter_tensors import read_any_adapter
@@ -133,7 +133,9 @@ def assert_writes_as_peft(reference: T5ForConditionalGeneration, base_folder: Pa
 
     expected = theirs(**inputs, decoder_input_ids=start).logits[:, 0]
     logits = first_logits(base_folder, folder, source, mask, start)
-    texts = Writer(base_folder, folder, max_target_tokens=MAX_NEW_TOKENS, spare_bytes=1 << 30).write(TEXTS)
+    texts = Writer(base_folder, folder, form=TextForm(max_target_tokens=MAX_NEW_TOKENS), spare_bytes=1 << 30).write(
+        TEXTS
+    )
 
     written = theirs.generate(
         **inputs, use_cache=False, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, num_beams=1

@@ -7,32 +7,25 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from braid_common.units import show_size
+from edge_client.host.cgroups import read_text
 from edge_client.host.matmul_speed import processor
 
-MIB = 2**20
-GIB = 2**30
 
-
-def describe_machine(*packages: str) -> str:
+def describe_machine(*packages: str, root: Path = Path("/")) -> str:
     """Processor, cores, memory, system, Python, and the versions of `packages` that are installed."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     known = [f"{name} {_version(name)}" for name in packages]
-    parts = [
-        processor(),
-        f"{cores} cores",
-        f"{memory_bytes() / GIB:.1f} GiB",
-        f"{platform.system()} {platform.machine()}",
-    ]
-    return ", ".join([*parts, f"Python {platform.python_version()}", *known])
+    system = f"{platform.system()} {platform.machine()}"
+    python = f"Python {platform.python_version()}"
+    return ", ".join([processor(root), f"{cores} cores", _memory(root), system, python, *known])
 
 
-def memory_bytes() -> int:
-    """RAM of this machine, 0 where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemTotal:")), 0)
+def _memory(root: Path) -> str:
+    """The memory installed; what of it is free does not matter here."""
+    lines = read_text(root / "proc/meminfo").splitlines()
+    kib = next((int(line.split()[1]) for line in lines if line.startswith("MemTotal:")), 0)
+    return show_size(kib << 10) if kib else "unknown memory"
 
 
 def _version(package: str) -> str:

@@ -1,11 +1,12 @@
 """Draw the structure of the code in words: rooms, the arrows between them, floors, and circles.
 
     python -m scripts.layout                the table of packages, and each package's rooms
-    python -m scripts.layout --check        status 1 where an import goes in a circle
+    python -m scripts.layout --check        status 1 where an import goes in a circle, or a room has no tests
 
 A room is what stands directly in a package: a folder with all that is below it, or a file. An arrow goes from a room to
 another one that it imports, at the top of a file, inside a function or for type checking alone. Floors are the rooms on
-the longest way down. A circle is a set of rooms, or of files, that import each other.
+the longest way down. A circle is a set of rooms, or of files, that import each other. Tests mirror the rooms: those of
+a room that is a folder lie in the folder of its name below `tests`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from scripts.python_files import PACKAGES, PythonFile, python_files
 
@@ -131,9 +133,11 @@ def floors(graph: Graph) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the layout; with --check, fail on circles."""
+    """Print the layout; with --check, fail on circles and on rooms without tests."""
     parser = argparse.ArgumentParser(prog="python -m scripts.layout", description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="print circles alone; status 1 where there are any")
+    parser.add_argument(
+        "--check", action="store_true", help="print circles and rooms without tests alone; status 1 where there are any"
+    )
     options = parser.parse_args(argv)
     files = list(python_files(PACKAGES))
     packages = [layout(package, files) for package in PACKAGES]
@@ -145,7 +149,16 @@ def main(argv: list[str] | None = None) -> int:
         *((f"rooms of {one.package}", members) for one in packages for members in circles(one.rooms)),
     ]:
         print(f"circle of {place}: {' ↔ '.join(members)}", file=sys.stderr)
-    return int(options.check and bool(file_circles or any(circles(one.rooms) for one in packages)))
+    untested = rooms_without_tests(files, Path("tests"))
+    for folder in untested:
+        print(f"no tests: {folder}", file=sys.stderr)
+    return int(options.check and bool(file_circles or untested or any(circles(one.rooms) for one in packages)))
+
+
+def rooms_without_tests(files: Iterable[PythonFile], tests: Path) -> list[str]:
+    """Packages and rooms that are folders, such as "edge_client/plan", below whose name `tests` holds no test file."""
+    folders = {Path(*file.path.parts[:depth]) for file in files for depth in (1, 2) if len(file.path.parts) > depth}
+    return sorted(str(folder) for folder in folders if not any((tests / folder).rglob("test_*.py")))
 
 
 def _print(packages: list[Layout], n_file_circles: int) -> None:

@@ -63,7 +63,7 @@ def _table(study: SelectionStudy, name: str, qv_rank: int) -> str:
 
 
 def _summary(study: SelectionStudy, names: Sequence[str]) -> str:
-    """PatchMaker of every pair of runs of the same set and seed, and how many pairs are better."""
+    """Mean difference of the runs of the same set and seed, and how many of them are better."""
     rows = []
     for qv_rank in study.settings.qv_ranks:
         for selection in get_args(Selection):

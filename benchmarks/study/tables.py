@@ -35,7 +35,7 @@ def spread_text(values: Sequence[float], digits: int, *, signed: bool = False) -
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """PatchMaker by pairs of equal seeds: mean, standard deviation, half the width of the 95 % interval."""
+    """A difference by pairs of equal seeds: mean, standard deviation, half the width of the 95 % interval."""
 
     spread: Spread
     margin: float

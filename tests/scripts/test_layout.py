@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.layout import Graph, circles, floors, imports, layout, main
+from scripts.layout import Graph, circles, floors, imports, layout, main, rooms_without_tests
 from scripts.python_files import PythonFile
 
 NODES = st.sampled_from("abcdefg")
@@ -71,3 +71,13 @@ def test_lazy_imports_and_those_for_types_count() -> None:
 @pytest.mark.slow  # `make check` looks first
 def test_nothing_in_the_repository_imports_in_a_circle() -> None:
     assert main(["--check"]) == 0
+
+
+def test_a_room_without_tests_is_named(tmp_path: Path) -> None:
+    """A folder counts as tested where a test lies anywhere below the folder of its name."""
+    files = [python_file(path, "") for path in ("p/one.py", "p/upper/two.py", "p/lower/deep/three.py", "q/four.py")]
+    for path in ("p/lower/deep/test_three.py", "p/upper/conftest.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+
+    assert rooms_without_tests(files, tmp_path) == ["p/upper", "q"]

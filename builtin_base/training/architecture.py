@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,14 @@ EMBEDDING_STD = 0.5
 
 HEAD_STD = 0.02
 """Standard deviation of the first output head: logits of about 0.3, so the first loss is ln(vocab) + 0.05."""
+
+
+_SIZES = ("vocab_size", "d_model", "d_kv", "num_heads", "d_ff", "num_layers", "num_decoder_layers")
+
+
+def sizes(config: Mapping[str, Any]) -> dict[str, int]:
+    """Pick from a whole configuration the sizes by which `config` describes an architecture."""
+    return {name: config[name] for name in _SIZES}
 
 
 def config(**changes: Any) -> T5Config:
@@ -82,11 +90,6 @@ def untied(t5_config: T5Config) -> T5ForConditionalGeneration:
     model = T5ForConditionalGeneration(t5_config)
     model.lm_head.weight = nn.Parameter(torch.zeros(t5_config.vocab_size, t5_config.d_model))
     return model
-
-
-def expected_first_loss(t5_config: T5Config) -> float:
-    """Loss of a model that knows nothing, in nats per token."""
-    return math.log(t5_config.vocab_size)
 
 
 def is_matrix(name: str, weight: torch.Tensor) -> bool:

@@ -16,6 +16,7 @@ from tokenizers.models import Unigram
 from tokenizers.trainers import UnigramTrainer
 
 VOCAB_SIZE = 8_000
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 N_SENTINELS = 100
 _TYPOGRAPHY = {"[\u2018\u2019\u201b\u2032]": "'", "[\u201c\u201d\u201e\u2033]": '"', "[\u2010-\u2015\u2212]": "-"}

@@ -69,7 +69,7 @@ def card(
     config = checkpoint["config"]
     n_values = sum(value.numel() for name, value in checkpoint["model"].items() if name not in packing.REPEATED)
     template = (Path(__file__).resolve().parent / "card.md").read_text(encoding="utf-8")
-    names = [SETS.get(name.partition(".")[0], name) for name in report.get("examples", ())]
+    names = [SETS.get(name, name) for name in _published(report)]
     return template.format(
         n_values=f"{n_values / 1e6:.1f} million",
         architecture=(
@@ -100,6 +100,12 @@ def _corpus_table(report: Mapping[str, Any]) -> str:
         f"| {size / 1e6:.1f} MB | {report['pairs'].get(kind, 0):,} |"
         for kind, size in sizes
     )
+
+
+def _published(report: Mapping[str, Any]) -> list[str]:
+    """Name the published sets whose training parts joined the corpus."""
+    tasks = (origin.partition(":") for origin in report["pairs"])
+    return sorted(name for task, _, name in tasks if task == "answer")
 
 
 def _other_pairs(report: Mapping[str, Any]) -> str:

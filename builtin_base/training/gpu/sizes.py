@@ -34,7 +34,7 @@ SIZES: Mapping[str, Size] = {
     # For trying the script where there is no GPU.
     "tiny": Size(
         {"d_model": 32, "d_kv": 8, "num_heads": 3, "d_ff": 40, "num_layers": 1, "num_decoder_layers": 1},
-        Settings(batch_tokens=512, warmup_steps=4, log_every=2, checkpoint_every_s=2.0, eval_every_s=1_000.0),
+        Settings(batch_tokens=512, warmup_steps=4, log_every=1, checkpoint_every_s=2.0, eval_every_s=1_000.0),
     ),
 }
 """Sizes by name."""

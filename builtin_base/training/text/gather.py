@@ -22,7 +22,7 @@ from builtin_base.training.text.manuals import manual_batches, read_manuals
 from builtin_base.training.text.overlap import MAX_TESTED_SHARE, Reserved, Seen
 from builtin_base.training.text.packages import EXCLUDED, packages_of, read_package, read_readmes
 from builtin_base.training.text.pages import read_pages
-from builtin_base.training.text.published import read_examples, tested_texts
+from builtin_base.training.text.published import read_examples, reserved_texts
 from builtin_base.training.text.tasks import make_pairs
 
 MIN_DOCUMENT_CHARS = 80
@@ -58,7 +58,7 @@ def gather(
         (corpus, report); pairs of further tasks have origins ``TASK:KIND``.
     """
     refused = list(excluded_docstrings([*sites, *excluded_sites]))
-    tested = Reserved(itertools.chain((text for text, _ in refused), tested_texts(tested_sets)))
+    tested = Reserved(itertools.chain((text for text, _ in refused), reserved_texts(tested_sets)))
     refused_targets = {answer_key(summary) for _, summary in refused}
     jobs = packages_of(sites)
     with multiprocessing.Pool(n_workers) as pool:
@@ -73,7 +73,7 @@ def gather(
     documents = _limited(documents)
     pairs += make_pairs(documents)
     kept = unrepeated(pairs, tested, refused_targets)
-    report = {**_report(documents, kept, dropped, len(tested)), "examples": [path.stem for path in example_sets]}
+    report = _report(documents, kept, dropped, len(tested))
     return Harvest(documents, kept), report
 
 

@@ -32,7 +32,7 @@ def read_examples(path: Path) -> Harvest:
     return Harvest(documents, pairs)
 
 
-def tested_texts(paths: Iterable[Path]) -> Iterator[str]:
+def reserved_texts(paths: Iterable[Path]) -> Iterator[str]:
     """Yield every text of sets that are used to test."""
     for path in paths:
         for line in path.read_text(encoding="utf-8").splitlines():

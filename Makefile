@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # A file's tests stay together: they share servers, control groups and measurements. The long files come early as it is.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test test-fast test-one layout docs format clean
+.PHONY: help setup demo check test test-fast test-one layout docs base-card format clean
 
 help:
 	@echo "make demo       a server and three boards of unequal memory braid one adapter (under 5 minutes)"
@@ -15,6 +15,7 @@ help:
 	@echo "make check      format, lint, types, import contracts, sizes, generated docs"
 	@echo "make layout     the rooms of every package, the arrows between them, floors and circles"
 	@echo "make docs       rewrite the generated pages and tables in docs/"
+	@echo "make base-card BRANCH=folder         measure a decayed branch of the builtin base and write its model card"
 	@echo "make clean      remove the virtual environment and caches"
 
 setup: $(READY)
@@ -56,6 +57,9 @@ docs: $(READY)
 	$(BIN)/python -m scripts.settings_docs
 	$(BIN)/python -m scripts.commands_docs
 	$(BIN)/python -m scripts.decisions_index
+
+base-card: $(READY)
+	$(BIN)/python -m builtin_base.training card $(BRANCH) --note "$(NOTE)"
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -62,7 +62,7 @@ def score(adapter: Path | None, examples: Sequence[Example]) -> Score:
 
 
 def rouge_l(references: Sequence[str], written: Sequence[str]) -> float:
-    return rouge(references, written)["rougeL"]
+    return rouge([(reference,) for reference in references], written)["rougeL"]
 
 
 def most_improved(examples: Sequence[Example], before: Score, after: Score) -> int:

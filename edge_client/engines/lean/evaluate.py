@@ -28,7 +28,7 @@ SPARE_SHARE = 0.5
 def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     """Score an adapter: loss and n_examples, and rouge1, rouge2, rougeL (F1, 0…1) if the job asks for them.
 
-    Raises ConfigError where the board holds no held-out example.
+    The loss is that of each example's first target; ROUGE takes the nearest of its targets. Raises ConfigError where the board holds no held-out example.
     """
     adapter = AdapterTensors()  # version 0 is the bare base
     if job.adapter_path:
@@ -48,7 +48,7 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
         texts = [tokeniser.decode(ids) for ids in _written(model, encoder_outputs, pairs, job, session)]
         del model, encoder_outputs, adapter
         session.release_base()  # what scores the texts takes as much as a base, and comes at the end of a run
-        values |= rouge([example.target for example in examples], texts)
+        values |= rouge([example.targets for example in examples], texts)
     return values | {"seconds": session.clock() - start_s} | peaks(session.torch_device(job))
 
 
@@ -79,12 +79,21 @@ def held_out_loss(
     return mean, meter.tokens_per_s
 
 
-def rouge(references: Sequence[str], written: Sequence[str]) -> dict[str, float]:
-    """Mean F1 of ROUGE-1, -2 and -L (Lin 2004; Google's rouge_score with Porter's stemmer, as in the T5 papers)."""
+def rouge(references: Sequence[tuple[str, ...]], written: Sequence[str]) -> dict[str, float]:
+    """Mean F1 of ROUGE-1, -2 and -L (Lin 2004; Google's rouge_score with Porter's stemmer, as in the T5 papers).
+
+    Args:
+        references: the right answers of each text, one at least. Of several the one with the highest F1 counts, for
+            each kind by itself, which is rouge_score's own convention (`RougeScorer.score_multi`).
+        written: the answer to each text.
+
+    Returns:
+        The mean over the texts, 0 to 1, by kind.
+    """
     from rouge_score.rouge_scorer import RougeScorer  # some 50 MB with nltk, needed at the end of a run only
 
     scorer = RougeScorer(list(ROUGE_KINDS), use_stemmer=True)
-    scores = [scorer.score(reference, text) for reference, text in zip(references, written, strict=True)]
+    scores = [scorer.score_multi(targets, text) for targets, text in zip(references, written, strict=True)]
     return {kind: sum(score[kind].fmeasure for score in scores) / len(scores) for kind in ROUGE_KINDS}
 
 

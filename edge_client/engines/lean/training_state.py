@@ -20,9 +20,9 @@ MIN_INTERVAL_S = 5.0
 MAX_BYTES_PER_S = 500_000
 """Writing on average, so that a large saved training does not wear out an SD card: 20 MB are written every 40 s."""
 
-FORMAT = 2
+FORMAT = 3
 """Version of the numbers and matrices in a saved training. Of another version nothing is taken up: the round begins
-again. 2: sketched tokens by turn."""
+again. 2: sketched tokens by turn. 3: no eos behind a cut target."""
 
 
 class TrainingStateFile:
@@ -64,7 +64,8 @@ def training_state_key(job: TrainJob, examples: Sequence[Example]) -> str:
     run = msgspec.structs.replace(job.run, state="training", round=0, version=0, values=())  # these change meanwhile
     digest = hashlib.sha256(msgspec.msgpack.encode((FORMAT, run, job.spec, job.board_id)))
     for example in examples:
-        digest.update(f"{len(example.source)} {len(example.target)} {example.source}{example.target}".encode())
+        texts = (example.source, *example.targets)
+        digest.update(f"{' '.join(str(len(text)) for text in texts)} {''.join(texts)}".encode())
     return digest.hexdigest()
 
 

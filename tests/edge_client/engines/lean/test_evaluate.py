@@ -40,10 +40,23 @@ def test_evaluation_of_the_frozen_factors_alone(make_job: Jobs) -> None:
 
 def test_rouge_of_known_texts() -> None:
     """ROUGE is F1 in 0…1: equal texts have 1, a shared half has 0.5, an empty answer 0."""
-    scores = rouge(["one two three four", "alpha beta", "gamma"], ["one two three four", "alpha delta", ""])
+    scores = rouge([("one two three four",), ("alpha beta",), ("gamma",)], ["one two three four", "alpha delta", ""])
 
     assert scores["rouge1"] == pytest.approx((1 + 0.5 + 0) / 3)
     assert scores["rouge2"] == pytest.approx(1 / 3)
+
+
+def test_of_several_references_the_nearest_counts_for_each_kind() -> None:
+    """As rouge_score's `score_multi` has it: the best F1 of any reference, by kind; the order does not matter."""
+    references = ("one two three four", "alpha beta gamma delta", "nothing like it")
+    answer = "one two gamma delta"
+
+    several = rouge([references], [answer])
+
+    alone = [rouge([(reference,)], [answer]) for reference in references]
+    assert several == {kind: max(scores[kind] for scores in alone) for kind in several}
+    assert several == rouge([references[::-1]], [answer])
+    assert several["rouge1"] == pytest.approx(0.5)
 
 
 def test_unpacked_weights_write_the_same(make_job: Jobs, base_folder: Path) -> None:

@@ -20,6 +20,7 @@ from aggregator.export import export_peft
 from aggregator.merge.state import AdapterState, WeightState
 from braid_common.t5_config import T5Config
 from braid_common.text_form import DEFAULT_PREFIX, TextForm
+from braid_common.text_form import DEFAULT_FORM
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.generate import Writer
 from edge_client.engines.lean.model.adapter_tensors import read_any_adapter
@@ -127,7 +128,7 @@ def assert_writes_as_peft(reference: T5ForConditionalGeneration, base_folder: Pa
 
     theirs = PeftModel.from_pretrained(copy.deepcopy(reference), str(folder)).eval()
     tokeniser = Tokeniser(base_folder, 1, reference.config.vocab_size)
-    source, mask = source_batch([tokeniser.encode(DEFAULT_PREFIX + text, 512) for text in TEXTS], 0)
+    source, mask = source_batch([tokeniser.source(text, DEFAULT_FORM) for text in TEXTS], 0)
     start = torch.zeros((len(TEXTS), 1), dtype=torch.long)
     inputs = {"input_ids": source, "attention_mask": mask.long()}
 

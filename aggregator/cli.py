@@ -176,16 +176,18 @@ def export(folder: Path, out: Path, rank: int | None, version: int | None, force
     from aggregator.run.setup import read_version
     from wire.errors import WireError
 
-    config, number, data = read_version(_folder(folder), version)
+    stored = read_version(_folder(folder), version)
+    number, base_model = stored.version, stored.config.model.id
     try:
-        state = decode_state(data)
+        state = decode_state(stored.data)
     except WireError as error:
         raise StateError(f"Version {number} is damaged: {error}", "Export another with --version.") from error
     try:
-        export_peft(state, out, base_model=config.model.id, rank=rank, force=force)
+        form = stored.config.train.text_form
+        export_peft(state, out, base_model=base_model, form=form, run_id=stored.run_id, rank=rank, force=force)
     except OSError as error:
         raise NothingToExportError(f"{out} cannot be written: {error}", "Choose another --out.") from error
-    facts = {"folder": str(out), "version": number, "base": config.model.id}
+    facts = {"folder": str(out), "version": number, "base": base_model}
     _show(facts, as_json, f"version {number} is in {out}: PeftModel.from_pretrained(base, {str(out)!r})")
 
 

@@ -65,6 +65,8 @@ def make_folder(tmp_path: Path, server_base: Path) -> Callable[..., Folder]:
             "merge.server_rank": 8,
             "merge.sketch_every": 1,
             "train.targets": ["q", "wo"],
+            "train.max_source_tokens": 192,  # given: what is chosen by boards has its own tests
+            "train.max_target_tokens": 32,
             "train.upload": "fp32",
             "train.learning_rate": 1.0,  # fake boards go far in a round
         }

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from wire.codec import check_protocol
 from wire.errors import WireError
+from wire.limits import MIN_SOURCE_TOKENS, MIN_TARGET_TOKENS
 from wire.manifest import manifest_digest
 from wire.messages import (
     Adapter,
@@ -71,8 +72,16 @@ def part_rank(part: UpdatePart) -> int:
 
 
 def check_run(run: RunInfo) -> None:
-    """Raise WireError unless the run is consistent: version, unique names, manifest digest, and the lists of σ²."""
+    """Raise WireError unless the run is consistent: version, unique names, manifest digest, lengths of texts, and the
+    lists of σ²."""
     check_protocol(run.protocol)
+    settings = run.settings
+    for name, tokens, least in (
+        ("max_source_tokens", settings.max_source_tokens, MIN_SOURCE_TOKENS),
+        ("max_target_tokens", settings.max_target_tokens, MIN_TARGET_TOKENS),
+    ):
+        if 0 < tokens < least:
+            raise WireError(f"run {run.run_id}: {name} is {tokens}, it must be {least} at least, or 0")
     names = [weight.name for weight in run.weights]
     if twice := _first_repeated(names):
         raise WireError(f"run {run.run_id}: weight {twice} is listed twice")

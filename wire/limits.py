@@ -20,6 +20,18 @@ MAX_WEIGHTS = 2048
 MAX_NAME_CHARS = 200
 """A weight's, device's or metric's name. The longest of FLAN-T5 has 44 characters."""
 
+MAX_PREFIX_CHARS = 1000
+"""The words before every source. A paragraph of so many is some 250 tokens, half of what T5 was trained to read."""
+
+MAX_TEXT_TOKENS = 8192
+"""Longest source or target of a run. Attention over a source of this length takes 256 MiB for each head in fp32."""
+
+MIN_SOURCE_TOKENS = 8
+"""Shortest source that a run may allow: a prefix and a few words."""
+
+MIN_TARGET_TOKENS = 2
+"""Shortest target that a run may allow: a token and its eos."""
+
 MAX_TEXT_CHARS = 2000
 """A sentence meant for a person (error, hint, reason)."""
 

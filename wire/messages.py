@@ -239,9 +239,10 @@ class Receipt(Message, frozen=True, kw_only=True):
 
 
 class Report(Message, frozen=True, kw_only=True):
-    """`POST /v1/reports`: numbers for people. `evaluation` values carry loss, rouge1, rouge2, rougeL, n_examples."""
+    """`POST /v1/reports`: numbers for people. `evaluation` values carry loss, rouge1, rouge2, rougeL, n_examples; those
+    of `data` are the lengths of the board's texts (`wire.text_lengths`), by which a server may choose the run's."""
 
-    kind: Literal["plan", "progress", "evaluation", "event"]
+    kind: Literal["data", "plan", "progress", "evaluation", "event"]
     round: RoundId = 0
     version: RoundId = 0
     text: Text = ""

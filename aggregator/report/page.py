@@ -10,6 +10,7 @@ from itertools import zip_longest
 from typing import Any
 
 from aggregator.report import ranking_table
+from aggregator.report.text_cells import lengths_text, text_cells
 from braid_common.units import show_seconds, show_size
 
 STYLE = """
@@ -45,7 +46,7 @@ setTimeout(refresh, 3000);
 
 
 BOARD_COLUMNS = (
-    *("board", "state", "plan", "strands", "step", "loss", "held-out", "ROUGE-L"),
+    *("board", "state", "examples", "tokens (95 %)", "cut", "plan", "strands", "step", "loss", "held-out", "ROUGE-L"),
     *("tokens/s", "peak", "up", "down", "updates"),
 )
 TEXT_COLUMNS = frozenset({"board", "state", "plan", "worst board", "why it closed", "weight"})
@@ -97,13 +98,17 @@ def _head(facts: Mapping[str, Any]) -> str:
         ("round", f"{run['round']} of {run['rounds']}{left}"),
         ("updates" if run["version"] else "profiles", f"{run['accepted']} of {run['quorum']} needed{stale}"),
         ("version", run["version"]),
+        ("tokens", lengths_text(run)),
         ("base", f"{base['model']} ({base['digest'][:12]}…)"),
     ]
     facts_html = "".join(f"<span>{escape(key)} <b>{escape(str(value))}</b></span>" for key, value in pairs)
     done = run["rounds"] if run["state"] == "finished" else max(0, run["round"] - 1)
+    waiting = f"<p>waiting for {escape(run['waiting_for'])}</p>" if run["waiting_for"] else ""
+    warnings = "".join(f'<p class="bad">{escape(warning)}</p>' for warning in run["warnings"])
     return (
         f'<h1>{escape(run["name"])} <span class="quiet">{escape(run["id"])}</span></h1>'
-        f'<div class="facts">{facts_html}</div><progress max="{int(run["rounds"])}" value="{int(done)}"></progress>'
+        f'<div class="facts">{facts_html}</div>{waiting}{warnings}'
+        f'<progress max="{int(run["rounds"])}" value="{int(done)}"></progress>'
     )
 
 
@@ -126,6 +131,7 @@ def _board(board: Mapping[str, Any]) -> list[str]:
     return [
         escape(board["name"]) + _quiet(board["device"] if board["device"] != board["name"] else ""),
         _state(board),
+        *map(escape, text_cells(board["text"])),
         escape(board["plan"]),
         f"{board['strands']} on {board['weights']}" if board["strands"] else "",
         step,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aggregator.report import ranking_table
+from aggregator.report.text_cells import lengths_text, text_cells
 from braid_common.units import printable, show_seconds, show_size
 
 
@@ -27,9 +28,15 @@ def status_text(facts: Mapping[str, Any]) -> str:
     lines = [
         f"{printable(run['name'])} ({run['id']}): {run['state']}, {run['mode']}, round {run['round']} of "
         f"{run['rounds']}{left}, version {run['version']}, {run['accepted']} {what} ({run['quorum']} needed{stale})",
+        f"texts of {lengths_text(run)} tokens",
+        *([f"waiting for {run['waiting_for']}"] if run["waiting_for"] else []),
+        *(f"WARNING: {warning}" for warning in run["warnings"]),
         "",
         table(
-            ["board", "state", "plan", "strands", "step", "loss", "held-out", "tokens/s", "peak", "up", "down", "sent"],
+            [
+                *("board", "state", "examples", "tokens (95 %)", "cut", "plan", "strands", "step", "loss", "held-out"),
+                *("tokens/s", "peak", "up", "down", "sent"),
+            ],
             [_board(board) for board in facts["boards"]],
         ),
     ]
@@ -76,6 +83,7 @@ def _board(board: Mapping[str, Any]) -> list[str]:
     return [
         board["name"],
         "waiting" if board["answered"] and state not in ("revoked", "silent") else state,
+        *text_cells(board["text"]),
         board["plan"],
         str(board["strands"] or ""),
         "" if board["step"] is None else f"{board['step']:.0f}/{board['steps'] or 0:.0f}",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 from aggregator.store.records import Answer, Device, StoredReport
+from wire.errors import WireError
 from wire.messages import Report
+from wire.text_lengths import TextLengths
 
 NUMBERS = ("step", "steps", "loss", "tokens_per_s", "peak_bytes", "budget_bytes", "predicted_peak_bytes")
 """The numbers of a board's plan and progress that are kept. Boards choose their words; memory must not."""
@@ -35,6 +38,7 @@ class Board:
     progress: Mapping[str, float] = field(default_factory=dict)
     progress_text: str = ""
     event: str = ""  # the last one that it told of, such as that memory ran short; lost by a restart
+    lengths: TextLengths | None = None  # of its texts
     losses: dict[int, Mapping[str, float]] = field(default_factory=dict)  # version → evaluation
     accepted: int = 0
     refused: int = 0
@@ -48,12 +52,14 @@ class Board:
         return match.group(1) if match else ""
 
     def hear(self, report: Report) -> None:
-        """Take in those of a report's numbers that can be true."""
+        """Take in those of a report's numbers that can be true. Raises WireError for lengths that cannot."""
         values = {name: value for name, value in report.values.items() if 0 <= value <= MAX_NUMBER}
         if report.kind == "plan":
             self.plan = report.text
         elif report.kind == "evaluation":
             self.losses[report.version] = values
+        elif report.kind == "data":
+            self.lengths = TextLengths.from_values(values)
         elif report.kind == "event":
             self.event = report.text
         else:
@@ -103,10 +109,15 @@ class Boards:
     def restore(self, reports: Iterable[StoredReport]) -> None:
         """Take in what boards had reported before a restart, oldest first."""
         for stored in reports:
-            values = dict(stored.values)
-            kind: Literal["plan", "evaluation"] = "plan" if stored.kind == "plan" else "evaluation"
-            report = Report(kind=kind, round=stored.round, version=stored.version, text=stored.text, values=values)
-            self._boards[stored.device].hear(report)
+            report = Report(
+                kind=cast(Literal["plan", "evaluation", "data"], stored.kind),
+                round=stored.round,
+                version=stored.version,
+                text=stored.text,
+                values=dict(stored.values),
+            )
+            with contextlib.suppress(WireError):  # lengths that a newer program stored: the board tells them again
+                self._boards[stored.device].hear(report)
 
     def live(self, now: float) -> frozenset[str]:
         """Devices heard of within the liveness time."""
@@ -119,6 +130,10 @@ class Boards:
         """When the next live board stops being live if it stays silent."""
         seen = [b.seen_s for b in self._boards.values() if b.seen_s is not None and self.is_live(b, now)]
         return min(seen) + self._liveness_s if seen else None
+
+    def text_lengths(self) -> list[TextLengths]:
+        """The lengths that boards which take part have told of their texts."""
+        return [board.lengths for board in self if board.lengths is not None and not board.revoked]
 
     def traffic(self) -> dict[str, tuple[int, int]]:
         """Bytes (up, down) per device."""

@@ -7,7 +7,9 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from aggregator.errors import StateError
 from aggregator.merge.state import AdapterState, strand_values
+from aggregator.run import lengths
 from aggregator.run.broadcast import Broadcast
 from aggregator.run.open_round import OpenRound
 from aggregator.run.restore import rebuild, rebuild_boards
@@ -18,9 +20,13 @@ from aggregator.settings.terms import Terms
 from aggregator.store.storage import Storage
 from braid_common.units import printable
 from wire.rounds import RunState
+from wire.run import TrainSettings
 
 MAX_EVENTS = 200
 """Events kept for the status page."""
+
+LENGTHS_FACT = "lengths"
+"""Name of the chosen lengths in the store."""
 
 log = logging.getLogger("aggregator")
 
@@ -32,6 +38,8 @@ class RunMemory:
     Attributes:
         state: the newest version.
         values: its strands' values, as boards are told them.
+        train: how boards train; its lengths are 0 until they are chosen, where run.toml leaves them open.
+        lengths_since_s: when the first board told its text's lengths; None before.
         open_round: the round that takes updates, or profiling; None between rounds and after the last.
         closed: the last round that is over.
         late: the closed rounds whose updates still count.
@@ -53,10 +61,14 @@ class RunMemory:
         self.closed, self.late = restored.closed, restored.late
         self.run_state = RunState.PROFILING if restored.state.version == 0 else RunState.TRAINING
         self.boards = rebuild_boards(storage.records, config.rounds.liveness_s, clock())
+        self.train = settled_train(config, storage.records.fact(LENGTHS_FACT))
+        self.lengths_since_s = clock() if self.boards.text_lengths() else None
+        self._warned_of: frozenset[str] = frozenset()
         self.begin_profiling_deadline()
         storage.uploads.sweep({*self.late.rounds, *([self.open_round.round] if self.open_round else [])})
         if len(self.boards):
             self.note(f"server restarted at version {self.state.version}, {len(self.boards)} boards known")
+        self.warn_of_cuts()
 
     def take(self, state: AdapterState) -> None:
         """Make a version the newest."""
@@ -64,13 +76,53 @@ class RunMemory:
         self.values = strand_values(state)
 
     def begin_profiling_deadline(self) -> None:
-        """Let the deadline of profiling run, if enough boards have enrolled."""
-        open_round, enough = self.open_round, len(self.boards) >= self.config.rounds.min_devices
+        """Let the deadline of profiling run, if enough boards have enrolled and know how long texts may be."""
+        open_round = self.open_round
+        enough = len(self.boards) >= self.config.rounds.min_devices and self.train.has_lengths
         if open_round is not None and open_round.round == PROFILING and enough:
             self.open_round = open_round.with_beginning(self.clock())
+
+    @property
+    def waiting_for(self) -> str:
+        """The reports that keep boards from work while the run's lengths are open; "" for none."""
+        if self.train.has_lengths:
+            return ""
+        return lengths.waiting(len(self.boards.text_lengths()), self.config.rounds)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Faults of the run that people should mend, each with what to do about it."""
+        return list(lengths.warnings(self.boards.text_lengths(), self.train).values())
+
+    def heard_lengths(self) -> None:
+        """A board has told its text's lengths: they may be what the run waits for, or more than it can hold."""
+        if self.lengths_since_s is None:
+            self.lengths_since_s = self.clock()
+        self.warn_of_cuts()
+        self.changed.send()
+
+    def warn_of_cuts(self) -> None:
+        """Tell people once, when most of the fleet's sources or targets turn out to be cut."""
+        found = lengths.warnings(self.boards.text_lengths(), self.train)
+        for side in found.keys() - self._warned_of:
+            self.note(found[side], level=logging.WARNING)
+        self._warned_of = frozenset(found)
 
     def note(self, text: str, level: int = logging.INFO) -> None:
         """Tell people: in the log and on the status page."""
         line = printable(text)
         log.log(level, "%s", line)
         self.events.append(line)
+
+
+def settled_train(config: RunConfig, stored: str | None) -> TrainSettings:
+    """How boards train: as run.toml says, with the lengths that were chosen where it leaves them open. Raises
+    StateError where what is `stored` of them is damaged."""
+    if stored is None:
+        return config.train
+    try:
+        return lengths.ChosenLengths.decode(stored).fill(config.train)
+    except ValueError as error:  # msgspec's errors are some
+        raise StateError(
+            f"The lengths that the run has chosen cannot be read: {error}", "Restore the folder from a backup."
+        ) from error

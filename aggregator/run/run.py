@@ -15,8 +15,9 @@ from aggregator.errors import CallError
 from aggregator.merge.rules import Total
 from aggregator.run.broadcast import wait_for_event
 from aggregator.run.commit import Committer, MergeFailedError
+from aggregator.run.lengths import Choice, ChosenLengths, choose
 from aggregator.run.long_polls import LongPolls
-from aggregator.run.memory import RunMemory
+from aggregator.run.memory import LENGTHS_FACT, RunMemory, settled_train
 from aggregator.run.open_round import OpenRound, begin_round
 from aggregator.run.round_spec import PROFILING
 from aggregator.run.schedule import (
@@ -118,9 +119,13 @@ class Run(RunMemory):
         async with self.writing:  # a late update comes before all of it or after: when a round is open again
             while True:
                 now = self.clock()
+                choice = self._lengths_to_choose(now)
+                if choice.lengths is not None:
+                    await self._take_lengths(choice.lengths)
+                    continue
                 decision = decide(self._view(now), self.config.rounds, now)
                 if decision.action is None:
-                    times = (decision.wake_s, self.boards.next_expiry_s(now), now + MAX_SLEEP_S)
+                    times = (decision.wake_s, choice.wake_s, self.boards.next_expiry_s(now), now + MAX_SLEEP_S)
                     return min(at for at in times if at is not None)
                 await self._obey(decision.action)
                 self.polls.look_again()
@@ -131,6 +136,25 @@ class Run(RunMemory):
             return self.open_round.view(live)
         phase: Phase = "finished" if self.run_state is RunState.FINISHED else "between"
         return View(phase, self.closed, live, frozenset(), 0, None)
+
+    def _lengths_to_choose(self, now: float) -> Choice:
+        """The lengths that are to be taken now, where they are open."""
+        if self.train.has_lengths:
+            return Choice()
+        return choose(self.boards.text_lengths(), self.lengths_since_s, self.config.rounds, now)
+
+    async def _take_lengths(self, chosen: ChosenLengths) -> None:
+        """Store the lengths before any board is told them: another start of the server must not choose others."""
+        stored = await asyncio.to_thread(self.storage.records.settle, LENGTHS_FACT, chosen.encode())
+        self.train = settled_train(self.config, stored)
+        n_examples = sum(report.n_examples for report in self.boards.text_lengths())
+        self.note(
+            f"texts may have {self.train.max_source_tokens} tokens and targets {self.train.max_target_tokens}, by the "
+            f"lengths of {n_examples:,} examples on {len(self.boards.text_lengths())} boards"
+        )
+        self.warn_of_cuts()
+        self.begin_profiling_deadline()
+        self.polls.look_again()
 
     async def _obey(self, action: Action) -> None:
         if isinstance(action, BeginRound):

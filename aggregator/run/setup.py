@@ -6,13 +6,14 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aggregator.errors import ConfigError, DiskError, StateError
 from aggregator.merge.defences.defended import defended
 from aggregator.merge.rules import RULES
+from aggregator.run.memory import LENGTHS_FACT, settled_train
 from aggregator.run.run import Run
 from aggregator.settings import base_model
 from aggregator.settings.config import RunConfig
@@ -152,16 +153,35 @@ def open_run(folder: Folder, clock: Callable[[], float]) -> Opened:
         raise
 
 
-def read_version(folder: Folder, version: int | None) -> tuple[RunConfig, int, bytes]:
-    """A stored version's bytes, the newest for None. Raises StateError where there is none."""
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """A version as it lies in a folder.
+
+    Attributes:
+        version: its number.
+        data: the adapter, encoded.
+        config: run.toml, with the lengths that the run has chosen.
+        run_id: of the run that made it.
+    """
+
+    version: int
+    data: bytes
+    config: RunConfig
+    run_id: str
+
+
+def read_version(folder: Folder, version: int | None) -> StoredVersion:
+    """A stored version, the newest for None. Raises StateError where there is none."""
     folder.need()
+    config = load(folder.config)
     store = open_store(folder)
     try:
-        versions = store.versions()
+        versions, run_id = store.versions(), store.fact("run_id") or ""
+        config = replace(config, train=settled_train(config, store.fact(LENGTHS_FACT)))
     finally:
         store.close()
     number = max(versions, default=0) if version is None else version
     if number not in versions:
         kept = ", ".join(map(str, versions)) or "none yet"
         raise StateError(f"There is no version {number} in {folder.root}.", f"Versions that are kept: {kept}.")
-    return load(folder.config), number, Blobs(folder.blobs).get(versions[number])
+    return StoredVersion(number, Blobs(folder.blobs).get(versions[number]), config, run_id)

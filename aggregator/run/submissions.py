@@ -119,7 +119,8 @@ class Submissions:
     async def report(self, device: str, report: Report) -> None:
         """Take in a board's numbers; plans and evaluations outlive a restart.
 
-        Raises CallError "bad_request" about a version that does not exist: a board could store any number of them.
+        Raises CallError "bad_request" about a version that does not exist: a board could store any number of them; and
+        WireError for lengths that no text has.
         """
         run = self._run
         if report.version > run.state.version:
@@ -132,6 +133,8 @@ class Submissions:
             stored = StoredReport(device, report.kind, report.version, report.round, report.text, report.values)
             async with run.writing:
                 await asyncio.to_thread(run.storage.records.put_report, stored)
+        if report.kind == "data":
+            run.heard_lengths()
         if report.kind == "evaluation":
             loss = board.losses[report.version].get("loss", math.nan)
             run.note(f"{board.name} evaluated version {report.version}: held-out loss {loss:.4f}")

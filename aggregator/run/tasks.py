@@ -22,7 +22,7 @@ def run_info(run: RunMemory) -> RunInfo:
         base=Base(model=config.model.id, digest=config.model.digest),
         weights=terms.weights,
         manifest=terms.manifest,
-        settings=config.train,
+        settings=run.train,
         max_rank=terms.max_rank,
         server_rank=terms.server_rank,
         rounds=config.rounds.total,
@@ -36,6 +36,8 @@ def task_of(run: RunMemory, device: str, after: int) -> Task:
     """The task of a board now. `after`: the last round it knows of; -1 for none."""
     run_id, open_round = run.terms.run_id, run.open_round
     nothing = RoundSpec(round=run.closed, version=run.state.version)
+    if not run.train.has_lengths:
+        return Task(kind="wait", run_id=run_id, spec=nothing)
     if run.run_state is RunState.FINISHED:
         done = run.state.version in run.boards[device].losses
         kind: Literal["finished", "evaluate"] = "finished" if done else "evaluate"

@@ -86,6 +86,8 @@ class RunConfig:
             "train.scope": train.scope,
             "train.importance": train.importance,
             "train.rank": train.rank,
+            "train.prefix": train.prefix,
+            "train.truncate_source": train.truncate_source,
             "train.targets": list(self.targets),
             "merge.rule": merge.rule,
             "merge.max_rank": merge.max_rank,

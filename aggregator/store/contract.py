@@ -15,6 +15,14 @@ from aggregator.store.records import Answer, Counts, Device, Round, StoredReport
 class RunRecords(Protocol):
     """Devices, rounds, versions, answers and reports of one run."""
 
+    # --- the run ---
+
+    def fact(self, key: str) -> str | None:
+        """A single value of the run; None where there is none of that name."""
+
+    def settle(self, key: str, value: str) -> str:
+        """Store a single value unless it is there; what is there now."""
+
     # --- devices ---
 
     def enrol(self, install_id: str, name: str, credential: str) -> Device:

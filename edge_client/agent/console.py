@@ -4,12 +4,14 @@ On a terminal the current phase is one live line; elsewhere plain lines come out
 standard output holds one JSON object per line and nothing else. Every object has `event`; the events are:
 
     enrolled    device, run_id, server
+    text_lengths    n_examples, n_measured, max_source_tokens, max_target_tokens, sources_cut, targets_cut (0…1),
+                source_p50 … source_p100, target_p50 … target_p100: tokens that so many percent do not exceed
     plan        round, format, compute, device, micro_batch, checkpointing, cache, frozen_encoder, ranks_total,
                 max_rank, weights, predicted_peak_bytes, budget_bytes
     probe       round, format, compute, device, micro_batch, checkpointing, cache, frozen_encoder,
                 predicted_peak_bytes, peak_bytes, step_s        what a plan took when it was tried
     backed_off  message, and as in plan        memory ran short: the round goes on in this leaner way
-    phase       phase (wait, probe, profile, fetch, train, upload, evaluate), round, version
+    phase       phase (wait, measure, probe, profile, fetch, train, upload, evaluate), round, version
     waiting     round, version       nothing to do until the server has more
     progress    phase (load, encode, profile, train, evaluate), round, step, steps, loss, tokens_per_s, peak_bytes,
                 bytes_up, bytes_down

@@ -9,6 +9,7 @@ import msgspec
 
 from braid_common.units import printable, show_size
 from edge_client.agent.console import Console
+from edge_client.agent.length_words import cut_warnings, lengths_words
 from edge_client.agent.reports import Reports
 from edge_client.jobs.messages import Plan, Progress
 from edge_client.network.transport import Traffic
@@ -16,6 +17,7 @@ from edge_client.state.folder import Identity
 from edge_client.state.status import StatusFile
 from wire.messages import Receipt, Task
 from wire.run import RunInfo
+from wire.text_lengths import TextLengths
 
 _SCORES = ("loss", "rouge1", "rouge2", "rougeL")
 
@@ -51,6 +53,29 @@ class Events:
         """The board knows its run, and checks its base."""
         self._status.update(
             at_once=True, device=identity.device, run_id=run.run_id, rounds=run.rounds, online=True, phase="checking"
+        )
+
+    def measuring(self, run: RunInfo) -> None:
+        """The board looks how long its texts are."""
+        self._status.update(at_once=True, phase="measure", round=run.round, version=run.version, step=0, steps=0)
+        self.console.event("phase", phase="measure", round=run.round, version=run.version)
+
+    async def text_lengths(self, lengths: TextLengths, run: RunInfo) -> None:
+        """How long the board's texts are; what the run's lengths cut of them is warned of, once they are known."""
+        self.console.event("text_lengths", lengths_words(lengths), **lengths.values())
+        if run.settings.has_lengths:
+            for message, hint in cut_warnings(lengths, run.settings.truncate_source):
+                self.console.notice(message, hint)
+        await self._reports.text_lengths(run.round, lengths)
+
+    def waiting_for_lengths(self, run: RunInfo) -> None:
+        """The server chooses lengths by what the first boards tell."""
+        self._status.update(at_once=True, phase="wait")
+        self.console.event(
+            "waiting",
+            "waiting for the server to choose how long texts may be, by those of the first boards",
+            round=run.round,
+            version=run.version,
         )
 
     def waiting(self, task: Task) -> None:

@@ -24,11 +24,12 @@ from edge_client.agent.reports import Reports
 from edge_client.agent.settings import JoinSettings
 from edge_client.agent.task_plans import TaskPlans
 from edge_client.agent.tasks import TaskRunner
-from edge_client.agent.watch import WATCH_EVERY_S, Watch
+from edge_client.agent.text_lengths import run_with_lengths
+from edge_client.agent.watch import WATCH_EVERY_S, Watch, pause_s
 from edge_client.host.board import Board, probe_board
 from edge_client.host.matmul_speed import matmul_key
 from edge_client.network.api import Api
-from edge_client.network.retry import MAX_DELAY_S, MAX_RETRY_AFTER_S, Backoff
+from edge_client.network.retry import MAX_DELAY_S, Backoff
 from edge_client.network.transport import Transport
 from edge_client.plan.cache_budget import CacheBudget
 from edge_client.plan.calibration import calibration_key
@@ -39,9 +40,6 @@ from edge_client.state.folder import Identity
 from edge_client.state.status import StatusFile
 from edge_client.worker.process import WorkerProcess
 from wire.run import RunInfo
-
-SOONEST_S = 1.0
-"""Least time between two polls that brought nothing new: a server that answers at once must not be flooded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,7 @@ class Client:
         while (task := await self._api.work(after=after)).kind != "finished":
             if task.kind == "wait":
                 self._events.waiting(task)
-                await sleep(min(max(task.retry_after_s, SOONEST_S), MAX_RETRY_AFTER_S))
+                await sleep(pause_s(task))
                 continue
             task = runner.next_task(task)
             # The server asks for the same again only if it lost what it was sent: go on, but ever more slowly.
@@ -146,7 +144,7 @@ class Client:
         return identity, run
 
     async def prepare(self, board_id: str, run: RunInfo) -> TaskRunner:
-        """Check the base and show a first plan, so that what cannot work is known before the first task."""
+        """Check the base, measure the texts and show a first plan: what cannot work is known before the first task."""
         checked, settings = self._checked, self._settings
         base_folder = await find_base(
             settings.model, run, self._api, checked.folder.path / "base", self._events.console
@@ -160,6 +158,9 @@ class Client:
             eval_examples=settings.eval_examples,
             folder=checked.folder,
             cache_bytes=checked.cache_bytes,
+        )
+        run = await run_with_lengths(
+            run, board, api=self._api, worker=self._worker, events=self._events, sleep=self._surroundings.sleep
         )
         watch = Watch(self._api, self._surroundings.watch_every_s)
         plans = TaskPlans(

@@ -16,6 +16,7 @@ from edge_client.network.api import Api
 from edge_client.network.errors import ConflictError, GoneError, RequestError
 from wire.limits import MAX_METRICS
 from wire.messages import Report
+from wire.text_lengths import TextLengths
 
 PROGRESS_EVERY_S = 2.0
 """Between two progress reports of one board: 1,000 boards then cost the server 500 small requests a second at most."""
@@ -56,6 +57,10 @@ class Reports:
     async def plan(self, round_id: int, format: str, compute: str, numbers: Mapping[str, float]) -> None:
         """Send the plan that this board trains by."""
         await self._send(_report("plan", round_id, 0, numbers, text=f"{format} base, {compute} arithmetic"))
+
+    async def text_lengths(self, round_id: int, lengths: TextLengths) -> None:
+        """Send how long this board's texts are."""
+        await self._send(_report("data", round_id, 0, lengths.values()))
 
     async def event(self, round_id: int, text: str, numbers: Mapping[str, float]) -> None:
         """Tell the server's log one sentence."""

@@ -106,7 +106,7 @@ class TaskRunner:
         self._events.phase("profile", task)
         values: Mapping[str, float] = files.read_values()
         if not files.result.exists():
-            run = await self._api.run()
+            run = await self._run()
             plan = await self._plans.plan(run, task, files)
             values = await self._work(task, self._board.profile_job(run, task, plan, files), files)
         self._advance(BoardEvent.RESULT_WRITTEN)
@@ -147,7 +147,7 @@ class TaskRunner:
     async def _fetch(self, task: Task, files: TaskFiles) -> tuple[RunInfo, Task, Plan, TaskFiles, str]:
         """Plan with the run's newest values, and fetch the version cut to the plan's ranks; what a job is made of."""
         self._events.phase("fetch", task)
-        run = await self._api.run()
+        run = await self._run()
         plan = await self._plans.plan(run, task, files)
         held = self._held.of_run(task.run_id)
         if held is None:
@@ -157,6 +157,14 @@ class TaskRunner:
             if not self._held.needed_for(files.adapter):
                 self._held.forget()  # the whole is here
         return run, task, plan, files, self._held.needed_for(files.adapter)
+
+    async def _run(self) -> RunInfo:
+        """The run as it stands. Raises TaskOver where it has lost its lengths: whoever changed run.toml waits for the
+        server to choose others, and so do its tasks."""
+        run = await self._api.run()
+        if not run.settings.has_lengths:
+            raise TaskOver("the server has yet to choose how long texts may be")
+        return run
 
     def _keep_adapter(self, task: Task, files: TaskFiles) -> None:
         """Keep the adapter of a task that is over, to fetch the next one as a patch to it."""

@@ -8,12 +8,22 @@ from typing import Any, TypeVar
 
 from edge_client.agent.relevance import is_wanted
 from edge_client.network.api import Api
+from edge_client.network.retry import MAX_RETRY_AFTER_S
 from wire.messages import Task
 
 T = TypeVar("T")
 
 WATCH_EVERY_S = 15.0
 """While the worker works, how often to ask whether the round is still open: at most this much work is wasted."""
+
+
+SOONEST_S = 1.0
+"""Least time between two polls that brought nothing new: a server that answers at once must not be flooded."""
+
+
+def pause_s(task: Task) -> float:
+    """Seconds to wait before the server is asked again, when it has told a board to wait."""
+    return min(max(task.retry_after_s, SOONEST_S), MAX_RETRY_AFTER_S)
 
 
 class TaskOver(Exception):

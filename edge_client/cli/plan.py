@@ -95,6 +95,8 @@ def plan(as_json: bool, debug: bool, **values: Any) -> None:
     name = flags.model or (run.base.model if run else BUILTIN)
     base = base_config(name)
     run = run or run_info(t5_weights(base, DEFAULT_SETTINGS.scope), model=name)
+    has_lengths = run.settings.has_lengths
+    run = msgspec.structs.replace(run, settings=run.settings.with_longest)
     if flags.rank is not None:
         run = _with_rank(run, flags.rank)
     arithmetic = look_up_matmul_speed(state_folder.path)
@@ -106,11 +108,14 @@ def plan(as_json: bool, debug: bool, **values: Any) -> None:
     choice = choose(situation, Constraints(pruned=pruned))
     others = runners_up(situation, choice)
     if as_json:
-        click.echo(json.dumps(facts(choice, board, others) | {"ranking": _ranking_facts(run, choice)}))
-    else:
         click.echo(
-            "\n".join([*explain(choice, board, others), *_ranking(run, choice), *_legend(run, bool(flags.server))])
+            json.dumps(
+                facts(choice, board, others) | {"ranking": _ranking_facts(run, choice)} | _text_facts(run, has_lengths)
+            )
         )
+    else:
+        legend = _legend(run, bool(flags.server), has_lengths)
+        click.echo("\n".join([*explain(choice, board, others), *_ranking(run, choice), *legend]))
 
 
 def _ranking(run: RunInfo, choice: Candidate) -> list[str]:
@@ -135,15 +140,30 @@ def _ranking_facts(run: RunInfo, choice: Candidate) -> list[dict[str, Any]]:
     ]
 
 
-def _legend(run: RunInfo, is_servers: bool) -> list[str]:
+def _text_facts(run: RunInfo, has_lengths: bool) -> dict[str, Any]:
+    """The lengths that the plan reckons with, and whether the run has them or may still choose shorter ones."""
+    settings = run.settings
+    return {
+        "max_source_tokens": settings.max_source_tokens,
+        "max_target_tokens": settings.max_target_tokens,
+        "lengths_chosen": has_lengths,
+    }
+
+
+def _legend(run: RunInfo, is_servers: bool, has_lengths: bool) -> list[str]:
     """Lines that explain the plan to a person."""
     settings = run.settings
     source = f"run {run.run_id} has" if is_servers else "`aggregator init` writes"
-    return [
+    lines = [
         "A strand is one rank of one weight's adapter: the more of them, the more this board can teach.",
         f"Reckoned with the settings that {source}: texts of up to {settings.max_source_tokens} tokens, "
         f"answers of up to {settings.max_target_tokens}, at most {run.max_rank} strands per weight.",
     ]
+    if not has_lengths:
+        lines.append("The run has yet to choose how long texts may be: these are the longest that it may choose.")
+    elif not is_servers:
+        lines.append("A run chooses the lengths by its first boards' texts, unless run.toml names them.")
+    return lines
 
 
 def _cache_budget(cache: str, folder: StateFolder) -> CacheBudget:

@@ -85,6 +85,10 @@ class Tokeniser:
         """An example as ids, with its first target."""
         return Pair(self.source(example.source, form), self.target(example.target, form.max_target_tokens))
 
+    def cuts(self, text: str, form: TextForm) -> bool:
+        """Whether `source` would leave out a part of the text."""
+        return self.count(form.prefix + text, form.max_source_tokens + 1) > form.max_source_tokens
+
     def count(self, text: str, most: int) -> int:
         """Tokens of a text, eos included; `most` where it has more."""
         return min(len(self._first(text, most).ids) + 1, most)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_client.jobs.messages import Job, Progress
+from edge_client.jobs.messages import EngineJob, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Host:
 class Engine(Protocol):
     """Carries out one job after another, and keeps from one to the next what both need."""
 
-    def run(self, job: Job) -> dict[str, float]:
+    def run(self, job: EngineJob) -> dict[str, float]:
         """Carry out a job; its numbers, as `edge_client.jobs.messages.Done` names them.
 
         An adapter that the job names is whole. Raises ClientError for what a person can mend, and Stopped, once the

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from braid_common.text_form import TextForm
 from edge_client.jobs.data_spec import DataSpec
 from quantize.formats import Format as Format
 from wire.messages import RoundSpec
@@ -141,10 +142,22 @@ class EvaluateJob(TextJob, frozen=True, kw_only=True, tag="evaluate"):
     max_eval_examples: int = 200
 
 
+class MeasureJob(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
+    """Measure how long the board's texts are, in the tokens of the base in `base_folder` and against the limits of
+    `form`. No engine is needed, and nothing is written; the numbers are those of `wire.text_lengths`."""
+
+    base_folder: str
+    data: DataSpec
+    form: TextForm
+
+
 AdapterJob = TrainJob | EvaluateJob
 """A job that reads an adapter."""
 
-Job = ProbeJob | ProfileJob | TrainJob | EvaluateJob
+EngineJob = ProbeJob | ProfileJob | TrainJob | EvaluateJob
+"""A job that an engine carries out."""
+
+Job = EngineJob | MeasureJob
 """A piece of work for the training worker, told apart by its tag."""
 
 
@@ -161,7 +174,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """The job's numbers: loss, n_examples, tokens_per_s, peak_bytes, seconds…; an evaluation adds rouge1, rouge2 and
-    rougeL (0…1)."""
+    rougeL (0…1), and a measuring has its own."""
 
     values: dict[str, float]
 

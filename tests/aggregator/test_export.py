@@ -17,6 +17,7 @@ from aggregator.export import MARKER, export_peft, lora_config
 from aggregator.merge.lowrank import truncate
 from aggregator.merge.state import AdapterState, WeightState, initial_state
 from braid_common.t5_config import T5Config
+from braid_common.text_form import TextForm
 from wire.manifest import t5_weights
 from wire.run import Weight
 
@@ -161,6 +162,24 @@ def test_the_folder_says_what_it_is(state: AdapterState, tmp_path: Path) -> None
     assert config["base_model_name_or_path"] == "google/flan-t5-small"
 
 
+def test_the_folder_says_in_which_form_it_met_its_texts(state: AdapterState, tmp_path: Path) -> None:
+    """braid.json names it for programs, the README for people; prefixes are kept to the last space and line break."""
+    form = TextForm("Read:\n", 320, 48, "start")
+
+    folder = export_peft(state, tmp_path / "out", base_model="base", form=form, run_id="run-1").folder
+
+    assert json.loads((folder / MARKER).read_text()) == {
+        "prefix": "Read:\n",
+        "truncate_source": "start",
+        "max_source_tokens": 320,
+        "max_target_tokens": 48,
+        "version": 4,
+        "run": "run-1",
+    }
+    readme = (folder / "README.md").read_text()
+    assert r"'Read:\n' + " in readme and "max_new_tokens=48" in readme and "the start was left out" in readme
+
+
 def test_a_zero_adapter_is_not_exported(weights: tuple[Weight, ...], tmp_path: Path) -> None:
     """Before the first round there is nothing; the error says so and no folder appears."""
     with pytest.raises(NothingToExportError, match="zero"):
@@ -195,7 +214,7 @@ def test_an_export_replaces_an_older_one(state: AdapterState, tmp_path: Path) ->
 
     export_peft(state, tmp_path / "out", base_model="base", rank=1)
 
-    assert json.loads((tmp_path / "out" / MARKER).read_text())["rank"] == 1
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 1
     assert not (tmp_path / "out" / "stray").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -222,5 +241,5 @@ def test_a_failed_export_leaves_everything_as_it_was(
             export_peft(state, tmp_path / "out", base_model="base", rank=2)
 
     assert len(fired) == 2
-    assert json.loads((tmp_path / "out" / MARKER).read_text())["rank"] == 1
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

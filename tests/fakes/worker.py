@@ -11,6 +11,7 @@ is saved after every step, as the real one does, and resumed from, in a text fil
 --prune               send every weight of two strands or more with one less, and keep that as the real one does; --kill
                       kept dies between that file and the result
 --took KIND=BYTES     what a probe says that it took, by the plan's format; without it, what was predicted
+--tokens S T          lengths of all sources and targets, where they are measured
 --memory FILE         remembers which of the faults have happened
 --log FILE            one line per job: kind, round, version, strands, format, micro-batch, first step, cache and limit
 """
@@ -29,10 +30,22 @@ from braid_common.atomic_file import write_atomically
 from edge_client.engines.adapter_patch import make_whole
 from edge_client.errors import ClientError
 from edge_client.jobs.frames import read_frame, write_frame
-from edge_client.jobs.messages import Done, EvaluateJob, Failed, Job, ProbeJob, ProfileJob, Progress, TrainJob
+from edge_client.jobs.messages import (
+    Done,
+    EngineJob,
+    EvaluateJob,
+    Failed,
+    Job,
+    MeasureJob,
+    ProbeJob,
+    ProfileJob,
+    Progress,
+    TrainJob,
+)
 from edge_client.state.pruned_ranks import keep_pruned
 from wire.codec import encode
 from wire.messages import NamedTensor, Profile, Tensor, Update, UpdatePart
+from wire.text_lengths import PERCENTS, TextLengths
 
 
 def tensor(rows: int, columns: int) -> Tensor:
@@ -102,11 +115,26 @@ class Faults:
         return self._memory.read_text().splitlines() if self._memory.exists() else []
 
 
+def measured(job: MeasureJob, tokens: tuple[int, int]) -> TextLengths:
+    """Ten examples of equal length."""
+    source, target = tokens
+    return TextLengths(
+        n_examples=10,
+        n_measured=10,
+        source_tokens=(source,) * len(PERCENTS),
+        target_tokens=(target,) * len(PERCENTS),
+        max_source_tokens=job.form.max_source_tokens,
+        max_target_tokens=job.form.max_target_tokens,
+        sources_cut=float(source > job.form.max_source_tokens),
+        targets_cut=float(target > job.form.max_target_tokens),
+    )
+
+
 def say(event: object) -> None:
     write_frame(sys.stdout.buffer, msgspec.msgpack.encode(event))
 
 
-def log_job(job: Job, kind: str, first: int, path: Path) -> None:
+def log_job(job: EngineJob, kind: str, first: int, path: Path) -> None:
     """Append a line about a job: its round, plan, first step and cache."""
     cache = ("", 0) if isinstance(job, ProbeJob) else (job.cache_path, job.cache_limit_bytes)
     with path.open("a") as log:
@@ -115,7 +143,7 @@ def log_job(job: Job, kind: str, first: int, path: Path) -> None:
         log.write(f"{job.plan.mode.cache} {cache[0] or '-'} {cache[1]}\n")
 
 
-def answer(job: Job, flags: argparse.Namespace, faults: Faults) -> Done | Failed:
+def answer(job: EngineJob, flags: argparse.Namespace, faults: Faults) -> Done | Failed:
     """Do a job, unless a fault comes before."""
     kind = str(job.__struct_config__.tag)
     saved = Path(job.training_state_path) if isinstance(job, TrainJob) and job.training_state_path else None
@@ -171,12 +199,18 @@ def main() -> None:
     parser.add_argument("--fail-once", action="append", default=[])
     parser.add_argument("--prune", action="store_true")
     parser.add_argument("--took", action="append", default=[])
+    parser.add_argument("--tokens", type=int, nargs=2, default=(8, 4))
     parser.add_argument("--memory", type=Path)
     parser.add_argument("--log", type=Path)
     flags = parser.parse_args()
     faults = Faults(flags)
     while (frame := read_frame(sys.stdin.buffer)) is not None:
-        say(answer(msgspec.msgpack.decode(frame, type=Job), flags, faults))
+        job = msgspec.msgpack.decode(frame, type=Job)
+        if isinstance(job, MeasureJob):
+            faults.kill("measure")
+            say(Done(values=measured(job, flags.tokens).values()))
+        else:
+            say(answer(job, flags, faults))
 
 
 if __name__ == "__main__":

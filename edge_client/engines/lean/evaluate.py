@@ -28,7 +28,8 @@ SPARE_SHARE = 0.5
 def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     """Score an adapter: loss and n_examples, and rouge1, rouge2, rougeL (F1, 0…1) if the job asks for them.
 
-    The loss is that of each example's first target; ROUGE takes the nearest of its targets. Raises ConfigError where the board holds no held-out example.
+    The loss is that of each example's first target; ROUGE takes the nearest of its targets. Raises ConfigError where
+    the board holds no held-out example.
     """
     adapter = AdapterTensors()  # version 0 is the bare base
     if job.adapter_path:

@@ -238,12 +238,14 @@ def test_a_folder_without_a_config_is_refused(capsys: Any, tmp_path: Path) -> No
 
 
 def test_what_is_assumed_without_a_server_is_what_a_server_writes() -> None:
-    """`aggregator init`'s defaults; the board's code may not import the server's."""
+    """`aggregator init`'s defaults, but for the lengths, which boards' texts decide; the board's code may not import
+    the server's."""
     from aggregator.settings.keys import template
     from aggregator.settings.runfile import parse
     from wire.default_run import DEFAULT_MAX_RANK, DEFAULT_SERVER_RANK, DEFAULT_SETTINGS
 
     written = parse(template({"model.path": "/base", "model.digest": "a" * 64}), Path("run.toml"))
 
-    assert written.train == DEFAULT_SETTINGS
+    assert not written.train.has_lengths and DEFAULT_SETTINGS.has_lengths
+    assert written.train == msgspec.structs.replace(DEFAULT_SETTINGS, max_source_tokens=0, max_target_tokens=0)
     assert (written.merge.max_rank, written.merge.server_rank) == (DEFAULT_MAX_RANK, DEFAULT_SERVER_RANK)

@@ -1,0 +1,22 @@
+"""Lengths of texts as short words, for the terminal and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def lengths_text(run: Mapping[str, Any]) -> str:
+    """How long sources and targets of the run may be; "?" stands for what is still to be chosen."""
+    return f"{run['max_source_tokens'] or '?'} + {run['max_target_tokens'] or '?'}"
+
+
+def text_cells(text: Mapping[str, float] | None) -> tuple[str, str, str]:
+    """A board's examples, the lengths that hold 95 % of its sources and targets, and the parts of them that are cut."""
+    if text is None:
+        return "", "", ""
+    return (
+        f"{text['n_examples']:.0f}",
+        f"{text['source_p95']:.0f} + {text['target_p95']:.0f}",
+        f"{text['sources_cut']:.0%} + {text['targets_cut']:.0%}",
+    )

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from braid_common.t5_config import T5Config
+from braid_common.t5_layout import is_matrix
 from quantize.checkpoint import Checkpoint, open_checkpoint
 from quantize.errors import BaseFormatError
 from quantize.formats import FORMATS, Format
 from quantize.int8 import Int8Weight, int8_of_chunks
-from quantize.layout import is_matrix
 from quantize.nf4 import Nf4Weight, nf4_of_chunks
 from quantize.weight import CPU, Chunks, DenseWeight, FrozenWeight, Scratch, dense_of_chunks, matrix_chunks, row_chunks
 

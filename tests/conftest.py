@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from tests.fakes.bases import write_base
 from tests.fakes.clock import FakeClock
 from tests.fakes.runs import TINY_T5
 
@@ -40,11 +40,9 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def server_base(tmp_path: Path) -> Path:
-    """A base model as a server sees one: a config and bytes called weights."""
+    """A base model as a server sees one: whole, its weights without a meaning."""
     folder = tmp_path / "base"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(dict(TINY_T5)))
-    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 8)
+    write_base(folder, TINY_T5)
     (folder / "secret.txt").write_text("not for boards")
     return folder
 

@@ -8,22 +8,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aggregator.errors import BaseModelError
+from aggregator.settings.finite_weights import require_finite
 from braid_common.atomic_file import write_atomically
+from braid_common.base_check import CheckedBase, check_base
 from braid_common.base_files import (
     BaseFilesError,
     base_digest,
     base_file_names,
     digest_of_files,
     file_digest,
-    read_t5_config,
 )
 from wire.errors import WireError
 from wire.fields import PLAIN_FILE_NAME
+from wire.limits import MAX_BASE_FILES
 from wire.manifest import t5_weights
 from wire.run import Scope, Weight
 
 BUILTIN = "builtin"
 """The base that ships with the project."""
+
+HINT = "Give --model a FLAN-T5's folder, or builtin; docs/guide/bases.md says which models work."
+"""What helps where a base cannot be used, beside what the sentence about it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +62,24 @@ def resolve(model: str) -> Path:
 def trainable(folder: Path, scope: Scope, targets: Sequence[str]) -> tuple[Weight, ...]:
     """The run's manifest: weights of the base in this scope whose name ends in one of `targets`.
 
-    Raises BaseModelError where the folder is no base model or not a FLAN-T5's.
+    Raises BaseModelError where the folder is no base that boards can train on.
     """
-    try:
-        base_file_names(folder)  # raises where there are no weights beside the config
-        weights = t5_weights(read_t5_config(folder), scope)
-    except (BaseFilesError, WireError) as error:
-        raise BaseModelError(f"{folder}: {error}", "Give --model a folder with a FLAN-T5, or builtin.") from error
+    weights = t5_weights(_checked(folder).config, scope)
     return tuple(weight for weight in weights if weight.name.rsplit(".", 1)[-1] in targets)
 
 
 def digest(folder: Path) -> str:
-    """The digest that every board compares with its own. Reads all bytes once. Raises BaseModelError."""
+    """The digest that every board compares with its own, of a base that boards can train on.
+
+    Reads all bytes twice: the digest says that they stay what they are, so what is in them is judged here alone.
+    Raises BaseModelError.
+    """
+    base = _checked(folder)
     try:
-        _names(folder)
+        require_finite(base.tensors.values())
         return base_digest(folder)
     except BaseFilesError as error:
-        raise BaseModelError(str(error), "Give --model a folder with config.json and *.safetensors.") from error
+        raise BaseModelError(str(error), HINT) from error
 
 
 def verify(folder: Path, expected: str, cache: Path) -> Mapping[str, BaseFile]:
@@ -84,7 +90,7 @@ def verify(folder: Path, expected: str, cache: Path) -> Mapping[str, BaseFile]:
     try:
         known = _read_cache(cache)
         files = {name: _file(folder / name, known.get(name)) for name in _names(folder)}
-    except (WireError, OSError) as error:
+    except (BaseFilesError, OSError) as error:
         raise BaseModelError(str(error), "Put the base model back, or correct model.path in run.toml.") from error
     if digest_of_files({name: file.digest for name, file in files.items()}) != expected:
         raise BaseModelError(
@@ -96,11 +102,29 @@ def verify(folder: Path, expected: str, cache: Path) -> Mapping[str, BaseFile]:
     return files
 
 
+def _checked(folder: Path) -> CheckedBase:
+    """The base in a folder. Raises BaseModelError where a board could not use it, or could not be told of it."""
+    try:
+        base = check_base(folder)
+        _names(folder)
+        t5_weights(base.config, "all")
+    except BaseFilesError as error:
+        raise BaseModelError(str(error), HINT) from error
+    except WireError as error:
+        raise BaseModelError(f"{folder} cannot be sent to boards: {error}", HINT) from error
+    return base
+
+
 def _names(folder: Path) -> tuple[str, ...]:
     """The base's files, whose names boards can ask for."""
     names = base_file_names(folder)
     if odd := [name for name in names if not PLAIN_FILE_NAME.match(name)]:
         raise BaseFilesError(f"{folder} has a file {odd[0]!r}: rename it with letters, digits, dots and dashes alone")
+    if len(names) > MAX_BASE_FILES:
+        raise BaseFilesError(
+            f"{folder} has {len(names)} files, boards are told of {MAX_BASE_FILES} at most: save the model in larger "
+            "shards"
+        )
     return names
 
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from braid_common.base_files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_SUFFIX, read_t5_config
+from braid_common.base_files import is_base_file, read_t5_config
 from braid_common.t5_config import T5Config
 from braid_common.units import show_size
 from edge_client.agent.console import Console
@@ -58,7 +58,7 @@ async def _fetch(run: RunInfo, api: Api, folder: Path) -> Path:
 def _check(files: Sequence[BaseFile], folder: Path) -> None:
     """Raise BaseModelError for files that no base has, or that the disk cannot hold."""
     for file in files:
-        if file.name not in (CONFIG_FILE, TOKENIZER_FILE) and not file.name.endswith(WEIGHTS_SUFFIX):
+        if not is_base_file(file.name):
             raise BaseModelError(f"the server lists {file.name}, which is no part of a base", "name one with --model")
     need_bytes = sum(file.size_bytes for file in files)
     with disk_errors(folder):

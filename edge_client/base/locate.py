@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from pathlib import Path
 
 import builtin_base
+from braid_common.base_check import check_base
 from braid_common.base_files import WEIGHTS_SUFFIX, base_digest
+from braid_common.safetensors_header import require_whole as read_headers
 from edge_client.errors import BaseModelError, base_errors
 
 BUILTIN = "builtin"
 
 SHOWN_DIGITS = 12
 """Hex digits of a digest that are shown to people: 48 bits, and it fits a line twice."""
-
-MAX_HEADER_BYTES = 100 << 20
-"""Largest header that the safetensors library itself reads."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _HUB_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
@@ -49,7 +47,8 @@ def open_base(model: str, expected_digest: str) -> Path:
     with base_errors(_FOLDER_HINT):
         digest = base_digest(folder)
     if digest != expected_digest:
-        require_whole(folder)  # the likeliest reason, and one that says more than two digests
+        with base_errors(_FOLDER_HINT):
+            check_base(folder)  # what is wrong with the folder itself says more than two digests
         ours, theirs = digest[:SHOWN_DIGITS], expected_digest[:SHOWN_DIGITS]
         raise BaseModelError(
             f"the base in {folder} is not the run's: its digest is {ours}…, the run's {theirs}…",
@@ -59,29 +58,10 @@ def open_base(model: str, expected_digest: str) -> Path:
 
 
 def require_whole(folder: Path) -> None:
-    """Raise BaseModelError where a weights file is shorter than its own header says. No tensor is read."""
-    for path in sorted(folder.glob(f"*{WEIGHTS_SUFFIX}")):
-        has_bytes, needs_bytes = path.stat().st_size, _announced_bytes(path)
-        if needs_bytes is None or has_bytes < needs_bytes:
-            of = "" if needs_bytes is None else f" of {needs_bytes}"
-            raise BaseModelError(
-                f"{path} is damaged or truncated: it has {has_bytes}{of} bytes", "copy or download the base again"
-            )
-
-
-def _announced_bytes(path: Path) -> int | None:
-    """The size that a safetensors file should have; None where not even its header can be read.
-
-    The layout: 8 bytes length of the JSON header (little-endian), the header, then the data that it places.
-    """
-    try:
-        with path.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(header_bytes, MAX_HEADER_BYTES)))
-        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        return None
-    return 8 + header_bytes + max(ends, default=0)
+    """Raise BaseModelError where a weights file is not as long as its own header says, or no safetensors at all. No
+    tensor is read, and a folder may have none."""
+    with base_errors("copy or download the base again"):
+        read_headers(sorted(folder.glob(f"*{WEIGHTS_SUFFIX}")))
 
 
 def _builtin() -> Path:

@@ -16,25 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from aggregator import cli as program
 from aggregator.errors import ExitCode
-
-
-def call(*arguments: object) -> tuple[int, str]:
-    """Run the command in this process, as the console script does; exit code, and stdout and stderr together."""
-    runner = CliRunner()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["aggregator", *map(str, arguments)])
-        with runner.isolation() as (out, err, _):
-            try:
-                program.main()
-                code = 0
-            except SystemExit as end:
-                code = int(end.code or 0)
-            text = (out.getvalue() + (err.getvalue() if err else b"")).decode()
-    return code, text
+from tests.fakes.aggregator_command import call
 
 
 def test_help_loads_no_server() -> None:

@@ -99,9 +99,50 @@ def test_a_tied_output_layer(tie: bool | None, scales: bool | None, expected: tu
     assert (config.may_tie, config.scales_output) == expected
 
 
+def test_numbers_of_odd_types_are_used_where_they_are_plain() -> None:
+    """16.0 is 16, null is a key that is not there, a list of one id is that id; T5 starts to write with padding."""
+    expected = T5Config.parse(CONFIG)
+    absent = dict.fromkeys(
+        (
+            *("relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon"),
+            *("pad_token_id", "eos_token_id", "decoder_start_token_id"),
+            *("tie_word_embeddings", "scale_decoder_outputs", "architectures", "is_encoder_decoder"),
+        )
+    )
+
+    assert T5Config.parse({**CONFIG, **absent}) == expected
+    assert T5Config.parse({**CONFIG, "d_kv": 16.0, "num_layers": 2.0, "eos_token_id": [1]}) == expected
+    assert T5Config.parse({**CONFIG, "layer_norm_epsilon": 0}).epsilon == 0.0
+    assert T5Config.parse({**CONFIG, "pad_token_id": 5}).start_id == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"model_type": "mt5"}, "mT5 is not supported"),
+        ({"model_type": "umt5"}, "UMT5 is not supported"),
+        ({"model_type": "longt5"}, "LongT5 is not supported"),
+        ({"model_type": "t5gemma"}, "T5Gemma is not supported"),
+        ({"model_type": "switch_transformers"}, "Switch Transformers is not supported"),
+        ({"tokenizer_class": "ByT5Tokenizer"}, "ByT5 reads bytes and is not supported"),
+        ({"feed_forward_proj": "relu"}, "this is T5 v1.0"),
+        ({"architectures": ["T5EncoderModel"]}, "T5EncoderModel, which writes no text"),
+        ({"is_encoder_decoder": False}, "an encoder alone"),
+    ],
+)
+def test_what_is_out_is_out_by_name(change: dict[str, Any], name: str) -> None:
+    """Neighbours of the T5s that load, each called what it is."""
+    with pytest.raises(ValueError, match=name) as caught:
+        T5Config.parse({**CONFIG, **change})
+
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"model_type": ["t5"]}, r"model_type is \['t5'\]"),
+        ({"feed_forward_proj": ["gated-gelu"]}, "feed_forward_proj is"),
         ({"model_type": "bert"}, "model_type is 'bert', t5 is needed"),
         ({"model_type": None}, "model_type is None"),
         ({"feed_forward_proj": "relu"}, "feed_forward_proj is 'relu', gated-gelu is needed"),
@@ -111,7 +152,9 @@ def test_a_tied_output_layer(tie: bool | None, scales: bool | None, expected: tu
         ({"vocab_size": None}, "vocab_size is None"),
         ({"d_model": None}, "d_model is None"),
         ({"d_ff": "80"}, "d_ff is '80', a whole number"),
-        ({"d_kv": 16.0}, "d_kv is 16.0"),
+        ({"d_kv": 16.5}, "d_kv is 16.5"),
+        ({"d_kv": float("inf")}, "d_kv is inf"),
+        ({"d_kv": 10**300}, "d_kv is 1000"),
         ({"num_heads": True}, "num_heads is True"),
         ({"num_layers": 0}, "num_layers is 0"),
         ({"num_decoder_layers": -1}, "num_decoder_layers is -1"),
@@ -122,8 +165,13 @@ def test_a_tied_output_layer(tie: bool | None, scales: bool | None, expected: tu
         ({"relative_attention_max_distance": "far"}, "relative_attention_max_distance is 'far'"),
         ({"relative_attention_max_distance": 1}, "relative_attention_max_distance is 1"),
         ({"relative_attention_max_distance": 32}, "a whole number from 33"),
-        ({"decoder_start_token_id": None}, "decoder_start_token_id is None"),
-        ({"eos_token_id": [1]}, r"eos_token_id is \[1\]"),
+        ({"decoder_start_token_id": "0"}, "decoder_start_token_id is '0'"),
+        ({"eos_token_id": [1, 106]}, r"eos_token_id is \[1, 106\], one id is needed"),
+        ({"eos_token_id": []}, r"eos_token_id is \[\], one id is needed"),
+        ({"eos_token_id": [[1]]}, r"eos_token_id is \[1\], a whole number"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false', true or false is needed"),
+        ({"scale_decoder_outputs": 0}, "scale_decoder_outputs is 0, true or false is needed"),
+        ({"layer_norm_epsilon": True}, "layer_norm_epsilon is True"),
         ({"eos_token_id": 120}, "eos_token_id is 120, a whole number from 0 to 119"),
         ({"pad_token_id": -1}, "pad_token_id is -1"),
         ({"layer_norm_epsilon": "1e-6"}, "layer_norm_epsilon is '1e-6'"),

@@ -95,7 +95,7 @@ async def base_files(request: web.Request) -> web.Response:
 
 
 async def base_file(request: web.Request) -> web.StreamResponse:
-    """`GET /v1/base/{file}`: config.json, tokenizer.json and *.safetensors of the base, nothing else."""
+    """`GET /v1/base/{file}`: config.json, tokenizer.json, *.safetensors and their index, nothing else of the folder."""
     board = board_of(request)
     name = request.match_info["file"]
     file = request.app[BASE_FILES].get(name)

@@ -263,7 +263,7 @@ class TestDownloads:
             assert (response.status, await response.read()) == (206, expected[100:])
         listed = await board.get("/v1/base", BaseFiles)
         assert {file.name: file.size_bytes for file in listed.files} == {
-            name: (server_base / name).stat().st_size for name in ("config.json", "model.safetensors")
+            name: (server_base / name).stat().st_size for name in ("config.json", "model.safetensors", "tokenizer.json")
         }
 
     async def test_equal_plans_share_one_file(self, server: Any, begin_training: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,10 @@ async def test_a_board_without_the_base_takes_it_from_the_server(
     (far_base / "model.safetensors").unlink()
     for name in names:
         (far_base / name).write_bytes(weights)
+    if len(names) > 1:
+        index = {"weight_map": {f"tensor {i}": name for i, name in enumerate(names)}}
+        (far_base / "model.safetensors.index.json").write_text(json.dumps(index))
+        names = [*names, "model.safetensors.index.json"]
 
     await board.join()
 

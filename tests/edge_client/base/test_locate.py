@@ -12,6 +12,8 @@ import pytest
 from braid_common.base_files import base_digest
 from edge_client.base.locate import open_base, require_whole, resolve
 from edge_client.errors import BaseModelError
+from tests.fakes.bases import write_base
+from tests.fakes.runs import TINY_T5
 
 WEIGHTS = (len(HEADER := b'{"a": {"dtype": "U8", "shape": [9], "data_offsets": [0, 9]}}')).to_bytes(
     8, "little"
@@ -21,8 +23,7 @@ WEIGHTS += b"nine byte"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(WEIGHTS)
+    write_base(tmp_path, TINY_T5)
     return tmp_path
 
 
@@ -73,6 +74,15 @@ def test_a_header_that_is_none_is_damage(folder: Path, header: bytes) -> None:
 
     with pytest.raises(BaseModelError, match="damaged"):
         require_whole(folder)
+
+
+def test_what_is_wrong_with_a_folder_says_more_than_two_digests(folder: Path) -> None:
+    """A base that lost its tokenizer on the way is named by that."""
+    digest = base_digest(folder)
+    (folder / "tokenizer.json").unlink()
+
+    with pytest.raises(BaseModelError, match=r"has no tokenizer\.json: download it"):
+        open_base(str(folder), digest)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def _small_base(folder: Path) -> Path:
     from safetensors.torch import save_file
 
     import builtin_base
-    from quantize.layout import tensor_shapes
+    from braid_common.t5_layout import tensor_shapes
 
     config = {**json.loads((builtin_base.folder() / "config.json").read_text()), **SMALL}
     config.pop("braid_storage", None)

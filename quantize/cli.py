@@ -46,7 +46,8 @@ def _model_folder(context: click.Context, parameter: click.Parameter, value: Pat
 _model = click.argument("model", type=_folder, callback=_model_folder)
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="braid-fl", prog_name="quantize")
 def main() -> None:
     """Measure and convert the frozen base model."""
 

@@ -1,4 +1,8 @@
-"""The status as a page: read-only, one document, nothing from elsewhere. Every text is escaped: boards choose names."""
+"""The status as a page: read-only, one document, nothing from elsewhere.
+
+Boards choose names and sentences: each is escaped, rid of what cannot be seen (a mark that turns the writing direction
+would turn the rest of the page with it), and names are kept apart from their neighbours by <bdi>.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ from itertools import zip_longest
 from typing import Any
 
 from aggregator.report import ranking_table
+from aggregator.report.board_state import board_state, run_is_over, why_it_gave_up
 from aggregator.report.text_cells import lengths_text, text_cells
-from braid_common.units import show_seconds, show_size
+from braid_common.units import printable, show_seconds, show_size
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --bad: #d33; --good: #2a7; }
@@ -66,7 +71,7 @@ CONTENT_SECURITY_POLICY = (
 
 def page(facts: Mapping[str, Any]) -> str:
     """The whole document."""
-    title = escape(f"{facts['run']['name']} – Braid")
+    title = escape(printable(f"{facts['run']['name']} – Braid"))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
@@ -84,7 +89,7 @@ def fragment(facts: Mapping[str, Any]) -> str:
         _rounds(facts["rounds"]),
         _ranking(facts["ranking"]),
     ]
-    events = "".join(f"<li>{escape(event)}</li>" for event in reversed(facts["events"]))
+    events = "".join(f"<li>{_text(event)}</li>" for event in reversed(facts["events"]))
     return "".join(parts) + (f"<h2>Events, newest first</h2><ul>{events}</ul>" if events else "")
 
 
@@ -92,23 +97,26 @@ def _head(facts: Mapping[str, Any]) -> str:
     run, base = facts["run"], facts["base"]
     left = "" if run["time_left_s"] is None else f" · {show_seconds(round(run['time_left_s']))} left"
     stale = f", {run['stale']} of older versions" if run["stale"] else ""
+    over = run_is_over(run)
+    needed = ("updates" if run["version"] else "profiles", f"{run['accepted']} of {run['quorum']} needed{stale}")
     pairs = [
         ("state", run["state"]),
         ("mode", run["mode"]),
         ("round", f"{run['round']} of {run['rounds']}{left}"),
-        ("updates" if run["version"] else "profiles", f"{run['accepted']} of {run['quorum']} needed{stale}"),
+        *([] if over else [needed]),
         ("version", run["version"]),
         ("tokens", lengths_text(run)),
         ("base", f"{base['model']} ({base['digest'][:12]}…)"),
     ]
-    facts_html = "".join(f"<span>{escape(key)} <b>{escape(str(value))}</b></span>" for key, value in pairs)
+    facts_html = "".join(f"<span>{escape(key)} <b>{_text(str(value))}</b></span>" for key, value in pairs)
     done = run["rounds"] if run["state"] == "finished" else max(0, run["round"] - 1)
     waiting = f"<p>waiting for {escape(run['waiting_for'])}</p>" if run["waiting_for"] else ""
     warnings = "".join(f'<p class="bad">{escape(warning)}</p>' for warning in run["warnings"])
     return (
-        f'<h1>{escape(run["name"])} <span class="quiet">{escape(run["id"])}</span></h1>'
+        f'<h1>{_text(run["name"])} <span class="quiet">{escape(run["id"])}</span></h1>'
         f'<div class="facts">{facts_html}</div>{waiting}{warnings}'
         f'<progress max="{int(run["rounds"])}" value="{int(done)}"></progress>'
+        + (f'<p class="good">{escape(over[:1].upper() + over[1:])}.</p>' if over else "")
     )
 
 
@@ -120,19 +128,21 @@ def _boards(boards: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _note(board: Mapping[str, Any]) -> str:
-    refusal = f'<span class="bad">last refusal: {escape(board["reason"])}</span>' if board["reason"] else ""
-    event = f"last event: {escape(board['event'])}" if board["event"] else ""
-    return "<br>".join(filter(None, (refusal, event)))
+    why = why_it_gave_up(board)
+    end = f'<span class="bad">it gave up: {_text(why)}</span>' if why else ""
+    refusal = f'<span class="bad">last refusal: {_text(board["reason"])}</span>' if board["reason"] else ""
+    event = f"last event: {_text(board['event'])}" if board["event"] else ""
+    return "<br>".join(filter(None, (end, refusal, event)))
 
 
 def _board(board: Mapping[str, Any]) -> list[str]:
     held_out = board["evaluation"]
     step = "" if board["step"] is None else f"{board['step']:.0f}/{board['steps'] or 0:.0f}"
     return [
-        escape(board["name"]) + _quiet(board["device"] if board["device"] != board["name"] else ""),
+        _name(board["name"]) + _quiet(board["device"] if board["device"] != board["name"] else ""),
         _state(board),
         *map(escape, text_cells(board["text"])),
-        escape(board["plan"]),
+        _text(board["plan"]),
         f"{board['strands']} on {board['weights']}" if board["strands"] else "",
         step,
         _number(board["loss"] or None, 3),  # 0 before the first step
@@ -153,12 +163,18 @@ def _quiet(text: str) -> str:
 
 
 def _state(board: Mapping[str, Any]) -> str:
-    if board["revoked"]:
-        return '<span class="bad">revoked</span>'
-    if not board["live"]:
-        silent = "" if board["silent_s"] is None else f" for {show_seconds(round(board['silent_s']))}"
-        return f'<span class="bad">silent{silent}</span>'
-    return '<span class="good">done, waiting</span>' if board["answered"] else escape(board["phase"] or "alive")
+    words, tone = board_state(board)
+    return f'<span class="{tone}">{_text(words)}</span>' if tone else _text(words)
+
+
+def _text(text: str) -> str:
+    """Another's words as HTML."""
+    return escape(printable(text))
+
+
+def _name(name: str) -> str:
+    """A name as HTML, whose letters may run from right to left where their neighbours' do not."""
+    return f"<bdi>{_text(name)}</bdi>"
 
 
 def _evaluations(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -170,7 +186,7 @@ def _evaluations(rows: Sequence[Mapping[str, Any]]) -> str:
             str(int(row["version"])),
             _number(row["mean_loss"], 4),
             _number(row["worst_loss"], 4),
-            escape(row["worst_board"] or ""),
+            _name(row["worst_label"] or ""),
             _number(row["rougeL"], 4),
             str(int(row["boards"])),
         ]
@@ -192,7 +208,7 @@ def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
             str(int(row["stale"])),
             str(int(row["refused"])),
             show_seconds(round(max(0.0, row["closed_at"] - row["opened_at"]))) if row["closed_at"] else "",
-            escape(row["reason"]),
+            _text(row["reason"]),
         ]
         for row in reversed(rows)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -76,6 +77,7 @@ def _board(run: Run, board: Board) -> dict[str, Any]:
     return {
         "device": board.device,
         "name": board.name,
+        "label": run.boards.label(board),
         "live": run.boards.is_live(board, now),
         "revoked": board.revoked,
         "silent_s": None if board.seen_s is None else round(max(0.0, now - board.seen_s), 1),
@@ -95,9 +97,17 @@ def _board(run: Run, board: Board) -> dict[str, Any]:
         "reason": board.reason,
         "staleness": board.staleness,
         "event": board.event,
+        "ended": _ending(board),
+        "finished": run.run_state is RunState.FINISHED and run.state.version in board.losses,
         "evaluated_version": newest,
         "evaluation": dict(board.losses[newest]) if newest is not None else {},
     }
+
+
+def _ending(board: Board) -> dict[str, Any] | None:
+    """Why a board left, when (seconds since 1970), and how many seconds ago that was."""
+    ending = board.ending
+    return None if ending is None else {**asdict(ending), "ago_s": round(max(0.0, time.time() - ending.at), 1)}
 
 
 def _evaluations(run: Run) -> list[dict[str, Any]]:
@@ -116,6 +126,7 @@ def _evaluation(run: Run, version: int) -> dict[str, Any]:
         "worst_loss": losses[worst]["loss"] if worst else None,
         "worst_board": worst.name if worst else None,
         "worst_device": worst.device if worst else None,
+        "worst_label": run.boards.label(worst) if worst else None,
         **{name: _mean(losses, name) for name in ("rouge1", "rouge2", "rougeL")},
     }
 

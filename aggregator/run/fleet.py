@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
@@ -19,7 +20,27 @@ NUMBERS = ("step", "steps", "loss", "tokens_per_s", "peak_bytes", "budget_bytes"
 MAX_NUMBER = 1e15
 """Larger numbers, and negative ones, are no losses, counts or bytes, and are not kept."""
 
+LARGEST_STATUS = 255
+"""Exit statuses of Linux; what a board calls one and is not, counts as 1."""
+
 _FORMAT = re.compile(r"\b(fp32|bf16|int8|nf4|int4)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of a board's client, as it told of it. `status`: its exit status, 0 where it was asked to stop; `at`:
+    seconds since 1970, for people."""
+
+    status: int
+    reason: str
+    at: float
+
+    @classmethod
+    def of(cls, report: StoredReport) -> Ending:
+        """The ending that a report of kind "ended" tells of."""
+        status = report.values.get("exit_status", 1.0)
+        known = status == int(status) and 0 <= status <= LARGEST_STATUS
+        return cls(int(status) if known else 1, report.text, report.received_at)
 
 
 @dataclass(slots=True, eq=False)
@@ -44,12 +65,18 @@ class Board:
     refused: int = 0
     reason: str = ""  # of the last refusal
     staleness: int | None = None  # versions that its last accepted update was behind; lost by a restart
+    ending: Ending | None = None  # why it left, until it comes back
 
     @property
     def format(self) -> str:
         """The base's format, as named in the plan."""
         match = _FORMAT.search(self.plan)
         return match.group(1) if match else ""
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it said that it cannot go on; one that was stopped may be started again at any moment."""
+        return self.ending is not None and self.ending.status != 0
 
     def hear(self, report: Report) -> None:
         """Take in those of a report's numbers that can be true. Raises WireError for lengths that cannot."""
@@ -83,6 +110,7 @@ class Boards:
     def __init__(self, liveness_s: float) -> None:
         self._liveness_s = liveness_s
         self._boards: dict[str, Board] = {}
+        self._names: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Board]:
         return iter(self._boards.values())
@@ -103,12 +131,22 @@ class Boards:
             up, down = device.bytes_up, device.bytes_down
             board = Board(device=device.device, name=device.name, bytes_up=up, bytes_down=down)
             self._boards[device.device] = board
+        else:
+            self._names[board.name] -= 1
+        self._names[device.name] += 1
         board.name, board.revoked = device.name, device.revoked
         return board
+
+    def label(self, board: Board) -> str:
+        """What people call a board: its name, and its id behind it where another board has the same name."""
+        return board.name if self._names[board.name] < 2 else f"{board.name} ({board.device})"
 
     def restore(self, reports: Iterable[StoredReport]) -> None:
         """Take in what boards had reported before a restart, oldest first."""
         for stored in reports:
+            if stored.kind == "ended":
+                self._boards[stored.device].ending = Ending.of(stored)
+                continue
             report = Report(
                 kind=cast(Literal["plan", "evaluation", "data"], stored.kind),
                 round=stored.round,
@@ -124,7 +162,10 @@ class Boards:
         return frozenset(board.device for board in self._boards.values() if self.is_live(board, now))
 
     def is_live(self, board: Board, now: float) -> bool:
-        return not board.revoked and board.seen_s is not None and now - board.seen_s < self._liveness_s
+        """Whether a board may still answer: it was heard of lately, and has not said that it gives up."""
+        if board.revoked or board.gave_up or board.seen_s is None:
+            return False
+        return now - board.seen_s < self._liveness_s
 
     def next_expiry_s(self, now: float) -> float | None:
         """When the next live board stops being live if it stays silent."""

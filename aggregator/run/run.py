@@ -237,5 +237,6 @@ class Run(RunMemory):
         influence = await asyncio.to_thread(suspects, self.terms.rule, total, list(answers))
         for device, left in influence.items():
             what = f"left {left:.0%} of its influence" if left else "left it out"
-            text = f"{self.config.merge.defence} doubts {self.boards[device].name} in round {round_id}: {what}"
+            who = self.boards.label(self.boards[device])
+            text = f"{self.config.merge.defence} doubts {who} in round {round_id}: {what}"
             self.note(text, level=logging.WARNING)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aggregator.errors import ConfigError, DiskError, StateError
+from aggregator.errors import ConfigError, DiskError, NothingToExportError, StateError
 from aggregator.merge.defences.defended import defended
 from aggregator.merge.rules import RULES
 from aggregator.run.memory import LENGTHS_FACT, settled_train
@@ -171,7 +171,7 @@ class StoredVersion:
 
 
 def read_version(folder: Folder, version: int | None) -> StoredVersion:
-    """A stored version, the newest for None. Raises StateError where there is none."""
+    """A stored version, the newest for None. Raises NothingToExportError where there is none."""
     folder.need()
     config = load(folder.config)
     store = open_store(folder)
@@ -181,7 +181,12 @@ def read_version(folder: Folder, version: int | None) -> StoredVersion:
     finally:
         store.close()
     number = max(versions, default=0) if version is None else version
+    if not versions:
+        raise NothingToExportError(
+            f"{folder.root} has no version yet: no round has closed.",
+            f"Wait for the first merge; `aggregator status {folder.root}` shows the round.",
+        )
     if number not in versions:
-        kept = ", ".join(map(str, versions)) or "none yet"
-        raise StateError(f"There is no version {number} in {folder.root}.", f"Versions that are kept: {kept}.")
+        kept = ", ".join(map(str, versions))
+        raise NothingToExportError(f"{folder.root} has no version {number}.", f"Versions that are kept: {kept}.")
     return StoredVersion(number, Blobs(folder.blobs).get(versions[number]), config, run_id)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from dataclasses import replace
 
 from aggregator.errors import CallError
 from aggregator.run.commit import Committer
+from aggregator.run.fleet import Board, Ending
 from aggregator.run.memory import RunMemory
 from aggregator.run.round_spec import PROFILING
 from aggregator.store.records import Answer, Device, StoredReport
@@ -109,7 +111,7 @@ class Submissions:
     def _tell(self, answer: Answer) -> None:
         """Tell people what became of an update or a profile."""
         what = "profile" if answer.round == PROFILING else f"update of round {answer.round}"
-        what += f" of {self._run.boards[answer.device].name}"
+        what += f" of {self._label(answer.device)}"
         if not answer.accepted:
             self._run.note(f"{what} REFUSED: {answer.reason}", level=logging.WARNING)
             return
@@ -126,9 +128,12 @@ class Submissions:
         if report.version > run.state.version:
             raise CallError("bad_request", f"there is no version {report.version} yet")
         board = run.boards[device]
+        if report.kind == "ended":
+            await self._end(board, report)
+            return
         board.hear(report)
         if report.kind == "event":
-            run.note(f"{board.name}: {report.text}")
+            run.note(f"{self._label(device)}: {report.text}")
         elif report.kind != "progress":
             stored = StoredReport(device, report.kind, report.version, report.round, report.text, report.values)
             async with run.writing:
@@ -137,4 +142,30 @@ class Submissions:
             run.heard_lengths()
         if report.kind == "evaluation":
             loss = board.losses[report.version].get("loss", math.nan)
-            run.note(f"{board.name} evaluated version {report.version}: held-out loss {loss:.4f}")
+            run.note(f"{self._label(device)} evaluated version {report.version}: held-out loss {loss:.4f}")
+
+    async def returned(self, board: Board) -> None:
+        """A board asks what to do: it is back, if it had said that it leaves."""
+        if board.ending is None:
+            return
+        async with self._run.writing:
+            await asyncio.to_thread(self._run.storage.records.forget_reports, board.device, "ended")
+            board.ending = None
+        self._run.note(f"{self._label(board.device)} is back")
+        self._run.changed.send()
+
+    async def _end(self, board: Board, report: Report) -> None:
+        """A board leaves, and says why: kept until it comes back, also by a server that is restarted."""
+        stored = StoredReport(board.device, "ended", 0, report.round, report.text, report.values)
+        async with self._run.writing:
+            at = await asyncio.to_thread(self._run.storage.records.put_report, stored)
+            board.ending = Ending.of(replace(stored, received_at=at))
+        status = board.ending.status
+        what = f"gave up with status {status}" if status else "left"
+        level = logging.WARNING if status else logging.INFO
+        self._run.note(f"{self._label(board.device)} {what}: {report.text}", level=level)
+        self._run.changed.send()
+
+    def _label(self, device: str) -> str:
+        boards = self._run.boards
+        return boards.label(boards[device])

@@ -88,8 +88,12 @@ class RunRecords(Protocol):
     def refusals(self) -> dict[str, str]:
         """Why the last answer of each device that was refused, was refused."""
 
-    def put_report(self, report: StoredReport) -> None:
-        """Store a report in place of the device's last one of the same kind and version."""
+    def put_report(self, report: StoredReport) -> float:
+        """Store a report in place of the device's last one of the same kind and version; return when, in seconds since
+        1970."""
+
+    def forget_reports(self, device: str, kind: str) -> None:
+        """Drop a device's reports of one kind."""
 
     def reports(self) -> tuple[StoredReport, ...]:
         """All reports, by version."""

@@ -78,7 +78,8 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredReport:
-    """The last report of one kind that a device made about one version."""
+    """The last report of one kind that a device made about one version. `received_at`: seconds since 1970, set by the
+    store."""
 
     device: str
     kind: str
@@ -86,6 +87,7 @@ class StoredReport:
     round: int
     text: str
     values: Mapping[str, float]
+    received_at: float = 0.0
 
 
 class ConflictError(Exception):

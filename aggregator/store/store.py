@@ -261,18 +261,26 @@ class Store:
             rows = connection.execute(select(PROFILES).order_by(PROFILES.c.id)).mappings()
             return tuple(map(_profile, rows))
 
-    def put_report(self, report: StoredReport) -> None:
-        """Store a report in place of the device's last one of the same kind and version."""
+    def put_report(self, report: StoredReport) -> float:
+        """Store a report in place of the device's last one of the same kind and version; return when, in seconds since
+        1970."""
+        now = self._wall_clock()
         fresh = {
             "round": report.round,
             "text": report.text,
             "values": json.dumps(dict(report.values)),
-            "received_at": self._wall_clock(),
+            "received_at": now,
         }
         key = {"device": report.device, "kind": report.kind, "version": report.version}
         with self._writing() as connection:
             row = insert(REPORTS).values(**key, **fresh)
             connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=fresh))
+        return now
+
+    def forget_reports(self, device: str, kind: str) -> None:
+        """Drop a device's reports of one kind."""
+        with self._writing() as connection:
+            connection.execute(delete(REPORTS).where((REPORTS.c.device == device) & (REPORTS.c.kind == kind)))
 
     def reports(self) -> tuple[StoredReport, ...]:
         """By version."""
@@ -286,6 +294,7 @@ class Store:
                     round=row["round"],
                     text=row["text"],
                     values=json.loads(row["values"]),
+                    received_at=row["received_at"],
                 )
                 for row in rows
             )

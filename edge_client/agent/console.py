@@ -64,6 +64,7 @@ class Console:
         self._drawn_s = float("-inf")
         self._line_open = False
         self._phase: tuple[str, int | None] = ("", None)
+        self._step = 0
         self._began_s = 0.0
 
     def event(self, name: str, text: str = "", **fields: Any) -> None:
@@ -79,7 +80,8 @@ class Console:
     def progress(self, *, phase: str, round: int | None = None, step: int, steps: int, **fields: Any) -> None:
         """How far the current phase is. Calls that come too often are dropped, the first and the last are not."""
         now_s = self._clock()
-        if (phase, round) != self._phase:
+        began, self._step = (phase, round) != self._phase or step < self._step, step
+        if began:  # also where the same phase begins anew: an evaluation reads all texts, then writes all of them
             self._phase, self._began_s = (phase, round), now_s
         elif now_s - self._drawn_s < self._every_s and step < steps:
             return

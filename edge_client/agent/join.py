@@ -18,6 +18,7 @@ from edge_client.agent.board_setup import BoardSetup
 from edge_client.agent.console import Console
 from edge_client.agent.enrolment import client_version, enrol
 from edge_client.agent.events import Events
+from edge_client.agent.farewell import say_farewell, say_farewell_from
 from edge_client.agent.outage import Outage
 from edge_client.agent.preflight import PROBES, Preflight, Probes, preflight
 from edge_client.agent.reports import Reports
@@ -26,6 +27,7 @@ from edge_client.agent.task_plans import TaskPlans
 from edge_client.agent.tasks import TaskRunner
 from edge_client.agent.text_lengths import run_with_lengths
 from edge_client.agent.watch import WATCH_EVERY_S, Watch, pause_s
+from edge_client.errors import ClientError
 from edge_client.host.board import Board, probe_board
 from edge_client.host.matmul_speed import matmul_key
 from edge_client.network.api import Api
@@ -67,7 +69,11 @@ def join(
     settings: JoinSettings, console: Console, worker: WorkerProcess | None = None, probes: Probes = PROBES
 ) -> None:
     """Run until the run is finished, or SIGTERM or Ctrl-C asks to stop; both return. Raises ClientError otherwise."""
-    checked = preflight(settings, console, probes)
+    try:
+        checked = preflight(settings, console, probes)
+    except ClientError as error:
+        asyncio.run(say_farewell_from(settings.state, error))
+        raise
     try:
         asyncio.run(_until_stopped(settings, checked, console, worker or WorkerProcess()))
     finally:
@@ -112,7 +118,14 @@ class Client:
         self._api, self._events, self._outage = api, events, outage
 
     async def run_to_end(self) -> None:
-        """Do what the server says until it says that the run is finished."""
+        """Do what the server says until it says that the run is finished; it is told of any other end."""
+        try:
+            await self._work()
+        except (Exception, asyncio.CancelledError) as error:
+            await say_farewell(self._api, error)
+            raise
+
+    async def _work(self) -> None:
         identity, run = await self.enrol()
         self._events.checking(identity, run)
         runner = await self.prepare(identity.device, run)

@@ -66,7 +66,7 @@ def test_mistakes_are_one_line_and_a_hint(tmp_path: Path, server_base: Path) -> 
         (("status", server), ExitCode.UNREACHABLE),
         (("status", "http://127.0.0.1:9"), ExitCode.CONFIG),
         (("status", "http://127.0.0.1:9", "--token", "x"), ExitCode.UNREACHABLE),
-        (("export", server, "--out", tmp_path / "out"), ExitCode.STATE),
+        (("export", server, "--out", tmp_path / "out"), ExitCode.EXPORT),
         (("token", "revoke", server, 9), ExitCode.CONFIG),
         (("device", "revoke", server, "d-9"), ExitCode.CONFIG),
     ]:

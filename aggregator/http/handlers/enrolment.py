@@ -29,4 +29,5 @@ async def enrol(request: web.Request) -> web.Response:
         raise CallError("conflict", f"no room for another board: {error}", "Ask whoever runs the server.") from error
     if device.revoked:
         raise CallError("revoked", f"device {device.device} was revoked", "Ask whoever runs the server.")
+    await run.submissions.returned(run.boards[device.device])
     return answer(Enrolled(device=device.device, credential=credential, run=run_info(run)), run.boards[device.device])

@@ -15,6 +15,7 @@ from wire.routes import WorkQuery
 async def run_info(request: web.Request) -> web.Response:
     """`GET /v1/run`."""
     board = board_of(request)
+    await request.app[RUN].submissions.returned(board)
     return answer(tasks.run_info(request.app[RUN]), board)
 
 
@@ -25,6 +26,7 @@ async def work(request: web.Request) -> web.Response:
     """
     board = board_of(request)
     query = WorkQuery.decode(request.query)
+    await request.app[RUN].submissions.returned(board)
     return answer(await request.app[RUN].polls.next_task(board, query.after, query.wait_s), board)
 
 

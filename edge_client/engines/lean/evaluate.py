@@ -71,7 +71,8 @@ def held_out_loss(
         session.check_stop()
         loss = float(model.loss_sum(batch, encoder_outputs.encoded(batch)))
         total, n_labels, n_done = total + loss, n_labels + batch.n_target_tokens, n_done + batch.source.shape[0]
-        meter.count(n_done, loss / batch.n_target_tokens, batch.n_source_tokens + batch.n_target_tokens)
+        # The mean so far, not the batch's: what is shown last is then the result.
+        meter.count(n_done, total / n_labels, batch.n_source_tokens + batch.n_target_tokens)
     mean = total / n_labels
     if not -1e300 < mean < 1e300:
         raise ConfigError(

@@ -19,8 +19,7 @@ from torch import Tensor
 from aggregator.export import export_peft
 from aggregator.merge.state import AdapterState, WeightState
 from braid_common.t5_config import T5Config
-from braid_common.text_form import DEFAULT_PREFIX, TextForm
-from braid_common.text_form import DEFAULT_FORM
+from braid_common.text_form import DEFAULT_FORM, TextForm
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.generate import Writer
 from edge_client.engines.lean.model.adapter_tensors import read_any_adapter

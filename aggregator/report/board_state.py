@@ -1,0 +1,42 @@
+"""The state of a board in a few words, the same on the page and in the terminal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from braid_common.units import show_seconds
+
+Tone = Literal["good", "bad", "quiet", ""]
+
+
+def board_state(board: Mapping[str, Any]) -> tuple[str, Tone]:
+    """What a board of `status.describe` is doing, and how it is to be taken. A board whose work is done, or that was
+    asked to stop, is no reason to worry."""
+    if board["revoked"]:
+        return "revoked", "bad"
+    if board["finished"]:
+        return "finished", "good"
+    if ended := board["ended"]:
+        ago = f"{show_seconds(round(ended['ago_s']))} ago"
+        return (f"gave up {ago}", "bad") if ended["status"] else (f"stopped {ago}", "quiet")
+    if not board["live"]:
+        silent = "" if board["silent_s"] is None else f" for {show_seconds(round(board['silent_s']))}"
+        return f"silent{silent}", "bad"
+    return ("done, waiting", "good") if board["answered"] else (board["phase"] or "alive", "")
+
+
+def why_it_gave_up(board: Mapping[str, Any]) -> str:
+    """Why a board cannot go on, as it said itself, with its exit status; "" of any other board."""
+    ended = board["ended"]
+    if not ended or not ended["status"] or board["finished"]:
+        return ""
+    return f"{ended['reason']} (status {ended['status']})"
+
+
+def run_is_over(run: Mapping[str, Any]) -> str:
+    """The sentence about a run that is finished; "" while it goes on."""
+    if run["state"] != "finished":
+        return ""
+    wait = "" if run["complete"] else "; boards still evaluate it"
+    return f"the run is over: all {run['rounds']} rounds are done, version {run['version']} is the result{wait}"

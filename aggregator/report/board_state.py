@@ -11,7 +11,7 @@ Tone = Literal["good", "bad", "quiet", ""]
 
 
 def board_state(board: Mapping[str, Any]) -> tuple[str, Tone]:
-    """What a board of `status.describe` is doing, and how it is to be taken. A board whose work is done, or that was
+    """The work of a board of `status.describe`, and how it is to be taken. A board whose work is done, or that was
     asked to stop, is no reason to worry."""
     if board["revoked"]:
         return "revoked", "bad"

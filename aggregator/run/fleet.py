@@ -138,7 +138,7 @@ class Boards:
         return board
 
     def label(self, board: Board) -> str:
-        """What people call a board: its name, and its id behind it where another board has the same name."""
+        """The name that people call a board by, and its id behind it where another board has the same name."""
         return board.name if self._names[board.name] < 2 else f"{board.name} ({board.device})"
 
     def restore(self, reports: Iterable[StoredReport]) -> None:

@@ -149,7 +149,11 @@ async def test_a_server_that_does_not_answer_holds_nobody_up(board: Any, server:
         tries.append(request.path)
         request.transport.abort()
 
-    server.faults["POST /v1/reports"] = [drop] * 99
+    async def lengths(request: Any) -> None:
+        """The first report says how long the board's texts are, and is answered."""
+        server.faults["POST /v1/reports"] += [drop] * 99
+
+    server.faults["POST /v1/reports"] = [lengths]
 
     with pytest.raises(NoPlanError):
         await board.join()

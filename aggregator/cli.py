@@ -121,8 +121,11 @@ def device_list(folder: Path, as_json: bool) -> None:
     from aggregator.report.tables import table
 
     devices = _with_store(folder, lambda store: store.devices())
-    facts = [{"device": d.device, "name": d.name, "enrolled_at": d.enrolled_at, "revoked": d.revoked} for d in devices]
-    rows = [[d.device, d.name, "revoked" if d.revoked else "enrolled"] for d in devices]
+    facts = [
+        {"device": d.device, "name": d.name, "enrolled_at": d.enrolled_at, "revoked": d.revoked, "has_left": d.has_left}
+        for d in devices
+    ]
+    rows = [[d.device, d.name, "revoked" if d.revoked else "left" if d.has_left else "enrolled"] for d in devices]
     _show(facts, as_json, table(["device", "name", "state"], rows))
 
 

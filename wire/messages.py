@@ -97,6 +97,21 @@ class Enrolled(Message, frozen=True, kw_only=True):
     run: RunInfo
 
 
+class Prove(Message, frozen=True, kw_only=True):
+    """`POST /v1/proofs`: a board asks whether this is the server where it enrolled, and shows nothing of its own."""
+
+    protocol: int
+    device: Name  # as the server called it
+    nonce: Digest  # 256 random bits, drawn anew for each question
+
+
+class Proof(Message, frozen=True, kw_only=True):
+    """Answer to `Prove`: HMAC-SHA256 of nonce and device, keyed by the credential's hash (`wire.proof`). For a device
+    that is not known here it is just as long, and nobody can check it."""
+
+    proof: Digest
+
+
 class NamedTensor(Message, frozen=True, kw_only=True):
     """A tensor and the weight it belongs to."""
 

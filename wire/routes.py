@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from wire.errors import WireError
 from wire.fields import Message
 from wire.limits import MAX_RANK, MAX_WEIGHTS
-from wire.messages import BaseFiles, Enrol, Enrolled, Profile, Receipt, Report, Task
+from wire.messages import BaseFiles, Enrol, Enrolled, Profile, Proof, Prove, Receipt, Report, Task
 from wire.run import RunInfo
 
 UPLOAD_DIGEST = "Upload-Digest"
@@ -62,6 +62,13 @@ class Call:
 
 ENROL = Call("POST", "/v1/devices", sends=Enrol, answers=Enrolled)
 """The join token is in the body."""
+
+PROOF = Call("POST", "/v1/proofs", sends=Prove, answers=Proof)
+"""Asked at an address that is new to an enrolled board, before its credential is sent there. No credential."""
+
+LEAVE = Call("DELETE", "/v1/device", answers="204")
+"""The board goes: its credential ends, and no round waits for it. Enrolling again with the same `install_id` is the
+same device."""
 
 RUN = Call("GET", "/v1/run", answers=RunInfo)
 """All that a board must know to plan."""

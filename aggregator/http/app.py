@@ -33,6 +33,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HANDLERS: Mapping[routes.Call, Handler] = MappingProxyType(
     {
         routes.ENROL: enrolment.enrol,
+        routes.PROOF: enrolment.prove,
+        routes.LEAVE: enrolment.leave,
         routes.RUN: tasks.run_info,
         routes.WORK: tasks.work,
         routes.REPORT: tasks.report,
@@ -118,7 +120,11 @@ def _call_error(error: Exception) -> CallError:
 
 def _of_http(error: web.HTTPException) -> CallError:
     if error.status == 404:
-        return CallError("not_found", "there is no such call", "docs/concepts/protocol.md lists them.")
+        return CallError(
+            "not_found",
+            "there is no such call",
+            "Is the path in the address right? It is a proxy's prefix (docs/guide/proxy.md), or nothing.",
+        )
     code: RefusalCode = "too_large" if error.status == 413 else "bad_request"
     allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     return CallError(code, error.reason or "bad request", headers=allow, status=error.status)

@@ -20,10 +20,20 @@ def board_of(request: web.Request) -> Board:
     accepted = request.headers.get("Accept", "")
     if accepted.startswith(MEDIA_TYPE):
         check_content_type(accepted)
+    if "Authorization" not in request.headers:
+        raise CallError(
+            "unauthorised",
+            "the request came without its credential",
+            "A proxy that drops the header Authorization? docs/guide/proxy.md has settings that keep it.",
+        )
     credential = bearer(request.headers.get("Authorization"))
     device = request.app[STORE].device_of(secret_hash(credential)) if credential else None
     if device is None:
-        raise CallError("unauthorised", "this credential is not known here", "Enrol again: `edge-client join`.")
+        raise CallError(
+            "unauthorised",
+            "this credential is not known here",
+            "Join again with a token: a board stays the same device.",
+        )
     run = request.app[RUN]
     run.refresh(device)
     if device.revoked:

@@ -15,6 +15,8 @@ def board_state(board: Mapping[str, Any]) -> tuple[str, Tone]:
     asked to stop, is no reason to worry."""
     if board["revoked"]:
         return "revoked", "bad"
+    if board["has_left"]:
+        return "left", "quiet"
     if board["finished"]:
         return "finished", "good"
     if ended := board["ended"]:

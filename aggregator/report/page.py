@@ -38,7 +38,8 @@ const main = document.querySelector("main"), gone = document.querySelector("#gon
 async function refresh() {
   if (!document.hidden) {
     try {
-      const answer = await fetch(location.origin + "/?part=1", { cache: "no-store" });  // no user:password in it
+      const here = location.origin + location.pathname;  // with a proxy's prefix, and no user:password
+      const answer = await fetch(here + "?part=1", { cache: "no-store" });
       if (!answer.ok) throw new Error(answer.status);
       main.innerHTML = await answer.text();
       gone.style.display = "none";

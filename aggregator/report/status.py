@@ -80,6 +80,7 @@ def _board(run: Run, board: Board) -> dict[str, Any]:
         "label": run.boards.label(board),
         "live": run.boards.is_live(board, now),
         "revoked": board.revoked,
+        "has_left": board.has_left,
         "silent_s": None if board.seen_s is None else round(max(0.0, now - board.seen_s), 1),
         "text": None if board.lengths is None else board.lengths.values(),
         "plan": board.plan,

@@ -51,6 +51,7 @@ class Board:
     name: str
     seen_s: float | None = None  # monotonic clock; None: not since the server started
     revoked: bool = False
+    has_left: bool = False
     polls: int = 0  # long polls that are open
     bytes_up: int = 0
     bytes_down: int = 0
@@ -134,7 +135,7 @@ class Boards:
         else:
             self._names[board.name] -= 1
         self._names[device.name] += 1
-        board.name, board.revoked = device.name, device.revoked
+        board.name, board.revoked, board.has_left = device.name, device.revoked, device.has_left
         return board
 
     def label(self, board: Board) -> str:
@@ -163,7 +164,7 @@ class Boards:
 
     def is_live(self, board: Board, now: float) -> bool:
         """Whether a board may still answer: it was heard of lately, and has not said that it gives up."""
-        if board.revoked or board.gave_up or board.seen_s is None:
+        if board.revoked or board.has_left or board.gave_up or board.seen_s is None:
             return False
         return now - board.seen_s < self._liveness_s
 

@@ -90,9 +90,9 @@ class Run(RunMemory):
     def refresh(self, device: Device) -> None:
         """Take over what a command beside the server changed: a revoked board is not waited for any more."""
         was_revoked = self.boards[device.device].revoked
-        self.boards.add(device)
+        board = self.boards.add(device)
         if device.revoked and not was_revoked:
-            self.note(f"{device.name} ({device.device}) is revoked")
+            self.note(f"{self.boards.label(board)} is revoked")
             self.changed.send()
 
     async def save_traffic(self) -> None:

@@ -30,11 +30,22 @@ class Submissions:
         async with run.writing:
             device = await asyncio.to_thread(run.storage.records.enrol, install_id, name, credential_hash)
         is_new = device.device not in run.boards
-        run.boards.add(device).seen_s = run.clock()
-        run.note(f"{device.name} ({device.device}) {'enrolled' if is_new else 'enrolled again'}")
+        board = run.boards.add(device)
+        board.seen_s = run.clock()
+        run.note(f"{run.boards.label(board)} {'enrolled' if is_new else 'enrolled again'}")
         run.begin_profiling_deadline()
         run.changed.send()
         return device
+
+    async def leave(self, device: str) -> None:
+        """Let a board go: no round waits for it, and its credential ends."""
+        run = self._run
+        async with run.writing:
+            await asyncio.to_thread(run.storage.records.leave_device, device)
+        board = run.boards[device]
+        board.has_left = True
+        run.note(f"{run.boards.label(board)} has left")
+        run.changed.send()
 
     def answer_of(self, device: str, round_id: int) -> Answer | None:
         """The stored answer of a board for a round; its profile for round 0."""

@@ -55,7 +55,7 @@ def load(path: Path) -> RunConfig:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes", "Is it a run.toml?")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(f"There is no {path}.", f"Make one with `aggregator init {path.parent}`.") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -31,6 +31,9 @@ class RunRecords(Protocol):
 
     def devices(self) -> tuple[Device, ...]: ...
 
+    def leave_device(self, device: str) -> None:
+        """End a device's credential until its `install_id` enrols again."""
+
     def count_bytes(self, traffic: Mapping[str, tuple[int, int]]) -> None:
         """Store each device's total bytes (up, down)."""
 

@@ -25,13 +25,14 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An enrolled board, with the hash of its credential."""
+    """An enrolled board, with the hash of its credential; one that has left has none that could be sent."""
 
     device: str
     install_id: str
     name: str
     credential: str
     revoked: bool
+    has_left: bool
     enrolled_at: float
     bytes_up: int
     bytes_down: int

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
+
+from wire.proof import credential_hash
 
 MAX_HEADER_CHARS = 1024
 """Longest Authorization header that is looked at; ours have about 60 characters."""
@@ -23,7 +24,8 @@ def new_secret() -> str:
 
 
 def secret_hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+    """SHA-256, lower-case hex; a device's is the key of the proof that this is its server."""
+    return credential_hash(secret)
 
 
 def is_among(secret: str, hashes: Iterable[str]) -> bool:

@@ -98,7 +98,7 @@ class Store:
         """
         same = DEVICES.c.install_id == install_id
         with self._writing() as connection:
-            known = update(DEVICES).where(same).values(credential=credential, name=name)
+            known = update(DEVICES).where(same).values(credential=credential, name=name, has_left=False)
             if connection.execute(known).rowcount == 0:
                 taken = set(connection.execute(select(DEVICES.c.device)).scalars())
                 if len(taken) >= MAX_DEVICES:
@@ -109,6 +109,7 @@ class Store:
                     "name": name,
                     "credential": credential,
                     "revoked": False,
+                    "has_left": False,
                     "enrolled_at": self._wall_clock(),
                     "bytes_up": 0,
                     "bytes_down": 0,
@@ -116,10 +117,16 @@ class Store:
                 connection.execute(DEVICES.insert().values(**row))
             return Device(**connection.execute(select(DEVICES).where(same)).mappings().one())
 
+    def device(self, device: str) -> Device | None:
+        return self._device_where(DEVICES.c.device == device)
+
     def device_of(self, credential: str) -> Device | None:
         """The device whose credential has this hash."""
+        return self._device_where(DEVICES.c.credential == credential)
+
+    def _device_where(self, condition: ColumnElement[bool]) -> Device | None:
         with self._reading() as connection:
-            row = connection.execute(select(DEVICES).where(DEVICES.c.credential == credential)).mappings().one_or_none()
+            row = connection.execute(select(DEVICES).where(condition)).mappings().one_or_none()
         return None if row is None else Device(**row)
 
     def devices(self) -> tuple[Device, ...]:
@@ -132,6 +139,12 @@ class Store:
         with self._writing() as connection:
             change = update(DEVICES).where(DEVICES.c.device == device).values(revoked=True)
             return connection.execute(change).rowcount == 1
+
+    def leave_device(self, device: str) -> None:
+        """End a device's credential until its `install_id` enrols again."""
+        gone = {"has_left": True, "credential": f"left {device}"}  # no hash: nothing that is sent can match it
+        with self._writing() as connection:
+            connection.execute(update(DEVICES).where(DEVICES.c.device == device).values(**gone))
 
     def count_bytes(self, traffic: Mapping[str, tuple[int, int]]) -> None:
         """Store each device's total bytes (up, down)."""
@@ -241,9 +254,8 @@ class Store:
     def add_profile(self, answer: Answer) -> Answer:
         """Store a board's profile; return it, or the one stored before: a board profiles once."""
         with self._writing() as connection:
-            row = (
-                connection.execute(select(PROFILES).where(PROFILES.c.device == answer.device)).mappings().one_or_none()
-            )
+            same = PROFILES.c.device == answer.device
+            row = connection.execute(select(PROFILES).where(same)).mappings().one_or_none()
             if row is not None:
                 return _profile(row)
             columns = {key: value for key, value in _columns(answer).items() if key not in _NO_ROUND}

@@ -44,6 +44,7 @@ DEVICES = Table(
     Column("name", String, nullable=False),
     Column("credential", String, nullable=False, unique=True),
     Column("revoked", Boolean, nullable=False),
+    Column("has_left", Boolean, nullable=False),
     Column("enrolled_at", Float, nullable=False),
     Column("bytes_up", Integer, nullable=False),
     Column("bytes_down", Integer, nullable=False),
@@ -117,7 +118,13 @@ REPORTS = Table(
 """The last report of each kind that is worth keeping, per device and version."""
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all,)
+def _add_has_left(connection: Connection) -> None:
+    """Boards may leave since version 2. A database that was made just now has the column already."""
+    if "has_left" not in {row.name for row in connection.execute(text("PRAGMA table_info(devices)"))}:
+        connection.execute(text("ALTER TABLE devices ADD COLUMN has_left BOOLEAN NOT NULL DEFAULT 0"))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all, _add_has_left)
 """Step i leads from schema version i to i + 1. A step that has shipped is never edited."""
 
 

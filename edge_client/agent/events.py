@@ -49,6 +49,14 @@ class Events:
             server=identity.server,
         )
 
+    def followed(self, before: Identity, after: Identity) -> None:
+        """The server was found again at another address, or under another certificate."""
+        if after.server != before.server:
+            change = f"is at {after.server} now, it was at {before.server}"
+        else:
+            change = "has another certificate now"
+        self.console.notice(f"this board's server {change}: it knows {after.device}, which goes on there")
+
     def checking(self, identity: Identity, run: RunInfo) -> None:
         """The board knows its run, and checks its base."""
         self._status.update(

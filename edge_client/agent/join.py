@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from edge_client.agent.base_download import find_base, read_config
 from edge_client.agent.board_setup import BoardSetup
 from edge_client.agent.console import Console
-from edge_client.agent.enrolment import client_version, enrol
+from edge_client.agent.enrolment import client_version, destination, enrol, follow
 from edge_client.agent.events import Events
 from edge_client.agent.farewell import say_farewell, say_farewell_from
 from edge_client.agent.outage import Outage
@@ -31,6 +31,7 @@ from edge_client.errors import ClientError
 from edge_client.host.board import Board, probe_board
 from edge_client.host.matmul_speed import matmul_key
 from edge_client.network.api import Api
+from edge_client.network.errors import UnknownCredentialError
 from edge_client.network.retry import MAX_DELAY_S, Backoff
 from edge_client.network.transport import Transport
 from edge_client.plan.cache_budget import CacheBudget
@@ -148,10 +149,18 @@ class Client:
 
     async def enrol(self) -> tuple[Identity, RunInfo]:
         """The device that this board is, and its run; enrols only if the board is no device yet."""
-        identity = self._checked.identity
+        identity, folder, settings = self._checked.identity, self._checked.folder, self._settings
         if identity.credential:
-            return identity, await self._api.run()
-        identity, run = await enrol(self._api, self._checked.folder, identity, self._settings, self._outage)
+            if destination(identity, settings) != identity:
+                before, identity = identity, await follow(self._api, folder, identity, settings, self._outage)
+                self._events.followed(before, identity)
+            try:
+                return identity, await self._api.run()
+            except UnknownCredentialError:
+                if not settings.token:
+                    raise
+                self._api.transport.credential = ""
+        identity, run = await enrol(self._api, folder, identity, settings, self._outage)
         self._api.transport.credential = identity.credential
         self._events.enrolled(identity, run)
         return identity, run
@@ -207,10 +216,12 @@ async def open_client(
     """A client with all that it needs, closed again in the opposite order."""
     identity = checked.identity
     status = StatusFile(checked.folder)
-    status.update(server=identity.server, device=identity.device, pid=os.getpid(), phase="connecting", at_once=True)
+    goal = destination(identity, settings)
+    credential = identity.credential if goal == identity else ""  # a new address has to show first whose it is
+    status.update(server=goal.server, device=identity.device, pid=os.getpid(), phase="connecting", at_once=True)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(worker.close)
-        transport = Transport(identity.server, credential=identity.credential, fingerprint=identity.fingerprint)
+        transport = Transport(goal.server, credential=credential, fingerprint=goal.fingerprint)
         await stack.enter_async_context(transport)
         outage = Outage(console, on_change=lambda online: status.update(at_once=True, online=online))
         api = Api(transport, surroundings.new_backoff, on_failure=outage.begin, on_success=outage.end)

@@ -18,7 +18,7 @@ from edge_client.host.forked import run_forked
 from edge_client.host.matmul_speed import MatmulSpeed, with_matmul_speed
 from edge_client.host.packages import require_packages
 from edge_client.jobs.data_spec import DataSpec
-from edge_client.network.transport import parse_fingerprint
+from edge_client.network.transport import parse_pin
 from edge_client.plan.round_cost import NO_LIMITS, RoundLimits
 from edge_client.state.folder import Identity, StateFolder
 from edge_client.state.matmul_speed_file import ensure_matmul_speed
@@ -84,7 +84,7 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
     Sends nothing. Raises ConfigError, DataError, DiskError or LockedError.
     """
     if settings.fingerprint:
-        parse_fingerprint(settings.fingerprint)
+        parse_pin(settings.fingerprint)
     board = probe_board(parse_memory(settings.memory))
     cache_bytes = parse_cache(settings.cache)
     limits = parse_limits(settings.round_time, settings.round_traffic)

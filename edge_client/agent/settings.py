@@ -51,7 +51,7 @@ FILE_TYPES = {key: str if kind is Path else kind for key, kind in _FIELDS.items(
 def read_config(path: Path) -> dict[str, Any]:
     """The settings of a TOML file. Raises ConfigError that names the file, and the key where one is wrong."""
     try:
-        settings: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "check --config and the file's rights") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -68,7 +68,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def normalise_server(url: str) -> str:
-    """`url` without a slash at its end. Raises ConfigError unless it is http(s)://HOST[:PORT][/PATH]."""
+    """`url` in one spelling, without a slash at its end. Raises ConfigError unless it is http(s)://HOST[:PORT][/PATH]."""
     if not url:
         raise ConfigError("no server is given", "pass --server URL as `aggregator serve` printed it")
     try:
@@ -78,4 +78,9 @@ def normalise_server(url: str) -> str:
         raise ConfigError(f"--server {url!r} is not an address: {error}", "write https://HOST:PORT") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ConfigError(f"--server {url!r} is not an address of an aggregator", "write https://HOST:PORT")
-    return url.rstrip("/")
+    host, percent, zone = parts.hostname.partition("%")
+    if percent:  # RFC 6874 writes %25eth0 in a URL, and everybody types %eth0
+        host = f"{host}%{zone.removeprefix('25')}"
+    host = f"[{host}]" if ":" in host else host
+    port = "" if parts.port is None else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")

@@ -1,7 +1,8 @@
-"""`edge-client status` and `edge-client leave`: the state folder, without the network."""
+"""`edge-client status` and `edge-client leave`: the state folder, and a word to the server when a board goes."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import msgspec
 
 from braid_common.units import show_seconds, show_size
 from edge_client.cli.options import debug_option, state_option
-from edge_client.errors import ConfigError
-from edge_client.state.folder import StateFolder
+from edge_client.errors import ClientError, ConfigError
+from edge_client.state.folder import Identity, StateFolder
 from edge_client.state.status import Status, read_status
+
+TELL_TIMEOUT_S = 10.0
+"""A person waits for the command, and leaving works without the server."""
 
 
 @click.command()
@@ -59,9 +63,14 @@ def _lines(kept: Status, is_running: bool, now_unix_s: float) -> list[str]:
 @click.command()
 @state_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--new-device", is_flag=True, help="Join as another device next time: for a card that will be copied.")
 @debug_option
-def leave(state: Path, yes: bool, debug: bool) -> None:
-    """Forget the server: remove this board's identity, unfinished work and encoded text. Tells nobody."""
+def leave(state: Path, yes: bool, new_device: bool, debug: bool) -> None:
+    """Leave the server: tell it, and remove this board's identity, unfinished work and encoded text.
+
+    With a token the board can join again, and is the same device there. A server that cannot be reached is left all the
+    same.
+    """
     del debug
     folder = StateFolder(state.expanduser())
     if not (folder.path / "identity.json").exists():
@@ -70,7 +79,39 @@ def leave(state: Path, yes: bool, debug: bool) -> None:
     try:
         if not yes:
             click.confirm(f"Remove the identity in {folder.path}? Joining again needs a token", abort=True)
-        folder.forget_identity()
+        identity = _readable_identity(folder)
+        told = _tell_server(identity) if identity is not None and identity.credential else ""
+        folder.forget_identity("" if new_device or identity is None else identity.install_id)
     finally:
         folder.unlock()
-    click.echo(f"left; {folder.path} holds no identity any more. Revoke the device on the server as well.")
+    click.echo(f"left; {folder.path} holds no identity any more{told}")
+
+
+def _readable_identity(folder: StateFolder) -> Identity | None:
+    """The identity, None where it is damaged: such a board may leave as well."""
+    try:
+        return folder.read_identity()
+    except ConfigError:
+        return None
+
+
+def _tell_server(identity: Identity) -> str:
+    """Tell the server that this board goes; what came of it, for a person."""
+    from edge_client.network.api import Api  # aiohttp is loaded only here
+    from edge_client.network.transport import Transport
+
+    async def tell() -> None:
+        async with Transport(
+            identity.server, credential=identity.credential, fingerprint=identity.fingerprint
+        ) as transport:
+            await asyncio.wait_for(Api(transport).leave(), TELL_TIMEOUT_S)
+
+    try:
+        asyncio.run(tell())
+    except (ClientError, asyncio.TimeoutError) as error:
+        reason = error.message if isinstance(error, ClientError) else f"{identity.server} did not answer in time"
+        return (
+            f".\nThe server could not be told ({reason}): it shows {identity.device} as silent. Where this board is "
+            f"given away, revoke it there: aggregator device revoke DIR {identity.device}"
+        )
+    return f", and {identity.server} shows {identity.device} as left"

@@ -21,7 +21,7 @@ from wire.checks import check_run
 from wire.codec import encode
 from wire.errors import WireError
 from wire.limits import MAX_LONG_POLL_S, MAX_MESSAGE_BYTES
-from wire.messages import BaseFile, BaseFiles, Enrol, Enrolled, Receipt, Report, Task
+from wire.messages import BaseFile, BaseFiles, Enrol, Enrolled, Proof, Prove, Receipt, Report, Task
 from wire.routes import AdapterQuery, Held, WorkQuery
 from wire.run import RunInfo
 
@@ -57,6 +57,15 @@ class Api:
         enrolled = await self.transport.call("POST", routes.ENROL.path, Enrolled, body=encode(message))
         _require_sound(enrolled.run)
         return enrolled
+
+    async def prove(self, message: Prove) -> Proof:
+        """One try. What an address answers that was asked whether it is this board's server."""
+        return await self.transport.call("POST", routes.PROOF.path, Proof, body=encode(message))
+
+    async def leave(self) -> None:
+        """One try. Tell the server that this board goes."""
+        async with self.transport.open("DELETE", routes.LEAVE.path):
+            pass
 
     async def run(self) -> RunInfo:
         """The run as it stands. Raises RefusedError where it cannot be used."""

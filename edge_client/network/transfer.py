@@ -16,9 +16,10 @@ from aiohttp import hdrs
 from braid_common.atomic_file import sync_folder
 from braid_common.base_files import file_digest
 from edge_client.errors import disk_errors
+from edge_client.network.answers import parse_count
 from edge_client.network.errors import ConflictError, RequestError, Unavailable
 from edge_client.network.retry import Backoff
-from edge_client.network.transport import Traffic, Transport, parse_count
+from edge_client.network.transport import Traffic, Transport
 from wire.limits import MAX_MESSAGE_BYTES
 from wire.messages import Receipt
 from wire.routes import UPLOAD_DIGEST, UPLOAD_LENGTH, UPLOAD_OFFSET

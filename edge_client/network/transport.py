@@ -7,27 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
-from braid_common.units import printable
-from edge_client.errors import ConfigError, RefusedError, RevokedError
-from edge_client.network.errors import ConflictError, GoneError, RequestError, Unavailable, translate
-from wire.codec import CONTENT_TYPE, MEDIA_TYPE, check_content_type, decode
+from braid_common.fingerprint import parse_fingerprint
+from edge_client.errors import ConfigError, RefusedError
+from edge_client.network.answers import Answer, parse_count, refused, said_by_others
+from edge_client.network.errors import Unavailable
+from edge_client.network.proxy import environment_proxy
+from edge_client.network.translate import speaks_tls_error, translate
+from wire.codec import CONTENT_TYPE, check_content_type, decode
 from wire.errors import ProtocolVersionError, WireError
 from wire.fields import Message
 from wire.limits import MAX_CONTROL_BYTES
 from wire.messages import Refusal
-from wire.routes import UPLOAD_OFFSET
 
 M = TypeVar("M", bound=Message)
+
+_NOT_HTTP = (aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError)
+"""What comes of plain HTTP at a port of TLS: an end without a word, or bytes that are no status line."""
 
 CONNECT_TIMEOUT_S = 15.0
 """A TCP and TLS handshake over a bad mobile link takes a few seconds."""
@@ -48,19 +53,21 @@ class Traffic:
     down_bytes: int = 0
 
 
-def parse_fingerprint(text: str) -> bytes:
-    """The 32 bytes of a SHA-256 fingerprint, written as hex with or without colons and a "sha256:" in front."""
-    digits = text.strip().lower().removeprefix("sha256:").replace(":", "")
+def parse_pin(text: str) -> bytes:
+    """The 32 bytes of --fingerprint. Raises ConfigError."""
     try:
-        raw = bytes.fromhex(digits)
-    except ValueError:
-        raw = b""
-    if len(raw) != 32:
+        return parse_fingerprint(text)
+    except ValueError as error:
         raise ConfigError(
-            f"--fingerprint {text!r} is not a SHA-256 fingerprint",
-            "copy the 64 hexadecimal digits that `aggregator serve` printed",
-        )
-    return raw
+            f"--fingerprint: {error}", "copy the 64 hexadecimal digits that `aggregator serve` printed"
+        ) from error
+
+
+def _without_zone(server: str) -> URL | None:
+    """The address without its zone, such as %eth0; None where it has none."""
+    url = URL(server)
+    host, percent, _ = (url.host or "").partition("%")
+    return url.with_host(host) if percent else None
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -72,23 +79,20 @@ def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     return made
 
 
-def environment_proxy(url: str) -> URL | None:
-    """The proxy that http_proxy, https_proxy and no_proxy name for `url`; user and password stay in it for aiohttp."""
-    parts = URL(url)
-    address = getproxies().get(parts.scheme)
-    if address is None or proxy_bypass(parts.host or ""):
-        return None
-    return URL(address if "//" in address else f"http://{address}")
-
-
 class Transport:
     """Use as `async with`. `server` is a normalised URL without a slash at its end; `credential` may be set later."""
 
     def __init__(self, server: str, *, credential: str = "", fingerprint: str = "") -> None:
         self.server, self.credential = server, credential
+        self.proxy = environment_proxy(server)
         self.traffic = Traffic()
-        self._ssl = aiohttp.Fingerprint(parse_fingerprint(fingerprint)) if fingerprint else True
+        self._zoneless = _without_zone(server)
+        self.trust(fingerprint)
         self._session: aiohttp.ClientSession | None = None
+
+    def trust(self, fingerprint: str) -> None:
+        """Take the certificate of this fingerprint alone from now on; "" takes those of known authorities."""
+        self._ssl = aiohttp.Fingerprint(parse_pin(fingerprint)) if fingerprint else True
 
     async def __aenter__(self) -> Transport:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
@@ -96,7 +100,7 @@ class Transport:
         # proxies, but also the passwords in ~/.netrc, which are not for us to send.
         self._session = aiohttp.ClientSession(
             timeout=timeout,
-            proxy=environment_proxy(self.server),
+            proxy=self.proxy,
             auto_decompress=False,  # never asked for; a few kilobytes could otherwise become gigabytes
             cookie_jar=aiohttp.DummyCookieJar(),
             connector=aiohttp.TCPConnector(limit=4, socket_factory=_socket),
@@ -159,18 +163,23 @@ class Transport:
                 params=params,
                 timeout=timeout,
                 ssl=self._ssl,
+                server_hostname=self._zoneless.host if self._zoneless is not None else None,
                 allow_redirects=False,  # a redirect would carry the credential to whoever it names
             ) as response:
                 if response.status >= 300:
                     raise await self._refusal(response)
                 yield response
         except (aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, OSError) as error:
-            raise translate(error, self.server) from error
+            if isinstance(error, _NOT_HTTP) and await self._wants_tls():
+                raise speaks_tls_error(self.server) from error
+            raise translate(error, self.server, self.proxy) from error
 
     def _headers(self, has_body: bool, extra: Mapping[str, str] | None) -> dict[str, str]:
         headers: dict[str, str] = {hdrs.ACCEPT: CONTENT_TYPE, hdrs.ACCEPT_ENCODING: "identity"}
         if has_body:
             headers[hdrs.CONTENT_TYPE] = CONTENT_TYPE
+        if self._zoneless is not None:  # a zone means something on this board alone (RFC 6874)
+            headers[hdrs.HOST] = self._zoneless.authority
         if self.credential:
             headers[hdrs.AUTHORIZATION] = f"Bearer {self.credential}"
         return {**headers, **(extra or {})}
@@ -203,52 +212,32 @@ class Transport:
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> Exception:
         """The error that a 3xx, 4xx or 5xx answer stands for."""
-        if response.status < 400:
-            target = printable(response.headers.get(hdrs.LOCATION, "elsewhere"))
-            return Unavailable(f"{self.server} redirects to {target}", "give the final address in --server")
-        refusal = Refusal(code="internal", message=f"{self.server} answered {response.status} {response.reason}")
+        sent_bytes = parse_count(response.request_info.headers.get(hdrs.CONTENT_LENGTH, "")) or 0
+        answer = Answer(self.server, response.status, response.reason or "", response.headers, sent_bytes, self.proxy)
+        if not answer.is_braids:
+            if answer.status == 400 and await self._wants_tls():
+                return speaks_tls_error(self.server)
+            return said_by_others(answer)
+        refusal = Refusal(code="internal", message=f"{self.server} answered {answer.line}")
         if response.method != hdrs.METH_HEAD:
-            media = response.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
-            if media == MEDIA_TYPE:
-                # Refusals are read whatever their version: their sentence says which one the server wants.
-                with suppress(WireError):
-                    refusal = decode(await self._read(response, MAX_CONTROL_BYTES), Refusal)
-            elif response.status < 500:
-                return Unavailable(
-                    f"{self.server} answers, but not as a Braid aggregator ({response.status} {response.reason})",
-                    "check the address and port in --server, and any proxy between",
-                )
-        return _by_status(response, refusal)
+            # Refusals are read whatever their version: their sentence says which one the server wants.
+            with suppress(WireError):
+                refusal = decode(await self._read(response, MAX_CONTROL_BYTES), Refusal)
+        return refused(answer, refusal)
 
-
-def _by_status(response: aiohttp.ClientResponse, refusal: Refusal) -> Exception:
-    message, hint = printable(refusal.message), printable(refusal.hint)
-    match response.status:
-        case 401:
-            return RefusedError(message, hint or "ask for a new token: `aggregator token create`")
-        case 403:
-            return RevokedError(message, hint or "ask whoever runs the server; `edge-client leave` forgets it")
-        case 409:
-            return ConflictError(message, _offset(response))
-        case 410:
-            return GoneError(message, hint)
-        case 415 | 426:
-            return RefusedError(message, hint or "update the older of the two: client or server")
-        case status if status >= 500 or status in (408, 425, 429):
-            return Unavailable(message, hint, _retry_after_s(response))
-        case _:
-            return RequestError(message, hint, status)
-
-
-def _offset(response: aiohttp.ClientResponse) -> int | None:
-    return parse_count(response.headers.get(UPLOAD_OFFSET, ""))
-
-
-def _retry_after_s(response: aiohttp.ClientResponse) -> float:
-    """Seconds of a Retry-After header; its date form needs a trusted clock and counts as absent."""
-    return float(parse_count(response.headers.get(hdrs.RETRY_AFTER, "")) or 0)
-
-
-def parse_count(text: str) -> int | None:
-    """A header's whole number of at most 15 digits, else None."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else None
+    async def _wants_tls(self) -> bool:
+        """Whether a server that was spoken to in plain HTTP, and did not understand, speaks TLS."""
+        parts = URL(self.server)
+        if parts.scheme != "http" or self.proxy is not None:
+            return False
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent; who it is does not matter
+        try:
+            opening = asyncio.open_connection(parts.host, parts.port, ssl=context)
+            _, writer = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
+        except (OSError, asyncio.TimeoutError):  # ssl's errors are OSErrors
+            return False
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        return True

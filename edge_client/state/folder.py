@@ -2,6 +2,7 @@
 
     lock              held by the one running client
     identity.json     server, device, credential (mode 0600)
+    install_id        the id that this board had when it left a server, so that it joins again as the same device
     status.json       what the client is doing, for `edge-client status` and dashboards
     work/KEY.*        files of the one task that is under way (`state/task_files.py`)
     held/             the adapter of the last round, to which the next is fetched as a patch
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
@@ -26,6 +28,8 @@ import msgspec
 
 from braid_common.atomic_file import sweep_temporaries, write_atomically
 from edge_client.errors import ConfigError, DiskError, LockedError, disk_errors
+
+_INSTALL_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,9 +126,24 @@ class StateFolder:
     def write_identity(self, identity: Identity) -> None:
         self.write("identity.json", msgspec.json.encode(identity))
 
-    def forget_identity(self) -> None:
-        """Remove identity, work, residual, pruned ranks, held adapter and cache; the folder and its lock stay."""
+    def former_install_id(self) -> str:
+        """The id that this board had when it left; "" where it has never left."""
+        try:
+            text = (self.path / "install_id").read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+        return text if _INSTALL_ID.fullmatch(text) else ""
+
+    def forget_identity(self, install_id: str = "") -> None:
+        """Remove identity, work, residual, pruned ranks, held adapter and cache; the folder and its lock stay.
+
+        `install_id` is kept for the next enrolment; "" forgets that as well.
+        """
+        if install_id:
+            self.write("install_id", f"{install_id}\n".encode())
         with disk_errors(self.path):
+            if not install_id:
+                (self.path / "install_id").unlink(missing_ok=True)
             (self.path / "identity.json").unlink(missing_ok=True)
             self.residual.unlink(missing_ok=True)
             self.pruned.unlink(missing_ok=True)

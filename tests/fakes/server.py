@@ -25,6 +25,8 @@ from wire.messages import (
     Enrol,
     Enrolled,
     Profile,
+    Proof,
+    Prove,
     Receipt,
     Refusal,
     Report,
@@ -33,6 +35,7 @@ from wire.messages import (
     Tensor,
     Update,
 )
+from wire.proof import credential_hash, server_proof
 from wire.run import Base, RunInfo, TrainSettings
 
 CONFIG = {
@@ -70,6 +73,7 @@ class FakeServer:
     version: int = 0
     round: int = 0
     devices: dict[str, str] = field(default_factory=dict)  # install id → credential
+    ids: dict[str, str] = field(default_factory=dict)  # device → install id
     revoked: bool = False
     commits: list[tuple[int, str]] = field(default_factory=list)  # (round, digest)
     profiles: int = 0
@@ -143,6 +147,8 @@ class FakeServer:
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._middleware], client_max_size=1 << 26)
         app.router.add_post("/v1/devices", self.enrol)
+        app.router.add_post("/v1/proofs", self.prove)
+        app.router.add_delete("/v1/device", self.leave)
         app.router.add_get("/v1/run", self.get_run)
         app.router.add_get("/v1/work", self.work)
         app.router.add_post("/v1/profiles", self.profile)
@@ -165,7 +171,7 @@ class FakeServer:
                 answer = await fault(request)
                 if answer is not None:
                     return answer
-        if request.path != "/v1/devices":
+        if request.path not in ("/v1/devices", "/v1/proofs"):
             if self.revoked:
                 return refusal(403, "revoked", "this device was revoked")
             known = [f"Bearer {credential}" for credential in self.devices.values()]
@@ -179,7 +185,19 @@ class FakeServer:
             return refusal(401, "unauthorised", "this join token is not valid")
         self.devices[message.install_id] = f"credential-{len(self.devices)}"
         credential = self.devices[message.install_id]
-        return answer(Enrolled(device=f"d-{len(self.devices)}", credential=credential, run=self.run()))
+        device = f"d-{len(self.devices)}"
+        self.ids[device] = message.install_id
+        return answer(Enrolled(device=device, credential=credential, run=self.run()))
+
+    async def prove(self, request: web.Request) -> web.Response:
+        question = decode(await request.read(), Prove)
+        credential = self.devices.get(self.ids.get(question.device, ""), "of nobody")
+        return answer(Proof(proof=server_proof(credential_hash(credential), question.device, question.nonce)))
+
+    async def leave(self, request: web.Request) -> web.Response:
+        credential = request.headers["Authorization"].removeprefix("Bearer ")
+        self.devices = {install: known for install, known in self.devices.items() if known != credential}
+        return web.Response(status=204)
 
     async def get_run(self, _: web.Request) -> web.Response:
         return answer(self.run())

@@ -85,6 +85,8 @@ MESSAGES: dict[str, Message] = {
     "RunInfo": RUN,
     "Enrol": m.Enrol(protocol=1, token="t0ken", install_id=DIGEST[:32], name="Ada's Pi – büro", client_version="0.1.0"),
     "Enrolled": m.Enrolled(device="d-7", credential="s3cret", run=RUN),
+    "Prove": m.Prove(protocol=1, device="d-7", nonce=DIGEST),
+    "Proof": m.Proof(proof=DIGEST),
     "BaseFile": m.BaseFile(name="config.json", size_bytes=1_404),
     "BaseFiles": m.BaseFiles(files=(m.BaseFile(name="model-00001-of-00002.safetensors", size_bytes=9),)),
     "NamedTensor": m.NamedTensor(name="w", tensor=INT8),

@@ -23,6 +23,8 @@ def test_addresses_of_version_1_are_frozen() -> None:
     """Method and path of every call, and the headers of uploads: no change of code may change one."""
     assert {name: (call.method, call.path) for name, call in vars(routes).items() if isinstance(call, Call)} == {
         "ENROL": ("POST", "/v1/devices"),
+        "PROOF": ("POST", "/v1/proofs"),
+        "LEAVE": ("DELETE", "/v1/device"),
         "RUN": ("GET", "/v1/run"),
         "PROFILE": ("POST", "/v1/profiles"),
         "WORK": ("GET", "/v1/work"),

@@ -186,6 +186,24 @@ def test_a_second_connection_sees_what_was_acknowledged(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_database_of_before_boards_could_leave_goes_on(tmp_path: Path) -> None:
+    """The column is added, and nobody has left."""
+    path = tmp_path / "braid.db"
+    store = Store(path)
+    store.enrol("1" * 32, "ada", "c" * 64)
+    store.close()
+    raw = sqlite3.connect(path)
+    raw.execute("ALTER TABLE devices DROP COLUMN has_left")
+    raw.execute("PRAGMA user_version = 1")
+    raw.commit()
+    raw.close()
+
+    store = Store(path)
+
+    assert [(device.device, device.has_left) for device in store.devices()] == [("ada", False)]
+    store.close()
+
+
 def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     """A schema from the future is an error that says so, and changes nothing."""
     Store(tmp_path / "braid.db").close()

@@ -280,14 +280,6 @@ async def test_an_unreachable_server_ends_a_first_enrolment(board: Any) -> None:
     assert "aggregator serve" in caught.value.hint
 
 
-async def test_the_state_folder_belongs_to_one_server(board: Any) -> None:
-    """A second --server is refused instead of sending it the first one's credential."""
-    await board.join()
-
-    with pytest.raises(ConfigError, match="belongs to a device of"):
-        await board.join(server="http://127.0.0.1:9")
-
-
 async def test_status_file_tells_what_happened(board: Any) -> None:
     """status.json is whole JSON with the documented fields at the end."""
     await board.join()

@@ -18,9 +18,10 @@ from edge_client.errors import NoPlanError, RefusedError
 from edge_client.host.board import Board
 from edge_client.network.api import largest_adapter_bytes
 from edge_client.network.errors import RequestError, Unavailable
+from edge_client.network.proxy import environment_proxy
 from edge_client.network.retry import MAX_RETRY_AFTER_S, Backoff
 from edge_client.network.transfer import download
-from edge_client.network.transport import Transport, environment_proxy
+from edge_client.network.transport import Transport
 from edge_client.plan.choose import choose
 from edge_client.plan.situation import Situation
 from wire.codec import CONTENT_TYPE, encode

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from urllib.request import getproxies_environment
 
 from yarl import URL
@@ -27,7 +28,7 @@ def environment_proxy(url: str) -> URL | None:
     variable = proxy_variable(parts.scheme)
     try:
         proxy = URL(address if "://" in address else f"http://{address}")
-        is_usable = bool(proxy.host) and proxy.port is not None
+        is_usable = bool(proxy.host) and proxy.port is not None and not re.search(r"\s", address)
     except ValueError:
         proxy, is_usable = URL(), False
     if proxy.scheme.startswith("socks"):

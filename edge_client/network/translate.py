@@ -138,7 +138,8 @@ def _proxy_error(error: BaseException, url: str, proxy: URL) -> Unavailable | No
     if isinstance(error, aiohttp.ClientResponseError):
         return Unavailable(f"{name} does not answer in HTTP", f"is it a SOCKS proxy? {hint}")
     if isinstance(error, (aiohttp.ServerDisconnectedError, asyncio.TimeoutError, TimeoutError)):
-        return Unavailable(f"no answer of {url} came through {name}", hint)
+        plain = f"if it is a proxy in plain HTTP, write http:// in {variable}; " if proxy.scheme == "https" else ""
+        return Unavailable(f"no answer of {url} came through {name}", plain + hint)
     return None
 
 

@@ -63,11 +63,10 @@ def parse_pin(text: str) -> bytes:
         ) from error
 
 
-def _without_zone(server: str) -> URL | None:
-    """The address without its zone, such as %eth0; None where it has none."""
-    url = URL(server)
-    host, percent, _ = (url.host or "").partition("%")
-    return url.with_host(host) if percent else None
+def _without_zone(host: str) -> str | None:
+    """The address without its zone, such as %eth0, which means something on this board alone; None without a zone."""
+    address, percent, _ = host.partition("%")
+    return address if percent else None
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -86,7 +85,7 @@ class Transport:
         self.server, self.credential = server, credential
         self.proxy = environment_proxy(server)
         self.traffic = Traffic()
-        self._zoneless = _without_zone(server)
+        self._zoneless = _without_zone(URL(server).host or "")
         self.trust(fingerprint)
         self._session: aiohttp.ClientSession | None = None
 
@@ -163,7 +162,7 @@ class Transport:
                 params=params,
                 timeout=timeout,
                 ssl=self._ssl,
-                server_hostname=self._zoneless.host if self._zoneless is not None else None,
+                server_hostname=self._zoneless,
                 allow_redirects=False,  # a redirect would carry the credential to whoever it names
             ) as response:
                 if response.status >= 300:
@@ -178,8 +177,8 @@ class Transport:
         headers: dict[str, str] = {hdrs.ACCEPT: CONTENT_TYPE, hdrs.ACCEPT_ENCODING: "identity"}
         if has_body:
             headers[hdrs.CONTENT_TYPE] = CONTENT_TYPE
-        if self._zoneless is not None:  # a zone means something on this board alone (RFC 6874)
-            headers[hdrs.HOST] = self._zoneless.authority
+        if self._zoneless is not None:  # RFC 6874: a zone is not sent
+            headers[hdrs.HOST] = f"[{self._zoneless}]:{URL(self.server).port}"
         if self.credential:
             headers[hdrs.AUTHORIZATION] = f"Bearer {self.credential}"
         return {**headers, **(extra or {})}

@@ -55,7 +55,12 @@ def init(folder: Path, model: str, pairs: tuple[str, ...], force: bool, **given:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8470, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--tls", metavar="MODE", help="self-signed, off or CERT,KEY. Default: off on loopback, else self-signed.")
-def serve(folder: Path, host: str, port: int, tls: str | None) -> None:
+@click.option(
+    "--url",
+    default="",
+    help="Address that boards use, where it is another: a proxy's, such as https://a.example/braid.",
+)
+def serve(folder: Path, host: str, port: int, tls: str | None, url: str) -> None:
     """Run the server. Prints the command that joins a board; SIGTERM ends it in an orderly way."""
     # Before numpy is loaded. Merging factors small matrices, where OpenBLAS's threads spin while they wait for each
     # other: on a busy machine of two cores, the merge of two small updates took 8 s.
@@ -64,7 +69,9 @@ def serve(folder: Path, host: str, port: int, tls: str | None) -> None:
     from aggregator.http.server import serve as serve_folder
 
     log_to(_say)
-    serve_folder(_folder(folder), host, port, tls, _say)
+    if url and not url.startswith(("http://", "https://")):
+        raise ConfigError(f"--url {url} is no address.", "Write https://HOST[:PORT][/PREFIX].")
+    serve_folder(_folder(folder), host, port, tls_choice=tls, public_url=url, say=_say)
 
 
 @cli.group()

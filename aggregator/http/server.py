@@ -8,16 +8,17 @@ import json
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
 from aggregator.errors import AddressError
+from aggregator.http.addresses import authority, is_loopback, listening_socket, own_host, reachable_hosts
 from aggregator.http.app import make_app
 from aggregator.http.app_keys import WORKER
-from aggregator.http.tls import Tls, is_loopback, prepare
+from aggregator.http.tls import Tls, prepare
 from aggregator.run.setup import Opened, open_run
 from aggregator.settings.sizes import memory_warning
 from aggregator.store.folder import Folder
@@ -31,29 +32,65 @@ KEEPALIVE_S = 75.0
 """Idle connections; longer than the longest long poll."""
 
 
-EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a server listens, and how it is reached from elsewhere.
+
+    Attributes:
+        host, port: as bound.
+        tls: how it speaks there.
+        public_url: the address that boards use, where it is another one, such as a proxy's; "" where it is not.
+    """
+
+    host: str
+    port: int
+    tls: Tls
+    public_url: str = ""
+
+    @property
+    def urls(self) -> list[str]:
+        """Addresses for boards, the likeliest first: by a name of the certificate where they check one."""
+        if self.public_url:
+            return [self.public_url]
+        hosts = reachable_hosts(self.host)
+        by_name = [name for name in self.tls.names if not name.startswith("*")]
+        if by_name and not self.tls.is_pinned:
+            hosts = [*(host for host in hosts if host in by_name), *(name for name in by_name if name not in hosts)]
+        return [f"{self.tls.scheme}://{authority(host, self.port)}" for host in hosts]
+
+    @property
+    def own_url(self) -> str:
+        """The address for commands on the same machine."""
+        return f"{self.tls.scheme}://{authority(own_host(self.host), self.port)}"
+
+    @property
+    def pin(self) -> str:
+        """The fingerprint that boards need, "" where an authority, or a proxy's certificate, takes its place."""
+        return self.tls.certificate if self.tls.is_pinned and not self.public_url else ""
 
 
-def serve(folder: Folder, host: str, port: int, tls_choice: str | None, say: Callable[[str], None]) -> None:
+def serve(
+    folder: Folder, host: str, port: int, *, tls_choice: str | None, public_url: str, say: Callable[[str], None]
+) -> None:
     """Serve the folder's run until SIGTERM or SIGINT. Raises a ServerError that says what is in the way."""
     folder.need()
     with folder.locked():
-        tls = prepare(tls_choice, host, folder)
+        listening = Listening(host, port, prepare(tls_choice, host, folder), public_url.rstrip("/"))
         opened = open_run(folder, time.monotonic)
         try:
-            asyncio.run(_serve(opened, host, port, tls, say))
+            asyncio.run(_serve(opened, listening, say))
         finally:
             opened.store.close()
             folder.address.unlink(missing_ok=True)
 
 
-def join_command(url: str, token: str, tls: Tls) -> str:
+def join_command(url: str, token: str, pin: str) -> str:
     """The command that makes a board join, as it is typed there."""
-    pinned = f" --fingerprint {tls.fingerprint}" if tls.fingerprint else ""
+    pinned = f" --fingerprint {pin}" if pin else ""
     return f"edge-client join --server {url} --token {token}{pinned}"
 
 
-async def _serve(opened: Opened, host: str, port: int, tls: Tls, say: Callable[[str], None]) -> None:
+async def _serve(opened: Opened, wanted: Listening, say: Callable[[str], None]) -> None:
     folder = opened.folder
     app = make_app(opened, secret_hash(folder.secret(folder.operator_token)))
     runner = web.AppRunner(
@@ -66,25 +103,28 @@ async def _serve(opened: Opened, host: str, port: int, tls: Tls, say: Callable[[
     await runner.setup()
     gc.freeze()  # a full collection takes a tenth of a second, nearly all of it for what was imported and never goes
     try:
-        real_port = await _listen(runner, host, port, tls)
-        url = f"{tls.scheme}://{_reachable(host)}:{real_port}"
-        _publish(folder, f"{tls.scheme}://{'127.0.0.1' if host in EVERYWHERE else _reachable(host)}:{real_port}", tls)
-        _greet(opened, url, host, tls, say)
+        listening = replace(wanted, port=await _listen(runner, wanted))
+        _publish(folder, listening)
+        _greet(opened, listening, say)
         await _until_told(app[WORKER])
         say("stopping: open requests finish first")
     finally:
         await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int, tls: Tls) -> int:
+async def _listen(runner: web.AppRunner, wanted: Listening) -> int:
     """Listen; return the port. Raises AddressError."""
-    site = web.TCPSite(runner, host, port, ssl_context=tls.context)
+    host, port, context = wanted.host, wanted.port, wanted.tls.context
     try:
+        both = listening_socket(port) if host in ("::", "") else None
+        site: web.BaseSite = web.TCPSite(runner, host, port, ssl_context=context)
+        if both is not None:
+            site = web.SockSite(runner, both, ssl_context=context)
         await site.start()
     except OSError as error:
         reason = error.strerror or str(error)
         raise AddressError(
-            f"{host}:{port} cannot be listened on: {reason}", "Give another --host or --port."
+            f"{authority(host, port)} cannot be listened on: {reason}", "Give another --host or --port."
         ) from error
     return int(runner.addresses[0][1])
 
@@ -102,32 +142,34 @@ async def _until_told(worker: asyncio.Task[None]) -> None:
         worker.result()
 
 
-def _publish(folder: Folder, url: str, tls: Tls) -> None:
-    """Leave the address for the commands beside the server."""
-    facts = {"url": url, "fingerprint": tls.fingerprint, "pid": os.getpid()}
+def _publish(folder: Folder, listening: Listening) -> None:
+    """Leave the address for the commands beside the server. They take this certificate and no other, whoever signed."""
+    facts = {"url": listening.own_url, "fingerprint": listening.tls.certificate, "pid": os.getpid()}
     write_atomically(folder.address, json.dumps(facts).encode())
 
 
-def _greet(opened: Opened, url: str, host: str, tls: Tls, say: Callable[[str], None]) -> None:
-    folder, run = opened.folder, opened.run
+def _greet(opened: Opened, listening: Listening, say: Callable[[str], None]) -> None:
+    folder, run, tls = opened.folder, opened.run, listening.tls
+    url, *others = listening.urls
+    is_hidden = is_loopback(listening.host)
     say(f"run {run.terms.run_id}: {run.run_state.value}, version {run.state.version}, {run.config.rounds.total} rounds")
     say(f"listening on {url}  (status page: any user name, password in {folder.operator_token})")
-    if tls.context is None and not is_loopback(host):
+    if others:
+        say(f"also at {', '.join(others)}")
+    if tls.context is None and not is_hidden:
         say("WARNING: without TLS everybody on the network can read tokens and updates")
+    if tls.certificate and not tls.is_pinned and not listening.public_url:
+        say(f"boards that know no authority of its certificate add --fingerprint {tls.certificate}")
     if warning := memory_warning(run.config, run.terms.weights, _installed_bytes()):
         say(warning)
+    if is_hidden and not listening.public_url:
+        say("only this machine reaches it: --host 0.0.0.0 lets boards in, or --url names the proxy that does")
     say("on each board:")
-    say(f"  {join_command(url, folder.secret(folder.join_token), tls)}")
+    say(f"  {join_command(url, folder.secret(folder.join_token), listening.pin)}")
 
 
 def _installed_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _reachable(host: str) -> str:
-    """A name under which boards can reach a server that listens on `host`."""
-    name = socket.gethostname() if host in EVERYWHERE else host
-    return f"[{name}]" if ":" in name else name
 
 
 def log_to(say: Callable[[str], None]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.errors import TlsError
+from aggregator.http.addresses import is_loopback
 from aggregator.store.folder import Folder
 from braid_common.atomic_file import write_atomically
 
@@ -19,25 +21,28 @@ VALID_DAYS = 3653
 BACKDATED_DAYS = 3650
 """Valid since ten years ago, for whoever checks it against a clock that lags."""
 
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """`context` None: plain HTTP. `fingerprint`: SHA-256 of the certificate in hex, where boards should pin it."""
+    """How a server speaks.
+
+    Attributes:
+        context: None for plain HTTP.
+        certificate: SHA-256 of the server's certificate in hex, "" for plain HTTP.
+        is_pinned: whether boards must know it by its fingerprint, since no authority vouches for it.
+        names: hosts that the certificate was made for, where it is one of an authority.
+    """
 
     context: ssl.SSLContext | None
-    fingerprint: str = ""
+    certificate: str = ""
+    is_pinned: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def scheme(self) -> str:
         return "http" if self.context is None else "https"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def prepare(choice: str | None, host: str, folder: Folder) -> Tls:
@@ -52,20 +57,51 @@ def prepare(choice: str | None, host: str, folder: Folder) -> Tls:
     if choice == "self-signed":
         if not (folder.certificate.exists() and folder.key.exists()):
             _make(folder, host)
-        return Tls(_context(folder.certificate, folder.key), fingerprint(folder.certificate))
+        return Tls(_context(folder.certificate, folder.key), fingerprint(folder.certificate), is_pinned=True)
     certificate, comma, key = choice.partition(",")
     if not comma:
         raise TlsError(f"--tls {choice!r} is not known.", "Allowed are self-signed, off and CERT,KEY.")
-    return Tls(_context(Path(certificate), Path(key)))
+    return _given(Path(certificate), Path(key))
+
+
+def _given(certificate: Path, key: Path) -> Tls:
+    """What a certificate of somebody else's making asks of boards. Without `cryptography` its names stay unknown."""
+    context = _context(certificate, key)
+    try:
+        from cryptography import x509
+    except ImportError:
+        return Tls(context, fingerprint(certificate))
+    try:
+        made = x509.load_der_x509_certificate(_first_certificate(certificate))
+        names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return Tls(context, fingerprint(certificate), is_pinned=True)  # no client of today takes it by a name
+    except ValueError as error:
+        raise TlsError(f"{certificate} is no certificate: {error}", "It must be PEM.") from error
+    hosts = (*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress)))
+    return Tls(context, fingerprint(certificate), is_pinned=made.issuer == made.subject, names=hosts)
 
 
 def fingerprint(certificate: Path) -> str:
     """SHA-256 of a PEM certificate's DER bytes, lower-case hex. Raises TlsError."""
     try:
-        text = certificate.read_text(encoding="ascii")
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(text[: text.index("-----END") + 25])).hexdigest()
-    except (OSError, ValueError) as error:
+        return hashlib.sha256(_first_certificate(certificate)).hexdigest()
+    except ValueError as error:
         raise TlsError(f"{certificate} is no certificate: {error}", "Remove it to have a new one made.") from error
+
+
+def _first_certificate(path: Path) -> bytes:
+    """The DER bytes of the first certificate in a PEM file: the server's own in a chain, wherever its key stands.
+
+    Raises ValueError.
+    """
+    try:
+        found = _CERTIFICATE.search(path.read_text(encoding="ascii", errors="replace"))
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+    if found is None:
+        raise ValueError("it holds no BEGIN CERTIFICATE")
+    return ssl.PEM_cert_to_DER_cert(found[0])
 
 
 def _context(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -13,7 +13,7 @@ import builtin_base
 from braid_common.example import Example
 from braid_common.text_form import TextForm
 from builtin_base.docstrings import extract
-from edge_client.data.readers import load_data
+from edge_client.data.load import load_data
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.evaluate import rouge
 from edge_client.engines.lean.generate import Writer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -12,7 +12,8 @@ from edge_client.agent.allowances import default_cache_bytes, parse_cache, parse
 from edge_client.agent.console import Console
 from edge_client.agent.enrolment import prepare_identity
 from edge_client.agent.settings import JoinSettings
-from edge_client.data.readers import load_data
+from edge_client.data.essence import essence_facts, essence_lines
+from edge_client.data.load import load_data, require_enough
 from edge_client.host.board import Board, probe_board
 from edge_client.host.forked import run_forked
 from edge_client.host.matmul_speed import MatmulSpeed, with_matmul_speed
@@ -53,12 +54,19 @@ PROBES = Probes()
 
 
 class DataSummary(msgspec.Struct, frozen=True):
-    """How many examples a board has; the data itself is read again by the worker."""
+    """How many examples a board has and how they were read; the data itself is read again by the worker.
+
+    Attributes:
+        lines: the essence for people.
+        facts: the essence for programs.
+    """
 
     n_train: int
     n_held_out: int
     n_skipped: int
     first_skipped: str
+    lines: tuple[str, ...] = ()
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,7 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
         console.notice(
             f"{data.n_skipped} unusable lines or files in {settings.data} are left out; first: {data.first_skipped}"
         )
+    console.event("data", "\n".join(data.lines), **data.facts)
     folder = StateFolder(settings.state)
     folder.lock()
     identity = prepare_identity(folder, settings)
@@ -109,5 +118,14 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
 
 
 def _summarise(spec: DataSpec) -> DataSummary:
+    """Read the data once. Raises DataError where it is too little to train on."""
     data = load_data(spec)
-    return DataSummary(len(data.train), len(data.held_out), data.n_skipped, data.first_skipped)
+    require_enough(data, spec)
+    return DataSummary(
+        len(data.train),
+        len(data.held_out),
+        data.n_skipped,
+        data.first_skipped,
+        essence_lines(data, spec),
+        essence_facts(data),
+    )

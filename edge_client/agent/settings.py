@@ -35,16 +35,28 @@ class JoinSettings:
     cache: str = ""
     round_time: str = ""
     round_traffic: str = ""
+    source: str = ""
+    target: tuple[str, ...] = ()
+    encoding: str = ""
+    delimiter: str = ""
 
     @property
     def data_spec(self) -> DataSpec:
         """The data set to train on."""
-        return DataSpec(self.data)
+        return DataSpec.of(
+            self.data, source=self.source, targets=self.target, encoding=self.encoding, delimiter=self.delimiter
+        )
 
 
 _FIELDS: dict[str, type] = get_type_hints(JoinSettings)
 
-FILE_TYPES = {key: str if kind is Path else kind for key, kind in _FIELDS.items()} | {"json": bool, "debug": bool}
+TARGET = "target"
+"""The one setting that may be a text or a list of texts."""
+
+FILE_TYPES = {key: kind if kind in (bool, int) else str for key, kind in _FIELDS.items()} | {
+    "json": bool,
+    "debug": bool,
+}
 """Types of the file's values by key: those of JoinSettings, and two that say how the command itself talks."""
 
 
@@ -62,9 +74,21 @@ def read_config(path: Path) -> dict[str, Any]:
             raise ConfigError(
                 f"{path}: there is no setting {key!r}", f"the settings are {', '.join(sorted(FILE_TYPES))}"
             )
-        if type(value) is not kind:
+        if key == TARGET:
+            settings[key] = _targets(path, value)
+        elif type(value) is not kind:
             raise ConfigError(f"{path}: {key} = {value!r} must be of type {kind.__name__}", "mend that line")
     return settings
+
+
+def _targets(path: Path, value: object) -> list[str]:
+    """The columns of `target`: one, or a list of several."""
+    targets = [value] if isinstance(value, str) else value
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise ConfigError(
+            f"{path}: {TARGET} = {value!r} must be a column or a list of columns", 'write it as in target = "summary"'
+        )
+    return targets
 
 
 def normalise_server(url: str) -> str:

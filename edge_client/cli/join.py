@@ -11,6 +11,7 @@ import click
 from edge_client.agent.settings import JoinSettings, normalise_server, read_config
 from edge_client.cli.options import (
     cache_option,
+    data_options,
     debug_option,
     round_time_option,
     round_traffic_option,
@@ -40,8 +41,9 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
     envvar="BRAID_DATA",
     default="builtin:docstrings",
     show_default=True,
-    help="JSONL, CSV, a folder of text, or builtin:docstrings/LIBRARY.",
+    help="JSON lines, JSON, CSV, Parquet, a folder of these or of text, or builtin:docstrings/LIBRARY.",
 )
+@data_options
 @click.option(
     "--model", envvar="BRAID_MODEL", default="", help="Base: hub id, folder or builtin.  [default: the run's]"
 )

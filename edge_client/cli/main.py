@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "join": "edge_client.cli.join",
+    "data": "edge_client.cli.data",
     "plan": "edge_client.cli.plan",
     "bench": "edge_client.cli.bench",
     "status": "edge_client.cli.state",

@@ -57,6 +57,44 @@ def round_traffic_option(command: click.decorators.FC) -> click.decorators.FC:
     return option(command)
 
 
+class Column(click.types.StringParamType):
+    """A column or a template of columns. In the environment several stand on lines of their own, for a column's name
+    may have spaces in it."""
+
+    envvar_list_splitter = "\n"
+
+
+def data_options(command: click.decorators.FC) -> click.decorators.FC:
+    """--source, --target, --encoding and --delimiter: what is read of the data."""
+    options = (
+        click.option(
+            "--source",
+            envvar="BRAID_SOURCE",
+            default="",
+            help="Column to read, or a template such as '{title}\\n{body}'.  [default: found by its name]",
+        ),
+        click.option(
+            "--target",
+            type=Column(),
+            multiple=True,
+            envvar="BRAID_TARGET",
+            help="Column to write, or a template; again for further right answers.  [default: found by its name]",
+        ),
+        click.option(
+            "--encoding", envvar="BRAID_ENCODING", default="", help="Of text, such as cp1252.  [default: detected]"
+        ),
+        click.option(
+            "--delimiter",
+            envvar="BRAID_DELIMITER",
+            default="",
+            help="Between columns of a table: a character, or tab.  [default: detected]",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def state_option(command: click.decorators.FC) -> click.decorators.FC:
     """--state FOLDER."""
     option = click.option(

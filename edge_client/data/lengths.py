@@ -8,7 +8,7 @@ from pathlib import Path
 from braid_common.base_files import read_t5_config
 from braid_common.example import Example
 from braid_common.text_form import TextForm
-from edge_client.data.readers import load_data
+from edge_client.data.load import load_data
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.errors import base_errors
 from edge_client.jobs.data_spec import DataSpec

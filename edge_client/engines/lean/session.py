@@ -12,7 +12,8 @@ import torch
 
 from braid_common.base_files import read_t5_config
 from braid_common.t5_config import T5Config
-from edge_client.data.readers import Data, load_data
+from edge_client.data.dataset import Data
+from edge_client.data.load import load_data
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.contract import Host, Stopped
 from edge_client.errors import NoPlanError, base_errors

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_client.data.readers import KEY_PAIRS, MAX_LINE_BYTES, load_data
+from edge_client.data.load import KEY_PAIRS, MAX_LINE_BYTES, load_data
 from edge_client.errors import DataError
 from edge_client.jobs.data_spec import DataSpec
 
@@ -163,7 +163,7 @@ def test_any_bytes_give_data_or_a_data_error(content: bytes, suffix: str, tmp_pa
 def test_reading_data_loads_no_tensor_library() -> None:
     """The idle client checks its data too, and must stay small."""
     script = (
-        "import sys, edge_client.data.readers, edge_client.host.board, edge_client.plan.choose;"
+        "import sys, edge_client.data.load, edge_client.host.board, edge_client.plan.choose;"
         "import edge_client.base.locate as b;"
         "assert not {'torch', 'numpy', 'transformers'} & set(sys.modules)"
     )

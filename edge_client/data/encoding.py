@@ -12,12 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edge_client.data.encoding_guess import guess_encoding
 from edge_client.data.files import DataFile
 from edge_client.errors import ConfigError, DataError
-
-SURE_ENOUGH = 0.1
-"""The detector's least confidence. Of 198 texts of one to three sentences in nine languages and fifteen encodings it
-named 182 rightly; all 16 wrong ones had less, and so had 21 right ones (docs/decisions/0049)."""
 
 SAMPLE_BYTES = 1 << 16
 """Shown to the detector: more says nothing new."""
@@ -80,10 +77,10 @@ class _Lines:
     n_bad: int = 0
     first_bad: str = ""
     first_file: DataFile | None = None
-    sample: bytearray = field(default_factory=bytearray)
+    sample: list[bytes] = field(default_factory=list)
+    n_bytes: int = 0
 
     def count(self, file: DataFile) -> None:
-        n_bad_before = self.n_bad
         with file.open() as stream:
             number = 0
             while line := stream.readline(CHUNK_BYTES):
@@ -97,10 +94,9 @@ class _Lines:
                     self.n_bad += 1
                     if self.first_file is None:
                         self.first_file, self.first_bad = file, f"{file.path}:{number}"
-                    if len(self.sample) < SAMPLE_BYTES and number > file.head.count(b"\n"):
-                        self.sample += line
-        if self.n_bad > n_bad_before and len(self.sample) < SAMPLE_BYTES:
-            self.sample[:0] = file.head  # its plain words say what language it is
+                    if self.n_bytes < SAMPLE_BYTES:
+                        self.sample.append(line[:SAMPLE_BYTES])
+                        self.n_bytes += len(line)
 
 
 def _marked(file: DataFile) -> Encoding | None:
@@ -132,12 +128,8 @@ def _is_valid(file: DataFile, encoding: str) -> bool:
 
 
 def _guess(lines: _Lines) -> Encoding:
-    import chardet  # only for files that are not UTF-8
-
-    sample = bytes(lines.sample[: 2 * SAMPLE_BYTES])
-    verdict = chardet.detect(sample)
-    name = _same_as_windows(sample, codecs.lookup(verdict["encoding"] or "cp1252").name)
-    if verdict["confidence"] >= SURE_ENOUGH:
+    name, is_sure = guess_encoding(lines.sample)
+    if is_sure:
         return Encoding(name, "guessed")
     assert lines.first_file is not None
     path = shlex.quote(str(lines.first_file.path))
@@ -145,14 +137,6 @@ def _guess(lines: _Lines) -> Encoding:
         f"{lines.first_bad} is not UTF-8, and there is too little such text to tell for sure what it is ({name}?)",
         f"name it, as in --encoding {name}, or write the file anew: iconv -f {name} -t utf-8 {path} > utf8.txt",
     )
-
-
-def _same_as_windows(sample: bytes, name: str) -> str:
-    """Western Windows' encoding where the text reads the same in it: later lines may have its quotes and dashes."""
-    try:
-        return "cp1252" if sample.decode("cp1252") == sample.decode(name) else name
-    except UnicodeDecodeError:
-        return name
 
 
 def _known(given: str) -> str:

@@ -21,6 +21,10 @@ MAX_RECORD_CHARS = MAX_LINE_CHARS
 """Longest element of an array: as long as a line of JSON lines may be."""
 
 
+_BEHIND = tuple(",]} \t\r\n")
+"""Characters that may follow a number."""
+
+
 class _TooLongError(Exception):
     """A value does not end within MAX_RECORD_CHARS."""
 
@@ -49,27 +53,35 @@ def _object(text: _Text, is_record: IsRecord) -> Iterator[Item]:
     except _TooLongError:
         yield from text.elements_of_members()
         return
-    records = [value] if is_record(value) else _records_inside(value)
+    records = _rows_of_columns(value) or ([value] if is_record(value) else _records_inside(value))
     yield from (Record(place, record) for record in records)
 
 
+def _rows_of_columns(value: Mapping[str, object]) -> list[object]:
+    """The rows of an object of columns: lists of equal length or, as pandas writes a table, cells by row; else
+    none."""
+    columns = list(value.values())
+    if len(columns) < 2:
+        return []
+    if all(isinstance(column, list) for column in columns):
+        lists = [column for column in columns if isinstance(column, list)]
+        has_objects = any(isinstance(cell, (dict, list)) for column in lists for cell in column)
+        if has_objects or len(lists[0]) < 2 or len({len(column) for column in lists}) > 1:
+            return []
+        return [dict(zip(value, row, strict=True)) for row in zip(*lists, strict=True)]
+    tables = [column for column in columns if isinstance(column, dict)]
+    keys = list(tables[0]) if len(tables) == len(columns) else []
+    if not keys or not all(key.isdecimal() for key in keys):
+        return []
+    return [{name: column.get(key) for name, column in zip(value, tables, strict=True)} for key in keys]
+
+
 def _records_inside(value: Mapping[str, object]) -> list[object]:
-    """The elements of an object's arrays, its columns taken row by row, or what it has under its keys; else itself."""
+    """The elements of an object's arrays, or the objects under its keys where there is nothing else; else itself."""
     lists = [element for element in value.values() if isinstance(element, list)]
     elements: list[object] = [element for one in lists for element in one if isinstance(element, (dict, list))]
-    if elements:
-        return elements
-    lengths = {len(one) for one in lists}
-    if len(lists) > 1 and len(lists) == len(value) and len(lengths) == 1:
-        return [dict(zip(value, row, strict=True)) for row in zip(*lists, strict=True)]
-    objects = [element for element in value.values() if isinstance(element, dict)]
-    if not objects or len(objects) < len(value):
-        return [value]
-    keys = list(objects[0])
-    is_table = len(objects) > 1 and not any(isinstance(cell, (dict, list)) for one in objects for cell in one.values())
-    if is_table and keys and all(key.isdecimal() for key in keys):  # as pandas writes a table: {column: {row: cell}}
-        return [{name: column.get(key) for name, column in zip(value, objects, strict=True)} for key in keys]
-    return list(objects)
+    objects: list[object] = [element for element in value.values() if isinstance(element, dict)]
+    return elements or (objects if len(objects) == len(value) else []) or [value]
 
 
 class _Text:
@@ -110,7 +122,10 @@ class _Text:
             except RecursionError as error:
                 raise self._broken("nested too deeply", self._at) from error
             else:
-                if end < len(self._buffer) or self._ended:
+                if end - self._at > MAX_RECORD_CHARS:
+                    raise _TooLongError
+                is_number = isinstance(value, (int, float))  # it may go on behind the buffer, or with a point in it
+                if self._ended or (self._buffer[end : end + 1] in _BEHIND if is_number else end < len(self._buffer)):
                     self._line += self._buffer.count("\n", self._at, end)
                     self._at = end
                     return value

@@ -61,7 +61,8 @@ def _json_format(head: str, is_whole: bool, suffix: str, is_record: IsRecord) ->
         lines.pop()  # it may be cut
     first = _parse(lines[0])
     if len(lines) == 1:
-        is_one = isinstance(first, dict) and (is_record(first) or not _holds_objects(first))
+        is_one = isinstance(first, dict) and not all(isinstance(one, (list, dict)) for one in first.values())
+        is_one = is_one and (is_record(first) or not _holds_objects(first))
         return "jsonl" if is_one and is_called_lines else "json" if first is not None else _by_name(suffix)
     if isinstance(first, (dict, list)) or (is_object and isinstance(_parse(lines[1]), dict)):
         return "jsonl"  # of which the first line may be damaged

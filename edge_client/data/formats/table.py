@@ -99,8 +99,13 @@ def _try(head: str, delimiter: Delimiter, is_record: IsRecord, is_whole: bool) -
     if not rows:
         return _Trial(False, 0.0, 0)
     n_columns = len(rows[0])
-    even = sum(len(row) == n_columns for row in rows) / len(rows)
+    even = sum(len(row) == n_columns and not _swallows(row, delimiter) for row in rows) / len(rows)
     return _Trial(is_record(dict.fromkeys(column_names(rows[0]))), even, n_columns)
+
+
+def _swallows(row: Sequence[str], delimiter: Delimiter) -> bool:
+    """Whether a field holds what were rows: prose has commas and new lines in it, but hardly tabs."""
+    return delimiter.character == "\t" and any("\t" in field and "\n" in field for field in row)
 
 
 def column_names(header: Sequence[str]) -> list[str]:

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_client.data.load import KEY_PAIRS, MAX_LINE_BYTES, load_data
+from edge_client.data import collection
+from edge_client.data.load import load_data, require_enough
+from edge_client.data.shapes.known import PAIRS
+from edge_client.data.text_lines import MAX_LINE_CHARS
 from edge_client.errors import DataError
 from edge_client.jobs.data_spec import DataSpec
 
@@ -26,8 +29,8 @@ def texts(path: Path) -> set[tuple[str, str]]:
     return {(example.source, example.target) for example in data.train + data.held_out}
 
 
-@pytest.mark.parametrize("pair", KEY_PAIRS)
-def test_every_key_pair_is_read_from_jsonl_and_csv(pair: tuple[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("pair", [("source", "target"), *PAIRS])
+def test_every_pair_of_columns_is_read_from_jsonl_and_csv(pair: tuple[str, str], tmp_path: Path) -> None:
     """The names that data sets use for source and target all work."""
     jsonl, table = tmp_path / "a.jsonl", tmp_path / "a.csv"
     jsonl.write_text(json.dumps({pair[0]: "a body", pair[1]: "a title", "other": 1}))
@@ -55,9 +58,9 @@ def test_a_folder_of_text_gives_title_and_body(tmp_path: Path) -> None:
 
 def test_bad_lines_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
     """Eight kinds of bad lines among good ones: all good ones arrive, the first bad one is named with its line."""
-    good = json.dumps({"source": "s", "target": "t"}).encode()
-    bad = [b"{", b"[1]", b'{"source": 1, "target": "t"}', b'{"source": "s"}', b'{"source": "", "target": "t"}']
-    bad += [b'{"source": "\xff", "target": "t"}', b'{"source": "\\ud800", "target": "t"}', b"x" * (MAX_LINE_BYTES + 1)]
+    good = json.dumps({"source": "Süße", "target": "t"}, ensure_ascii=False).encode()
+    bad = [b"{", b"[1]", b'{"source": {"of": 1}, "target": "t"}', b'{"source": "s"}', b'{"source": "", "target": "t"}']
+    bad += [b'{"source": "\xff", "target": "t"}', b'{"source": "\\ud800", "target": "t"}', b"x" * (MAX_LINE_CHARS + 1)]
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\n".join([good, b"", *bad, good]))
 
@@ -71,12 +74,16 @@ def test_bad_lines_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
 def test_bad_csv_rows_are_counted(tmp_path: Path) -> None:
     """A short row, a row that is no UTF-8 and an oversized line do not stop the others."""
     path = tmp_path / "a.csv"
-    oversized = b'"' + b"x" * MAX_LINE_BYTES + b'",t\n'
-    path.write_bytes(b"source,target\na,b\nshort\n\xff,b\n" + oversized + b"c,d\n")
+    oversized = b'"' + b"x" * MAX_LINE_CHARS + b'",t\n'
+    path.write_bytes("source,target\na,b\nshort\né,f\n".encode() + b"\xff,b\n" + oversized + b"c,d\n")
 
     data = load_data(DataSpec(str(path)))
 
-    assert {(example.source, example.target) for example in data.train + data.held_out} == {("a", "b"), ("c", "d")}
+    assert {(example.source, example.target) for example in data.train + data.held_out} == {
+        ("a", "b"),
+        ("é", "f"),
+        ("c", "d"),
+    }
     assert data.n_skipped == 3
     assert data.first_skipped.startswith(f"{path}:3:")
 
@@ -141,9 +148,44 @@ def test_two_examples_give_one_to_each_side(n: int, tmp_path: Path) -> None:
     assert len(data.train) + len(data.held_out) == n
 
 
-def test_a_single_example_is_trained_on(tmp_path: Path) -> None:
-    """One example is enough to start."""
-    assert len(load_data(DataSpec(str(write_jsonl(tmp_path / "a.jsonl", 1)))).train) == 1
+def test_a_single_example_is_read_but_not_enough(tmp_path: Path) -> None:
+    """It can be looked at; training needs another one to measure on, and says so."""
+    spec = DataSpec(str(write_jsonl(tmp_path / "a.jsonl", 1)))
+    data = load_data(spec)
+
+    with pytest.raises(DataError, match="at least 2 are needed") as caught:
+        require_enough(data, spec)
+
+    assert len(data.train) == 1
+    assert caught.value.hint
+    few = DataSpec(str(write_jsonl(tmp_path / "b.jsonl", 2)))
+    require_enough(load_data(few), few)
+
+
+def test_what_is_beyond_the_limit_is_said_to_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The place from which on nothing is read any more; also where a record's own examples are too many."""
+    monkeypatch.setattr(collection, "MAX_EXAMPLES", 3)
+    chat = [{"role": role, "content": f"words {n}"} for n in range(9) for role in ("user", "assistant")]
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps({"messages": chat}))
+
+    flat = load_data(DataSpec(str(write_jsonl(tmp_path / "a.jsonl", 5))))
+    nested = load_data(DataSpec(str(path)))
+    exact = load_data(DataSpec(str(write_jsonl(tmp_path / "b.jsonl", 3))))
+
+    assert flat.n_examples == nested.n_examples == 3
+    assert flat.findings.left_out_from == f"{tmp_path / 'a.jsonl'}:4"
+    assert nested.findings.left_out_from == f"{path}:1#4"
+    assert exact.findings.left_out_from == ""
+
+
+def test_data_of_before_is_divided_as_before(tmp_path: Path) -> None:
+    """Which examples are held out was the same when only JSON lines and CSV were read: these are the ones."""
+    data = load_data(DataSpec(str(write_jsonl(tmp_path / "a.jsonl", 40))))
+
+    assert [example.source for example in data.held_out] == ["text 2", "text 25", "text 28"]
+    assert data.held_out[0].id == f"{tmp_path / 'a.jsonl'}:3"
+    assert {example.group for example in data.train} == {"a"}
 
 
 @given(content=st.binary(max_size=400), suffix=st.sampled_from([".jsonl", ".csv"]))

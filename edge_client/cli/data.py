@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import click
 
 from braid_common.text_form import DEFAULT_FORM, Cut, TextForm
-from braid_common.units import show_share
+from braid_common.units import printable, show_share
 from edge_client.cli.options import data_options, debug_option, state_option
 from edge_client.errors import base_errors
 from edge_client.host.packages import require_packages
@@ -160,7 +159,7 @@ def facts(seen: Seen) -> dict[str, Any]:
 
 def lines(seen: Seen) -> Iterator[str]:
     """Everything for people."""
-    from edge_client.data.essence import columns_words, file_words
+    from edge_client.data.essence import columns_words, counted, file_words
     from edge_client.data.load import MIN_UNITS
 
     read, findings = seen.data, seen.data.findings
@@ -168,7 +167,8 @@ def lines(seen: Seen) -> Iterator[str]:
     for file in findings.files:
         of = "" if len(findings.files) == 1 else f"{file.path}: "
         n_files = f", {file.n_files} files" if file.n_files > 1 else ""
-        yield f"read        {of}{file_words(file)}{n_files}: {file.n_examples:,} examples, {file.n_skipped:,} skipped"
+        n_read = f"{counted(file.n_examples, 'example')}, {file.n_skipped:,} skipped"
+        yield f"read        {of}{file_words(file)}{n_files}: {n_read}"
     yield f"columns     {columns_words(read)}"
     yield (
         f"examples    {read.n_examples:,}: {len(read.train):,} to train on, {len(read.held_out):,} held out; "
@@ -177,7 +177,8 @@ def lines(seen: Seen) -> Iterator[str]:
     yield f"skipped     {read.n_skipped:,}" + (", first:" if findings.skips else "")
     yield from (f"            {place}: {reason}" for place, reason in findings.skips[:SHOWN_SKIPS])
     if findings.left_out_files:
-        yield f"not read    {', '.join(findings.left_out_files[:SHOWN_SKIPS])} ({len(findings.left_out_files)} files)"
+        n_files = counted(len(findings.left_out_files), "file")
+        yield f"not read    {', '.join(findings.left_out_files[:SHOWN_SKIPS])} ({n_files})"
     if findings.left_out_from:
         yield f"left out    all from {findings.left_out_from} on: a board keeps {read.n_examples:,} examples"
     yield from _length_lines(seen)
@@ -242,5 +243,7 @@ def _as_trained(example: Example, tokeniser: Tokeniser, form: TextForm) -> tuple
 
 
 def _shown(text: str) -> str:
+    """The beginning of a text, indented, without characters that a terminal would obey."""
     more = f" … ({len(text):,} characters)" if len(text) > SHOWN_CHARS else ""
-    return textwrap.indent(text[:SHOWN_CHARS] + more, "     ", lambda _: True)
+    lines = (text[:SHOWN_CHARS] + more).expandtabs().splitlines()
+    return "\n".join(f"     {printable(line)}" for line in lines)

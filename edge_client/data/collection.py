@@ -25,6 +25,9 @@ MAX_NAMED_SKIPS = 20
 MAX_COLUMNS = 1000
 """Different columns that are remembered, so that objects keyed by random names take no memory."""
 
+MAX_SHOWN_CHARS = 300
+"""Characters of a record's columns that a reason shows."""
+
 MESSAGES = "messages"
 """The column that a bare list of messages is put into."""
 
@@ -128,8 +131,9 @@ class Collection:
         if shape is None:
             self.n_shapeless += 1
             self.shapeless.add(fields.values)
-            columns = "the chosen columns are" if self._chosen else "no pair of columns that is known by name is"
-            self.skip(place, f"{columns} not among {', '.join(map(str, fields.values)) or 'none'}"[:500])
+            columns = ", ".join(map(str, fields.values))[:MAX_SHOWN_CHARS] or "none"
+            why = "without the chosen columns" if self._chosen else "of no shape that is known by name"
+            self.skip(place, f"{why}; its columns are {columns}")
             return
         pairs: list[TextPair] = []
         for found in shape.pairs(fields):

@@ -1,8 +1,8 @@
 """A guess at an encoding from lines that are not UTF-8: chardet's list of candidates, and which of them makes words.
 
-The detector looks at bytes and their neighbours. Short text in Western letters it sometimes takes for Cyrillic or for an
-old Macintosh's; then words mix alphabets or have capitals inside. So its best candidate that makes plausible words is
-taken, and only if it is sure, or says the same of both halves of the lines.
+The detector looks at bytes and their neighbours. Short text in Western letters it sometimes takes for Cyrillic or for
+an old Macintosh's; then words mix alphabets or have capitals inside. So its best candidate that makes plausible words
+is taken, and only if it is sure, or says the same of both halves of the lines.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 CANDIDATES = (
     *("cp1252", "iso-8859-15", "cp1250", "iso-8859-2", "cp1251", "koi8-r", "cp1253", "cp1254", "cp1255", "cp1256"),
@@ -84,7 +85,7 @@ def _text(sample: bytes, name: str) -> str:
 
 def _is_odd(word: str) -> bool:
     alphabets = {_alphabet(letter) for letter in word}
-    has_capital_within = any(first.islower() and second.isupper() for first, second in zip(word, word[1:], strict=False))
+    has_capital_within = any(first.islower() and second.isupper() for first, second in pairwise(word))
     return has_capital_within or (len(alphabets) > 1 and not alphabets <= _EAST_ASIAN)
 
 

@@ -21,8 +21,8 @@ def essence_lines(data: Data, spec: DataSpec) -> tuple[str, str]:
     files = f" ({_names(names)})" if len(names) > 1 else ""
     return (
         f"data: {spec}{files}: {how}; {columns_words(data)}",
-        f"data: {data.n_examples:,} examples: {len(data.train):,} to train on, {len(data.held_out):,} held out"
-        f"; {data.n_skipped:,} skipped{_left_out(data)}",
+        f"data: {counted(data.n_examples, 'example')}: {len(data.train):,} to train on, {len(data.held_out):,} held "
+        f"out; {data.n_skipped:,} skipped{_left_out(data)}",
     )
 
 
@@ -61,6 +61,11 @@ def columns_words(data: Data) -> str:
         f"{', '.join(findings.shapes)}: {' + '.join(findings.source_columns)} → {', '.join(findings.target_columns)}"
     )
     return words + (f"; ignored: {_names(findings.ignored_columns)}" if findings.ignored_columns else "")
+
+
+def counted(n: int, what: str) -> str:
+    """A number with its noun: "1 example", "1,200 examples"."""
+    return f"{n:,} {what}" + "s" * (n != 1)
 
 
 def distinct(texts: Iterable[str]) -> list[str]:

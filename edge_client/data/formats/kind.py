@@ -61,9 +61,9 @@ def _json_format(head: str, is_whole: bool, suffix: str, is_record: IsRecord) ->
         lines.pop()  # it may be cut
     first = _parse(lines[0])
     if len(lines) == 1:
-        is_one = isinstance(first, dict) and not all(isinstance(one, (list, dict)) for one in first.values())
-        is_one = is_one and (is_record(first) or not _holds_objects(first))
-        return "jsonl" if is_one and is_called_lines else "json" if first is not None else _by_name(suffix)
+        if is_called_lines and isinstance(first, dict) and _is_one_record(first, is_record):
+            return "jsonl"
+        return "json" if first is not None else _by_name(suffix)
     if isinstance(first, (dict, list)) or (is_object and isinstance(_parse(lines[1]), dict)):
         return "jsonl"  # of which the first line may be damaged
     return _by_name(suffix)
@@ -74,8 +74,12 @@ def _by_name(suffix: str) -> Literal["json"] | None:
     return None if suffix in _TABLES else "json"
 
 
-def _holds_objects(value: dict[str, object]) -> bool:
-    return any(isinstance(one, list) and one and isinstance(one[0], dict) for one in value.values())
+def _is_one_record(value: dict[str, object], is_record: IsRecord) -> bool:
+    """Whether the only line of a file is a record, not an object of columns or one that holds records."""
+    if all(isinstance(one, (list, dict)) for one in value.values()):
+        return False
+    has_objects = any(isinstance(one, list) and one and isinstance(one[0], dict) for one in value.values())
+    return is_record(value) or not has_objects
 
 
 def _parse(line: str) -> object:

@@ -1,4 +1,4 @@
-"""Files and folders that data may be: compressed, damaged, of a kind that is no data, among others that are not read."""
+"""Files and folders that data may be: compressed, damaged, of a kind that is no data, among others not read."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ def table(tmp_path: Path) -> Path:
     import pyarrow.parquet
 
     rows = [
-        {"id": n, "question": f"q {n}", "answers": {"text": [f"a {n}", "b"], "answer_start": [0, 1]}} for n in range(600)
+        {"id": n, "question": f"q {n}", "answers": {"text": [f"a {n}", "b"], "answer_start": [0, 1]}}
+        for n in range(600)
     ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "part-0")
     return tmp_path / "part-0"

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from braid_common.example import Example
-from edge_client.data.readers import Data
+from edge_client.data.dataset import Data
 from edge_client.engines.contract import Stopped
 from edge_client.engines.lean.ordered_text import OrderedText
 from edge_client.engines.lean.session import Session

@@ -35,7 +35,7 @@ class Adapters:
         ranks that no board can have, gives the whole.
         """
         if version > newest.version:
-            raise _no_version(version, newest)
+            raise await asyncio.to_thread(self._no_version, version, newest)
         check_ranks(ranks, self._terms)
         if version == 0 and any(ranks):
             raise CallError("bad_request", "version 0 has no basis", "Ask for ranks 0.")
@@ -65,9 +65,25 @@ class Adapters:
             try:
                 self._older = read_version(self._storage.blobs, self._storage.records.versions(), version)
             except (KeyError, StateError) as error:  # dropped, perhaps just now
-                raise _no_version(version, newest) from error
+                raise self._no_version(version, newest) from error
         return self._older
 
+    def _no_version(self, version: int, newest: AdapterState) -> CallError:
+        """The refusal of a version, with those that there are; 0, the bare base, is never stored."""
+        kept = sorted({*self._storage.records.versions(), 0, newest.version})
+        return CallError(
+            "not_found",
+            f"there is no version {version} here",
+            f"The newest is {newest.version}; kept are {ranges(kept)}.",
+        )
 
-def _no_version(version: int, newest: AdapterState) -> CallError:
-    return CallError("not_found", f"there is no version {version} here", f"The newest is {newest.version}.")
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Sorted whole numbers with neighbours joined: "0, 5-7, 9"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -28,6 +28,7 @@ COMMANDS = {
     "status": "edge_client.cli.state",
     "leave": "edge_client.cli.state",
     "generate": "edge_client.cli.generate",
+    "evaluate": "edge_client.cli.evaluate",
     "doctor": "edge_client.cli.doctor",
 }
 

@@ -93,6 +93,10 @@ class Tokeniser:
         """Tokens of a text, eos included; `most` where it has more."""
         return min(len(self._first(text, most).ids) + 1, most)
 
+    def writable(self, text: str) -> str:
+        """The text as a model with this tokenizer can write it: characters that it has no piece for are lost."""
+        return self.decode(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, without special tokens."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)

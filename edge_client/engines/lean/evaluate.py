@@ -16,10 +16,9 @@ from edge_client.engines.lean.model.greedy import write_greedily
 from edge_client.engines.lean.model.model import Model
 from edge_client.engines.lean.session import Meter, Session, peaks
 from edge_client.errors import ConfigError
+from edge_client.evaluation.metrics import rouge
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import AdapterJob, EvaluateJob
-
-ROUGE_KINDS = ("rouge1", "rouge2", "rougeL")
 
 SPARE_SHARE = 0.5
 """Part of the memory still free under the budget that unpacked weights may take while text is written."""
@@ -79,24 +78,6 @@ def held_out_loss(
             f"the held-out loss is {mean}: the adapter or the base is broken", "lower train.learning_rate in run.toml"
         )
     return mean, meter.tokens_per_s
-
-
-def rouge(references: Sequence[tuple[str, ...]], written: Sequence[str]) -> dict[str, float]:
-    """Mean F1 of ROUGE-1, -2 and -L (Lin 2004; Google's rouge_score with Porter's stemmer, as in the T5 papers).
-
-    Args:
-        references: the right answers of each text, one at least. Of several the one with the highest F1 counts, for
-            each kind by itself, which is rouge_score's own convention (`RougeScorer.score_multi`).
-        written: the answer to each text.
-
-    Returns:
-        The mean over the texts, 0 to 1, by kind.
-    """
-    from rouge_score.rouge_scorer import RougeScorer  # some 50 MB with nltk, needed at the end of a run only
-
-    scorer = RougeScorer(list(ROUGE_KINDS), use_stemmer=True)
-    scores = [scorer.score_multi(targets, text) for targets, text in zip(references, written, strict=True)]
-    return {kind: sum(score[kind].fmeasure for score in scores) / len(scores) for kind in ROUGE_KINDS}
 
 
 def _written(

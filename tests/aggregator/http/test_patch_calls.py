@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from aggregator.downloads.adapters import ranges
 from edge_client.engines.adapter_patch import make_whole
 from edge_client.network.api import Api
+from edge_client.network.errors import RequestError
 from edge_client.network.transport import Transport
 from edge_client.state.held_adapter import starts_as_difference
 from wire.checks import basis_rank
@@ -75,6 +77,20 @@ async def test_a_version_held_already_costs_next_to_nothing(fetcher: Fetcher) ->
     assert got.stat().st_size < 300
     make_whole(got, held, fetcher.run, 3, ranks)
     assert got.read_bytes() == held.read_bytes()
+
+
+async def test_a_version_that_is_not_here_is_refused_with_those_that_are(fetcher: Fetcher) -> None:
+    """The board's hint names what it can have instead."""
+    with pytest.raises(RequestError, match="no version 4") as caught:
+        await fetcher.fetch("version-4", 4, fetcher.ranks(0))
+
+    assert caught.value.status == 404
+    assert caught.value.hint == "The newest is 3; kept are 0-3."
+
+
+def test_kept_versions_are_told_in_runs() -> None:
+    assert ranges([0]) == "0"
+    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
 
 
 @pytest.mark.parametrize("odd", ["too old", "not yet", "far ahead", "another base", "beyond the basis", "version 0"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from braid_common.example import Example
 from builtin_base.docstrings import extract
-from edge_client.data.readers import load_data
+from edge_client.data.load import load_data
 from edge_client.jobs.data_spec import DataSpec
 
 SEED = 1

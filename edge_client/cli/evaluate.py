@@ -19,7 +19,7 @@ from braid_common.seeds import derive_seed
 from braid_common.units import show_share
 from edge_client.agent.console import Console
 from edge_client.cli.contestants import Contestants, common_form, gathered, parse_adapters
-from edge_client.cli.options import debug_option, state_option
+from edge_client.cli.options import data_options, debug_option, state_option
 from edge_client.errors import DataError
 from edge_client.host.packages import require_packages
 from edge_client.host.worker_memory import prepare_for_training
@@ -27,7 +27,7 @@ from edge_client.jobs.data_spec import DataSpec
 from quantize.formats import FORMATS
 
 if TYPE_CHECKING:
-    from edge_client.data.readers import Data
+    from edge_client.data.dataset import Data
     from edge_client.evaluation.report import Report
 
 FEW_EXAMPLES = 30
@@ -44,7 +44,7 @@ class EvaluateFlags:
 
     data: str
     source: str
-    target: str
+    target: tuple[str, ...]
     encoding: str
     delimiter: str
     model: str
@@ -61,6 +61,12 @@ class EvaluateFlags:
     truncate_source: str | None
 
     @property
+    def data_spec(self) -> DataSpec:
+        """The data set to evaluate on."""
+        encoding, delimiter = self.encoding, self.delimiter
+        return DataSpec.of(self.data, source=self.source, targets=self.target, encoding=encoding, delimiter=delimiter)
+
+    @property
     def form_changes(self) -> dict[str, object]:
         """The fields of a TextForm that were given."""
         names = ("prefix", "max_source_tokens", "max_target_tokens", "truncate_source")
@@ -69,10 +75,7 @@ class EvaluateFlags:
 
 @click.command()
 @click.option("--data", envvar="BRAID_DATA", required=True, help="Examples: as `join --data`.")
-@click.option("--source", default="", help="Column to read, or a template such as '{title}: {body}'.")
-@click.option("--target", default="", help="Column with the right answers, or a template.")
-@click.option("--encoding", default="", help="Of text files, such as latin-1.  [default: detected]")
-@click.option("--delimiter", default="", help="Between columns of a table.  [default: detected]")
+@data_options
 @click.option(
     "--model",
     envvar="BRAID_MODEL",
@@ -141,9 +144,9 @@ def _evaluate(flags: EvaluateFlags, n_shown: int) -> Report:
     """Look at the flags, then at the data, then at the base; and let all contestants answer."""
     entries = parse_adapters(flags.adapter)
     require_packages()
-    from edge_client.data.readers import load_data  # it needs no torch: bad data is found without
+    from edge_client.data.load import load_data  # it needs no torch: bad data is found without
 
-    data = load_data(DataSpec(flags.data, flags.source, flags.target, flags.encoding, flags.delimiter))
+    data = load_data(flags.data_spec)
     available = data.held_out if flags.held_out else [*data.train, *data.held_out]
     if not available:
         raise DataError(f"{flags.data} holds out no example", "leave --held-out away, or give two examples or more")

@@ -6,12 +6,15 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 MAX_DEPTH = 64
 """Levels of nested arguments that are compared as values; deeper ones are compared as text. No tool takes so many, and
 what a model writes must not exhaust Python's stack."""
 
 _HEAD = re.compile(r"call:\s*(\S+)\s*")
+_AFTER_WORDS = re.compile(r"(?:^|\s)(?=call:\s)")
+_LINE = re.compile(r"^call:\s*\S", re.MULTILINE)
 _NEXT = re.compile(r"\s+(?=call:\s)")
 
 
@@ -29,12 +32,16 @@ class Call:
     arguments: object
 
 
-def parse_calls(text: str, *, lacks_brackets: bool = False) -> tuple[Call, ...]:
+def parse_calls(text: str, *, after_words: bool = False, lacks_brackets: bool = False) -> tuple[Call, ...]:
     """The calls that a text consists of; none where it is an ordinary reply.
 
-    `lacks_brackets` reads arguments whose outer curly brackets are missing as if they were there.
+    `after_words` passes over words before the first call. `lacks_brackets` reads arguments whose outer curly brackets
+    are missing as if they were there.
     """
-    return tuple(_calls(text.strip(), lacks_brackets))
+    text = text.strip()
+    if after_words and (first := _AFTER_WORDS.search(text)):
+        text = text[first.end() :]
+    return tuple(_calls(text, lacks_brackets))
 
 
 def _calls(text: str, lacks_brackets: bool) -> Iterator[Call]:
@@ -98,6 +105,9 @@ class Verdict:
 def judge_calls(targets: Sequence[str], writable_targets: Sequence[str], written: str) -> Verdict | None:
     """Compare a written text with the calls that are right.
 
+    A target is a call where one of its lines begins with `call: `. Where words stand before that line the written text
+    may have some too, on the same line even, for T5's tokenizer knows no line ends; they are not compared.
+
     Args:
         targets: right answers; where one is no call, it is passed over, unless it is the first.
         writable_targets: the same as the tokenizer can write them; what equals one of these is right too.
@@ -106,22 +116,29 @@ def judge_calls(targets: Sequence[str], writable_targets: Sequence[str], written
     Returns:
         The best verdict over the targets; None where the first target is no call.
     """
-    if not parse_calls(targets[0]):
+    if not _is_call(targets[0]):
         return None
     verdicts = [
         verdict
         for target, writable in zip(targets, writable_targets, strict=True)
+        if _is_call(target)
         for verdict in _verdicts(target, writable, written)
     ]
     return Verdict(any(verdict.name for verdict in verdicts), any(verdict.arguments for verdict in verdicts))
 
 
+def _is_call(target: str) -> bool:
+    return _LINE.search(target.strip()) is not None
+
+
 def _verdicts(target: str, writable: str, written: str) -> Iterator[Verdict]:
-    if not parse_calls(target):
-        return
-    yield _compare(parse_calls(target), parse_calls(written))
+    start = _LINE.search(target.strip())
+    assert start is not None
+    parse = partial(parse_calls, after_words=start.start() > 0)
+    yield _compare(parse_calls(target.strip()[start.start() :]), parse(written))
     if " ".join(writable.split()) != " ".join(target.split()):  # the tokenizer cannot write it all
-        yield _compare(parse_calls(writable, lacks_brackets=True), parse_calls(written, lacks_brackets=True))
+        parse = partial(parse, lacks_brackets=True)
+        yield _compare(parse(writable), parse(written))
 
 
 def _compare(right: Sequence[Call], written: Sequence[Call]) -> Verdict:

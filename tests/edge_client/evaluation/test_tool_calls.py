@@ -67,6 +67,18 @@ def test_several_calls_are_compared_in_order() -> None:
     assert judge(two, 'call: look {"q": "a"}') == WRONG
 
 
+def test_words_before_a_call_are_passed_over_where_the_right_answer_has_some() -> None:
+    """A turn that speaks and calls, as chat APIs have them: the call alone is judged."""
+    turn = f"I will see.\n{CALL}"
+
+    assert judge(turn, turn) == RIGHT
+    assert judge(turn, f"One moment please. {CALL}") == RIGHT
+    assert judge(turn, CALL) == RIGHT
+    assert judge(turn, CALL.replace("3", "4")) == OTHER_ARGUMENTS
+    assert judge(turn, "I will see.") == WRONG
+    assert judge(CALL, turn) == WRONG
+
+
 def test_what_is_no_call_is_not_judged() -> None:
     """A reply that mentions a call is a reply."""
     assert judge("say: hello", CALL) is None
@@ -107,6 +119,8 @@ def without_brackets(text: str) -> str:
         ("call: f {}", "call: f", RIGHT),
         ("call: f {}", "call: g", WRONG),
         ('call: f {"a": 1}\ncall: g {"b": 2}', 'call: f "a": 1 call: g "b": 2.0', RIGHT),
+        ('I see.\ncall: f {"a": 1}', 'Well. call: f "a": 1', RIGHT),
+        ('I see.\ncall: f {"a": 1}', 'I see. call: f "a": 2', OTHER_ARGUMENTS),
     ],
 )
 def test_a_tokenizer_without_curly_brackets(target: str, written: str, verdict: Verdict) -> None:
@@ -158,4 +172,6 @@ def test_no_text_is_too_strange(text: str) -> None:
     judge(CALL, text)
     verdict = judge(text, text)
     assert verdict is None or verdict == RIGHT
+    lossy = judge_calls([text], [without_brackets(text)], text)
+    assert (lossy is None) == (verdict is None)
     assert isinstance(parse_calls(text, lacks_brackets=True), tuple)

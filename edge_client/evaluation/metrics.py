@@ -80,7 +80,7 @@ class Rouge:
         return tuple(float(best[kind].fmeasure) for kind in ROUGE_KINDS)
 
 
-def rouge(references: Sequence[Sequence[str]], written: Sequence[str]) -> dict[str, float]:
+def rouge(references: Sequence[tuple[str, ...]], written: Sequence[str]) -> dict[str, float]:
     """Mean F1 (0…1) by kind over written texts, each with its right answers, of which the nearest counts."""
     scorer = Rouge()
     scores = [scorer.f1(targets, text) for targets, text in zip(references, written, strict=True)]

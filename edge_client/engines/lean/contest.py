@@ -185,7 +185,8 @@ def example_bytes(config: T5Config, n_source: int, n_target: int) -> int:
         n_source, n_target: tokens of the longest source, and that are written at most.
 
     Returns:
-        Bytes. The source counts as it is padded.
+        Bytes, rather too many: with FLAN-T5-small's shape and sources of 512 tokens 28 MiB, where 16 were measured. The
+        source counts as it is padded.
     """
     n_source = -(-n_source // LENGTH_STEP) * LENGTH_STEP
     widest = max(4 * config.inner, 3 * config.d_ff)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_client.data.tokeniser import Tokeniser
 from edge_client.evaluation.tool_calls import MAX_DEPTH, Verdict, judge_calls, parse_calls
+
+SHARED = Path(__file__).resolve().parents[4] / "shared"
+"""Real data and T5's tokenizer, where they lie beside the checkout."""
 
 RIGHT = Verdict(name=True, arguments=True)
 OTHER_ARGUMENTS = Verdict(name=True, arguments=False)
@@ -126,6 +131,21 @@ def without_brackets(text: str) -> str:
 def test_a_tokenizer_without_curly_brackets(target: str, written: str, verdict: Verdict) -> None:
     """T5's own: no model that uses it can write an object. What it can write of the right call is right."""
     assert judge_calls([target], [without_brackets(target)], written) == verdict
+
+
+@pytest.mark.skipif(not (SHARED / "tokenizer").is_dir(), reason="../shared is not here: no T5 tokenizer, no real calls")
+def test_what_t5_can_write_of_real_calls_is_right() -> None:
+    """Every call of a published test set, as T5's own tokenizer writes it; and none of them as the call before it."""
+    tokeniser = Tokeniser(SHARED / "tokenizer", eos_id=1, vocabulary=32_128)
+    lines = (SHARED / "data" / "coffee.test.jsonl").read_text(encoding="utf-8").splitlines()
+    calls = sorted({target for line in lines if (target := json.loads(line)["target"]).startswith("call: ")})
+    writable = [tokeniser.writable(call) for call in calls]
+
+    assert len(calls) > 300
+    for call, text, before in zip(calls[1:], writable[1:], writable, strict=False):
+        assert "{" not in text
+        assert judge_calls([call], [text], text) == RIGHT
+        assert text == before or judge_calls([call], [text], before) != RIGHT
 
 
 def test_brackets_that_a_model_could_have_written_must_be_there() -> None:

@@ -202,7 +202,7 @@ async def test_the_export_is_used_by_generate_and_evaluate(tmp_path: Path) -> No
     await server.init(1, {**SETTINGS, "rounds.quorum": "1", "train.local_steps": "20", "train.learning_rate": "0.02"})
     spec, exported = specs(tmp_path / "text")[0], tmp_path / "adapter"
     text = "case 3: the red pump was seen in hall 2 and it must be looked at again"
-    limits = ("--max-source-tokens", "32", "--max-target-tokens", "12", "--prefix", "summarize: ")
+    limits = ("--limit", "20", "--max-source-tokens", "32", "--max-target-tokens", "12", "--prefix", "summarize: ")
     await server.start()
     board = Board(spec, server.url, await server.token(), tmp_path / spec.name, lambda board, event: None)
     try:
@@ -224,7 +224,7 @@ async def test_the_export_is_used_by_generate_and_evaluate(tmp_path: Path) -> No
     assert plain.strip()
     assert tuned.strip()
     assert plain != tuned
-    assert report["n_examples"] == 40
+    assert report["n_examples"] == 20
     base, by_folder, by_version = report["contestants"].values()
     assert list(report["contestants"]) == ["base", "adapter", f"version {version}"]
     assert by_folder["difference"]["loss"]["interval"][1] < 0

@@ -12,10 +12,10 @@ import pytest
 
 from braid_common.text_form import TextForm
 from edge_client.engines.lean.engine import LeanEngine
-from edge_client.engines.lean.evaluate import rouge
 from edge_client.engines.lean.generate import Writer
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
+from edge_client.evaluation.metrics import rouge
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.frames import read_frame, write_frame
 from edge_client.jobs.messages import Done, Event, Failed, Job, Progress

@@ -36,6 +36,7 @@ from wire.messages import (
 )
 from wire.run import RunInfo
 from wire.tensors import pack
+from wire.text_lengths import PERCENTS, TextLengths
 
 M = TypeVar("M", bound=Message)
 
@@ -177,6 +178,21 @@ class FakeBoard:
     async def report(self, report: Report) -> int:
         async with self.client.post("/v1/reports", data=encode(report), headers=self.headers) as response:
             return response.status
+
+    async def tell_lengths(self, source: int, target: int, n_examples: int = 10) -> int:
+        """Report that all of the board's texts have these lengths, under the limits that it knows of."""
+        form = self.info.settings.text_form
+        lengths = TextLengths(
+            n_examples=n_examples,
+            n_measured=n_examples,
+            source_tokens=(source,) * len(PERCENTS),
+            target_tokens=(target,) * len(PERCENTS),
+            max_source_tokens=form.max_source_tokens,
+            max_target_tokens=form.max_target_tokens,
+            sources_cut=float(source > form.max_source_tokens),
+            targets_cut=float(target > form.max_target_tokens),
+        )
+        return await self.report(Report(kind="data", values=lengths.values()))
 
     async def train(self, task: Task, **options: Any) -> Receipt:
         """Carry a task out, as a board does."""

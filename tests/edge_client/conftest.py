@@ -13,6 +13,19 @@ from tests.fakes.bases import write_base
 from tests.fakes.board import FakeBoard
 from tests.fakes.server import CONFIG, FakeServer
 
+TOKENIZER = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "added_tokens": [],
+    "normalizer": None,
+    "pre_tokenizer": {"type": "WhitespaceSplit"},
+    "post_processor": None,
+    "decoder": None,
+    "model": {"type": "WordLevel", "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2}, "unk_token": "<unk>"},
+}
+"""A tokenizer.json as the tokenizers library writes it: every word is one unknown token."""
+
 
 @pytest.fixture(autouse=True)
 def fake_matmul_speed(monkeypatch: pytest.MonkeyPatch) -> None:

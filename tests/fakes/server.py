@@ -87,6 +87,7 @@ class FakeServer:
     staleness_limit: int = 0  # rounds by which an update may be late and is taken
     max_rank: int = RANK
     settings: dict[str, Any] = field(default_factory=dict)  # of the run, where they differ
+    chosen: dict[str, Any] = field(default_factory=dict)  # lengths, once a board has told its own and asks for work
     idle_until: asyncio.Event | None = None  # long polls wait for it
 
     # --- the run -----------------------------------------------------------------------------------------------
@@ -112,6 +113,8 @@ class FakeServer:
         )
 
     def task(self) -> Task:
+        if not self.run().settings.has_lengths:
+            return Task(kind="wait", run_id="run-1", spec=RoundSpec(round=0, version=0))
         kind = {"profiling": "profile", "training": "train", "finished": "evaluate"}[self.state]
         if self.state == "finished" and self.version in self.evaluated:
             kind = "finished"
@@ -205,7 +208,10 @@ class FakeServer:
     async def work(self, _: web.Request) -> web.Response:
         if self.idle_until is not None:
             await self.idle_until.wait()
-        return answer(self.task())
+        task = self.task()
+        if self.chosen and any(report.kind == "data" for report in self.reports):
+            self.settings, self.chosen = {**self.settings, **self.chosen}, {}
+        return answer(task)
 
     async def profile(self, request: web.Request) -> web.Response:
         decode(await request.read(), Profile)

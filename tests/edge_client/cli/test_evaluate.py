@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from aiohttp.test_utils import TestServer
+from braid_common.t5_layout import tensor_shapes
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -22,7 +23,6 @@ from braid_common.t5_config import T5Config
 from edge_client.cli.main import run
 from edge_client.errors import ExitCode
 from edge_client.state.folder import Identity, StateFolder
-from quantize.layout import tensor_shapes
 from tests.fakes.server import CONFIG, FakeServer, refusal
 
 pytestmark = pytest.mark.slow

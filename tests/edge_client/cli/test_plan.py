@@ -237,6 +237,27 @@ def test_a_folder_without_a_config_is_refused(capsys: Any, tmp_path: Path) -> No
     assert "flan-t5-base" in text
 
 
+def test_a_run_that_has_yet_to_choose_lengths_is_planned_for_with_the_longest(
+    capsys: Any, tmp_path: Path, config_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan says so, and is the one that the longest lengths would get; with chosen ones it says nothing of it."""
+    arguments = ("--model", config_only, "--server", "http://server", "--memory", "1GiB")
+
+    def planned(source: int, target: int) -> tuple[str, dict[str, Any]]:
+        run = run_of(SMALL_T5, {"max_source_tokens": source, "max_target_tokens": target})
+        monkeypatch.setattr(plan_command, "_run_of", lambda server, folder: run)
+        text = plan(capsys, tmp_path, *arguments)[1]
+        return text, json.loads(plan(capsys, tmp_path, *arguments, "--json")[1])
+
+    text, facts = planned(0, 0)
+    chosen_text, chosen = planned(512, 128)
+
+    assert "yet to choose" in text and "up to 512 tokens" in text and "up to 128" in text
+    assert "yet to choose" not in chosen_text
+    assert (facts["lengths_chosen"], chosen["lengths_chosen"]) == (False, True)
+    assert {**facts, "lengths_chosen": True} == chosen
+
+
 def test_what_is_assumed_without_a_server_is_what_a_server_writes() -> None:
     """`aggregator init`'s defaults, but for the lengths, which boards' texts decide; the board's code may not import
     the server's."""

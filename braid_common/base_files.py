@@ -32,10 +32,12 @@ _ADAPTER_FILE = "adapter_config.json"
 _PICKLES = "*.bin"
 
 TO_SAFETENSORS = (
-    "python -c \"from transformers import T5ForConditionalGeneration as T5; T5.from_pretrained('{0}').save_pretrained("
-    "'{0}')\""
+    'python -c "import glob, torch; from safetensors.torch import save_file; save_file({{n: t.clone() for p in '
+    "glob.glob('{0}/pytorch_model*.bin') for n, t in torch.load(p, weights_only=True).items()}}, "
+    "'{0}/model.safetensors', metadata={{'format': 'pt'}})\""
 )
-"""What makes safetensors of pickled weights, wherever transformers and torch are installed."""
+"""What makes safetensors of pickled weights, wherever torch is installed. Every tensor is kept as it is: transformers 5
+would write a config.json that says of every T5 that its output layer is the embedding."""
 
 
 class BaseFilesError(ValueError):

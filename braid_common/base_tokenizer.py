@@ -18,7 +18,7 @@ _SENTENCEPIECE_FILE = "spiece.model"
 TO_TOKENIZER_JSON = (
     "python -c \"from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('{0}').save_pretrained('{0}')\""
 )
-"""What makes tokenizer.json of spiece.model, wherever transformers and sentencepiece are installed."""
+"""What makes tokenizer.json of spiece.model, wherever transformers, sentencepiece and protobuf are installed."""
 
 
 class _AddedToken(msgspec.Struct):
@@ -99,7 +99,7 @@ def check_tokenizer(folder: Path, config: T5Config) -> None:
 def _without_tokenizer(folder: Path) -> BaseFilesError:
     if (folder / _SENTENCEPIECE_FILE).exists():
         return BaseFilesError(
-            f"{folder} has {_SENTENCEPIECE_FILE} but no {TOKENIZER_FILE}: make it with transformers and sentencepiece, "
-            f"{TO_TOKENIZER_JSON.format(folder)}"
+            f"{folder} has {_SENTENCEPIECE_FILE} but no {TOKENIZER_FILE}: make it with transformers, "
+            f"sentencepiece and protobuf: {TO_TOKENIZER_JSON.format(folder)}"
         )
     return BaseFilesError(f"{folder} has no {TOKENIZER_FILE}: download it from where the model came from")

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from quantize.writer import convert
 
 def run(*arguments: str) -> Any:
     return CliRunner().invoke(main, list(arguments))
+
+
+def test_help_and_version_as_every_command_here_has_them() -> None:
+    """-h is --help, on the commands as well, and --version names the distribution's."""
+    assert run("-h").output == run("--help").output
+    assert run("convert", "-h").exit_code == 0
+    assert run("--version").output == f"quantize, version {version('braid-fl')}\n"
 
 
 def test_report_prints_a_table(config: Any, tensors: Any, make_base: Any) -> None:

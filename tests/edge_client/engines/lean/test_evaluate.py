@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from braid_common.text_form import TextForm
+from edge_client.engines.contract import Host
 from edge_client.engines.lean.engine import LeanEngine
 from edge_client.engines.lean.generate import Writer
 from edge_client.engines.lean.session import Session
@@ -36,6 +37,16 @@ def test_evaluation_of_the_frozen_factors_alone(make_job: Jobs) -> None:
     assert values["loss"] == pytest.approx(received, rel=1e-6)
     assert all(0 <= values[kind] <= 1 for kind in ("rouge1", "rouge2", "rougeL"))
     assert values["n_examples"] >= 1
+
+
+def test_the_last_progress_is_the_result(make_job: Jobs) -> None:
+    """What a person saw last is the mean over all texts that is told next, not the loss of the last few of them."""
+    told: list[Progress] = []
+
+    values = run_job(make_job("evaluate", ranks=(0,), rouge=True), LeanEngine(Session(Host(emit=told.append))))
+
+    losses = [event.loss for event in told if event.phase == "evaluate" and event.loss]
+    assert losses[-1] == pytest.approx(values["loss"], abs=1e-12)
 
 
 def test_rouge_of_known_texts() -> None:

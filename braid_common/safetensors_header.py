@@ -114,7 +114,7 @@ def _places(path: Path, text: bytes) -> dict[str, _Place]:
 
 
 def _misplaced(places: Mapping[str, _Place]) -> str:
-    """The fault in the places of tensors, which should follow each other from 0 on; "" where there is none."""
+    """The fault in the places of tensors that should follow each other from 0 on; "" where there is none."""
     end = 0
     for name, place in places.items():
         if place.dtype not in DTYPE_BYTES:

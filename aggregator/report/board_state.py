@@ -11,8 +11,8 @@ Tone = Literal["good", "bad", "quiet", ""]
 
 
 def board_state(board: Mapping[str, Any]) -> tuple[str, Tone]:
-    """The work of a board of `status.describe`, and how it is to be taken. A board whose work is done, or that was
-    asked to stop, is no reason to worry."""
+    """The state of a board of `status.describe` in words, and how it is to be taken: a board whose work is done, or
+    that was asked to stop, is no reason to worry."""
     if board["revoked"]:
         return "revoked", "bad"
     if board["has_left"]:

@@ -140,7 +140,7 @@ def _board(board: Mapping[str, Any]) -> list[str]:
     held_out = board["evaluation"]
     step = "" if board["step"] is None else f"{board['step']:.0f}/{board['steps'] or 0:.0f}"
     return [
-        _name(board["name"]) + _quiet(board["device"] if board["device"] != board["name"] else ""),
+        _name(board["name"]) + _quiet("" if board["device"] == board["name"] == board["label"] else board["device"]),
         _state(board),
         *map(escape, text_cells(board["text"])),
         _text(board["plan"]),

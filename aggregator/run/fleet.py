@@ -139,7 +139,7 @@ class Boards:
         return board
 
     def label(self, board: Board) -> str:
-        """The name that people call a board by, and its id behind it where another board has the same name."""
+        """The words by which people know a board: its name, and its id behind it where another has the same name."""
         return board.name if self._names[board.name] < 2 else f"{board.name} ({board.device})"
 
     def restore(self, reports: Iterable[StoredReport]) -> None:

@@ -59,6 +59,50 @@ def test_what_is_written_is_read(config: T5Config) -> None:
     assert T5Config.parse(config.to_json()) == config
 
 
+SMALL = FLAN_T5["flan-t5-small"]
+COMMON: dict[str, Any] = {
+    "architectures": ["T5ForConditionalGeneration"],
+    "d_kv": 64,
+    "d_model": 512,
+    "decoder_start_token_id": 0,
+    "dropout_rate": 0.1,
+    "eos_token_id": 1,
+    "initializer_factor": 1.0,
+    "is_encoder_decoder": True,
+    "layer_norm_epsilon": 1e-06,
+    "model_type": "t5",
+    "num_layers": 8,
+    "output_past": True,
+    "pad_token_id": 0,
+    "relative_attention_num_buckets": 32,
+    "use_cache": True,
+    "vocab_size": 32128,
+}
+"""The keys that the small T5s of the hub have in common."""
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"n_positions": 512, "task_specific_params": {}, "torch_dtype": "float32", "transformers_version": "4.23.1"},
+        {},
+        {"relative_attention_max_distance": 128, "dense_act_fn": "gelu_new", "is_gated_act": True},
+    ],
+    ids=["flan", "v1.1 and LM-adapted", "saved by transformers 5"],
+)
+def test_gated_t5s_as_they_are_published(own: dict[str, Any]) -> None:
+    """FLAN-T5, T5 v1.1 and LM-adapted T5 have the same layers, and keys that only their files have do no harm."""
+    gated = {"feed_forward_proj": "gated-gelu", "num_decoder_layers": 8, "num_heads": 6, "d_ff": 1024}
+
+    assert T5Config.parse({**COMMON, **gated, **own, "tie_word_embeddings": False}) == SMALL
+
+
+def test_the_first_t5_as_it_is_published() -> None:
+    """t5-small has no key for its feed-forward layer: it is from before there was a choice."""
+    with pytest.raises(ValueError, match=r"feed_forward_proj is None, gated-gelu is needed: this is T5 v1\.0"):
+        T5Config.parse({**COMMON, "d_ff": 2048, "num_heads": 8, "n_positions": 512})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FLAN_T5)
 def test_transformers_reads_the_same(name: str) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 from aiohttp.test_utils import TestServer
-from braid_common.t5_layout import tensor_shapes
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from braid_common.t5_config import T5Config
+from braid_common.t5_layout import tensor_shapes
 from edge_client.cli.main import run
 from edge_client.errors import ExitCode
 from edge_client.state.folder import Identity, StateFolder

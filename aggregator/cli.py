@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from aggregator.errors import ConfigError, ExitCode, NothingToExportError, ServerError, StateError
+from braid_common.terminal import give_up, run_on_any_terminal, typed
 
 DIR = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="Facts as JSON.")
@@ -41,7 +42,7 @@ def init(folder: Path, model: str, pairs: tuple[str, ...], force: bool, **given:
     from aggregator.run.setup import create
 
     places = {"rounds": "run.rounds", "min_devices": "rounds.min_devices", "name": "run.name", "scope": "train.scope"}
-    settings = {places[option]: value for option, value in given.items() if value is not None}
+    settings = {places[option]: _typed(value) for option, value in given.items() if value is not None}
     config = create(folder, model, {**settings, **_settings(pairs)}, force)
     click.echo(
         f"{folder / 'run.toml'}: {config.rounds.total} rounds, at least {config.rounds.min_devices} boards; "
@@ -88,7 +89,7 @@ def token_create(folder: Path, label: str, as_json: bool) -> None:
     from aggregator.store.secrets import new_secret, secret_hash
 
     secret = new_secret()
-    number = _with_store(folder, lambda store: store.add_token(secret_hash(secret), label))
+    number = _with_store(folder, lambda store: store.add_token(secret_hash(secret), typed(label)))
     _show({"id": number, "token": secret, "label": label}, as_json, secret)
 
 
@@ -203,34 +204,45 @@ def export(folder: Path, out: Path, rank: int | None, version: int | None, force
 
 def main() -> None:
     """The console script: one line for an error and one for what to do, and a documented exit code."""
+    sys.exit(run_on_any_terminal(_run))
+
+
+def _run() -> int:
     try:
         cli(standalone_mode=False)
     except ServerError as error:
-        _fail(error.message, error.hint, error.exit_code)
+        return _fail(error.message, error.hint, error.exit_code)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        error.show(file=sys.stderr)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        return 130
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Exception as error:  # noqa: BLE001 - one of the two top loops: a bug is one line, and a traceback with --debug
-        _fail(f"{type(error).__name__}: {error}", "This is a bug; please report it with --debug.", ExitCode.INTERNAL)
+        what = f"{type(error).__name__}: {error}"
+        return _fail(what, "This is a bug; please report it with --debug.", ExitCode.INTERNAL)
+    return ExitCode.OK
 
 
-def _fail(message: str, hint: str, code: ExitCode) -> None:
+def _fail(message: str, hint: str, code: ExitCode) -> int:
     if "--debug" in sys.argv:
         traceback.print_exc()
     click.echo(f"error: {message}", err=True)
     if hint:
         click.echo(f"  → {hint}", err=True)
-    sys.exit(code)
+    return code
 
 
 def _say(line: str) -> None:
-    """A line of the server's log, at once even into a pipe."""
-    click.echo(line)
-    sys.stdout.flush()
+    """A line of the server's log, at once even into a pipe. A log that nobody reads, or that is full, ends no run."""
+    try:
+        click.echo(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        give_up(sys.stdout)
+    except OSError:  # a full disk
+        return
 
 
 def _show(facts: Any, as_json: bool, text: str) -> None:
@@ -269,8 +281,12 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         try:
             settings[key] = json.loads(text)
         except ValueError:
-            settings[key] = text
+            settings[key] = typed(text)
     return settings
+
+
+def _typed(value: Any) -> Any:
+    return typed(value) if isinstance(value, str) else value
 
 
 if __name__ == "__main__":

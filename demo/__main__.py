@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from braid_common.terminal import use_any_terminal
 from demo.display import Display, size
 from demo.federation import Outcome, PowerCut, run_federation
 from demo.fleet import BoardSpec, BoardView, DemoError, run_command
@@ -55,6 +56,7 @@ CLEARLY = 0.05
 
 
 def main() -> int:
+    use_any_terminal()
     display = Display()
     start_s = time.monotonic()
     shutil.rmtree(FOLDER, ignore_errors=True)

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from braid_common.terminal import moves_cursor, use_any_terminal
 from quantize.errors import BaseFormatError
 from quantize.formats import FORMATS
 
@@ -46,7 +47,15 @@ def _model_folder(context: click.Context, parameter: click.Parameter, value: Pat
 _model = click.argument("model", type=_folder, callback=_model_folder)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _OnAnyTerminal(click.Group):
+    """A group whose output suits whatever it is written to."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        use_any_terminal()
+        return super().main(*args, **options)
+
+
+@click.group(cls=_OnAnyTerminal, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="braid-fl", prog_name="quantize")
 def main() -> None:
     """Measure and convert the frozen base model."""
@@ -128,7 +137,7 @@ def _loss() -> Loss | None:
 @contextmanager
 def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, elsewhere a line now and then; both on stderr."""
-    if sys.stderr.isatty():
+    if moves_cursor(sys.stderr):
         with click.progressbar(length=1000, label=label, file=sys.stderr) as bar:
             yield lambda done, total: bar.update(1000 * done // total - bar.pos)
         return

@@ -37,6 +37,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from braid_common.terminal import moves_cursor
 from braid_common.units import show_seconds, show_size
 
 PLAIN_EVERY_S = 10.0
@@ -59,7 +60,7 @@ class Console:
     ) -> None:
         self._stream = stream or sys.stdout
         self._as_json = as_json
-        self._live = not as_json and self._stream.isatty()
+        self._live = not as_json and moves_cursor(self._stream)
         self._every_s = JSON_EVERY_S if as_json else LIVE_EVERY_S if self._live else PLAIN_EVERY_S
         self._clock = clock
         self._drawn_s = float("-inf")

@@ -8,12 +8,14 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from braid_common.units import printable
 from edge_client.agent.allowances import default_cache_bytes, parse_cache, parse_limits, parse_memory
 from edge_client.agent.console import Console
 from edge_client.agent.enrolment import prepare_identity
 from edge_client.agent.settings import JoinSettings
 from edge_client.data.essence import essence_facts, essence_lines
 from edge_client.data.load import load_data, require_enough
+from edge_client.errors import ConfigError
 from edge_client.host.board import Board, probe_board
 from edge_client.host.forked import run_forked
 from edge_client.host.matmul_speed import MatmulSpeed, with_matmul_speed
@@ -96,6 +98,7 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
     board = probe_board(parse_memory(settings.memory))
     cache_bytes = parse_cache(settings.cache)
     limits = parse_limits(settings.round_time, settings.round_traffic)
+    _require_name(settings.data)
     probes.packages()
     data = probes.fork(lambda: _summarise(settings.data_spec), DataSummary)
     if data.n_skipped:
@@ -117,6 +120,15 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
     return Preflight(board, data, folder, identity, cache_bytes, limits)
 
 
+def _require_name(data: str) -> None:
+    """Raise ConfigError for a path that the worker cannot be told: its bytes are no text in this locale."""
+    if data != printable(data):
+        raise ConfigError(
+            f"the name of --data {printable(data)!r} is no text that can be passed on",
+            "rename the file, or set a locale that can read its name, such as LC_ALL=C.UTF-8",
+        )
+
+
 def _summarise(spec: DataSpec) -> DataSummary:
     """Read the data once. Raises DataError where it is too little to train on."""
     data = load_data(spec)
@@ -125,7 +137,7 @@ def _summarise(spec: DataSpec) -> DataSummary:
         len(data.train),
         len(data.held_out),
         data.n_skipped,
-        data.first_skipped,
-        essence_lines(data, spec),
+        printable(data.first_skipped),
+        tuple(printable(line) for line in essence_lines(data, spec)),
         essence_facts(data),
     )

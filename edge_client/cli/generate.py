@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from braid_common.terminal import typed
 from braid_common.text_form import DEFAULT_FORM, TextForm
 from edge_client.cli.options import debug_option
 from edge_client.errors import DataError
@@ -52,7 +53,7 @@ def generate(texts: tuple[str, ...], model: str, adapter: Path | None, as_json: 
     """
     del debug
     number_format = form.pop("format")
-    sources = [sys.stdin.read() if text == "-" else text for text in texts]
+    sources = [sys.stdin.read() if text == "-" else typed(text) for text in texts]
     if not any(source.strip() for source in sources):
         raise DataError("there is no text to answer", "give one as an argument, or pipe one in with -")
     require_packages()

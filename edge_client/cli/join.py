@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from braid_common.terminal import typed
 from edge_client.agent.settings import JoinSettings, normalise_server, read_config
 from edge_client.cli.options import (
     cache_option,
@@ -93,6 +94,7 @@ def join(probes: Probes | None, /, as_json: bool, debug: bool, **flags: Any) -> 
     del debug  # the option's callback has acted on it
     flags["server"] = normalise_server(flags["server"]) if flags["server"] else ""
     flags["state"] = flags["state"].expanduser()
+    flags["name"] = typed(flags["name"])
     settings = JoinSettings(**flags)
     from edge_client.agent.console import Console  # aiohttp and what comes with it are loaded only here
     from edge_client.agent.join import join as run

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
+from braid_common.units import printable
 from edge_client.errors import ClientError, ExitCode
 
 T = TypeVar("T")
@@ -74,7 +75,9 @@ def _child(call: Callable[[], T], write_end: int) -> None:
         try:
             outcome = _Outcome(msgspec.msgpack.encode(call()))
         except ClientError as error:
-            outcome = _Outcome(exit_code=int(error.exit_code), message=error.message, hint=error.hint)
+            outcome = _Outcome(
+                exit_code=int(error.exit_code), message=printable(error.message), hint=printable(error.hint)
+            )
             _show_traceback()
         with os.fdopen(write_end, "wb") as pipe:
             pipe.write(msgspec.msgpack.encode(outcome))

@@ -197,7 +197,7 @@ class Transport:
         except WireError as error:
             raise Unavailable(
                 f"{self.server} answers, but not as a Braid aggregator ({error})",
-                "check the address and port in --server, and any proxy between",
+                "check address, port and path in --server, and any proxy between",
             ) from error
 
     async def _read(self, response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -268,3 +269,21 @@ def test_doctor_shows_what_was_measured(tmp_path: Path, capsys: Any, monkeypatch
     facts = json.loads(capsys.readouterr().out)
     assert facts["arithmetic"]["device"] == "cpu"
     assert facts["bf16"] == "emulated"
+
+
+def test_files_whose_names_are_no_text_are_shown(good: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    """Names in another encoding: of the data itself that is refused with a way out, of a file in it merely shown."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "b\udcfcro.txt").write_bytes(b"")
+    for i in range(20):
+        (folder / f"{i}.txt").write_text(f"target {i}\nsource {i}\n")
+
+    code = join({**good, "--data": str(folder)})
+    first = capsys.readouterr()
+    shutil.copytree(folder, tmp_path / "b\udcfcro")
+    assert join({**good, "--data": str(tmp_path / "b\udcfcro")}) == ExitCode.CONFIG
+
+    assert code == ExitCode.UNREACHABLE, first.err
+    assert "b?ro.txt" in first.out
+    assert "LC_ALL=C.UTF-8" in capsys.readouterr().err

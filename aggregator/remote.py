@@ -107,7 +107,7 @@ def _check_fingerprint(connection: http.client.HTTPConnection, fingerprint: str)
 
 
 def _advice(error: Exception) -> str:
-    """What to do about a failed request."""
+    """The hint for a failed request."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return "Give --fingerprint as `aggregator serve` printed it, or the name that the certificate was made for."
     if isinstance(error, ssl.SSLError):

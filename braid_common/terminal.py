@@ -75,7 +75,7 @@ def give_up(stream: TextIO) -> None:
 
 
 def typed(text: str) -> str:
-    """What a person typed, where Python could not read it by the locale: then it was UTF-8, like everything today."""
+    """The text that a person typed; where Python could not read it by the locale, it was UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

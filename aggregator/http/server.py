@@ -34,7 +34,7 @@ KEEPALIVE_S = 75.0
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where a server listens, and how it is reached from elsewhere.
+    """The place where a server listens, and how it is reached from elsewhere.
 
     Attributes:
         host, port: as bound.

@@ -65,7 +65,7 @@ def prepare(choice: str | None, host: str, folder: Folder) -> Tls:
 
 
 def _given(certificate: Path, key: Path) -> Tls:
-    """What a certificate of somebody else's making asks of boards. Without `cryptography` its names stay unknown."""
+    """A certificate of somebody else's making. Without `cryptography` its names stay unknown."""
     context = _context(certificate, key)
     try:
         from cryptography import x509

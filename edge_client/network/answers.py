@@ -116,10 +116,10 @@ def _outage(answer: Answer) -> tuple[str, str]:
             f"the proxy at {answer.server} waited too long for the aggregator behind it ({answer.line})",
             f"its timeout must be longer than the {MAX_LONG_POLL_S:.0f} s of a long poll: {_PAGE}",
         )
-    return (
-        f"the proxy at {answer.server} gets no answer of the aggregator behind it ({answer.line})",
-        "check that `aggregator serve` runs there, on the port that the proxy's settings name",
-    )
+    hint = "check that `aggregator serve` runs there, on the port that the proxy's settings name"
+    if answer.sent_bytes:  # Caddy 2.6 says so of a body beyond its max_size
+        hint += f"; if it does, raise the proxy's limit on bodies to {_LIMIT}"
+    return f"the proxy at {answer.server} gets no answer of the aggregator behind it ({answer.line})", hint
 
 
 def _advice(answer: Answer) -> str:

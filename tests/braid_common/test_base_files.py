@@ -187,3 +187,10 @@ def test_unreadable_file(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(Path, method, refuse)
             read(base)
     assert fired == ["config.json", "config.json", "base"]
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(base: Path) -> None:
+    """Editors on other systems write one."""
+    (base / "config.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(FLAN_T5["flan-t5-small"].to_json()).encode())
+
+    assert read_t5_config(base) == FLAN_T5["flan-t5-small"]

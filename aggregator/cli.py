@@ -30,7 +30,12 @@ def cli(debug: bool) -> None:
 
 @cli.command()
 @DIR
-@click.option("--model", default="builtin", show_default=True, help="builtin, or the base model's folder.")
+@click.option(
+    "--model",
+    default="builtin",
+    show_default=True,
+    help="Base: builtin, a folder, or a hub id, ORG/NAME or ORG/NAME@REVISION.",
+)
 @click.option("--rounds", type=int, help="Rounds of training.")
 @click.option("--min-devices", type=int, help="Boards that must have joined before the first round.")
 @click.option("--name", help="What people call the run.")
@@ -182,23 +187,23 @@ def rounds(target: str, token: str, fingerprint: str, as_json: bool) -> None:
 @JSON
 def export(folder: Path, out: Path, rank: int | None, version: int | None, force: bool, as_json: bool) -> None:
     """Write the adapter as a PEFT folder, which `PeftModel.from_pretrained` loads onto the base."""
-    from aggregator.export import export_peft
+    from aggregator.export import Origin, export_peft
     from aggregator.merge.state import decode_state
     from aggregator.run.setup import read_version
     from wire.errors import WireError
 
     stored = read_version(_folder(folder), version)
-    number, base_model = stored.version, stored.config.model.id
+    number, model = stored.version, stored.config.model
+    origin = Origin(model.id, model.revision, stored.config.train.text_form, stored.run_id)
     try:
         state = decode_state(stored.data)
     except WireError as error:
         raise StateError(f"Version {number} is damaged: {error}", "Export another with --version.") from error
     try:
-        form = stored.config.train.text_form
-        export_peft(state, out, base_model=base_model, form=form, run_id=stored.run_id, rank=rank, force=force)
+        export_peft(state, out, origin, rank=rank, force=force)
     except OSError as error:
         raise NothingToExportError(f"{out} cannot be written: {error}", "Choose another --out.") from error
-    facts = {"folder": str(out), "version": number, "base": base_model}
+    facts = {"folder": str(out), "version": number, "base": model.id, "revision": model.revision}
     _show(facts, as_json, f"version {number} is in {out}: PeftModel.from_pretrained(base, {str(out)!r})")
 
 

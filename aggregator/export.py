@@ -31,6 +31,23 @@ who lets it write has to meet it with the same (`edge_client.base.adapter_form`)
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The run that an adapter is of, as its folder says it.
+
+    Attributes:
+        base_model: what the user of the folder passes to `from_pretrained` for the base.
+        revision: the base's commit where it is from the hub, else "".
+        form: the form of the run's texts.
+        run_id: the run's name.
+    """
+
+    base_model: str
+    revision: str = ""
+    form: TextForm = DEFAULT_FORM
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ExportSummary:
     """An adapter that was written. `size_bytes` is the adapter file's, `rank` the largest of any weight."""
 
@@ -44,20 +61,17 @@ class ExportSummary:
 def export_peft(
     state: AdapterState,
     folder: Path,
+    origin: Origin,
     *,
-    base_model: str,
-    form: TextForm = DEFAULT_FORM,
-    run_id: str = "",
     rank: int | None = None,
     force: bool = False,
 ) -> ExportSummary:
     """Write the adapter as a PEFT folder, all or nothing.
 
-    `base_model` is what the user of the folder passes to `from_pretrained` for the base; `form` is that of the run's
-    texts, `run_id` its name; `rank` cuts every weight to its best approximation of that rank. Weights whose adapter is
-    zero are left out. A folder that an export wrote is replaced, an empty one too; any other is refused, or with
-    `force` moved aside to NAME.old. Raises NothingToExportError where the adapter is zero or the folder cannot be used,
-    OSError where the disk says no.
+    `rank` cuts every weight to its best approximation of that rank. Weights whose adapter is zero are left out. A
+    folder that an export wrote is replaced, an empty one too; any other is refused, or with `force` moved aside to
+    NAME.old. Raises NothingToExportError where the adapter is zero or the folder cannot be used, OSError where the disk
+    says no.
     """
     factors = _factors(state, rank)
     if not factors:
@@ -70,7 +84,7 @@ def export_peft(
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write(staging / "new", factors, base_model, form, {"version": state.version, "run": run_id})
+        _write(staging / "new", factors, origin, state.version)
         _swap(staging / "new", folder, aside or staging / "old")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -100,10 +114,8 @@ def _factors(state: AdapterState, rank: int | None) -> dict[str, tuple[F32, F32]
 # --- the files -----------------------------------------------------------------------------------------------------
 
 
-def _write(
-    folder: Path, factors: Mapping[str, tuple[F32, F32]], base_model: str, form: TextForm, origin: Mapping[str, Any]
-) -> None:
-    """Write all files. `origin`: version and run that the adapter is of."""
+def _write(folder: Path, factors: Mapping[str, tuple[F32, F32]], origin: Origin, version: int) -> None:
+    """Write all files."""
     folder.mkdir()
     tensors = {}
     for name, (b, a) in factors.items():  # in C order: safetensors writes an array's memory as it lies there
@@ -111,14 +123,14 @@ def _write(
         tensors[f"base_model.model.{name}.lora_B.weight"] = np.ascontiguousarray(b)
     ranks = {name: len(a) for name, (_, a) in factors.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "adapter_config.json", lora_config(ranks, base_model))
-    _write_json(folder / MARKER, {**asdict(form), **origin})
-    (folder / "README.md").write_text(_readme(base_model, form, origin["version"], ranks), encoding="utf-8")
+    _write_json(folder / "adapter_config.json", lora_config(ranks, origin.base_model, origin.revision))
+    _write_json(folder / MARKER, {**asdict(origin.form), "version": version, "run": origin.run_id})
+    (folder / "README.md").write_text(_readme(origin, version, ranks), encoding="utf-8")
     for path in [*folder.iterdir(), folder]:
         _sync(path)
 
 
-def lora_config(ranks: Mapping[str, int], base_model: str) -> dict[str, Any]:
+def lora_config(ranks: Mapping[str, int], base_model: str, revision: str = "") -> dict[str, Any]:
     """adapter_config.json for modules of these ranks, each with scaling 1."""
     # peft matches a pattern as a regular expression at the *end* of a module's name; ^ and escapes make it exact, so
     # that encoder.block.1 is not decoder.block.1 nor block.11.
@@ -128,6 +140,7 @@ def lora_config(ranks: Mapping[str, int], base_model: str) -> dict[str, Any]:
         "peft_type": "LORA",
         "task_type": "SEQ_2_SEQ_LM",
         "base_model_name_or_path": base_model,
+        "revision": revision or None,  # of the base; peft's AutoPeftModel passes it on
         "inference_mode": True,
         "r": most,
         "lora_alpha": most,
@@ -143,12 +156,15 @@ def lora_config(ranks: Mapping[str, int], base_model: str) -> dict[str, Any]:
     }
 
 
-def _readme(base_model: str, form: TextForm, version: int, ranks: Mapping[str, int]) -> str:
-    convert, source = "", base_model
+def _readme(origin: Origin, version: int, ranks: Mapping[str, int]) -> str:
+    base_model, form = origin.base_model, origin.form
+    convert, source, named = "", repr(base_model), base_model
+    if origin.revision:
+        source, named = f"{source}, revision={origin.revision!r}", f"{base_model}@{origin.revision}"
     if base_model == BUILTIN:  # it ships in 8 bits, which transformers does not read
         convert, source = (
             "\n`quantize convert builtin --format fp32 --out base` writes the base as transformers reads it.\n",
-            "base",
+            "'base'",
         )
     return f"""---
 base_model: {base_model}
@@ -160,15 +176,15 @@ A LoRA adapter for `{base_model}`: {len(ranks)} weights, rank {min(ranks.values(
 version {version} of its run. Written by `aggregator export`. Use it on the spot:
 
 ```
-edge-client generate --model {base_model} --adapter PATH/TO/THIS/FOLDER "some text"
+edge-client generate --model {named} --adapter PATH/TO/THIS/FOLDER "some text"
 ```
 {convert}
 ```python
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained({source!r})
-base = AutoModelForSeq2SeqLM.from_pretrained({source!r})
+tokenizer = AutoTokenizer.from_pretrained({source})
+base = AutoModelForSeq2SeqLM.from_pretrained({source})
 model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")
 model = model.merge_and_unload()  # optional: plain weights, no adapter at run time
 

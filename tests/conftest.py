@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # cores made one test take 42 s instead of 0.5 s.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# No test asks the real hub. Those of a hub serve one on loopback, and say so to the library or to their processes.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 # Test files run side by side, one for each processor: torch's threads would wait for each other as well.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

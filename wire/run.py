@@ -8,7 +8,21 @@ import msgspec
 from msgspec import Meta
 
 from braid_common.text_form import DEFAULT_PREFIX, Cut, TextForm
-from wire.fields import Count, Digest, Dtype, Message, Name, NonNegative, Positive, Prefix, Rank, RoundId, Side, Tokens
+from wire.fields import (
+    Commit,
+    Count,
+    Digest,
+    Dtype,
+    Message,
+    Name,
+    NonNegative,
+    Positive,
+    Prefix,
+    Rank,
+    RoundId,
+    Side,
+    Tokens,
+)
 from wire.limits import MAX_RANK, MAX_WEIGHTS
 
 Scope = Literal["decoder", "all"]
@@ -81,10 +95,12 @@ class TrainSettings(Message, frozen=True, kw_only=True):
 
 
 class Base(Message, frozen=True, kw_only=True):
-    """The frozen base model: the name people type, and what must be equal on both sides."""
+    """The frozen base model: the name people type, its commit where that is a hub id, and what must be equal on both
+    sides."""
 
     model: Name
     digest: Digest
+    revision: Commit = ""
 
 
 class RunInfo(Message, frozen=True, kw_only=True):

@@ -44,7 +44,11 @@ def describe(run: Run) -> dict[str, Any]:
             "waiting_for": run.waiting_for,
             "warnings": run.warnings,
         },
-        "base": {"model": run.config.model.id, "digest": run.config.model.digest},
+        "base": {
+            "model": run.config.model.id,
+            "digest": run.config.model.digest,
+            "revision": run.config.model.revision,
+        },
         "ranking": _ranking(run),
         "boards": boards,
         "evaluations": _evaluations(run),

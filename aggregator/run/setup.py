@@ -58,11 +58,12 @@ def create(root: Path, model: str, settings: Mapping[str, Any], force: bool) -> 
         raise ConfigError(f"{folder.config} exists already.", "Edit it, choose another folder, or pass --force.")
     if folder.database.exists():
         raise ConfigError(f"{root} holds a run already.", "Choose another folder, or remove this one yourself.")
-    model_folder = base_model.resolve(model)
+    found = base_model.resolve(model)
     chosen = {
-        "model.path": str(model_folder),
-        "model.id": model,
-        "model.digest": base_model.digest(model_folder),
+        "model.path": str(found.folder),
+        "model.id": found.id,
+        "model.digest": base_model.digest(found.folder),
+        "model.revision": found.revision,
         **settings,
     }
     if "rounds.min_devices" in settings and "rounds.quorum" not in settings:
@@ -137,6 +138,7 @@ def open_run(folder: Folder, clock: Callable[[], float]) -> Opened:
     """Open the folder's run where it was left. The caller holds the folder's lock and closes the store."""
     folder.need()
     config = load(folder.config)
+    config = replace(config, model=base_model.restored(config.model))
     store = open_store(folder)
     try:
         _bind(config, store)

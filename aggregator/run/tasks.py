@@ -19,7 +19,7 @@ def run_info(run: RunMemory) -> RunInfo:
         protocol=PROTOCOL_VERSION,
         run_id=terms.run_id,
         state=run.run_state.value,
-        base=Base(model=config.model.id, digest=config.model.digest),
+        base=Base(model=config.model.id, digest=config.model.digest, revision=config.model.revision),
         weights=terms.weights,
         manifest=terms.manifest,
         settings=run.train,

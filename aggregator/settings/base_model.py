@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from aggregator.errors import BaseModelError
+from aggregator.errors import BaseModelError, DiskError
+from aggregator.settings.config import ModelSection
 from aggregator.settings.finite_weights import require_finite
 from braid_common.atomic_file import write_atomically
 from braid_common.base_check import CheckedBase, check_base
@@ -18,6 +19,11 @@ from braid_common.base_files import (
     digest_of_files,
     file_digest,
 )
+from braid_common.hub.cache import is_whole
+from braid_common.hub.errors import HubDiskError, HubError
+from braid_common.hub.fetch import fetch
+from braid_common.hub.model_id import HubId, parse_hub_id
+from braid_common.hub.progress import StreamProgress
 from wire.errors import WireError
 from wire.fields import PLAIN_FILE_NAME
 from wire.limits import MAX_BASE_FILES
@@ -40,8 +46,20 @@ class BaseFile:
     digest: str
 
 
-def resolve(model: str) -> Path:
-    """The folder that `--model` names. Raises BaseModelError for a hub id: a server downloads nothing by itself."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A base that `--model` names: its folder here, the name that boards pass on, and its commit if from the hub."""
+
+    folder: Path
+    id: str
+    revision: str = ""
+
+
+def resolve(model: str) -> Found:
+    """The base that `--model` names: builtin, a folder, or a hub id, ORG/NAME or ORG/NAME@REVISION, which is fetched.
+
+    Raises BaseModelError, or DiskError where the hub's cache cannot be written.
+    """
     if model == BUILTIN:
         try:
             from builtin_base import folder  # loaded only where it is used
@@ -49,14 +67,44 @@ def resolve(model: str) -> Path:
             raise BaseModelError(
                 "The builtin base is not part of this installation.", "Give --model a folder."
             ) from error
-        return Path(folder())
+        return Found(Path(folder()), model)
     path = Path(model).expanduser()
-    if not path.is_dir():
+    if path.is_dir():
+        return Found(path.resolve(), model)
+    hub_id = None if path.exists() else parse_hub_id(model)
+    if hub_id is None:
         raise BaseModelError(
             f"{model} is no folder on this machine.",
-            f"Fetch it first (`hf download {model} --local-dir DIR`) and give --model DIR, or use --model {BUILTIN}.",
+            f"Give --model a folder, a hub id such as google/flan-t5-small, or {BUILTIN}.",
         )
-    return path.resolve()
+    return _from_hub(hub_id, f"{model} is no folder on this machine, and ")
+
+
+def restored(model: ModelSection) -> ModelSection:
+    """The model with its folder there again: a base from the hub is fetched anew where its cache has been removed.
+
+    Raises BaseModelError, or DiskError where the hub's cache cannot be written.
+    """
+    hub_id = parse_hub_id(model.id) if model.revision else None
+    if hub_id is None or is_whole(model.path):
+        return model
+    found = _from_hub(hub_id.at(model.revision), f"{model.path} lacks files of the base, and ")
+    return replace(model, path=found.folder)
+
+
+def _from_hub(model: HubId, why: str) -> Found:
+    """A base from the hub, its commit settled. `why` it is asked for begins the sentence of what goes wrong."""
+    try:
+        fetched = fetch(model, StreamProgress())
+    except HubDiskError as error:
+        raise DiskError(f"{error.message}.", _sentence(error.hint)) from error
+    except HubError as error:
+        raise BaseModelError(f"{why}{error.message}.", _sentence(error.hint)) from error
+    return Found(fetched.folder, model.repo, fetched.model.revision)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(("?", ".")) else ".")
 
 
 def trainable(folder: Path, scope: Scope, targets: Sequence[str]) -> tuple[Weight, ...]:

@@ -13,11 +13,13 @@ from wire.run import TrainSettings
 
 @dataclass(frozen=True, slots=True)
 class ModelSection:
-    """The base model: `path` on this machine, `id` that boards pass to --model, `digest` that both sides compare."""
+    """The base model: `path` on this machine, `id` that boards pass to --model, `digest` that both sides compare;
+    `revision` is its commit on the hub, "" for one that is not from there."""
 
     path: Path
     id: str
     digest: str
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from aggregator.errors import ConfigError
 from aggregator.merge.defences.defended import DEFENCES, NONE
 from aggregator.merge.rules import RULES
 from aggregator.settings.config import RunConfig
+from braid_common.hub.model_id import parse_hub_id
 from braid_common.text_form import LONGEST_PIECE_CHARS
 
 ASYNCHRONOUS_STALENESS = 10
@@ -21,10 +22,22 @@ def consistent(config: RunConfig) -> RunConfig:
     _check_defence(config)
     _check_numbers(config)
     _check_prefix(config)
+    _check_revision(config)
     model = config.model
     if model.path.is_absolute():
         return config
     return replace(config, model=replace(model, path=config.source.parent / model.path))
+
+
+def _check_revision(config: RunConfig) -> None:
+    """Raise ConfigError for a revision that is no commit, or of a model that is not from the hub."""
+    model = config.model
+    hub_id = parse_hub_id(model.id)
+    if model.revision and not (hub_id and hub_id.at(model.revision).is_pinned):
+        raise ConfigError(
+            f"{config.source}: model.revision = {model.revision!r} is no commit of {model.id} on the hub",
+            'Write the 40 hex digits of a commit, or "" for a model that is not from the hub.',
+        )
 
 
 def _with_staleness(config: RunConfig) -> RunConfig:

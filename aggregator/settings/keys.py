@@ -87,6 +87,14 @@ KEYS: tuple[Key, ...] = (
     Key("model", "id", "builtin", "what boards pass to --model: builtin, a hub id or a folder", 1, MAX_NAME_CHARS),
     Key("model", "digest", "", "digest of the base, written by init; every board compares its own", 64, 64),
     Key(
+        "model",
+        "revision",
+        "",
+        "commit of a base from the hub, written by init; serve and boards fetch the same one",
+        0,
+        40,
+    ),
+    Key(
         "train",
         "scope",
         "decoder",

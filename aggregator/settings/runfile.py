@@ -40,7 +40,7 @@ def parse(text: str, source: Path) -> RunConfig:
     config = RunConfig(
         name=values["run.name"],
         seed=values["run.seed"],
-        model=ModelSection(Path(values["model.path"]), values["model.id"], values["model.digest"]),
+        model=ModelSection(**{**_section(values, "model"), "path": Path(values["model.path"])}),
         targets=tuple(part for part in TARGETS if part in targets),
         train=msgspec.convert({**train, **_of_rule(values["merge.rule"]), "seed": values["run.seed"]}, TrainSettings),
         rounds=RoundsSection(total=values["run.rounds"], **rounds),

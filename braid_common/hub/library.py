@@ -17,7 +17,6 @@ from typing import Any
 
 from braid_common.hub.errors import HubDiskError, HubError, HubUnreachableError
 from braid_common.hub.model_id import HubId
-from braid_common.t5_config import FLAN_T5
 
 INSTALL_HINT = "run `pip install huggingface_hub`, or give a folder that holds the model"
 
@@ -205,8 +204,9 @@ def _refused(model: HubId, error: Any) -> HubError:
         return HubError(f"{model.shown} lacks a file that every base has ({_reason(error)})", "give another model")
     if status == 404 or isinstance(error, errors.RepositoryNotFoundError) or (status == 401 and not get_token()):
         known = ", or it does not know your token" if get_token() and status == 401 else ""
-        near = f"did you mean google/{model.repo}?" if model.repo in FLAN_T5 else "check its spelling;"
-        return HubError(f"{where} has no model {model.repo}, or it is private{known}", f"{near} or {_TOKEN_HINT}")
+        return HubError(
+            f"{where} has no model {model.repo}, or it is private{known}", f"check its spelling; or {_TOKEN_HINT}"
+        )
     if status in (401, 403):
         return HubError(f"{where} does not let your token read {model.repo} (status {status})", _TOKEN_HINT)
     if status == 429 or status >= 500:

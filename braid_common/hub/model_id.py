@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"  # the hub allows 96 characters in all; it says so itself for longer ones
-_REPO = re.compile(rf"{_PART}(/{_PART})?")
+_REPO = re.compile(rf"{_PART}/{_PART}")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -19,7 +19,7 @@ class HubId:
     """A model on the hub.
 
     Attributes:
-        repo: `ORG/NAME`, or `NAME` alone for the few oldest models.
+        repo: `ORG/NAME`. The few models without an organisation are older than any that Braid can use.
         revision: a branch, a tag or a commit; "" is the branch that the hub shows first.
     """
 

@@ -11,7 +11,8 @@ from braid_common.base_files import is_base_file, read_t5_config
 from braid_common.t5_config import T5Config
 from braid_common.units import show_size
 from edge_client.agent.console import Console
-from edge_client.base.locate import open_base
+from edge_client.agent.hub_download import fetch_apart
+from edge_client.base.locate import find_here, open_base, pinned_id
 from edge_client.errors import BaseModelError, base_errors, disk_errors
 from edge_client.network.api import Api
 from edge_client.network.errors import RequestError
@@ -23,12 +24,15 @@ from wire.run import RunInfo
 async def find_base(model: str, run: RunInfo, api: Api, cache: Path, console: Console) -> Path:
     """The folder of the run's base, its digest checked. `model` "" leaves the choice to us; `cache` keeps downloads.
 
+    The hub is asked where --model names a model there, and no sooner: a board without it takes the server's files.
     Raises BaseModelError where --model is not the run's base, or where neither board nor server has it whole.
     """
     if model:
-        return await asyncio.to_thread(open_base, model, run.base.digest)
+        hub_id = pinned_id(model, run.base)
+        folder = model if hub_id is None else str(await fetch_apart(hub_id, console))
+        return await asyncio.to_thread(open_base, folder, run.base.digest)
     try:
-        return await asyncio.to_thread(open_base, run.base.model, run.base.digest)
+        return await asyncio.to_thread(open_base, str(find_here(run.base)), run.base.digest)
     except BaseModelError as error:
         console.notice(f"{error.message}; taking it from the server")
     return await _fetch(run, api, cache / run.base.digest)

@@ -15,7 +15,7 @@ standard output holds one JSON object per line and nothing else. Every object ha
     phase       phase (wait, measure, probe, profile, fetch, train, upload, evaluate), round, version
     waiting     round, version       nothing to do until the server has more
     progress    phase (load, encode, profile, train, evaluate), round, step, steps, loss, tokens_per_s, peak_bytes,
-                bytes_up, bytes_down
+                bytes_up, bytes_down; in phase base, where one comes from the hub, step and steps with their unit
     round_done  kind (profile, train), round, version, accepted, reason, bytes_up, bytes_down, and the worker's numbers:
                 loss, tokens_per_s, seconds, peak_bytes, n_examples, held_out_loss
     evaluation  round, version, loss, and where asked rouge1, rouge2, rougeL (0…1), n_examples
@@ -117,7 +117,8 @@ def progress_text(phase: str, round: int | None, step: int, steps: int, *, elaps
     share = min(step / steps, 1.0) if steps else 0.0
     filled = int(share * _BAR_CELLS)
     place = phase if round is None else f"round {round} {phase:<8}"
-    parts = [f"{place} {'█' * filled}{'░' * (_BAR_CELLS - filled)} {step}/{steps}"]
+    unit = f" {fields['unit']}" if "unit" in fields else ""
+    parts = [f"{place} {'█' * filled}{'░' * (_BAR_CELLS - filled)} {step}/{steps}{unit}"]
     if fields.get("loss"):  # 0 means that nothing has been measured yet
         parts.append(f"loss {fields['loss']:.3f}")
     if fields.get("tokens_per_s"):

@@ -207,11 +207,12 @@ def _model_and_form(flags: FormFlags) -> tuple[str, TextForm]:
 
     model, form = flags.model or BUILTIN, DEFAULT_FORM
     if flags.server:
-        from edge_client.cli.joined_run import joined_run
+        from edge_client.cli.joined_run import base_name, joined_run
         from edge_client.state.folder import StateFolder
 
-        run = joined_run(flags.server, StateFolder(flags.state.expanduser()), "give the limits as numbers")
-        model, form = flags.model or run.base.model, run.settings.text_form
+        folder = StateFolder(flags.state.expanduser())
+        run = joined_run(flags.server, folder, "give the limits as numbers")
+        model, form = flags.model or base_name(run, folder), run.settings.text_form
     names = ("max_source_tokens", "max_target_tokens", "prefix", "truncate_source")
     given = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
     return model, replace(form, **given)

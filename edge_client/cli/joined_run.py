@@ -22,6 +22,14 @@ def joined_run(server: str, folder: StateFolder, instead: str) -> RunInfo:
     return asyncio.run(_ask(identity))
 
 
+def base_name(run: RunInfo, folder: StateFolder) -> str:
+    """The base of a run as `--model` takes it: the folder that `join` fetched it into, else its name."""
+    fetched = folder.path / "base" / run.base.digest
+    if fetched.is_dir():
+        return str(fetched)
+    return f"{run.base.model}@{run.base.revision}" if run.base.revision else run.base.model
+
+
 async def _ask(identity: Identity) -> RunInfo:
     from edge_client.network.transport import Transport
 

@@ -13,7 +13,7 @@ import msgspec
 from edge_client.agent.allowances import default_cache_bytes, parse_cache, parse_limits, parse_memory
 from edge_client.base.config import base_config
 from edge_client.base.locate import BUILTIN
-from edge_client.cli.joined_run import joined_run
+from edge_client.cli.joined_run import base_name, joined_run
 from edge_client.cli.options import (
     cache_option,
     debug_option,
@@ -89,7 +89,7 @@ def plan(as_json: bool, debug: bool, **values: Any) -> None:
     state_folder = StateFolder(flags.state.expanduser())
     budget = _cache_budget(flags.cache, state_folder)
     run = joined_run(flags.server, state_folder, "plan without --server") if flags.server else None
-    name = flags.model or (run.base.model if run else BUILTIN)
+    name = flags.model or (base_name(run, state_folder) if run else BUILTIN)
     base = base_config(name)
     run = run or run_info(t5_weights(base, DEFAULT_SETTINGS.scope), model=name)
     has_lengths = run.settings.has_lengths

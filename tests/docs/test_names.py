@@ -18,8 +18,9 @@ SUFFIXES = {".md", ".py", ".toml", ".yml", ".yaml", ".service", ".example", ""}
 OURS = re.compile(r"(\.|braid-fl|\S*braid_fl-\S+\.whl|\S*….whl)(\[[a-z,]+\])?")
 """A clone (.), the distribution, or a wheel of it; each with extras."""
 
-FOREIGN = re.compile(r"(torch|pip|pre-commit|peft|safetensors)(==[\w.]+)?")
-"""What a reader may be told to install besides: torch has a build for every board, peft loads an export."""
+FOREIGN = re.compile(r"(torch|pip|pre-commit|peft|safetensors|huggingface_hub)(==[\w.]+)?")
+"""What a reader may be told to install besides: torch has a build for every board, peft loads an export,
+huggingface_hub fetches a base, and whoever has installed Braid without its extra need not find its wheel again."""
 
 WITH_VALUE = {"-c", "--constraint", "--extra-index-url", "--index-url", "--find-links", "-r", "-d", "-w"}
 NOT_OURS_AS_EXTRA = re.compile(r"(?<![\w.-])braid\[")

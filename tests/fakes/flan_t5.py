@@ -7,12 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from quantize.layout import tensor_shapes
+from safetensors.numpy import save
+
+from braid_common.t5_config import T5Config
 from tests.fakes.hub import FakeHub, Repo
 
 SMALL, XL = "google/flan-t5-small", "google/flan-t5-xl"
 
-TINY = {"d_model": 64, "d_ff": 96, "d_kv": 16, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
-"""Sizes that replace FLAN-T5's where a test trains."""
+TINY = {"d_model": 48, "d_ff": 80, "d_kv": 16, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
+"""Sizes that replace FLAN-T5's where weights must be real ones."""
+
+SMALL_VOCABULARY = 100
+"""Pieces of `word_tokenizer`."""
 
 NOT_FETCHED = {
     ".gitattributes": b"*.bin filter=lfs\n",
@@ -75,6 +83,57 @@ def xl_repo(shards: Mapping[str, bytes | Path] | None = None, tokenizer: bytes =
         files["model.safetensors.index.json"] = json.dumps(index).encode()
     others = {f"pytorch_model-0000{i}-of-00002.bin": b"pickle" for i in (1, 2)}
     return Repo({**NOT_FETCHED, **others, "pytorch_model.bin.index.json": b"{}", **files})
+
+
+def tiny_small_repo(vocabulary: int = SMALL_VOCABULARY, tokenizer: bytes = b"") -> Repo:
+    """google/flan-t5-small as a base that loads and trains, of 100 words unless a tokenizer is given."""
+    sizes = {**TINY, "vocab_size": vocabulary}
+    weights = save(random_tensors(sizes), {"format": "pt"})
+    return small_repo(weights, tokenizer or word_tokenizer(vocabulary), **sizes)
+
+
+def tiny_xl_repo(vocabulary: int = SMALL_VOCABULARY, tokenizer: bytes = b"") -> Repo:
+    """google/flan-t5-xl as a base that loads and trains: the encoder in one shard, the decoder in the other."""
+    sizes = {**TINY, "vocab_size": vocabulary}
+    shards: dict[str, dict[str, Any]] = {f"model-0000{i}-of-00002.safetensors": {} for i in (1, 2)}
+    places = {}
+    for name, tensor in random_tensors(sizes).items():
+        places[name] = list(shards)[name.startswith(("decoder", "lm_head"))]
+        shards[places[name]][name] = tensor
+    files: dict[str, bytes | Path] = {name: save(tensors, {"format": "pt"}) for name, tensors in shards.items()}
+    files["model.safetensors.index.json"] = json.dumps({"metadata": {}, "weight_map": places}).encode()
+    return xl_repo(files, tokenizer or word_tokenizer(vocabulary), **sizes)
+
+
+def random_tensors(sizes: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Every tensor of a FLAN-T5 with these sizes, drawn as T5 begins: logits are neither flat nor one-sided."""
+    config = T5Config.parse(json.loads(config_json(**sizes)))
+    generator, tensors = np.random.default_rng(7), {}
+    for name, shape in tensor_shapes(config).items():
+        scale = 1.0 if name == "shared.weight" else float(shape[-1]) ** -0.5
+        scale *= float(config.d_kv) ** -0.5 if name.endswith(".q.weight") else 1.0
+        drawn = generator.standard_normal(shape, dtype=np.float32) * np.float32(scale)
+        tensors[name] = np.ones(shape, np.float32) if len(shape) == 1 else drawn
+    return tensors
+
+
+def word_tokenizer(vocabulary: int = SMALL_VOCABULARY) -> bytes:
+    """tokenizer.json of whole words w0, w1… split at white space, with T5's special pieces."""
+    special = ("<pad>", "</s>", "<unk>")
+    pieces = (*special, *(f"w{i}" for i in range(vocabulary - len(special))))
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    document = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": piece, **flags} for i, piece in enumerate(special)],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": {piece: i for i, piece in enumerate(pieces)}, "unk_token": "<unk>"},
+    }
+    return json.dumps(document).encode()
 
 
 def use_hub(monkeypatch: Any, hub: FakeHub, home: Path) -> Path:

@@ -107,6 +107,7 @@ class FakeHub:
         body: what the API says whatever it is asked, as the page of a network that wants a login.
         ignores_ranges: the storage always sends the whole file.
         spoils: the storage changes a byte.
+        hangs: the storage sends nothing, until the hub is closed.
     """
 
     repos: dict[str, Repo] = field(default_factory=dict)
@@ -116,6 +117,8 @@ class FakeHub:
     body: bytes = b""
     ignores_ranges: bool = False
     spoils: bool = False
+    hangs: bool = False
+    closed: threading.Event = field(default_factory=threading.Event)
     url: str = ""
     storage_url: str = ""
 
@@ -147,6 +150,7 @@ def loopback_hub(repos: Mapping[str, Repo] | None = None) -> Iterator[FakeHub]:
     try:
         yield hub
     finally:
+        hub.closed.set()
         for server, thread in zip(servers, threads, strict=True):
             server.shutdown()
             thread.join()
@@ -281,6 +285,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        if self.to_storage and self.hub.hangs:
+            self.hub.closed.wait()
         broken = self.hub.breaks.pop(0) if self.to_storage and self.hub.breaks else None
         left = size_bytes if broken is None else broken.after_bytes
         for chunk in repo.chunks(name, first):

@@ -55,7 +55,7 @@ RUN = r.RunInfo(
     protocol=1,
     run_id="run-1",
     state="training",
-    base=r.Base(model="google/flan-t5-small", digest=DIGEST),
+    base=r.Base(model="google/flan-t5-small", digest=DIGEST, revision="0fc9ddf78a1e988dac52e2dac162b0ede4fd74ab"),
     weights=WEIGHTS,
     manifest="7974a0da731549968ce90dca96f2be9d151590f281cd4da641f5bb607ff2e883",
     settings=SETTINGS,

@@ -78,9 +78,11 @@ def test_eta_0_is_the_optimisers_own_step(name: str) -> None:
 @given(st.sampled_from(KEYS), st.data())
 def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) -> None:
     """Any allowed value of any key comes back unchanged."""
-    if isinstance(key.default, str) and not key.choices:
+    if key.path == "model.revision":
+        value: Any = data.draw(st.one_of(st.just(""), st.text("0123456789abcdef", min_size=40, max_size=40)))
+    elif isinstance(key.default, str) and not key.choices:
         printable = st.characters(exclude_categories=["Cs", "Cc"])
-        value: Any = data.draw(st.text(printable, min_size=int(key.low), max_size=min(int(key.high), 100)))
+        value = data.draw(st.text(printable, min_size=int(key.low), max_size=min(int(key.high), 100)))
         if not key.low <= len(value) <= key.high:
             return
     elif key.choices:
@@ -95,6 +97,8 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
         values |= {"train.batch": value, "train.micro_batch": value}
     if key.name in ("min_devices", "quorum"):
         values |= {"rounds.min_devices": value, "rounds.quorum": value}
+    if key.path == "model.revision":
+        values["model.id"] = "google/flan-t5-small"
     if key.path == "merge.defence":
         values |= {"rounds.min_devices": 10, "rounds.quorum": 10}
     if key.path == "train.rank":

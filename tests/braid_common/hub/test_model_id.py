@@ -13,14 +13,13 @@ COMMIT = "0fc9ddf78a1e988dac52e2dac162b0ede4fd74ab"
     ("text", "model", "shown"),
     [
         ("google/flan-t5-small", HubId("google/flan-t5-small"), "google/flan-t5-small"),
-        ("t5-small", HubId("t5-small"), "t5-small"),
         ("google/flan-t5-small@main", HubId("google/flan-t5-small", "main"), "google/flan-t5-small@main"),
         ("a/b@refs/pr/3", HubId("a/b", "refs/pr/3"), "a/b@refs/pr/3"),
         (f"a/b@{COMMIT}", HubId("a/b", COMMIT), "a/b@0fc9ddf78a1e"),
     ],
 )
 def test_names_are_read(text: str, model: HubId, shown: str) -> None:
-    """ORG/NAME, or NAME alone, with a revision behind @ or without."""
+    """ORG/NAME, with a revision behind @ or without."""
     assert parse_hub_id(text) == model
     assert model.shown == shown and model.is_pinned == (COMMIT in text)
 

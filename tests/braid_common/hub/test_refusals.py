@@ -33,7 +33,6 @@ def without(*names: str, **files: bytes) -> Repo:
 
 REFUSALS = {
     "not there": Refusal("google/flan-t6", None, "", ("has no model google/flan-t6, or it is private", "HF_TOKEN")),
-    "without its organisation": Refusal("flan-t5-small", None, "", ("did you mean google/flan-t5-small?",)),
     "private": Refusal("a/b", Repo(small_repo().files, token="hf_owner"), "", ("or it is private", "HF_TOKEN")),
     "gated": Refusal("a/b", Repo(small_repo().files, token="hf_x", gated=True), "", ("is gated", "/a/b, then set HF_")),
     "gated, not agreed": Refusal(

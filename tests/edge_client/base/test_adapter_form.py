@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aggregator.export import export_peft
+from aggregator.export import Origin, export_peft
 from aggregator.merge.state import AdapterState, WeightState
 from braid_common.text_form import DEFAULT_FORM, TextForm
 from edge_client.base.adapter_form import MARKER, MAX_MARKER_BYTES, read_form
@@ -28,7 +28,7 @@ def test_what_an_export_wrote_is_read(tmp_path: Path) -> None:
     )
     form = TextForm(" Dialogue:\n\t", 512, 96, "start")
 
-    export_peft(AdapterState(version=3, weights={"w": weight}), tmp_path / "out", base_model="b", form=form)
+    export_peft(AdapterState(version=3, weights={"w": weight}), tmp_path / "out", Origin("b", form=form))
 
     assert read_form(tmp_path / "out") == form
 

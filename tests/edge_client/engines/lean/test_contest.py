@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from aggregator.export import export_peft
+from aggregator.export import Origin, export_peft
 from aggregator.merge.state import AdapterState, WeightState
 from braid_common.example import Example
 from braid_common.t5_config import T5Config
@@ -62,7 +62,7 @@ def adapters(reference: T5ForConditionalGeneration, tmp_path_factory: pytest.Tem
             )
             for i, weight in enumerate(t5_weights(config, scope))
         }
-        found[name] = export_peft(AdapterState(version=1, weights=states), folder / name, base_model="any").folder
+        found[name] = export_peft(AdapterState(version=1, weights=states), folder / name, Origin("any")).folder
     return found
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from aggregator.export import export_peft
+from aggregator.export import Origin, export_peft
 from aggregator.merge.state import AdapterState, WeightState
 from braid_common.t5_config import T5Config
 from braid_common.text_form import DEFAULT_FORM, TextForm
@@ -74,7 +74,7 @@ def test_exported_ranks_are_read_as_peft_reads_them(
             values=np.zeros(0),
         )
     with tempfile.TemporaryDirectory() as place:
-        folder = export_peft(AdapterState(version=1, weights=states), Path(place) / "out", base_model="any").folder
+        folder = export_peft(AdapterState(version=1, weights=states), Path(place) / "out", Origin("any")).folder
 
         assert_writes_as_peft(reference, base_folder, folder)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+import pytest
+
+from aggregator.errors import StateError
 from aggregator.report.page import fragment
 from aggregator.report.tables import status_text
 from aggregator.run.setup import read_version
@@ -176,3 +179,26 @@ async def test_a_revoked_boards_texts_do_not_count(make_folder: Any, start: Any)
     await bo.tell_lengths(40, 20)
 
     assert len(server.run.boards.text_lengths()) == 1 and (await bo.work(wait_s=0)).kind == "wait"
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new"), [("prefix", '"summarize: "', '"Q: "'), ("truncate_source", '"end"', '"start"')]
+)
+async def test_prefix_and_cut_are_fixed_once_a_board_is_there(
+    make_folder: Any, start: Any, stop: Any, key: str, old: str, new: str
+) -> None:
+    """Before, they may be edited; after, half of the fleet would learn another task. Lengths may change."""
+    folder = make_folder()
+    await stop(await start(folder))
+    folder.config.write_text(folder.config.read_text().replace(f"{key} = {old}", f"{key} = {new}"))
+    server = await start(folder)
+    ada = await server.board("ada")
+    assert getattr((await ada.get("/v1/run", RunInfo)).settings, key) == new.strip('"')
+    await stop(server)
+    folder.config.write_text(folder.config.read_text().replace("max_source_tokens = 192", "max_source_tokens = 256"))
+    await stop(again := await start(folder))
+    assert again.run.train.max_source_tokens == 256
+
+    folder.config.write_text(folder.config.read_text().replace(f"{key} = {new}", f"{key} = {old}"))
+    with pytest.raises(StateError, match=f"train.{key} was"):
+        await start(folder)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from quantize.layout import tensor_shapes
 from safetensors.numpy import save
 
 from braid_common.t5_config import T5Config
+from braid_common.t5_layout import tensor_shapes
 from tests.fakes.hub import FakeHub, Repo
 
 SMALL, XL = "google/flan-t5-small", "google/flan-t5-xl"

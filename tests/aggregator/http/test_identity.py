@@ -93,15 +93,15 @@ class TestLeaving:
 
 
 async def test_two_boards_of_one_name_are_told_apart(server: Any) -> None:
-    """Wherever a board is named, its id stands beside the name, unless they are the same word."""
+    """Wherever a board is named, its id stands beside the name, where another board has the same."""
     await server.board("nano", install=1), await server.board("nano", install=2)
 
     facts = await server.status()
     text = status_text(facts) + "\n".join(facts["events"])
 
-    assert [board["label"] for board in facts["boards"]] == ["nano", "nano (nano-2)"]
+    assert [board["label"] for board in facts["boards"]] == ["nano (nano)", "nano (nano-2)"]
     assert "nano (nano-2) enrolled" in text and "nano (nano-2)  " in text
-    evaluations = [{"version": 1, "mean_loss": 1.0, "worst_loss": 2.0, "worst_board": "nano (nano-2)"}]
+    evaluations = [{"version": 1, "mean_loss": 1.0, "worst_loss": 2.0, "worst_label": "nano (nano-2)"}]
     row = {"round": 1, "state": "merged", "version": 1, "accepted": 2, "refused": 0, "stale": 0, "reason": "quorum"}
     times = {"opened_at": 0.0, "closed_at": 1.0}
     assert "worst (nano (nano-2))" in rounds_text({"evaluations": evaluations, "rounds": [{**row, **times}]})

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from braid_common.text_form import DEFAULT_FORM, TextForm
-from edge_client.base.adapter_form import read_form
 from edge_client.cli.contestants import Entry, common_form, gathered, parse_adapters
 from edge_client.errors import ConfigError
 
@@ -79,19 +77,3 @@ def test_the_first_form_that_is_known_counts() -> None:
     form, (told,) = common_form({"a": FORM}, {"prefix": ""})
     assert form == TextForm("", 100, 20, "start")
     assert told == "a was trained with prefix 'translate: ', and is judged with prefix ''"
-
-
-def test_the_form_beside_an_adapter(tmp_path: Path) -> None:
-    """Where braid.json says nothing of it, or is not there, there is none; a damaged one is named."""
-    assert read_form(tmp_path) is None
-    assert read_form(tmp_path / "nowhere") is None
-    (tmp_path / "braid.json").write_text(json.dumps({"version": 3, "rank": 4}))
-    assert read_form(tmp_path) is None
-    assert read_form(tmp_path / "braid.json") is None  # an adapter file has no folder
-    facts = {"prefix": "translate: ", "truncate_source": "start", "max_source_tokens": 100, "max_target_tokens": 20}
-    (tmp_path / "braid.json").write_text(json.dumps({**facts, "version": 3, "run": "r"}))
-    assert read_form(tmp_path) == FORM
-    for damage in ("{", '{"prefix": 3}', '{"prefix": "", "truncate_source": "all"}'):
-        (tmp_path / "braid.json").write_text(damage)
-        with pytest.raises(ConfigError, match=r"braid\.json"):
-            read_form(tmp_path)

@@ -86,7 +86,7 @@ def test_with_a_ranking_its_top_is_shown(
 ) -> None:
     """The most important weights with their share and what of them is planned; all of them in --json."""
     ranked = ranked_run()
-    monkeypatch.setattr(plan_command, "_run_of", lambda server, folder: ranked)
+    monkeypatch.setattr(plan_command, "joined_run", lambda server, folder, instead: ranked)
     arguments = ("--model", config_only, "--memory", "1GiB", "--server", "http://server")
 
     _, text = plan(capsys, tmp_path, *arguments)
@@ -105,7 +105,7 @@ def test_a_run_with_one_rank_for_all_boards_is_told(
 ) -> None:
     """In the plan; and with what is lacking, where this board cannot train at that rank."""
     run = run_of(SMALL_T5, {"scope": "decoder", "rank": 8, "trains_a": True})
-    monkeypatch.setattr(plan_command, "_run_of", lambda server, folder: run)
+    monkeypatch.setattr(plan_command, "joined_run", lambda server, folder, instead: run)
     arguments = ("--model", config_only, "--server", "http://server", "--memory")
 
     _, text = plan(capsys, tmp_path, *arguments, "1GiB")
@@ -124,7 +124,7 @@ def test_what_the_board_has_pruned_is_not_planned_again(
 ) -> None:
     """With the run that it has joined, and as text too."""
     run = run_of(SMALL_T5, {"scope": "decoder", "rank": 8, "trains_a": True, "pruning": True}, round=4)
-    monkeypatch.setattr(plan_command, "_run_of", lambda server, folder: run)
+    monkeypatch.setattr(plan_command, "joined_run", lambda server, folder, instead: run)
     folder = StateFolder(tmp_path / "state")
     folder.lock()
     folder.unlock()
@@ -245,7 +245,7 @@ def test_a_run_that_has_yet_to_choose_lengths_is_planned_for_with_the_longest(
 
     def planned(source: int, target: int) -> tuple[str, dict[str, Any]]:
         run = run_of(SMALL_T5, {"max_source_tokens": source, "max_target_tokens": target})
-        monkeypatch.setattr(plan_command, "_run_of", lambda server, folder: run)
+        monkeypatch.setattr(plan_command, "joined_run", lambda server, folder, instead: run)
         text = plan(capsys, tmp_path, *arguments)[1]
         return text, json.loads(plan(capsys, tmp_path, *arguments, "--json")[1])
 

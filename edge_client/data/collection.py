@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from braid_common.example import Example
 from edge_client.data.dataset import Data, FileFacts, Findings
 from edge_client.data.formats.record import Item, Skipped
+from edge_client.data.shapes.chat import is_chat
 from edge_client.data.shapes.chosen import ChosenShape
 from edge_client.data.shapes.known import find_shape
 from edge_client.data.shapes.shape import Fields, Shape, TextPair, Unusable, Use, names_of
@@ -66,7 +67,7 @@ class Collection:
             if isinstance(item, Skipped):
                 self.skip(item.place, item.why, item.n)
             else:
-                value = {MESSAGES: item.value} if isinstance(item.value, list) else item.value
+                value = {MESSAGES: item.value} if is_chat(item.value) else item.value
                 if isinstance(value, dict):
                     fields = self._fields(value) if use is None else Fields(value)
                     self._take(fields, item.place, group, shape, use)

@@ -46,7 +46,7 @@ def load_data(data: DataSpec) -> Data:
     if chosen:
         _require_columns(data, collection, chosen)
     if not collection.examples:
-        raise _nothing_usable(data, collection)
+        raise _nothing_usable(data, collection, any(file.format == "csv" for file in reading.facts))
     return collection.data(reading.facts, [str(path) for path in found.left_out])
 
 
@@ -70,14 +70,16 @@ def _require_columns(data: DataSpec, collection: Collection, chosen: ChosenShape
         )
 
 
-def _nothing_usable(data: DataSpec, collection: Collection) -> DataError:
+def _nothing_usable(data: DataSpec, collection: Collection, has_tables: bool) -> DataError:
     if collection.n_shapeless and collection.n_shapeless == collection.n_skipped:
         flags = collection.shapeless.flags()
+        if flags:
+            hint = f"say which to read and which to write: {flags} (--target again for further right answers)"
+        else:
+            hint = "each record needs two texts, one to read and one to write; name them with --source and --target"
         return DataError(
             f"no usable example in {data}: its columns are {_shown(collection)}, and no pair of them is known by name",
-            f"say which to read and which to write: {flags} (--target again for further right answers)"
-            if flags
-            else "each record needs two texts, one to read and one to write; name them with --source and --target",
+            hint + ("; a table's first line must name its columns" if has_tables else ""),
         )
     first = f"; first: {collection.first_skipped}" if collection.first_skipped else ""
     return DataError(

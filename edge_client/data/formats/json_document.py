@@ -58,11 +58,14 @@ def _object(text: _Text, is_record: IsRecord) -> Iterator[Item]:
 
 
 def _rows_of_columns(value: Mapping[str, object]) -> list[object]:
-    """The rows of an object of columns: lists of equal length or, as pandas writes a table, cells by row; else
-    none."""
+    """The rows of an object of columns: lists of equal length or, as pandas writes tables, names and rows or cells by
+    row; else none."""
     columns = list(value.values())
     if len(columns) < 2:
         return []
+    names, rows = value.get("columns"), value.get("data")
+    if isinstance(names, list) and isinstance(rows, list) and all(isinstance(row, list) for row in rows):
+        return [dict(zip(names, row, strict=False)) for row in rows]  # as pandas writes a table that is split
     if all(isinstance(column, list) for column in columns):
         lists = [column for column in columns if isinstance(column, list)]
         has_objects = any(isinstance(cell, (dict, list)) for column in lists for cell in column)

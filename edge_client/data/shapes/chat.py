@@ -20,8 +20,11 @@ from edge_client.data.shapes.calls import RESULT, call_from_text, calls_in_text,
 from edge_client.data.shapes.conversation import Turn, replies
 from edge_client.data.shapes.shape import Fields, TextPair, Unusable, Use
 
-COLUMNS = ("messages", "conversations", "conversation", "chat", "turns")
-"""Columns that hold a list of messages."""
+COLUMNS = ("messages", "conversations", "conversation", "chat", "turns", "chosen")
+"""Columns that may hold a list of messages."""
+
+ANSWERS = ("completion", "chosen")
+"""Columns with messages that answer those in a column of prompts."""
 
 ROLE_KEYS = ("role", "from", "speaker")
 TEXT_KEYS = ("content", "value", "text", "utterance")
@@ -41,27 +44,37 @@ class ChatShape:
 
     def matches(self, fields: Fields) -> bool:
         """Whether one of the columns holds messages."""
-        return self._column(fields) != ""
+        return bool(self._columns(fields))
 
     def use(self, fields: Fields) -> Use:
         """The messages, and what the assistant was told beside them."""
-        columns = (self._column(fields), *(["system"] if self._has_system(fields) else []))
-        return Use(tuple(fields.column(column) for column in columns), (fields.column(columns[0]),))
+        system = ["system"] if self._has_system(fields) else []
+        columns = tuple(fields.column(column) for column in (*self._columns(fields), *system))
+        return Use(columns, columns[:1] if len(columns) == 1 + len(system) else columns[1:2])
 
     def pairs(self, fields: Fields) -> Iterable[TextPair | Unusable]:
         """An example for each assistant's turn."""
         system = [Turn(f"system: {fields.get('system')}")] if self._has_system(fields) else []
-        messages = _messages(fields.get(self._column(fields))) or []
+        messages = [one for column in self._columns(fields) for one in _messages(fields.get(column)) or []]
         return replies([*system, *(turn for message in messages for turn in turns_of(message))])
 
     @staticmethod
-    def _column(fields: Fields) -> str:
-        return next((column for column in COLUMNS if _messages(fields.get(column)) is not None), "")
+    def _columns(fields: Fields) -> list[str]:
+        """The column with the messages; or that with a prompt's and that with the answer's."""
+        answer = next((column for column in ANSWERS if _messages(fields.get(column)) is not None), "")
+        if answer and _messages(fields.get("prompt")) is not None:
+            return ["prompt", answer]
+        return [column for column in COLUMNS if _messages(fields.get(column)) is not None][:1]
 
     @staticmethod
     def _has_system(fields: Fields) -> bool:
         system = fields.get("system")
         return isinstance(system, str) and bool(system.strip())
+
+
+def is_chat(value: object) -> bool:
+    """Whether a value is a list of messages by itself, one at least."""
+    return isinstance(value, list) and bool(_messages(value))
 
 
 def turns_of(message: Mapping[str, object]) -> list[Turn]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -54,6 +55,7 @@ class Fields:
         return Fields(value).get(rest) if isinstance(value, dict) else None
 
 
+@lru_cache(maxsize=4096)  # every record asks for the same few names
 def fold(column: str) -> str:
     """A column's name without what people do not tell apart: case, white space around it."""
     return column.strip().lower()

@@ -31,6 +31,7 @@ DOCUMENTS: dict[str, Any] = {
     "two arrays in an object": {"train": RECORDS[:3], "test": RECORDS[3:]},
     "an object of records": {f"id-{n}": record for n, record in enumerate(RECORDS)},
     "columns as lists": {key: [record[key] for record in RECORDS] for key in ("source", "target")},
+    "a split table": {"columns": ["source", "target"], "index": [0], "data": [list(r.values())[:2] for r in RECORDS]},
     "columns as pandas writes them": {
         key: {str(n): record[key] for n, record in enumerate(RECORDS)} for key in ("source", "target")
     },

@@ -91,6 +91,8 @@ CHATS: dict[str, object] = {
     "calls between tags": {"Conversations": sharegpt(f"<tool_call>\n{JSON_CALL}\n</tool_call>", "gpt", "tool")},
     "system in a column": {"system": "Be brief.", "conversations": sharegpt(JSON_CALL)[1:]},
     "a bare list": openai(ARGUMENTS),
+    "a prompt and its completion": {"prompt": openai(ARGUMENTS)[:2], "completion": openai(ARGUMENTS)[2:]},
+    "the better of two": {"chosen": openai(ARGUMENTS), "rejected": openai(ARGUMENTS)[:3]},
     "a list in a string": {"messages": json.dumps(openai(ARGUMENTS))},
     "a transcript": {"system": "SYSTEM: Be brief.", "chat": GLAIVE},
 }

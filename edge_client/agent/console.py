@@ -3,7 +3,8 @@
 On a terminal the current phase is one live line; elsewhere plain lines come out, rarely enough for a log. With `--json`
 standard output holds one JSON object per line and nothing else. Every object has `event`; the events are:
 
-    data        format, encoding, delimiter, shape, columns, ignored_columns, n_examples, n_train, n_held_out, n_skipped
+    data        format, compression, encoding, delimiter, shape, columns, ignored_columns, n_examples, n_train,
+                n_held_out, n_skipped, left_out_from, left_out_files        how the board's text is read
     enrolled    device, run_id, server
     text_lengths    n_examples, n_measured, max_source_tokens, max_target_tokens, sources_cut, targets_cut (0…1),
                 source_p50 … source_p100, target_p50 … target_p100: tokens that so many percent do not exceed

@@ -142,8 +142,6 @@ def facts(seen: Seen) -> dict[str, Any]:
             }
             for file in findings.files
         ],
-        "left_out_files": list(findings.left_out_files),
-        "left_out_from": findings.left_out_from,
         "model": seen.model,
         "prefix": form.prefix,
         "max_source_tokens": form.max_source_tokens,

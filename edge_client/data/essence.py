@@ -42,6 +42,8 @@ def essence_facts(data: Data) -> dict[str, Any]:
         "n_train": len(data.train),
         "n_held_out": len(data.held_out),
         "n_skipped": data.n_skipped,
+        "left_out_from": findings.left_out_from,
+        "left_out_files": list(findings.left_out_files),
     }
 
 

@@ -15,6 +15,9 @@ from edge_client.errors import ConfigError, DataError
 
 RECORD_SUFFIXES = frozenset((".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet", ".pq"))
 TEXT_SUFFIXES = frozenset((".txt", ".text", ".md", ".markdown"))
+MARKED_SUFFIXES = frozenset((".subject", ".story"))
+"""Texts with parts behind marks such as "@subject": AESLC's emails, CNN's articles."""
+
 COMPRESSED_SUFFIXES = frozenset((".gz", ".gzip", ".zst", ".zstd"))
 
 HEAD_BYTES = 1 << 16
@@ -150,7 +153,7 @@ def _in_folder(folder: Path) -> FoundFiles:
             continue  # hidden files, editors' copies, what other systems put into archives
         suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSED_SUFFIXES]
         suffix = suffixes[-1] if suffixes else ""
-        if suffix in TEXT_SUFFIXES:
+        if suffix in TEXT_SUFFIXES | MARKED_SUFFIXES:
             texts.append(path)
         elif suffix in RECORD_SUFFIXES or _holds_records(path):
             records.append(path)

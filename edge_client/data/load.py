@@ -72,11 +72,7 @@ def _require_columns(data: DataSpec, collection: Collection, chosen: ChosenShape
 
 def _nothing_usable(data: DataSpec, collection: Collection, has_tables: bool) -> DataError:
     if collection.n_shapeless and collection.n_shapeless == collection.n_skipped:
-        flags = collection.shapeless.flags()
-        if flags:
-            hint = f"say which to read and which to write: {flags} (--target again for further right answers)"
-        else:
-            hint = "each record needs two texts, one to read and one to write; name them with --source and --target"
+        hint = collection.shapeless.advice()
         return DataError(
             f"no usable example in {data}: its columns are {_shown(collection)}, and no pair of them is known by name",
             hint + ("; a table's first line must name its columns" if has_tables else ""),

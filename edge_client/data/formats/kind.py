@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from edge_client.data.files import HEAD_BYTES, PARQUET_MAGIC, TEXT_SUFFIXES, DataFile
+from edge_client.data.files import HEAD_BYTES, MARKED_SUFFIXES, PARQUET_MAGIC, TEXT_SUFFIXES, DataFile
 from edge_client.data.formats.record import IsRecord
 from edge_client.data.formats.table import Delimiter, find_delimiter
 
@@ -39,7 +39,11 @@ def find_format(file: DataFile, head: str, is_record: IsRecord, given: Delimiter
         return "table", delimiter
     if file.suffix in _LINES_OF_JSON:
         return "jsonl", delimiter
-    if not divides or (file.suffix in TEXT_SUFFIXES and not _is_known_table(head, is_record, delimiter)):
+    if (
+        file.suffix in MARKED_SUFFIXES
+        or not divides
+        or (file.suffix in TEXT_SUFFIXES and not _is_known_table(head, is_record, delimiter))
+    ):
         return "text", delimiter
     return "table", delimiter
 

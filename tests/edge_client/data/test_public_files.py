@@ -66,7 +66,27 @@ def test_raw_mail_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="its columns are file, message") as caught:
         read(path)
 
-    assert "--source message --target file" in caught.value.hint
+    assert "message alone holds text" in caught.value.hint
+
+
+def test_files_with_marked_parts(tmp_path: Path) -> None:
+    """AESLC's .subject files: a body, its subject, in the test part what people wrote besides; CNN's .story files."""
+    mail, story = tmp_path / "mail", tmp_path / "cnn"
+    mail.mkdir()
+    story.mkdir()
+    (mail / "a.subject").write_text("Please send\nthe file.\n\n@subject\nThe file\n")
+    (mail / "b.subject").write_text("Lunch?\n\n@subject\nLunch\n\n@ann0\nLunch today\n\n@ann1\nAbout lunch\n")
+    (story / "c.story").write_text("It rained.\n\nA lot.\n\n@highlight\n\nRain\n\n@highlight\n\nmuch of it\n")
+
+    data = read(mail)
+
+    assert {(example.source, example.targets) for example in data.first} == {
+        ("Please send\nthe file.", ("The file",)),
+        ("Lunch?", ("Lunch", "Lunch today", "About lunch")),
+    }
+    assert [(example.source, example.target) for example in read(story).first] == [
+        ("It rained.\n\nA lot.", "Rain\nmuch of it")
+    ]
 
 
 def test_support_tickets(tmp_path: Path) -> None:

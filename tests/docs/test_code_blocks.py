@@ -19,6 +19,8 @@ import click
 import pytest
 
 from scripts.commands_docs import PROGRAMS
+from tests.fakes.flan_t5 import SMALL, hub_environment, tiny_small_repo
+from tests.fakes.hub import FakeHub, loopback_hub
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
@@ -63,9 +65,16 @@ def test_commands_are_understood(page: Path) -> None:
 RUNNABLE = [page for page in PAGES if any("make " not in text for text in blocks(page, "sh", "python"))]
 
 
+@pytest.fixture(scope="module")
+def hub() -> Iterator[FakeHub]:
+    """The hub that the pages name: google/flan-t5-small, in few dimensions."""
+    with loopback_hub({SMALL: tiny_small_repo()}) as running:
+        yield running
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_blocks_run(page: Path, tmp_path: Path) -> None:
+def test_blocks_run(page: Path, tmp_path: Path, hub: FakeHub) -> None:
     """A reader who types a page's commands, from top to bottom, sees each succeed."""
     script = ["set -euo pipefail"]
     for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
@@ -78,7 +87,7 @@ def test_blocks_run(page: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)],
         cwd=tmp_path,
-        env={**os.environ, **paths, "HOME": str(tmp_path)},
+        env={**os.environ, **paths, "HOME": str(tmp_path), **hub_environment(hub, tmp_path / "huggingface")},
         capture_output=True,
         text=True,
         timeout=TIME_LIMIT_S,

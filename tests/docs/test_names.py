@@ -28,7 +28,8 @@ NOT_OURS_AS_EXTRA = re.compile(r"(?<![\w.-])braid\[")
 
 def installed(line: str) -> Iterator[str]:
     """What a line tells people to install: the words after `pip install` that are no options."""
-    for rest in re.findall(r"pip3? (?:install|download) ([^`)\"#&;,\n]*)", line):
+    # A comma ends it in a sentence, but not between two extras.
+    for rest in re.findall(r"pip3? (?:install|download) ((?:[^`)\"#&;,\n]|,(?=[a-z]))*)", line):
         words = iter(rest.split())
         for word in words:
             if word in WITH_VALUE:
@@ -72,6 +73,7 @@ def test_no_text_installs_a_strangers_distribution() -> None:
         "/opt/venv/bin/pip install -U 'braid[client]'",
         "`pip install --no-index --find-links wheels aggregator`",
         "torch is missing; install braid[quant]",
+        "pip install '.[server]' braid,hub",
     ],
 )
 def test_a_strangers_distribution_is_seen(line: str) -> None:
@@ -83,6 +85,7 @@ def test_a_strangers_distribution_is_seen(line: str) -> None:
     "line",
     [
         "pip install '.[server]'   # in a clone",
+        "pip install '.[server,hub]', and `pip install huggingface_hub`, which is the same",
         "pip install torch && pip install 'braid-fl[client]'",
         "pip install --constraint constraints.txt --editable '.[dev]'",
         "pip install 'braid_fl-0.1.0-py3-none-any.whl[client]'",

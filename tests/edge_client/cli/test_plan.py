@@ -270,3 +270,22 @@ def test_what_is_assumed_without_a_server_is_what_a_server_writes() -> None:
     assert not written.train.has_lengths and DEFAULT_SETTINGS.has_lengths
     assert written.train == msgspec.structs.replace(DEFAULT_SETTINGS, max_source_tokens=0, max_target_tokens=0)
     assert (written.merge.max_rank, written.merge.server_rank) == (DEFAULT_MAX_RANK, DEFAULT_SERVER_RANK)
+
+
+def test_a_plan_for_a_run_knows_the_base_that_came_from_the_server(
+    capsys: Any, tmp_path: Path, config_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's base is a hub id, and no hub is asked: `join` has put the server's files into the state folder."""
+    run = run_of(SMALL_T5)
+    base = msgspec.structs.replace(run.base, model="google/flan-t5-small", revision="0" * 40)
+    monkeypatch.setattr(plan_command, "_run_of", lambda server, folder: msgspec.structs.replace(run, base=base))
+    arguments = ("--server", "http://server", "--memory", "1GiB")
+    code, text = plan(capsys, tmp_path, *arguments)
+    assert code == ExitCode.BASE and "HF_HUB_OFFLINE is set" in text
+
+    fetched = tmp_path / "state" / "base" / run.base.digest
+    fetched.parent.mkdir(parents=True)
+    config_only.rename(fetched)
+
+    code, text = plan(capsys, tmp_path, *arguments)
+    assert code == 0 and "strands" in text

@@ -16,12 +16,12 @@ from sqlalchemy import ColumnElement, Connection, case, delete, func, select, up
 from sqlalchemy.dialects.sqlite import insert
 
 from aggregator.settings.keys import MAX_DEVICES
+from aggregator.store.answer_rows import answer_of, columns_of, columns_of_profile, profile_of_row, same_answer
 from aggregator.store.database import Database
 from aggregator.store.device_ids import device_id
 from aggregator.store.records import (
     OPEN_STATES,
     Answer,
-    ConflictError,
     Counts,
     Device,
     FleetFullError,
@@ -32,8 +32,6 @@ from aggregator.store.records import (
 )
 from aggregator.store.tables import DEVICES, FACTS, PROFILES, REPORTS, ROUNDS, TOKENS, UPDATES, VERSIONS
 from wire.rounds import RoundState
-
-_NO_ROUND = {"round": 0, "counted_in": 0, "staleness": 0}  # of a profile
 
 
 class Store:
@@ -212,17 +210,17 @@ class Store:
             same = (UPDATES.c.round == answer.round) & (UPDATES.c.device == answer.device)
             row = connection.execute(select(UPDATES).where(same)).mappings().one_or_none()
             if row is not None:
-                return _same_answer(_answer(row), answer)
+                return same_answer(answer_of(row), answer)
             if connection.execute(select(ROUNDS.c.round).where(_is_open(answer.counted_in))).one_or_none() is None:
                 raise RoundClosedError(f"round {answer.counted_in} is not open")
-            connection.execute(UPDATES.insert().values(**_columns(answer), received_at=self._wall_clock()))
+            connection.execute(UPDATES.insert().values(**columns_of(answer), received_at=self._wall_clock()))
             return answer
 
     def update_of(self, round_id: int, device: str) -> Answer | None:
         with self._reading() as connection:
             same = (UPDATES.c.round == round_id) & (UPDATES.c.device == device)
             row = connection.execute(select(UPDATES).where(same)).mappings().one_or_none()
-        return None if row is None else _answer(row)
+        return None if row is None else answer_of(row)
 
     def updates(self, round_id: int | None = None) -> tuple[Answer, ...]:
         """Answers that counted in one round, or all, in the order in which they were stored."""
@@ -231,7 +229,7 @@ class Store:
             rows = connection.execute(
                 query if round_id is None else query.where(UPDATES.c.counted_in == round_id)
             ).mappings()
-            return tuple(_answer(row) for row in rows)
+            return tuple(answer_of(row) for row in rows)
 
     def counts(self, by: Literal["counted_in", "device"]) -> dict[int | str, Counts]:
         """How many updates were accepted and refused, per round that they counted in or per device."""
@@ -257,21 +255,20 @@ class Store:
             same = PROFILES.c.device == answer.device
             row = connection.execute(select(PROFILES).where(same)).mappings().one_or_none()
             if row is not None:
-                return _profile(row)
-            columns = {key: value for key, value in _columns(answer).items() if key not in _NO_ROUND}
-            connection.execute(PROFILES.insert().values(**columns, received_at=self._wall_clock()))
+                return profile_of_row(row)
+            connection.execute(PROFILES.insert().values(**columns_of_profile(answer), received_at=self._wall_clock()))
             return answer
 
     def profile_of(self, device: str) -> Answer | None:
         with self._reading() as connection:
             row = connection.execute(select(PROFILES).where(PROFILES.c.device == device)).mappings().one_or_none()
-        return None if row is None else _profile(row)
+        return None if row is None else profile_of_row(row)
 
     def profiles(self) -> tuple[Answer, ...]:
         """All profiles, in the order in which they were stored."""
         with self._reading() as connection:
             rows = connection.execute(select(PROFILES).order_by(PROFILES.c.id)).mappings()
-            return tuple(map(_profile, rows))
+            return tuple(map(profile_of_row, rows))
 
     def put_report(self, report: StoredReport) -> float:
         """Store a report in place of the device's last one of the same kind and version; return when, in seconds since
@@ -339,21 +336,3 @@ def _count_bytes(connection: Connection, traffic: Mapping[str, tuple[int, int]])
     for device, (up, down) in traffic.items():
         change = update(DEVICES).where(DEVICES.c.device == device).values(bytes_up=up, bytes_down=down)
         connection.execute(change)
-
-
-def _columns(answer: Answer) -> dict[str, Any]:
-    return {name: getattr(answer, name) for name in Answer.__slots__}
-
-
-def _answer(row: Mapping[Any, Any]) -> Answer:
-    return Answer(**{name: row[name] for name in Answer.__slots__})
-
-
-def _profile(row: Mapping[Any, Any]) -> Answer:
-    return _answer({**row, **_NO_ROUND})
-
-
-def _same_answer(stored: Answer, answer: Answer) -> Answer:
-    if stored.digest != answer.digest:
-        raise ConflictError(stored)
-    return stored

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from edge_client.agent.base_download import find_base, read_config
 from edge_client.agent.board_setup import BoardSetup
 from edge_client.agent.console import Console
+from edge_client.agent.downloads.base import find_base, read_config
 from edge_client.agent.enrolment import client_version, destination, enrol, follow
 from edge_client.agent.events import Events
 from edge_client.agent.farewell import say_farewell, say_farewell_from

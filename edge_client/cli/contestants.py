@@ -103,7 +103,7 @@ def gathered(entries: Sequence[Entry], model: str, state: Path) -> Iterator[Cont
         model = model or BUILTIN
         yield Contestants(resolve(model), model, paths, _known(forms))
         return
-    from edge_client.agent.adapter_versions import fetched_versions  # aiohttp is loaded only here
+    from edge_client.agent.downloads.adapter_versions import fetched_versions  # aiohttp is loaded only here
 
     console = Console(stream=sys.stderr)
     with fetched_versions(StateFolder(state), list(versions.values()), model, console) as fetched:

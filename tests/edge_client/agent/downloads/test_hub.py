@@ -14,7 +14,7 @@ import pytest
 
 from braid_common.hub.model_id import HubId
 from edge_client.agent.console import Console
-from edge_client.agent.hub_download import fetch_apart
+from edge_client.agent.downloads.hub import fetch_apart
 from edge_client.base.locate import find_here
 from edge_client.errors import BaseModelError, DiskError
 from tests.fakes.flan_t5 import SMALL, hub_environment, use_hub

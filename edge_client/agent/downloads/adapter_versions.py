@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from edge_client.agent.base_download import find_base
 from edge_client.agent.console import Console
+from edge_client.agent.downloads.base import find_base
 from edge_client.agent.enrolment import FIRST_ATTEMPTS
 from edge_client.errors import ConfigError, disk_errors
 from edge_client.network.api import Api

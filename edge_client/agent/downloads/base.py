@@ -11,7 +11,7 @@ from braid_common.base_files import is_base_file, read_t5_config
 from braid_common.t5_config import T5Config
 from braid_common.units import show_size
 from edge_client.agent.console import Console
-from edge_client.agent.hub_download import fetch_apart
+from edge_client.agent.downloads.hub import fetch_apart
 from edge_client.base.locate import find_here, open_base, pinned_id
 from edge_client.errors import BaseModelError, base_errors, disk_errors
 from edge_client.network.api import Api

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from braid_common.text_form import Cut
+from edge_client.jobs.sizes import LENGTH_STEP
 from wire.limits import MAX_TEXT_TOKENS
 from wire.text_lengths import PERCENTS, TextLengths
 
 WORTH_A_WARNING = 0.05
 """Part of the sources or targets that may be cut without a warning: a few long ones are in every data set."""
-
-_SOURCE_STEP, _TARGET_STEP = 32, 8  # batches are padded to these anyway
 
 
 def lengths_words(lengths: TextLengths) -> str:
@@ -28,7 +27,7 @@ def cut_warnings(lengths: TextLengths, truncate_source: Cut) -> Iterator[tuple[s
     """Message and hint for sources and targets of which more than WORTH_A_WARNING are cut."""
     at = PERCENTS.index(95)
     if lengths.sources_cut > WORTH_A_WARNING:
-        limit, enough = lengths.max_source_tokens, _rounded(lengths.source_tokens[at], _SOURCE_STEP)
+        limit, enough = lengths.max_source_tokens, _rounded(lengths.source_tokens[at], LENGTH_STEP)
         other = {"end": "start", "start": "end", "middle": "end"}[truncate_source]
         yield (
             f"{lengths.sources_cut:.0%} of the sources are longer than the {limit} tokens of this run: "
@@ -37,7 +36,7 @@ def cut_warnings(lengths: TextLengths, truncate_source: Cut) -> Iterator[tuple[s
             f'train.truncate_source = "{other}" leaves out their {other} instead',
         )
     if lengths.targets_cut > WORTH_A_WARNING:
-        limit, enough = lengths.max_target_tokens, _rounded(lengths.target_tokens[at], _TARGET_STEP)
+        limit, enough = lengths.max_target_tokens, _rounded(lengths.target_tokens[at], LENGTH_STEP // 4)
         yield (
             f"{lengths.targets_cut:.0%} of the targets are longer than the {limit} tokens of this run: "
             "their end is left out",
@@ -46,4 +45,5 @@ def cut_warnings(lengths: TextLengths, truncate_source: Cut) -> Iterator[tuple[s
 
 
 def _rounded(tokens: int, step: int) -> int:
+    """The next length that batches are padded to, so that it costs no more."""
     return min(-(-tokens // step) * step, MAX_TEXT_TOKENS)

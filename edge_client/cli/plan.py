@@ -150,16 +150,16 @@ def _text_facts(run: RunInfo, has_lengths: bool) -> dict[str, Any]:
 def _legend(run: RunInfo, is_servers: bool, has_lengths: bool) -> list[str]:
     """Lines that explain the plan to a person."""
     settings = run.settings
-    source = f"run {run.run_id} has" if is_servers else "`aggregator init` writes"
+    source = f"run {run.run_id} has:" if is_servers else "`aggregator init` writes, with"
     lines = [
         "A strand is one rank of one weight's adapter: the more of them, the more this board can teach.",
-        f"Reckoned with the settings that {source}: texts of up to {settings.max_source_tokens} tokens, "
+        f"Reckoned with the settings that {source} texts of up to {settings.max_source_tokens} tokens, "
         f"answers of up to {settings.max_target_tokens}, at most {run.max_rank} strands per weight.",
     ]
     if not has_lengths:
         lines.append("The run has yet to choose how long texts may be: these are the longest that it may choose.")
     elif not is_servers:
-        lines.append("A run chooses the lengths by its first boards' texts, unless run.toml names them.")
+        lines.append("How long texts may be, a run chooses by those of its first boards, unless run.toml says it.")
     return lines
 
 

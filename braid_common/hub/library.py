@@ -75,7 +75,9 @@ def prepare() -> None:
     except ImportError as error:
         raise HubError("huggingface_hub is not installed, which fetches models from the hub", INSTALL_HINT) from error
     except ValueError as error:
-        raise HubError(f"HF_ENDPOINT={os.environ.get('HF_ENDPOINT', '')} is no address: {error}", "mend it") from error
+        raise HubError(
+            f"huggingface_hub cannot read its settings ({_reason(error)})", "check the variables that begin with HF_"
+        ) from error
     if "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ:
         disable_progress_bars()
     if "HF_HUB_VERBOSITY" not in os.environ:
@@ -174,7 +176,7 @@ def hub_errors(model: HubId) -> Iterator[None]:
             f"the hub's cache {cache_root()} cannot be written: {error.strerror or error}",
             "free some space, or set HF_HOME to a folder of yours on another disk",
         ) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ImportError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _no_hub(error) from error
 
 
@@ -215,9 +217,17 @@ def _refused(model: HubId, error: Any) -> HubError:
 
 
 def _no_hub(error: BaseException) -> HubError:
-    """An answer that is not the hub's."""
+    """An answer that is not the hub's, or no request at all: what the HTTP library says about its settings."""
+    reason = _reason(error)
+    if isinstance(error, ImportError) or "proxy" in reason.lower():  # SOCKS needs a package, other schemes are none
+        return HubError(
+            f"the proxy that the environment names cannot be used ({reason})",
+            "mend HTTPS_PROXY or HTTP_PROXY, or name the hub in NO_PROXY",
+        )
+    if isinstance(error, UnicodeEncodeError):
+        return HubError("HF_TOKEN has characters that no token has", "copy it once more from the hub's settings page")
     return HubError(
-        f"{endpoint()} does not answer as a model hub does ({_reason(error)})",
+        f"{endpoint()} does not answer as a model hub does ({reason})",
         "check HF_ENDPOINT, and whether the network asks for a login first",
     )
 
@@ -225,7 +235,7 @@ def _no_hub(error: BaseException) -> HubError:
 def _unreachable(model: HubId, reason: str) -> HubUnreachableError:
     if reason == OFFLINE:
         return HubUnreachableError(
-            f"{model.shown} is not in the hub's cache {cache_root()}, and HF_HUB_OFFLINE is set",
+            f"{model.shown} is not in the hub's cache {cache_root()} while HF_HUB_OFFLINE is set",
             "unset it once, or copy the cache or the model's folder from a machine that has it",
             reason,
         )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,3 +112,29 @@ def test_an_index_that_leaves_the_folder_is_refused(hub: FakeHub, cache: Path, h
 
     with pytest.raises(HubError, match="names no plain file"):
         fetch(HubId(XL), heard)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"HTTPS_PROXY": "socks5://127.0.0.1:9"}, "proxy that the environment names"),
+        ({"HTTPS_PROXY": "gopher://127.0.0.1:9"}, "proxy that the environment names"),
+        ({"HF_TOKEN": "hf_größer"}, "HF_TOKEN has characters that no token has"),
+        ({"HF_ENDPOINT": "http://["}, "HF_"),
+        ({"HF_HUB_DOWNLOAD_TIMEOUT": "soon"}, "HF_"),
+    ],
+)
+def test_variables_that_cannot_be_used_are_named(variables: dict[str, str], words: str, tmp_path: Path) -> None:
+    """In a process of its own, as the library reads some of them when it is loaded."""
+    script = (
+        "from braid_common.hub.fetch import fetch, HubError; from braid_common.hub.model_id import HubId\n"
+        "try: fetch(HubId('a/b'), None)\n"
+        "except HubError as error: print(error.message, error.hint)"
+    )
+    settings = {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3])}
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **settings, **variables}, capture_output=True, text=True
+    )
+
+    assert words in done.stdout, done.stderr

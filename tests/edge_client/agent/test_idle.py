@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-HEAVY = {"torch", "transformers", "numpy", "tokenizers", "safetensors"}
+HEAVY = {"torch", "transformers", "numpy", "tokenizers", "safetensors", "huggingface_hub"}
 MAX_IDLE_RSS_BYTES = 45 << 20
 """DESIGN.md's promise for a waiting client."""
 

@@ -100,18 +100,12 @@ def _require_base_files(model: HubId, files: Mapping[str, HubFile]) -> None:
     """Raise HubError where the model lacks a file without which it can be no base."""
     if CONFIG_FILE not in files:
         raise HubError(f"{model.shown} has no {CONFIG_FILE}: it is no model of transformers", "give a FLAN-T5")
+    by_hand = f"fetch it with `hf download {model.repo} --local-dir DIR`, make that file there, and give DIR"
     if SINGLE_FILE not in files and INDEX_FILE not in files:
         other = [name for name in files if name.endswith((WEIGHTS_SUFFIX, ".bin"))]
-        raise HubError(
-            f"{model.shown} has no {SINGLE_FILE}" + (f", only {other[0]}" if other else ""),
-            "load it with transformers, write it with save_pretrained (in safetensors), and give that folder",
-        )
+        raise HubError(f"{model.shown} has no {SINGLE_FILE}" + (f", only {other[0]}" if other else ""), by_hand)
     if TOKENIZER_FILE not in files:
-        raise HubError(
-            f"{model.shown} has no {TOKENIZER_FILE}, which boards read text with",
-            "load its tokenizer with transformers' AutoTokenizer, write it and the model into one folder with "
-            "save_pretrained, and give that folder",
-        )
+        raise HubError(f"{model.shown} has no {TOKENIZER_FILE}, which boards read text with", by_hand)
 
 
 def _fetch_weights(model: HubId, files: Sequence[HubFile], progress: Progress) -> None:

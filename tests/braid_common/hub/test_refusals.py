@@ -44,8 +44,10 @@ REFUSALS = {
     "bad token": Refusal("a/b", small_repo(), "hf_unknown", ("your token", "HF_TOKEN")),
     "no such revision": Refusal("a/b@v9", small_repo(), "", ("a/b has no revision v9", "leave the part from @ on out")),
     "no such commit": Refusal(f"a/b@{'1' * 40}", small_repo(), "", (f"has no revision {'1' * 40}",)),
-    "no safetensors": Refusal("a/b", without(WEIGHTS), "", ("no model.safetensors, only pytorch_model.bin", "save_")),
-    "no tokenizer": Refusal("a/b", without("tokenizer.json"), "", ("has no tokenizer.json", "AutoTokenizer")),
+    "no safetensors": Refusal(
+        "a/b", without(WEIGHTS), "", ("no model.safetensors, only pytorch_model.bin", "`hf download a/b")
+    ),
+    "no tokenizer": Refusal("a/b", without("tokenizer.json"), "", ("has no tokenizer.json", "`hf download a/b")),
     "no config": Refusal("a/b", without("config.json"), "", ("has no config.json",)),
     "no T5": Refusal("a/b", without(**{"config.json": b'{"model_type": "bart"}'}), "", ("'bart', t5 is needed",)),
     "ungated T5": Refusal("a/b", small_repo(feed_forward_proj="relu"), "", ("gated-gelu is needed",)),

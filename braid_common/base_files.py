@@ -78,7 +78,7 @@ def weight_file_names(folder: Path) -> tuple[str, ...]:
         return (WEIGHTS_FILE,)
     if INDEX_FILE not in names:
         raise _without_weights(folder, names)
-    shards = _shards(folder)
+    shards = shard_names(folder)
     if missing := [name for name in shards if name not in names]:
         raise BaseFilesError(
             f"{folder} has no {missing[0]}, which {INDEX_FILE} names ({len(missing)} of {len(shards)} files are "
@@ -99,7 +99,11 @@ def _names(folder: Path) -> frozenset[str]:
     return names
 
 
-def _shards(folder: Path) -> tuple[str, ...]:
+def shard_names(folder: Path) -> tuple[str, ...]:
+    """Names of the files that the folder's index names, sorted, whether they are there or not.
+
+    Raises BaseFilesError where the index is damaged.
+    """
     path = folder / INDEX_FILE
     text = read_small(path, MAX_INDEX_BYTES)
     try:

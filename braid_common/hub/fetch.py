@@ -12,8 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from braid_common.base_files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_SUFFIX, BaseFilesError, read_t5_config
-from braid_common.hub.cache import INDEX_FILE, SINGLE_FILE, weight_files, whole_snapshot
+from braid_common.base_files import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    WEIGHTS_SUFFIX,
+    BaseFilesError,
+    read_t5_config,
+    shard_names,
+)
+from braid_common.hub.cache import whole_snapshot
 from braid_common.hub.errors import HubDiskError, HubError, HubUnreachableError
 from braid_common.hub.library import (
     HubFile,
@@ -83,11 +92,11 @@ def _fetch_all(model: HubId, files: Mapping[str, HubFile], progress: Progress) -
     _require_base_files(model, files)
     folder = place_file(model, CONFIG_FILE).parent
     place_file(model, TOKENIZER_FILE)
-    if SINGLE_FILE not in files:
+    if WEIGHTS_FILE not in files:
         place_file(model, INDEX_FILE)
     try:
         read_t5_config(folder)
-        names = [SINGLE_FILE] if SINGLE_FILE in files else [n for n in weight_files(folder) if n != INDEX_FILE]
+        names = (WEIGHTS_FILE,) if WEIGHTS_FILE in files else shard_names(folder)
     except BaseFilesError as error:
         raise HubError(f"{model.shown}: {error}", "give a FLAN-T5, such as google/flan-t5-small") from error
     if lost := [name for name in names if name not in files]:
@@ -101,9 +110,9 @@ def _require_base_files(model: HubId, files: Mapping[str, HubFile]) -> None:
     if CONFIG_FILE not in files:
         raise HubError(f"{model.shown} has no {CONFIG_FILE}: it is no model of transformers", "give a FLAN-T5")
     by_hand = f"fetch it with `hf download {model.repo} --local-dir DIR`, make that file there, and give DIR"
-    if SINGLE_FILE not in files and INDEX_FILE not in files:
+    if WEIGHTS_FILE not in files and INDEX_FILE not in files:
         other = [name for name in files if name.endswith((WEIGHTS_SUFFIX, ".bin"))]
-        raise HubError(f"{model.shown} has no {SINGLE_FILE}" + (f", only {other[0]}" if other else ""), by_hand)
+        raise HubError(f"{model.shown} has no {WEIGHTS_FILE}" + (f", only {other[0]}" if other else ""), by_hand)
     if TOKENIZER_FILE not in files:
         raise HubError(f"{model.shown} has no {TOKENIZER_FILE}, which boards read text with", by_hand)
 

@@ -278,7 +278,8 @@ def test_a_plan_for_a_run_knows_the_base_that_came_from_the_server(
     """The run's base is a hub id, and no hub is asked: `join` has put the server's files into the state folder."""
     run = run_of(SMALL_T5)
     base = msgspec.structs.replace(run.base, model="google/flan-t5-small", revision="0" * 40)
-    monkeypatch.setattr(plan_command, "joined_run", lambda server, folder, instead: msgspec.structs.replace(run, base=base))
+    run = msgspec.structs.replace(run, base=base)
+    monkeypatch.setattr(plan_command, "joined_run", lambda server, folder, instead: run)
     arguments = ("--server", "http://server", "--memory", "1GiB")
     code, text = plan(capsys, tmp_path, *arguments)
     assert code == ExitCode.BASE and "HF_HUB_OFFLINE is set" in text

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from demo.fleet import BIN, Aggregator, BoardSpec
-from tests.fakes.flan_t5 import SMALL, random_tensors, small_repo, tiny_small_repo
+from tests.fakes.flan_t5 import SMALL, XL, random_tensors, small_repo, tiny_xl_repo
 from tests.fakes.hub import Break, FakeHub, loopback_hub
 from tests.system.e2e.test_real_processes import SETTINGS, specs
 
@@ -52,8 +52,8 @@ print(json.dumps(tokenizer.decode(written[0].tolist(), skip_special_tokens=True)
 
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:
-    """A hub with flan-t5-small in few dimensions, with the real tokenizer."""
-    with loopback_hub({SMALL: tiny_small_repo(VOCABULARY, real_tokenizer())}) as running:
+    """A hub with flan-t5-xl in few dimensions: weights in two files with an index, the real tokenizer."""
+    with loopback_hub({XL: tiny_xl_repo(VOCABULARY, real_tokenizer())}) as running:
         yield running
 
 
@@ -108,14 +108,14 @@ async def test_from_a_hub_id_to_an_adapter_that_peft_puts_on_the_same_id(
     """init fetches and pins; a board takes the server's files, another one the hub's; the export names id and commit;
     `generate` by the id and PEFT on the id write the same text, which is not the bare base's."""
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    commit = hub.repos[SMALL].commit
+    commit = hub.repos[XL].commit
     settings = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
 
-    told = run("aggregator", "init", machine / "run", "--model", SMALL, "--min-devices", 2, *settings)
-    assert f"fetching {SMALL}@{commit[:12]} from {hub.url}: 1 file of weights" in told
+    told = run("aggregator", "init", machine / "run", "--model", XL, "--min-devices", 2, *settings)
+    assert f"fetching {XL}@{commit[:12]} from {hub.url}: 2 files of weights" in told
     hub.asked.clear()
     assert "wrote" in run(
-        "quantize", "convert", f"{SMALL}@{commit}", "--format", "int8", "--out", machine / "int8"
+        "quantize", "convert", f"{XL}@{commit}", "--format", "int8", "--out", machine / "int8"
     )  # of the cache
     assert hub.asked == []
     first, second = specs(machine)
@@ -123,23 +123,23 @@ async def test_from_a_hub_id_to_an_adapter_that_peft_puts_on_the_same_id(
         Aggregator(machine / "run"),
         [
             (first, machine / "first", {"HF_HOME": str(machine / "home-of-first")}),
-            (second, machine / "second", {"HF_HOME": str(machine / "home-of-second"), "BRAID_MODEL": SMALL}),
+            (second, machine / "second", {"HF_HOME": str(machine / "home-of-second"), "BRAID_MODEL": XL}),
         ],
     )
-    assert status["base"] == {"model": SMALL, "revision": commit, "digest": status["base"]["digest"]}
+    assert status["base"] == {"model": XL, "revision": commit, "digest": status["base"]["digest"]}
     assert [row["accepted"] for row in status["rounds"]] == [2, 2]
-    assert len(hub.downloads("model.safetensors")) == 1
+    assert len(hub.downloads("model-00001-of-00002.safetensors")) == 1
     assert (machine / "first" / "base").is_dir() and not (machine / "second" / "base").exists()
 
     facts = json.loads(run("aggregator", "export", machine / "run", "--out", machine / "adapter", "--json"))
     config = json.loads((machine / "adapter" / "adapter_config.json").read_text())
-    assert (facts["base"], facts["revision"]) == (SMALL, commit)
-    assert (config["base_model_name_or_path"], config["revision"]) == (SMALL, commit)
+    assert (facts["base"], facts["revision"]) == (XL, commit)
+    assert (config["base_model_name_or_path"], config["revision"]) == (XL, commit)
     card = (machine / "adapter" / "README.md").read_text()
-    assert f"from_pretrained('{SMALL}', revision='{commit}')" in card
+    assert f"from_pretrained('{XL}', revision='{commit}')" in card
 
     text = "case 3: the red pump was seen in hall 3 and it must be looked at again"
-    asked = ("edge-client", "generate", "--model", SMALL, "--max-tokens", 24, "--json", text)
+    asked = ("edge-client", "generate", "--model", XL, "--max-tokens", 24, "--json", text)
     ours = json.loads(run(*asked, "--adapter", machine / "adapter"))
     bare = json.loads(run(*asked))
     peft = run("python", "-W", "ignore", "-c", PEFT_ON_THE_SAME_ID, machine / "adapter", text, 24)

@@ -19,7 +19,7 @@ from braid_common.seeds import derive_seed
 from braid_common.units import show_share
 from edge_client.agent.console import Console
 from edge_client.cli.contestants import Contestants, common_form, gathered, parse_adapters
-from edge_client.cli.options import data_options, debug_option, state_option
+from edge_client.cli.options import data_options, debug_option, form_options, state_option
 from edge_client.errors import DataError
 from edge_client.host.packages import require_packages
 from edge_client.host.worker_memory import prepare_for_training
@@ -101,18 +101,7 @@ class EvaluateFlags:
     help="Precision of the base in memory.",
 )
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="Processors; 0 is all that are free.")
-@click.option("--prefix", help="Words before every source.  [default: the first adapter's, or 'summarize: ']")
-@click.option(
-    "--max-source-tokens", type=click.IntRange(8, 8192), help="Longest source.  [default: the first adapter's, or 512]"
-)
-@click.option(
-    "--max-target-tokens", type=click.IntRange(2, 8192), help="Longest answer.  [default: the first adapter's, or 64]"
-)
-@click.option(
-    "--truncate-source",
-    type=click.Choice(["start", "end", "middle"]),
-    help="Part of a longer source that is left out.  [default: the first adapter's, or end]",
-)
+@form_options("the first adapter's")
 @click.option(
     "--show",
     type=click.IntRange(0, 1000),

@@ -65,6 +65,7 @@ def whole(part: AdapterPart) -> np.ndarray:
 # --- messages ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upload", ["fp32", "bf16", "int8", "int4"])
 def test_messages_of_every_rule_pass_both_sides_checks(
     rule: Rule[Any], weights: tuple[Weight, ...], upload: Dtype

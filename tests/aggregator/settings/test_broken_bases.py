@@ -151,6 +151,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_base_is_refused_where_it_enters(kind: str, tmp_path: Path) -> None:
     """`aggregator init` gives the reason in one sentence, and `serve` the same where a base goes bad later."""

@@ -34,6 +34,7 @@ def assert_once(server: Any) -> None:
     assert server.state == "finished"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point",
     ["GET /v1/run", "GET /v1/work", "POST /v1/profiles", "GET /v1/adapters/", "PATCH /v1/uploads/", "POST /v1/rep"],

@@ -97,6 +97,7 @@ def test_each_shortage_lowers_the_plan_and_the_last_one_is_tried_again() -> None
     assert sizes[-1] < smallest_bytes()
 
 
+@pytest.mark.slow
 @given(
     st.integers(300 * MIB, 1 << 30),
     st.lists(st.integers(1, 20), min_size=1, max_size=7),

@@ -67,6 +67,7 @@ ranks_of_round = st.lists(st.integers(0, 8), min_size=1, max_size=5)
 Round = tuple[list[int], list[int], bool]  # the plan's ranks, strands that are lost, and whether it is done twice
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(ranks_of_round, ranks_of_round, st.booleans()), min_size=1, max_size=6), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
 def test_a_round_begins_at_the_least_of_its_plan_and_what_was_left(

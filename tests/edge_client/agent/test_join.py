@@ -15,6 +15,7 @@ from edge_client.agent.preflight import preflight
 from edge_client.errors import (
     ClientError,
     ConfigError,
+    DiskError,
     ExitCode,
     NoPlanError,
     RefusedError,

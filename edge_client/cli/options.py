@@ -11,6 +11,7 @@ import click
 
 from braid_common.text_form import DEFAULT_FORM, Cut
 from edge_client.state.folder import default_state_folder
+from quantize.formats import FORMATS
 from wire.limits import MAX_TEXT_TOKENS
 
 
@@ -97,6 +98,18 @@ def data_options(command: click.decorators.FC) -> click.decorators.FC:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def format_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--format of the base in memory."""
+    option = click.option(
+        "--format",
+        type=click.Choice(FORMATS),
+        default="fp32",
+        show_default=True,
+        help="Precision of the base in memory.",
+    )
+    return option(command)
 
 
 def form_options(whose: str) -> Callable[[click.decorators.FC], click.decorators.FC]:

@@ -41,4 +41,5 @@ def run_is_over(run: Mapping[str, Any]) -> str:
     if run["state"] != "finished":
         return ""
     wait = "" if run["complete"] else "; boards still evaluate it"
-    return f"the run is over: all {run['rounds']} rounds are done, version {run['version']} is the result{wait}"
+    done = "its round is done" if run["rounds"] == 1 else f"all {run['rounds']} rounds are done"
+    return f"the run is over: {done}, version {run['version']} is the result{wait}"

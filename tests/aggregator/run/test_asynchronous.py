@@ -195,6 +195,7 @@ async def test_a_quick_board_has_one_update_per_round(begin: Any) -> None:
     assert (await boards[0].work(wait_s=0, after=-1)).kind == "wait"
 
 
+@pytest.mark.slow
 async def test_a_restart_in_the_middle_of_a_buffer_changes_no_bit(begin: Any, start: Any, stop: Any) -> None:
     """Late updates of two versions, and a refused one, then a restart, then the rest: the next version has the same
     bytes as without it, and what had been sent is answered as before."""

@@ -265,6 +265,7 @@ def test_join_in_json_tells_the_same_in_an_event(tmp_path: Path, capsys: Any) ->
     assert (data["n_examples"], data["n_skipped"], data["delimiter"]) == (12, 1, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["flags", "file", "environment"])
 def test_columns_come_from_flags_file_or_environment(
     how: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch

@@ -47,6 +47,7 @@ def smallest_bytes() -> int:
     raise AssertionError("a megabyte was enough")
 
 
+@pytest.mark.slow
 @given(left_bytes=st.integers(300 * MIB, 1 << 31))
 @settings(max_examples=30, deadline=None)
 def test_the_next_plan_fits_what_is_left_and_keeps_what_it_can(left_bytes: int) -> None:

@@ -182,6 +182,7 @@ async def test_each_round_begins_where_the_one_before_ended(board: Any, server: 
     assert (status["max_rank"], status["ranks_total"]) == (1, len(server.run().weights))
 
 
+@pytest.mark.slow
 async def test_a_restart_between_update_and_acceptance_changes_nothing(board: Any, server: Any, log: Path) -> None:
     """The update that is on disk is sent, and the rounds go on at the ranks it left."""
     server.faults["PATCH /v1/uploads/1"] = [cut_power]
@@ -194,6 +195,7 @@ async def test_a_restart_between_update_and_acceptance_changes_nothing(board: An
     assert sent(server) == [{2}, {1}, {1}]
 
 
+@pytest.mark.slow
 async def test_a_round_that_is_done_again_begins_at_the_same_ranks(board: Any, server: Any, log: Path) -> None:
     """Its update was ready and its files are lost before the server has it: trained again, it loses no more."""
     server.faults["PATCH /v1/uploads/2"] = [cut_power]

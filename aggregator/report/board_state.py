@@ -36,6 +36,14 @@ def why_it_gave_up(board: Mapping[str, Any]) -> str:
     return f"{ended['reason']} (status {ended['status']})"
 
 
+def how_it_counts(board: Mapping[str, Any]) -> str:
+    """Words about a board that counts as less than it claims; "" of any other board."""
+    claims, counts_as = board["claims"], board["counts_as"]
+    if claims is None or not counts_as < claims:
+        return ""
+    return f"counts as {counts_as:,.0f} of the {claims:,.0f} examples that it claims (merge.max_weight)"
+
+
 def run_is_over(run: Mapping[str, Any]) -> str:
     """The sentence about a run that is finished; "" while it goes on."""
     if run["state"] != "finished":

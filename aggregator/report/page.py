@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import Any
 
 from aggregator.report import ranking_table
-from aggregator.report.board_state import board_state, run_is_over, why_it_gave_up
+from aggregator.report.board_state import board_state, how_it_counts, run_is_over, why_it_gave_up
 from aggregator.report.text_cells import lengths_text, text_cells
 from braid_common.units import printable, show_seconds, show_size
 
@@ -133,7 +133,7 @@ def _note(board: Mapping[str, Any]) -> str:
     end = f'<span class="bad">it gave up: {_text(why)}</span>' if why else ""
     refusal = f'<span class="bad">last refusal: {_text(board["reason"])}</span>' if board["reason"] else ""
     event = f"last event: {_text(board['event'])}" if board["event"] else ""
-    return "<br>".join(filter(None, (end, refusal, event)))
+    return "<br>".join(filter(None, (end, refusal, how_it_counts(board), event)))
 
 
 def _board(board: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aggregator.report import ranking_table
-from aggregator.report.board_state import board_state, run_is_over, why_it_gave_up
+from aggregator.report.board_state import board_state, how_it_counts, run_is_over, why_it_gave_up
 from aggregator.report.text_cells import lengths_text, text_cells
 from braid_common.units import printable, show_seconds, show_size
 
@@ -58,7 +58,12 @@ def status_text(facts: Mapping[str, Any]) -> str:
         ),
     ]
     for board in facts["boards"]:
-        said = (("gave up", why_it_gave_up(board)), ("last refusal", board["reason"]), ("last event", board["event"]))
+        said = (
+            ("weight", how_it_counts(board)),
+            ("gave up", why_it_gave_up(board)),
+            ("last refusal", board["reason"]),
+            ("last event", board["event"]),
+        )
         lines += [f"{printable(board['label'])}: {what}: {printable(text)}" for what, text in said if text]
     if facts["evaluations"]:
         newest = facts["evaluations"][-1]

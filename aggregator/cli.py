@@ -255,9 +255,12 @@ def _show(facts: Any, as_json: bool, text: str) -> None:
 
 
 def _facts(target: str, token: str, fingerprint: str) -> dict[str, Any]:
-    from aggregator.remote import address_of, fetch_status
+    from aggregator.remote import address_of, fetch_status, plain_warning
 
-    return fetch_status(address_of(target, token, fingerprint))
+    address = address_of(target, token, fingerprint)
+    if warning := plain_warning(address):
+        click.echo(f"WARNING: {warning}", err=True)
+    return fetch_status(address)
 
 
 def _folder(path: Path) -> Any:

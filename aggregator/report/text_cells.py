@@ -1,4 +1,4 @@
-"""Lengths of texts as short words, for the terminal and for the page."""
+"""Facts as short words, for the terminal and for the page."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ def text_cells(text: Mapping[str, float] | None) -> tuple[str, str, str]:
         f"{text['source_p95']:.0f} + {text['target_p95']:.0f}",
         f"{text['sources_cut']:.0%} + {text['targets_cut']:.0%}",
     )
+
+
+def turned_away_text(guard: Mapping[str, Any] | None) -> str:
+    """Words about those whom the server has turned away since it started; "" where that is nobody."""
+    found = [nuisance for nuisance in (guard or {}).get("turned_away", ()) if nuisance["count"]]
+    if not found:
+        return ""
+    return "turned away: " + "; ".join(f"{nuisance['count']:,} {nuisance['words']}" for nuisance in found)

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from aggregator.downloads.adapters import Adapters
+from aggregator.downloads.adapters import FREE, Adapters, Allowance
 from aggregator.errors import CallError
 from aggregator.merge.rules import Total
 from aggregator.merge.weights import excess
@@ -73,7 +73,9 @@ class Run(RunMemory):
         """The task of a board now. `after`: the last round it knows of; -1 for none."""
         return task_of(self, device, after)
 
-    async def adapter(self, version: int, ranks: Sequence[int], held: Held | None = None) -> Cut:
+    async def adapter(
+        self, version: int, ranks: Sequence[int], held: Held | None = None, allowance: Allowance = FREE
+    ) -> Cut:
         """The file of an adapter cut to `ranks`, or its difference to the one held. Raises CallError where there is no
         such version or rank."""
         if any(ranks) and self.terms.ranks not in (None, tuple(ranks)):
@@ -81,7 +83,7 @@ class Run(RunMemory):
                 f"every board of this run trains each weight at rank {self.terms.rank}, or its largest if that is less"
             )
             raise CallError("bad_request", message, "Ask for these ranks, or for rank 0 of every weight to evaluate.")
-        return await self._adapters.get(self.state, version, ranks, held)
+        return await self._adapters.get(self.state, version, ranks, held, allowance)
 
     def rounds(self) -> tuple[tuple[Round, Counts], ...]:
         """Every round so far, with what became of the updates that came while it was open."""

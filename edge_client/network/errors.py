@@ -16,6 +16,10 @@ class Unavailable(UnreachableError):
         self.retry_after_s = retry_after_s
 
 
+class ThrottledError(Unavailable):
+    """429: the server is there, and asks for patience."""
+
+
 class MisconfiguredError(Unavailable):
     """Somebody answers, and a person has to change a setting. An enrolled board keeps trying, a new one stops."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from aggregator.errors import CallError
-from aggregator.http.app_keys import OPERATOR_HASH, RUN, STORE
+from aggregator.http.app_keys import GUARD, OPERATOR_HASH, RUN, STORE
 from aggregator.http.callers import board_of
 from aggregator.http.streaming import answer, read_message
 from aggregator.run.tasks import run_info
@@ -22,7 +22,9 @@ async def enrol(request: web.Request) -> web.Response:
     check_protocol(message.protocol)
     tokens = request.app[STORE].tokens()
     if not is_among(message.token, [token.hash for token in tokens if not token.revoked]):
+        request.app[GUARD].fail_login(request)
         raise CallError("unauthorised", "this join token is not valid", "Ask for a new one: `aggregator token create`.")
+    request.app[GUARD].note(message.install_id)
     credential = new_secret()
     run = request.app[RUN]
     try:

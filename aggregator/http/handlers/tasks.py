@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from aggregator.http.app_keys import RUN
+from aggregator.http.app_keys import GUARD, RUN
 from aggregator.http.callers import board_of
 from aggregator.http.streaming import answer, read_message
 from aggregator.run import tasks
 from wire.messages import Report
 from wire.routes import WorkQuery
+
+TOLD = frozenset({"event", "ended", "data"})
+"""Kinds of reports that people read of in the log, however often they come."""
+
+STORED = frozenset({"plan", "evaluation"})
+"""Other kinds that outlive a restart."""
 
 
 async def run_info(request: web.Request) -> web.Response:
@@ -33,5 +39,10 @@ async def work(request: web.Request) -> web.Response:
 async def report(request: web.Request) -> web.Response:
     """`POST /v1/reports`."""
     board = board_of(request)
-    await request.app[RUN].submissions.report(board.device, await read_message(request, Report, board))
+    message = await read_message(request, Report, board)
+    if message.kind in TOLD:
+        request.app[GUARD].note(board.device)
+    elif message.kind in STORED:
+        request.app[GUARD].write(board.device)
+    await request.app[RUN].submissions.report(board.device, message)
     return web.Response(status=204)

@@ -5,9 +5,10 @@
     python -m benchmarks.load --json load.json
 
 The server, the nuisance and the honest boards are processes of their own on this machine, over the loopback address,
-so that all three share its processors and the address: the worst case of a fleet behind one router. Eight boards poll
-ten times a second on connections that stay open, and one calls anew four times a second. "after" is the memory once the
-nuisance has been gone for `--rest` seconds.
+so that all three share the address: the worst case of a fleet behind one router. The nuisance has the lowest priority,
+for it would come from other machines; it takes what processor time is left. Eight boards poll ten times a second on
+connections that stay open, and one calls anew four times a second. "after" is the memory once the nuisance has been
+gone for `--rest` seconds.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +82,9 @@ async def _bother(server: ServerProcess, name: str, seconds: float) -> Seen:
     *credentials, bad = [board.credential for board in boards]
     command = [sys.executable, "-m", "benchmarks.load.nuisances", name, server.host, str(server.port)]
     command += ["--seconds", str(seconds), *(["--credential", bad] if name in OF_A_DEVICE else [])]
-    nuisance = None if name == "nobody" else await asyncio.create_subprocess_exec(*command, stdout=-3)
+    nuisance = None
+    if name != "nobody":
+        nuisance = await asyncio.create_subprocess_exec(*command, stdout=-3, preexec_fn=partial(os.nice, 19))
     seen = await poll(server.url, credentials, seconds)
     if nuisance is not None:
         await nuisance.wait()

@@ -14,7 +14,7 @@ from aggregator.http.guard.guard import Guard
 from aggregator.http.guard.guests import Guest
 from aggregator.http.guard.nuisances import Nuisance
 
-ACCEPTED_AT_ONCE = 16
+ACCEPTED_AT_ONCE = 8
 """Connections taken in before others get their turn: each costs a tenth of a millisecond."""
 
 BACKLOG = 4096

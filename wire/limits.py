@@ -14,6 +14,9 @@ MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 MAX_CONTROL_BYTES = 256 * 1024
 """A message without tensors (enrolment, report, task). A report of 64 numbers is 2 kB."""
 
+MAX_STRANGERS_BYTES = 4 * 1024
+"""A message of somebody who has no credential yet: an enrolment of the longest names has 2.5 kB."""
+
 MAX_WEIGHTS = 2048
 """Trainable weights of one base. FLAN-T5-xxl has 432."""
 

@@ -13,9 +13,12 @@ import numpy as np
 from aggregator.downloads.versions import Versions
 from aggregator.errors import CallError, StateError
 from aggregator.merge.contribution import SentVersion
-from aggregator.merge.rules import Total
+from aggregator.merge.defences.defended import NONE
+from aggregator.merge.rules import Total, folded
 from aggregator.merge.state import AdapterState, encode_state
-from aggregator.run.admit import judge
+from aggregator.merge.sums import TakenBack, taken_back
+from aggregator.merge.weights import excess
+from aggregator.run.admit import accepted_before, judge
 from aggregator.run.open_round import OpenRound
 from aggregator.run.round_spec import PROFILING
 from aggregator.settings.config import RunConfig
@@ -111,6 +114,34 @@ class Committer:
             spec.version: sent,
         }
         return sent
+
+    def bounded(self, closing: OpenRound, newest: AdapterState) -> Total:
+        """The sums of a round in which no board counts as more than `merge.max_weight` times the middle one.
+
+        Only when a round closes is that known; a board that has counted as more is read again, and the difference
+        taken back. A defence bounds weights by itself. Raises MergeFailedError where such an update cannot be read.
+        """
+        total, merge = closing.total, self._config.merge
+        if total is None:
+            raise MergeFailedError("a round without updates cannot be merged")
+        if merge.defence != NONE:
+            return total
+        too_much = excess(closing.weights(), merge.weight_bound)
+        corrections = (
+            self._correction(closing.answers[name], less, closing, newest) for name, less in too_much.items()
+        )
+        try:
+            summed: Total = folded(self._terms.rule, corrections, total)
+        except (StateError, CallError, WireError) as error:
+            raise MergeFailedError(f"an accepted update cannot be read again: {error}") from error
+        return summed
+
+    def _correction(self, answer: Answer, less: float, closing: OpenRound, newest: AdapterState) -> TakenBack:
+        """The contribution of a board, with the weight that has to be taken back."""
+        spec = RoundSpec(round=answer.round, version=closing.version - answer.staleness)
+        verdict = accepted_before(self._storage.blobs.get(answer.digest), self._sent_version(spec, newest), closing)
+        assert verdict.contribution is not None
+        return taken_back(verdict.contribution, less)
 
     def publish_first(self, bare: AdapterState, profiles: Total) -> AdapterState:
         """Make version 1 of the profiles' sketches, and store it."""

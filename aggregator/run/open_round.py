@@ -10,6 +10,7 @@ from aggregator.merge.sums import Contribution
 from aggregator.run.round_spec import PROFILING, profiling_spec, round_spec
 from aggregator.run.schedule import View
 from aggregator.run.screen import Sizes
+from aggregator.run.staleness import staleness_weight
 from aggregator.settings.config import RunConfig
 from aggregator.settings.terms import Terms
 from aggregator.store.records import Answer
@@ -67,6 +68,14 @@ class OpenRound:
     def answered(self) -> frozenset[str]:
         """The devices that have answered, accepted or refused."""
         return frozenset(self.answers)
+
+    def weights(self) -> dict[str, float]:
+        """The weight of every accepted answer, by device, as the board claims it and the sums have it."""
+        return {
+            device: answer.n_examples * staleness_weight(answer.staleness, self.staleness_power)
+            for device, answer in self.answers.items()
+            if answer.accepted
+        }
 
     def view(self, live: frozenset[str]) -> View:
         """The facts that the schedule decides by, while those boards are live."""

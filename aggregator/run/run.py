@@ -10,9 +10,10 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from aggregator.downloads.adapters import Adapters
+from aggregator.downloads.adapters import FREE, Adapters, Allowance
 from aggregator.errors import CallError
 from aggregator.merge.rules import Total
+from aggregator.merge.weights import excess
 from aggregator.run.broadcast import wait_for_event
 from aggregator.run.commit import Committer, MergeFailedError
 from aggregator.run.lengths import Choice, ChosenLengths, choose
@@ -75,7 +76,9 @@ class Run(RunMemory):
         """The task of a board now. `after`: the last round it knows of; -1 for none."""
         return task_of(self, device, after)
 
-    async def adapter(self, version: int, ranks: Sequence[int], held: Held | None = None) -> Cut:
+    async def adapter(
+        self, version: int, ranks: Sequence[int], held: Held | None = None, allowance: Allowance = FREE
+    ) -> Cut:
         """The file of an adapter cut to `ranks`, or its difference to the one held. Raises CallError where there is no
         such version or rank."""
         if any(ranks) and self.terms.ranks not in (None, tuple(ranks)):
@@ -83,7 +86,7 @@ class Run(RunMemory):
                 f"every board of this run trains each weight at rank {self.terms.rank}, or its largest if that is less"
             )
             raise CallError("bad_request", message, "Ask for these ranks, or for rank 0 of every weight to evaluate.")
-        return await self._adapters.get(self.state, version, ranks, held)
+        return await self._adapters.get(self.state, version, ranks, held, allowance)
 
     def rounds(self) -> tuple[tuple[Round, Counts], ...]:
         """Every round so far, with what became of the updates that came while it was open."""
@@ -209,7 +212,13 @@ class Run(RunMemory):
     async def _begin_training(self, action: BeginTraining) -> None:
         profiling = self.open_round
         assert profiling is not None and profiling.total is not None
-        self.take(await asyncio.to_thread(self._committer.publish_first, self.state, profiling.total))
+        try:
+            total = await asyncio.to_thread(self._committer.bounded, profiling, self.state)
+        except MergeFailedError as error:  # ranks the weights, and changes none of them: better than no beginning
+            self.note(f"profiles count as they claim: {error}", level=logging.ERROR)
+            total = profiling.total
+        self.take(await asyncio.to_thread(self._committer.publish_first, self.state, total))
+        self._tell_weights(profiling)
         self.open_round = None
         self.run_state = advance(self.run_state, RunEvent.BASIS_MADE)
         self.note(f"training begins: {action.reason}; {profiling.accepted} profiles made the first basis")
@@ -222,7 +231,8 @@ class Run(RunMemory):
         event = RoundEvent.DEADLINE_WITH_ENOUGH if action.reason == "deadline" else RoundEvent.QUORUM_REACHED
         merging = advance(closing.state, event)
         try:
-            state, data = await asyncio.to_thread(self._committer.merged, self.state, closing.total)
+            total = await asyncio.to_thread(self._committer.bounded, closing, self.state)
+            state, data = await asyncio.to_thread(self._committer.merged, self.state, total)
         except MergeFailedError as error:
             advance(merging, RoundEvent.MERGE_FAILED)
             await self._note_abandoned(closing.round, str(error))
@@ -233,8 +243,23 @@ class Run(RunMemory):
             self.take(state)
             merged = f"round {closing.round} merged {closing.accepted} updates into version {state.version}"
             self.note(f"{merged} ({action.reason})")
+            self._tell_weights(closing)
             await self._note_suspects(closing.round, closing.total, closing.answers.values())
         await self._end_round(closing)
+
+    def _tell_weights(self, closed: OpenRound) -> None:
+        """Keep what each board counted as, and tell of those that begin to count as less than they claim."""
+        times, weights = self.config.merge.weight_bound, closed.weights()
+        less = excess(weights, times)
+        for device, weight in weights.items():
+            board = self.boards[device]
+            was_bounded, board.claims = board.is_bounded, weight
+            board.counts_as = weight - less.get(device, 0.0)
+            if board.is_bounded and not was_bounded:
+                self.note(
+                    f"{self.boards.label(board)} claims {weight:,.0f} examples and counts as {board.counts_as:,.0f}: "
+                    f"{times:g} times the middle of its round is the most (merge.max_weight)"
+                )
 
     async def _abandon_round(self, action: AbandonRound) -> None:
         """The version stays, and every board is asked again, on the same version, in the next round."""

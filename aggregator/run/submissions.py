@@ -159,6 +159,7 @@ class Submissions:
         if report.kind == "ended":
             await self._end(board, report)
             return
+        is_first = report.version not in board.losses
         board.hear(report)
         if report.kind == "event":
             run.note(f"{self._label(device)}: {report.text}")
@@ -168,7 +169,7 @@ class Submissions:
                 await asyncio.to_thread(run.storage.records.put_report, stored)
         if report.kind == "data":
             run.heard_lengths()
-        if report.kind == "evaluation":
+        if report.kind == "evaluation" and is_first:  # a repeat replaces it, and is no news
             loss = board.losses[report.version].get("loss", math.nan)
             run.note(f"{self._label(device)} evaluated version {report.version}: held-out loss {loss:.4f}")
 

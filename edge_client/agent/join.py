@@ -157,6 +157,7 @@ class Client:
     async def enrol(self) -> tuple[Identity, RunInfo]:
         """The device that this board is, and its run; enrols only if the board is no device yet."""
         identity, folder, settings = self._checked.identity, self._checked.folder, self._settings
+        self._events.calling(self._api.transport.server)
         if identity.credential:
             if destination(identity, settings) != identity:
                 before, identity = identity, await follow(self._api, folder, identity, settings, self._outage)

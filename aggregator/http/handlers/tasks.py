@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from aggregator.http.app_keys import RUN, STORE
+from aggregator.http.app_keys import GUARD, RUN, STORE
 from aggregator.http.callers import board_of, credential_hash_of, participant_of
 from aggregator.http.streaming import answer, read_message
 from aggregator.run import tasks
@@ -15,6 +15,12 @@ from aggregator.store.credentials import is_due
 from wire.limits import MAX_HISTORY
 from wire.messages import History, Report, Version
 from wire.routes import WorkQuery, whole_number
+
+TOLD = frozenset({"event", "ended", "data"})
+"""Kinds of reports that people read of in the log, however often they come."""
+
+STORED = frozenset({"plan", "evaluation"})
+"""Other kinds that outlive a restart."""
 
 
 async def run_info(request: web.Request) -> web.Response:
@@ -48,7 +54,12 @@ async def history(request: web.Request) -> web.Response:
 async def report(request: web.Request) -> web.Response:
     """`POST /v1/reports`."""
     board = board_of(request)
-    await request.app[RUN].submissions.report(board.device, await read_message(request, Report, board))
+    message = await read_message(request, Report, board)
+    if message.kind in TOLD:
+        request.app[GUARD].note(board.device)
+    elif message.kind in STORED:
+        request.app[GUARD].write(board.device)
+    await request.app[RUN].submissions.report(board.device, message)
     return web.Response(status=204)
 
 

@@ -7,7 +7,7 @@ import re
 from aiohttp import web
 
 from aggregator.errors import CallError
-from aggregator.http.app_keys import BASE_FILES, BASE_FOLDER, RUN, UPLOADS
+from aggregator.http.app_keys import BASE_FILES, BASE_FOLDER, GUARD, RUN, UPLOADS
 from aggregator.http.callers import board_of, participant_of
 from aggregator.http.streaming import answer, check_media, offset_header, receive, send_file
 from aggregator.run.round_spec import PROFILING
@@ -44,6 +44,7 @@ async def upload(request: web.Request) -> web.Response:
         return answer(receipt, board)
     run.submissions.require_open(board.device, round_id)
     _check_length(length, run.terms.largest_upload_bytes)
+    request.app[GUARD].write(board.device)
     if offset > length:
         raise CallError("bad_request", f"{UPLOAD_OFFSET} {offset} lies behind {UPLOAD_LENGTH} {length}")
     try:
@@ -68,6 +69,7 @@ async def profile(request: web.Request) -> web.Response:
     if length is None:
         raise CallError("bad_request", "a profile needs a Content-Length", status=411)
     _check_length(length, run.terms.largest_upload_bytes)
+    request.app[GUARD].write(board.device)
     part = request.app[UPLOADS].fresh(board.device)
     try:
         await receive(request, part, length, board)
@@ -80,10 +82,13 @@ async def adapter(request: web.Request) -> web.StreamResponse:
     """`GET /v1/adapters/{version}?ranks=8.4.0`, with a board that holds an older adapter also `&have=3&had=8.2.0`."""
     board, run = board_of(request), request.app[RUN]
     query = AdapterQuery.decode(request.query)
-    cut = await run.adapter(_whole(request, "version"), query.ranks, query.held)
-    if any(query.ranks):  # an evaluation asks for what is frozen alone, and says nothing about the plan
-        board.ranks = query.ranks
-    return await send_file(request, cut.path, cut.digest, CONTENT_TYPE, board)
+    guard = request.app[GUARD]
+    with guard.download(board.device):
+        allowance = guard.allowance(board.device)
+        cut = await run.adapter(_whole(request, "version"), query.ranks, query.held, allowance)
+        if any(query.ranks):  # an evaluation asks for what is frozen alone, and says nothing about the plan
+            board.ranks = query.ranks
+        return await send_file(request, cut.path, cut.digest, CONTENT_TYPE, board)
 
 
 async def base_files(request: web.Request) -> web.Response:
@@ -102,7 +107,8 @@ async def base_file(request: web.Request) -> web.StreamResponse:
     if file is None:
         raise CallError("not_found", f"the base has no file {name[:100]!r}", "GET /v1/base lists them.")
     path = request.app[BASE_FOLDER] / name
-    return await send_file(request, path, file.digest, "application/octet-stream", board)
+    with request.app[GUARD].download(board.device):
+        return await send_file(request, path, file.digest, "application/octet-stream", board)
 
 
 def _check_length(length: int, most: int) -> None:

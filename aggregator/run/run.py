@@ -252,6 +252,8 @@ class Run(RunMemory):
         times, weights = self.config.merge.weight_bound, closed.weights()
         less = excess(weights, times)
         for device, weight in weights.items():
+            if device not in self.boards:  # removed meanwhile; its update counts all the same
+                continue
             board = self.boards[device]
             was_bounded, board.claims = board.is_bounded, weight
             board.counts_as = weight - less.get(device, 0.0)

@@ -25,6 +25,8 @@ from tests.fakes.clock import FakeClock
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.messages import Enrol, Enrolled, Refusal
 
+ENROLS_MANY = "a-token-for-a-hundred-boards"
+
 ANSWERED_S = 5.0
 """An answer that takes longer is none."""
 
@@ -96,7 +98,7 @@ class Door:
 
     @property
     def token(self) -> str:
-        return self.opened.folder.secret(self.opened.folder.join_token)
+        return ENROLS_MANY
 
     @property
     def operator(self) -> str:
@@ -162,8 +164,9 @@ async def open_door(
         ) -> Door:
             opened = change(open_run(make_folder(), clock))
             stack.callback(opened.store.close)
+            opened.store.add_token(secret_hash(ENROLS_MANY), "of the tests", uses=100)
             operator = secret_hash(opened.folder.secret(opened.folder.operator_token))
-            app = make_app(opened, operator, replace(Limits(), **limits))
+            app = make_app(opened, operator, limits=replace(Limits(), **limits))
             port = await stack.enter_async_context(serving(app, listening_sockets("127.0.0.1", 0), tls))
             return Door(app, opened, port, stack)
 

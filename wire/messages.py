@@ -24,9 +24,11 @@ from wire.fields import (
     NonNegative,
     RoundId,
     Text,
+    VersionDigest,
 )
 from wire.limits import (
     MAX_BASE_FILES,
+    MAX_EPOCH_CHARS,
     MAX_METRICS,
     MAX_NAME_CHARS,
     MAX_SIDE,
@@ -133,7 +135,7 @@ class BaseFiles(Message, frozen=True, kw_only=True):
 
 
 class Profile(Message, frozen=True, kw_only=True):
-    """`POST /v1/profiles`: sketches Y = Ω·G (R × n) of the weights that the board's backward pass reached.
+    """The body of an upload to round 0: sketches Y = Ω·G (R × n) of the weights that the board's backward pass reached.
 
     `scores`: importance of the same weights in the same order, by the run's `importance`; empty where that is "sketch".
     """
@@ -152,6 +154,7 @@ class RoundSpec(Message, frozen=True, kw_only=True):
 
     round: RoundId
     version: RoundId  # what boards train on
+    version_digest: VersionDigest = ""  # of its content: a server that was restored makes others of the same number
     seed: Count = 0  # names Ω and the data order
     sketch: bool = False  # whether the update is to carry gradient sketches
     trains: Trains = "b"
@@ -167,6 +170,7 @@ class Task(Message, frozen=True, kw_only=True):
     staleness_limit: RoundId = 0  # versions that may be published until the update counts no more; 0: its round's end
     time_left_s: NonNegative | None = None  # until the deadline; nil if none is set
     retry_after_s: NonNegative = 0.0  # least pause before asking again
+    epoch: Annotated[str, Meta(max_length=MAX_EPOCH_CHARS)] = ""  # the server's start, to be sent with `after`
 
 
 class AdapterPart(Message, frozen=True, kw_only=True):
@@ -241,13 +245,14 @@ class Update(Message, frozen=True, kw_only=True):
     run_id: Name
     round: RoundId
     version: RoundId
+    version_digest: VersionDigest = ""  # as the task's
     manifest: Digest
     n_examples: ExampleCount
     parts: Annotated[tuple[UpdatePart, ...], Meta(min_length=1, max_length=MAX_WEIGHTS)]
 
 
 class Receipt(Message, frozen=True, kw_only=True):
-    """Answer to a finished upload or profile. `accepted` false: `reason` says why; the run goes on without it."""
+    """The server's judgement on an upload. `accepted` false: `reason` says why; the run goes on without it."""
 
     accepted: bool
     reason: Text = ""
@@ -277,6 +282,7 @@ RefusalCode = Literal[
     "gone",
     "too_large",
     "busy",
+    "full",
     "internal",
 ]
 

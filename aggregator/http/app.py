@@ -14,6 +14,7 @@ from aggregator.errors import CallError, DiskError
 from aggregator.http.app_keys import BASE_FILES, BASE_FOLDER, OPERATOR_HASH, RUN, STORE, UPLOADS, WORKER
 from aggregator.http.handlers import enrolment, operator, tasks, transfers
 from aggregator.run.setup import Opened
+from aggregator.run.upkeep.trouble import is_full
 from aggregator.store.uploads import SupersededError
 from braid_common.units import printable
 from wire import routes
@@ -38,9 +39,9 @@ HANDLERS: Mapping[routes.Call, Handler] = MappingProxyType(
         routes.RUN: tasks.run_info,
         routes.WORK: tasks.work,
         routes.REPORT: tasks.report,
-        routes.PROFILE: transfers.profile,
         routes.UPLOAD_STATE: transfers.upload_offset,
         routes.UPLOAD: transfers.upload,
+        routes.RECEIPT: transfers.receipt,
         routes.ADAPTER: transfers.adapter,
         routes.BASE: transfers.base_files,
         routes.BASE_FILE: transfers.base_file,
@@ -64,8 +65,8 @@ def make_app(opened: Opened, operator_hash: str) -> web.Application:
     app[BASE_FOLDER], app[BASE_FILES] = opened.config.model.path, opened.base_files
     app[OPERATOR_HASH] = operator_hash
     for call, handler in HANDLERS.items():
-        if call.method == "GET":
-            app.router.add_get(call.path, handler)  # which answers HEAD as well
+        if call.method == "GET":  # which answers HEAD as well, where HEAD is no call of its own
+            app.router.add_get(call.path, handler, allow_head=call is not routes.RECEIPT)
         else:
             app.router.add_route(call.method, call.path, handler)
     app.cleanup_ctx.append(_orchestrating)
@@ -84,6 +85,7 @@ async def _orchestrating(app: web.Application) -> AsyncIterator[None]:
 
 async def _release_polls(app: web.Application) -> None:
     app[RUN].polls.stop()
+    app[RUN].inbox.stop()
 
 
 @web.middleware
@@ -111,9 +113,13 @@ def _call_error(error: Exception) -> CallError:
         return CallError("bad_request", str(error))
     if isinstance(error, SupersededError):  # by another request, or because the round closed: asking again tells which
         return CallError("busy", "this upload is no longer this request's", headers={"Retry-After": "1"})
-    if isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
-        log.error("the disk refuses to be written: %s; free some space, boards try again", error)
-        return CallError("busy", "the server cannot write to its disk", headers={"Retry-After": str(RETRY_AFTER_S)})
+    if is_full(error):
+        log.error("no room is left: %s; free some space, boards try again", error)
+        retry = {"Retry-After": str(RETRY_AFTER_S)}
+        return CallError("full", "the server's disk is full", "It goes on once there is room.", headers=retry)
+    if isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS)):
+        log.error("the disk cannot be used: %s; boards try again", error)
+        return CallError("busy", "the server cannot use its disk", headers={"Retry-After": str(RETRY_AFTER_S)})
     log.error("a call failed; please report this", exc_info=error)
     return CallError("internal", "the server made a mistake", "Its log has the details.")
 

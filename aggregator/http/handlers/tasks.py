@@ -20,14 +20,14 @@ async def run_info(request: web.Request) -> web.Response:
 
 
 async def work(request: web.Request) -> web.Response:
-    """`GET /v1/work?wait=S&after=R`: the task at once, or as soon as there is one within S seconds.
+    """`GET /v1/work?wait=S&after=R&epoch=E`: the task at once, or as soon as there is one within S seconds.
 
     `after`: the last round that the board has answered or given up; it is not told about it again.
     """
     board = board_of(request)
     query = WorkQuery.decode(request.query)
     await request.app[RUN].submissions.returned(board)
-    return answer(await request.app[RUN].polls.next_task(board, query.after, query.wait_s), board)
+    return answer(await request.app[RUN].polls.next_task(board, query.after, query.wait_s, query.epoch), board)
 
 
 async def report(request: web.Request) -> web.Response:

@@ -62,6 +62,12 @@ MAX_HISTORY = 1024
 MAX_ROUNDS = 100_000
 """Rounds of one run."""
 
+VERSION_DIGEST_CHARS = 16
+"""What is sent of a version's digest: 64 bits tell apart all versions of one number that a server ever makes."""
+
+MAX_EPOCH_CHARS = 32
+"""The name of one start of a server. It stands in addresses."""
+
 MAX_DEPTH = 8
 """Nesting of arrays and maps in one message. The deepest legal one, an adapter's patch, has 6."""
 

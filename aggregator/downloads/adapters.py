@@ -17,6 +17,7 @@ from aggregator.store.slices import Cut
 from aggregator.store.storage import Storage
 from wire.checks import check_ranks
 from wire.errors import WireError
+from wire.limits import VERSION_DIGEST_CHARS
 from wire.routes import Held
 
 
@@ -93,7 +94,11 @@ class Adapters:
         return self._encoder.encode(state, ranks, None if held is None else self._held_state(newest, held))
 
     def _held_state(self, newest: AdapterState, held: Held) -> HeldState | None:
-        """The version and ranks that a board says it holds; None where that is not here any more, or never was."""
+        """The version and ranks that a board says it holds; None where that is not here any more, or never was: a run
+        that was restored makes other versions of the same numbers."""
+        stored = self._storage.records.versions().get(held.version, "")
+        if stored[:VERSION_DIGEST_CHARS] != held.version_digest:
+            return None
         try:
             check_ranks(held.ranks, self._terms)
             return HeldState(self._version(newest, held.version), held.ranks)

@@ -32,7 +32,8 @@ from aggregator.http.handlers import enrolment, operator, tasks, transfers
 from aggregator.http.middlewares import Handler, expected, patience, sensible, watched
 from aggregator.http.tls import Tls
 from aggregator.run.setup import Opened
-from aggregator.run.tasks import ASK, JOIN_AGAIN
+from aggregator.run.tasks import shut_out
+from aggregator.run.upkeep.trouble import is_full
 from aggregator.store.records import ShutOutError
 from aggregator.store.uploads import SupersededError
 from braid_common.units import printable
@@ -63,9 +64,9 @@ HANDLERS: Mapping[routes.Call, Handler] = MappingProxyType(
         routes.RUN: tasks.run_info,
         routes.WORK: tasks.work,
         routes.REPORT: tasks.report,
-        routes.PROFILE: transfers.profile,
         routes.UPLOAD_STATE: transfers.upload_offset,
         routes.UPLOAD: transfers.upload,
+        routes.RECEIPT: transfers.receipt,
         routes.HISTORY: tasks.history,
         routes.ADAPTER: transfers.adapter,
         routes.BASE: transfers.base_files,
@@ -97,8 +98,9 @@ def make_app(
     app[CERTIFICATES] = certificates or Certificates(Tls(None), lambda: Tls(None))
     app[GUARD] = Guard(limits or Limits(), opened.run.clock)
     for call, handler in HANDLERS.items():
-        if call.method == "GET":
-            app.router.add_get(call.path, handler, expect_handler=expected)  # which answers HEAD as well
+        if call.method == "GET":  # which answers HEAD as well, where HEAD is no call of its own
+            allow_head = call is not routes.RECEIPT
+            app.router.add_get(call.path, handler, allow_head=allow_head, expect_handler=expected)
         else:
             app.router.add_route(call.method, call.path, handler, expect_handler=expected)
     app.on_response_prepare.append(_without_versions)
@@ -143,6 +145,7 @@ async def _without_versions(_: web.Request, response: web.StreamResponse) -> Non
 
 async def _release_polls(app: web.Application) -> None:
     app[RUN].polls.stop()
+    app[RUN].inbox.stop()
 
 
 @web.middleware
@@ -169,16 +172,16 @@ def _call_error(error: Exception) -> CallError:
     if isinstance(error, WireError):
         return CallError("bad_request", str(error))
     if isinstance(error, ShutOutError):  # while it was sending
-        return (
-            CallError("revoked", str(error), ASK)
-            if error.revoked
-            else CallError("unauthorised", str(error), JOIN_AGAIN)
-        )
+        return shut_out(error)
     if isinstance(error, SupersededError):  # by another request, or because the round closed: asking again tells which
         return CallError("busy", "this upload is no longer this request's", headers={"Retry-After": "1"})
-    if isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
-        log.error("the disk refuses to be written: %s; free some space, boards try again", error)
-        return CallError("busy", "the server cannot write to its disk", headers={"Retry-After": str(RETRY_AFTER_S)})
+    if is_full(error):
+        log.error("no room is left: %s; free some space, boards try again", error)
+        retry = {"Retry-After": str(RETRY_AFTER_S)}
+        return CallError("full", "the server's disk is full", "It goes on once there is room.", headers=retry)
+    if isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS)):
+        log.error("the disk cannot be used: %s; boards try again", error)
+        return CallError("busy", "the server cannot use its disk", headers={"Retry-After": str(RETRY_AFTER_S)})
     log.error("a call failed; please report this", exc_info=error)
     return CallError("internal", "the server made a mistake", "Its log has the details.")
 

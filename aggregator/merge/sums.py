@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypedDict, TypeVar
 
 import numpy as np
 
-from aggregator.merge.low_rank_sum import LowRankSum, Product, Term, scaled
+from aggregator.merge.low_rank.matrix_sum import LowRankSum, Product, Term, scaled
 from aggregator.merge.products import ProductSum, add, compacted, empty, first_long, low_rank_sum
 from aggregator.merge.state import F32, F64, AdapterState, Factors, WeightState
 from wire.messages import Trains
@@ -42,21 +42,6 @@ class Contribution:
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:
             raise ValueError(f"a board counts for more than 0 and finitely much, not {self.weight}")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TakenBack(Contribution):
-    """The part of a board that was summed, and counted too much: its weight is less than 0 (ValueError)."""
-
-    def __post_init__(self) -> None:
-        if not -math.inf < self.weight < 0:
-            raise ValueError(f"what is taken back counts for less than 0, not {self.weight}")
-
-
-def taken_back(summed: Contribution, weight: float) -> TakenBack:
-    """So much of the weight of a contribution that was summed; folding it leaves the rest."""
-    values = {each.name: getattr(summed, each.name) for each in fields(summed)}
-    return TakenBack(**{**values, "weight": -weight})
 
 
 G = TypeVar("G", bound="Gathered")

@@ -24,7 +24,6 @@ def bounded_weights(weights: Sequence[float], times: float) -> tuple[float, ...]
     return tuple(min(weight, times * middle) for weight in weights)
 
 
-def excess(weights: Mapping[str, float], times: float) -> dict[str, float]:
-    """By how much boards exceed what they may count as; those alone that do."""
-    bounded = bounded_weights(list(weights.values()), times)
-    return {name: weight - most for (name, weight), most in zip(weights.items(), bounded, strict=True) if weight > most}
+def bounded_claims(claims: Mapping[str, float], times: float) -> dict[str, float]:
+    """The same of boards by their names."""
+    return dict(zip(claims, bounded_weights(list(claims.values()), times), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import statistics
 import time
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from wire import routes
 from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.limits import PROTOCOL_VERSION
-from wire.messages import Enrol, Enrolled, NamedTensor, Profile
+from wire.messages import Enrol, Enrolled, NamedTensor, Profile, Receipt
+from wire.routes import UPLOAD_DIGEST, UPLOAD_LENGTH, UPLOAD_OFFSET
 from wire.tensors import pack
 
 POLL_EVERY_S = 0.1
@@ -82,12 +84,16 @@ async def profile(url: str, enrolled: Enrolled) -> None:
     message = Profile(
         protocol=PROTOCOL_VERSION, run_id=run.run_id, manifest=run.manifest, n_examples=100, sketches=sketches
     )
-    headers = {"Content-Type": CONTENT_TYPE}
-    async with (
-        _session(enrolled.credential) as session,
-        session.post(url + routes.PROFILE.path, data=encode(message), headers=headers) as response,
-    ):
-        response.raise_for_status()
+    body = encode(message)
+    digest = hashlib.sha256(body).hexdigest()
+    path = routes.UPLOAD.path.format(round=routes.PROFILING)
+    sent = {UPLOAD_DIGEST: digest, UPLOAD_LENGTH: str(len(body)), UPLOAD_OFFSET: "0", "Content-Type": CONTENT_TYPE}
+    async with _session(enrolled.credential) as session:
+        async with session.patch(url + path, data=body, headers=sent) as response:
+            response.raise_for_status()
+        async with session.get(f"{url}{path}?wait=30", headers={UPLOAD_DIGEST: digest}) as response:
+            response.raise_for_status()
+            assert decode(await response.read(), Receipt).accepted
 
 
 async def poll(url: str, credentials: Sequence[str], seconds: float) -> Seen:

@@ -31,14 +31,14 @@ async def run_info(request: web.Request) -> web.Response:
 
 
 async def work(request: web.Request) -> web.Response:
-    """`GET /v1/work?wait=S&after=R`: the task at once, or as soon as there is one within S seconds.
+    """`GET /v1/work?wait=S&after=R&epoch=E`: the task at once, or as soon as there is one within S seconds.
 
     `after`: the last round that the board has answered or given up; it is not told about it again.
     """
     board = participant_of(request)
     query = WorkQuery.decode(request.query)
     await _came(request, board)
-    task = await request.app[RUN].polls.next_task(board, query.after, query.wait_s)
+    task = await request.app[RUN].polls.next_task(board, query.after, query.wait_s, query.epoch)
     renew = is_due(board.credential_at, request.app[STORE].wall_clock())
     return answer(msgspec.structs.replace(task, renew=renew, notice=notice_of(board, request.app[RUN].clock())), board)
 

@@ -1,4 +1,4 @@
-"""Files in both directions: uploads by offset, profiles, adapters and the base model by range."""
+"""Files in both directions: uploads by offset, adapters and the base model by range."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from aggregator.store.uploads import OffsetError
 from wire.codec import CONTENT_TYPE
 from wire.limits import MAX_ROUNDS
 from wire.messages import BaseFile, BaseFiles
-from wire.routes import UPLOAD_COMPLETE, UPLOAD_DIGEST, UPLOAD_LENGTH, UPLOAD_OFFSET, AdapterQuery, whole_number
+from wire.routes import (
+    UPLOAD_COMPLETE,
+    UPLOAD_DIGEST,
+    UPLOAD_LENGTH,
+    UPLOAD_OFFSET,
+    AdapterQuery,
+    wait_s_of,
+    whole_number,
+)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -24,22 +32,26 @@ async def upload_offset(request: web.Request) -> web.Response:
     """`HEAD /v1/uploads/{round}`: how much of an upload is here."""
     board = participant_of(request)
     round_id, digest = _round(request), _digest(request)
-    run = request.app[RUN]
-    stored = run.submissions.answer_of(board.device, round_id)
-    if stored is not None and stored.digest == digest:
+    submissions = request.app[RUN].submissions
+    if waiting := submissions.received(board.device, round_id, digest):
+        return web.Response(headers={**offset_header(waiting.size_bytes), UPLOAD_COMPLETE: "1"})
+    stored = submissions.answer_of(board.device, round_id)
+    if stored is not None and (round_id == PROFILING or stored.digest == digest):
         return web.Response(headers={**offset_header(stored.size_bytes), UPLOAD_COMPLETE: "1"})
     if stored is None:
-        run.submissions.require_open(board.device, round_id)
+        submissions.require_open(board.device, round_id)
     size = request.app[UPLOADS].size(board.device, round_id, digest)
     return web.Response(headers={**offset_header(size), UPLOAD_COMPLETE: "0"})
 
 
 async def upload(request: web.Request) -> web.Response:
-    """`PATCH /v1/uploads/{round}`: bytes from Upload-Offset on; the receipt once all are here."""
+    """`PATCH /v1/uploads/{round}`: bytes from Upload-Offset on; 202 once all are on the disk."""
     board, run = participant_of(request), request.app[RUN]
     check_media(request)
     round_id, digest = _round(request), _digest(request)
     length, offset = _count(request, UPLOAD_LENGTH), _count(request, UPLOAD_OFFSET)
+    if run.submissions.received(board.device, round_id, digest):
+        return web.Response(status=202)
     if receipt := run.submissions.receipt_of(board.device, round_id, digest):
         return answer(receipt, board)
     run.submissions.require_open(board.device, round_id)
@@ -53,29 +65,18 @@ async def upload(request: web.Request) -> web.Response:
         raise CallError("conflict", str(error), "Go on from there.", headers=offset_header(error.offset)) from error
     try:
         await receive(request, part, length - offset, board)
-        return answer(await run.submissions.submit(board.device, round_id, digest, part), board)
+        await run.submissions.receive(board.device, round_id, digest, part)
     finally:
         part.release()
+    return web.Response(status=202)
 
 
-async def profile(request: web.Request) -> web.Response:
-    """`POST /v1/profiles`. A board profiles once; a second profile gets the first one's receipt."""
+async def receipt(request: web.Request) -> web.Response:
+    """`GET /v1/uploads/{round}?wait=S`: the judgement on an upload, within S seconds; 202 where there is none yet."""
     board, run = participant_of(request), request.app[RUN]
-    check_media(request)
-    if receipt := run.submissions.receipt_of(board.device, PROFILING, None):
-        return answer(receipt, board)
-    run.submissions.require_open(board.device, PROFILING)
-    length = request.content_length
-    if length is None:
-        raise CallError("bad_request", "a profile needs a Content-Length", status=411)
-    _check_length(length, run.terms.largest_upload_bytes)
-    request.app[GUARD].write(board.device)
-    part = request.app[UPLOADS].fresh(board.device)
-    try:
-        await receive(request, part, length, board)
-        return answer(await run.submissions.submit(board.device, PROFILING, None, part), board)
-    finally:
-        part.release()
+    round_id, digest = _round(request), _digest(request)
+    judged = await run.submissions.receipt(board.device, round_id, digest, wait_s_of(request.query))
+    return web.Response(status=202) if judged is None else answer(judged, board)
 
 
 async def adapter(request: web.Request) -> web.StreamResponse:
@@ -120,7 +121,7 @@ def _check_length(length: int, most: int) -> None:
 
 def _round(request: web.Request) -> int:
     number = _whole(request, "round")
-    if not 1 <= number <= MAX_ROUNDS:
+    if number > MAX_ROUNDS:
         raise CallError("bad_request", f"there is no round {number}")
     return number
 

@@ -87,9 +87,9 @@ class Rule(Protocol[T]):
         """The next version. Raises ValueError or LinAlgError where there is none, which abandons the round."""
 
 
-def folded(rule: Rule[Any], boards: Iterable[Contribution], before: Total | None = None) -> Any:
-    """The sums of boards one after the other, added to those from `before`, in bounded memory; None of no board."""
-    total = before
+def folded(rule: Rule[Any], boards: Iterable[Contribution]) -> Any:
+    """The sums of boards one after the other, in bounded memory; None of no board."""
+    total: Total | None = None
     for board in boards:
         total = rule.fold(total, board)
         while (after := total.compacted()) is not total:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from aggregator.downloads import patches
 from aggregator.downloads.patches import TOLERANCE, PatchMaker
 from aggregator.merge.bases import random_basis
-from aggregator.merge.low_rank_sum import Product
+from aggregator.merge.low_rank.matrix_sum import Product
 from aggregator.merge.rules import RULES
 from aggregator.merge.slices import cut_basis
 from aggregator.merge.state import AdapterState, WeightState, initial_state

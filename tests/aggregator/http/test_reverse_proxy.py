@@ -162,7 +162,7 @@ async def test_rounds_go_through_a_proxy_under_a_prefix(before: Any, server: Any
                 transport.credential = board.credential
                 api, body = once(transport), tmp_path / "profile"
                 body.write_bytes(board.profile())
-                assert (await api.profile(body)).accepted
+                assert (await api.upload(0, body)).accepted
         for _ in range(2):
             tasks = [await _train(proxy, board, tmp_path) for board in boards]
         assert {task.spec.round for task in tasks} == {2}
@@ -217,7 +217,7 @@ async def test_a_limit_on_bodies_is_named(before: Any, server: Any, tmp_path: Pa
     assert body.stat().st_size < server.run.terms.largest_upload_bytes
     async with before(tmp_path, server.client.port, limit) as proxy, proxy.transport(ada.credential) as transport:
         with pytest.raises((ProxyLimitError, Unavailable), match=r"\((413|502)") as caught:
-            await Api(transport, lambda **_: Backoff(attempts=1)).profile(body)
+            await Api(transport, lambda **_: Backoff(attempts=1)).upload(0, body)
     assert "512m" in caught.value.hint
     if before is nginx:
         assert isinstance(caught.value, ProxyLimitError) and "no body of 78.1 KiB" in caught.value.message

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 
 from aggregator.report.page import fragment
 from aggregator.report.tables import status_text
-from aggregator.run.commit import MergeFailedError
 from wire.limits import MAX_EXAMPLES
 
 NAMES = ("ada", "bob", "carl2")
@@ -98,33 +96,3 @@ async def test_a_restart_in_mid_round_changes_nothing(
     whole = await played(start, make_folder(SETTINGS, "whole"), begin_training, 36)
 
     assert np.linalg.norm(model(again) - model(whole)) < 1e-4 * np.linalg.norm(model(whole))
-
-
-async def test_an_update_that_cannot_be_read_again_abandons_the_round(
-    make_folder: Any, start: Any, begin_training: Any
-) -> None:
-    """Better no version than one that a liar owns; the server stays up, and the next round asks everybody."""
-    server = await start(make_folder(SETTINGS))
-    boards = [await server.board(name, install=number) for number, name in enumerate(NAMES, 1)]
-    tasks = await begin_training(boards)
-    await boards[2].train(tasks[2], n_examples=MAX_EXAMPLES)
-    digest = server.run.open_round.answers["carl2"].digest
-    (server.opened.folder.blobs / digest).unlink()
-    for board, task in zip(boards[:2], tasks[:2], strict=True):
-        await board.train(task, n_examples=10)
-
-    task = await boards[0].work(after=1)
-
-    assert (task.spec.round, task.spec.version) == (2, 1)
-    assert any("round 1 abandoned" in event and "cannot be read again" in event for event in server.run.events)
-
-
-def test_a_round_without_updates_is_not_merged(make_folder: Any, clock: Any) -> None:
-    from aggregator.run.setup import open_run
-
-    opened = open_run(make_folder(), clock)
-    try:
-        with pytest.raises(MergeFailedError, match="without updates"):
-            opened.run._committer.bounded(opened.run.open_round, opened.run.state)
-    finally:
-        opened.store.close()

@@ -43,7 +43,14 @@ def assert_once(server: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "point",
-    ["GET /v1/run", "GET /v1/work", "POST /v1/profiles", "GET /v1/adapters/", "PATCH /v1/uploads/", "POST /v1/rep"],
+    [
+        "GET /v1/run",
+        "GET /v1/work",
+        "GET /v1/adapters/",
+        "PATCH /v1/uploads/",
+        "GET /v1/uploads/",
+        "POST /v1/rep",
+    ],
 )
 @pytest.mark.parametrize("fault", [drop, busy])
 async def test_every_call_survives_a_lost_connection_and_a_busy_server(

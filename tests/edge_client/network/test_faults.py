@@ -74,7 +74,7 @@ async def test_retry_after_is_honoured(board: Any, server: Any) -> None:
     assert any(7 <= pause_s < 7.6 for pause_s in board.slept_s)
 
 
-@pytest.mark.parametrize("point", ["GET /v1/work", "POST /v1/profiles", "GET /v1/adapters/", "PATCH /v1/uploads/"])
+@pytest.mark.parametrize("point", ["GET /v1/work", "GET /v1/adapters/", "PATCH /v1/uploads/"])
 async def test_a_server_that_asks_for_patience_gets_it(board: Any, server: Any, point: str) -> None:
     """429 on any call: the board waits as long as it is told, says so, and loses nothing."""
     server.faults[point] = [throttled, throttled]

@@ -92,7 +92,8 @@ class TaskRunner:
                 is_unread = self._held.give_up(files.adapter)  # a patch that could not be used: the whole is next
                 if error.ran_short and losses == MAX_WORKER_LOSSES:
                     raise NoPlanError(error.message, error.hint) from error
-                if losses == MAX_WORKER_LOSSES or not (error.ran_short or is_unread or isinstance(error, WorkerLost)):
+                may_go_on = error.ran_short or is_unread or (isinstance(error, WorkerLost) and not error.is_certain)
+                if losses == MAX_WORKER_LOSSES or not may_go_on:
                     raise
                 self._advance(BoardEvent.INTERRUPTED)
                 self._events.console.notice(f"{error.message}; it is started again", error.hint)

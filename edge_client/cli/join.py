@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,5 +100,8 @@ def join(probes: Probes | None, /, as_json: bool, debug: bool, **flags: Any) -> 
     from edge_client.agent.console import Console  # aiohttp and what comes with it are loaded only here
     from edge_client.agent.join import join as run
     from edge_client.agent.preflight import PROBES
+    from edge_client.cli.restart_pause import paused_restarts
 
-    run(settings, Console(as_json=as_json), probes=probes or PROBES)
+    console = Console(as_json=as_json)
+    with paused_restarts(os.environ, console.notice):
+        run(settings, console, probes=probes or PROBES)

@@ -16,6 +16,7 @@ from edge_client.cli.main import COMMANDS, run
 from edge_client.errors import DataError, ExitCode
 from edge_client.host.forked import ForkedError, run_forked
 from edge_client.host.packages import require_packages
+from edge_client.host.torch_trial import Trial
 
 FINGERPRINT = "ab" * 32
 
@@ -260,6 +261,7 @@ def test_an_isolated_check_returns_its_result_or_its_error() -> None:
 def test_doctor_shows_what_was_measured(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both speeds, the device, and which dtype follows; the same as JSON."""
     monkeypatch.setattr("edge_client.cli.doctor.require_packages", lambda: None)
+    monkeypatch.setattr("edge_client.cli.doctor.try_torch", lambda: Trial(version="2"))
 
     assert run(["doctor", "--state", str(tmp_path)]) == ExitCode.OK
     text = capsys.readouterr().out

@@ -14,12 +14,16 @@ from edge_client.agent.console import Console
 from edge_client.agent.length_words import cut_warnings, lengths_words
 from edge_client.agent.reports import Reports
 from edge_client.jobs.messages import Plan, Progress
+from edge_client.jobs.sizes import IMPORTS_BYTES
 from edge_client.network.transport import Traffic
 from edge_client.state.folder import Identity
 from edge_client.state.status import StatusFile
 from wire.messages import Receipt, Task
 from wire.run import RunInfo
 from wire.text_lengths import TextLengths
+
+HEAVY_IMPORTS = 1.5
+"""Times what a build for processors takes when it is imported: beyond that another build was installed, as for CUDA."""
 
 _SCORES = ("loss", "rouge1", "rouge2", "rougeL")
 
@@ -134,16 +138,30 @@ class Events:
         await self._reports.plan(round_id, plan.mode.format, plan.mode.compute, numbers)
 
     def probed(self, task: Task, plan: Plan, values: Mapping[str, float]) -> None:
-        """A step of a plan was tried, and measured."""
+        """A step of a plan was tried, and measured; what torch alone takes is told where that is the trouble."""
         peak_bytes, step_s = int(values["peak_bytes"]), values["step_s"]
+        imports_bytes = int(values.get("imports_bytes", 0))
+        text = (
+            f"probe: {plan_words(plan)}: {show_size(peak_bytes)} measured, "
+            f"{show_size(plan.expected_peak_bytes)} predicted, {step_s:.2f} s a step"
+        )
+        if peak_bytes > plan.budget_bytes:
+            text += f"\n  → more than the {show_size(plan.budget_bytes)} there are: it is not trained in this way"
+        if imports_bytes > HEAVY_IMPORTS * IMPORTS_BYTES:
+            text += (
+                f"\n  → importing torch and its libraries takes {show_size(imports_bytes)} of that, a build for "
+                f"processors {show_size(IMPORTS_BYTES)}: `edge-client doctor` and deploy/install-board.sh know which "
+                "build is for this board"
+            )
         self.console.event(
             "probe",
-            f"probe: {plan_words(plan)}: {show_size(peak_bytes)} measured, "
-            f"{show_size(plan.expected_peak_bytes)} predicted, {step_s:.2f} s a step",
+            text,
             round=task.spec.round,
             **msgspec.structs.asdict(plan.mode),
             predicted_peak_bytes=plan.expected_peak_bytes,
             peak_bytes=peak_bytes,
+            imports_bytes=imports_bytes,
+            budget_bytes=plan.budget_bytes,
             step_s=step_s,
         )
 

@@ -7,10 +7,12 @@ is saved after every step, as the real one does, and resumed from, in a text fil
 --hang                never finish training
 --hold FILE           do not finish training while there is this file
 --kill KIND[:STEP]    SIGKILL itself at a job of this kind, a training job after so many steps; once per --kill
+--signal NAME         the signal that --kill sends, SIGKILL unless it is given
 --fail-once KIND      answer one job of this kind with a Failed that says that memory ran out
 --prune               send every weight of two strands or more with one less, and keep that as the real one does; --kill
                       kept dies between that file and the result
 --took KIND=BYTES     what a probe says that it took, by the plan's format; without it, what was predicted
+--imports BYTES       what a probe says that its worker held before it loaded the base
 --tokens S T          lengths of all sources and targets, where they are measured
 --memory FILE         remembers which of the faults have happened
 --log FILE            one line per job: kind, round, version, strands, format, micro-batch, first step, cache and limit
@@ -91,6 +93,7 @@ class Faults:
     """The faults of the flags that have not happened yet; a file remembers those that have, from worker to worker."""
 
     def __init__(self, flags: argparse.Namespace) -> None:
+        self._signal = signal.Signals[flags.signal]
         self._memory: Path | None = flags.memory
         self._kills = [f"kill {text}" for text in flags.kill]
         self._failures = [f"fail {text}" for text in flags.fail_once]
@@ -98,7 +101,7 @@ class Faults:
     def kill(self, point: str) -> None:
         """End as the kernel ends a process when memory runs out, if that is due at `point`."""
         if self._is_due(f"kill {point}", self._kills):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._signal)
 
     def fails(self, point: str) -> bool:
         return self._is_due(f"fail {point}", self._failures)
@@ -165,7 +168,7 @@ def answer(job: EngineJob, flags: argparse.Namespace, faults: Faults) -> Done | 
     if isinstance(job, ProbeJob):
         took = dict(text.split("=") for text in flags.took)
         peak_bytes = float(took.get(job.plan.mode.format, job.plan.expected_peak_bytes))
-        return Done(values={"peak_bytes": peak_bytes, "step_s": 0.1})
+        return Done(values={"peak_bytes": peak_bytes, "imports_bytes": flags.imports, "step_s": 0.1})
     if job.plan.mode.cache != "none":
         say(Progress(phase="encode", step=3, steps=3, loss=0.0, tokens_per_s=9.0, peak_bytes=1 << 20))
     steps = job.run.settings.local_steps
@@ -197,9 +200,11 @@ def main() -> None:
     parser.add_argument("--hang", action="store_true")
     parser.add_argument("--hold", type=Path)
     parser.add_argument("--kill", action="append", default=[])
+    parser.add_argument("--signal", default="SIGKILL")
     parser.add_argument("--fail-once", action="append", default=[])
     parser.add_argument("--prune", action="store_true")
     parser.add_argument("--took", action="append", default=[])
+    parser.add_argument("--imports", type=float, default=0.0)
     parser.add_argument("--tokens", type=int, nargs=2, default=(8, 4))
     parser.add_argument("--memory", type=Path)
     parser.add_argument("--log", type=Path)

@@ -8,6 +8,10 @@ import pytest
 
 from edge_client.agent.console import Console
 from edge_client.agent.events import Events
+from edge_client.jobs.messages import Plan, TrainingMode
+from wire.messages import RoundSpec, Task
+
+MIB = 1 << 20
 
 
 @pytest.mark.parametrize(
@@ -39,3 +43,19 @@ async def test_a_board_warns_of_plain_http_when_it_joins(board: Any, monkeypatch
     await board.join()
 
     assert ["plain HTTP" in notice["message"] for notice in board.events("notice")] == [True]
+
+
+def test_a_probe_over_its_budget_says_what_takes_the_memory(board: Any) -> None:
+    """A build of torch for CUDA on a small board: what there is, what torch takes, and who knows the right one."""
+    task = Task(kind="train", run_id="r", spec=RoundSpec(round=1, version=0))
+    mode = TrainingMode(format="nf4", compute="fp32", micro_batch=4)
+    plan = Plan(mode=mode, ranks=(3,), predicted_bytes=370 * MIB, expected_peak_bytes=370 * MIB, budget_bytes=655 * MIB)
+    events = Events(Console(as_json=False, stream=board.output), None, None, None)  # type: ignore[arg-type]
+
+    events.probed(task, plan, {"peak_bytes": 918.0 * MIB, "imports_bytes": 695.0 * MIB, "step_s": 1.0})
+    events.probed(task, plan, {"peak_bytes": 380.0 * MIB, "imports_bytes": 241.0 * MIB, "step_s": 1.0})
+
+    text = board.output.getvalue()
+    assert text.count("more than the 655 MiB there are") == 1
+    assert text.count("importing torch and its libraries takes 695 MiB of that") == 1
+    assert "edge-client doctor" in text

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_client.host.torch_build.choose import Build, NoBuildError, choose
+from edge_client.host.torch_build.choose import Build, NoBuildError, choose, named
 from edge_client.host.torch_build.facts import numbers, read_facts
 
 NO_BUILD = 3
@@ -31,11 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         glibc=numbers(flags.glibc) if flags.glibc else None,
     )
     try:
-        build = choose(facts)
+        build = named(flags.build, facts) if flags.build else choose(facts)
     except NoBuildError as error:
         print(f"error: {error.message}\n  → {error.hint}", file=sys.stderr)  # noqa: T201 (a script's output)
         return NO_BUILD
-    lines = fields(build, facts.model)
+    lines = fields(build, "" if flags.build else facts.model)
     if flags.constraints is not None:
         lines = constraints(flags.constraints.read_text(encoding="utf-8").splitlines(), build)
     print("\n".join(lines))  # noqa: T201 (a script's output)
@@ -46,9 +46,11 @@ def fields(build: Build, model: str = "") -> list[str]:
     """Lines that a shell can read with sed; several values are separated by spaces."""
     values = {
         "name": build.name,
+        "machine": build.machine,
         "board": model or build.board,
         "version": build.version,
         "requirement": build.requirement,
+        "wheel": build.wheel,
         "index": build.index,
         "also": " ".join(build.also),
         "beside_torch": " ".join(build.beside_torch),
@@ -60,9 +62,10 @@ def fields(build: Build, model: str = "") -> list[str]:
 
 
 def constraints(lines: Sequence[str], build: Build) -> list[str]:
-    """Constraints in which torch is this build's, and so is whatever it asks for besides."""
-    own = [f"torch=={build.version}", *build.also]
-    names = {_name(line) for line in own}
+    """Constraints in which torch is this build's, and so is whatever it asks for besides. A wheel by its address, which
+    is asked for once, is not constrained."""
+    own = [*([] if build.wheel else [build.requirement]), *build.also]
+    names = {"torch", *map(_name, own)}
     return [line for line in lines if _name(line) not in names] + own
 
 
@@ -77,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m edge_client.host.torch_build", description="Which torch is for this board."
     )
     parser.add_argument("--constraints", type=Path, help="print this file, with the build's own versions in it")
+    parser.add_argument("--build", default="", help="this row of the table instead of the one for a board")
     parser.add_argument("--root", type=Path, default=Path("/"), help="read the board's files below this folder")
     parser.add_argument("--machine", default="", help="processor architecture, where it is not this machine's")
     parser.add_argument("--python", default="", help="version of Python, where it is not this one")

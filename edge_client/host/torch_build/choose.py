@@ -36,8 +36,9 @@ class Build:
         lacks: processor features of which one must be missing.
         python: versions that there is a wheel for.
         glibc: the C library that it needs at least.
-        version: torch's, exactly.
-        wheel: address of the file, "" where an index has it.
+        version: torch's, as it says itself.
+        wheel: address of the file, "" where an index has it. NVIDIA's names have a number more than the version, so pip
+            takes such a file by its address or path only.
         index: index beside PyPI that has the better build of this version, "" for none.
         also: requirements that this build adds to Braid's own.
         beside_torch: libraries that must lie in the folder of torch's own.
@@ -83,11 +84,7 @@ def choose(facts: BoardFacts) -> Build:
             f"there is no build of torch for {facts.machine or 'this processor'}",
             f"Braid trains on {machines}: use the 64-bit system of your board",
         )
-    if _words(facts.python) not in build.python:
-        raise NoBuildError(
-            f"torch {build.version}, the build for a {build.board}, is not made for Python {_words(facts.python)}",
-            f"use Python {_either(build.python)} (--python)",
-        )
+    _require_python(build, facts)
     if facts.glibc < numbers(build.glibc):
         found = f"glibc {_words(facts.glibc)}" if facts.glibc else "another C library than glibc"
         raise NoBuildError(
@@ -95,6 +92,15 @@ def choose(facts: BoardFacts) -> Build:
             "install a newer system: Debian 12, Ubuntu 22.04, Raspberry Pi OS 12, JetPack 6, or newer",
         )
     return build
+
+
+def named(name: str, facts: BoardFacts) -> Build:
+    """The row of that name, for the Python of `facts`. Raises NoBuildError where the table has none."""
+    found = {build.name: build for build in builds()}
+    if name not in found:
+        raise NoBuildError(f"there is no build {name!r}", f"the builds are {', '.join(found)}")
+    _require_python(found[name], facts)
+    return found[name]
 
 
 def trouble(facts: BoardFacts, torch_version: str) -> str:
@@ -116,6 +122,14 @@ def remedy(facts: BoardFacts) -> str:
     source = f" --extra-index-url {build.index}" if build.index else ""
     what = f"'{build.requirement}'" if build.wheel else build.requirement
     return f"install the build that serves a {build.board}: pip install{source} {what}"
+
+
+def _require_python(build: Build, facts: BoardFacts) -> None:
+    if _words(facts.python) not in build.python:
+        raise NoBuildError(
+            f"torch {build.version}, the build for a {build.board}, is not made for Python {_words(facts.python)}",
+            f"use Python {_either(build.python)} (--python)",
+        )
 
 
 def _is_for(build: Build, facts: BoardFacts) -> bool:

@@ -121,7 +121,7 @@ def test_the_tests_own_pin_is_the_tables(tmp_path: Path) -> None:
     assert sorted(constraints(lines, pins["x86-64"])) == sorted(lines)
     jetson = constraints(lines, pins["Orin, JetPack 6.2"])
     named = [line for line in jetson if line.startswith(("torch=", "numpy", "nvidia-cusparselt"))]
-    assert named == [f"torch=={pins['Orin, JetPack 6.2'].version}", "numpy<2", "nvidia-cusparselt-cu12==0.6.3"]
+    assert named == ["numpy<2", "nvidia-cusparselt-cu12==0.6.3"], "NVIDIA's file is taken by its address alone"
 
 
 def test_braid_takes_every_build_of_the_table() -> None:
@@ -140,7 +140,8 @@ def test_a_wheel_name_says_what_the_row_says() -> None:
     """Version, Python and architecture of an address are those of its row."""
     for build in builds():
         if build.wheel:
-            assert build.wheel.rpartition("/")[2] == f"torch-{build.version}-cp310-cp310-linux_aarch64.whl"
+            name = build.wheel.rpartition("/")[2]
+            assert re.fullmatch(rf"torch-{re.escape(build.version)}\.\d+-cp310-cp310-linux_aarch64\.whl", name)
             assert build.python == ("3.10",)
 
 

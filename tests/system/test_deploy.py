@@ -56,8 +56,8 @@ SINCE = {
     "KillMode": 1,
     **dict.fromkeys(("DevicePolicy", "DeviceAllow"), 208),
 }
-"""The version of systemd that each setting of our units came with, as its manual says ("Added in version"); 1 where it
-is older than that note."""
+"""The version of systemd that each setting of our units came with, as its NEWS and its manual say ("Added in version");
+1 for those of the first years."""
 
 VALUES_SINCE = {("Type", "exec"): 240, ("ProtectSystem", "strict"): 232, ("SystemCallFilter", "@system-service"): 239}
 """Values that are newer than their setting."""

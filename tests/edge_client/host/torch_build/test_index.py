@@ -1,4 +1,4 @@
-"""The table's pins, asked for at the package index: each is there for its board and for each of its Pythons."""
+"""The table's pins, asked for at the package index: each is there for its board, for its oldest and newest Python."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ PLATFORM = "manylinux_2_28"
 ASKING = ("--disable-pip-version-check", "--only-binary", ":all:", "--timeout", "10", "--retries", "1")
 
 TIMEOUT_S = 60.0
+
+
+def ends(build: Build) -> tuple[str, str]:
+    """The oldest and the newest Python of a row."""
+    return build.python[0], build.python[-1]
 
 
 @cache
@@ -49,7 +54,7 @@ def versions(package: str, machine: str, python: str) -> set[str]:
 @pytest.fixture(scope="module", autouse=True)
 def asked_at_once() -> None:
     """The calls of all tests side by side: each is a second of waiting."""
-    keys = {(build.machine, python) for build in builds() if not build.wheel for python in build.python}
+    keys = {(build.machine, python) for build in builds() if not build.wheel for python in ends(build)}
     with ThreadPoolExecutor(4) as threads:
         for call in [threads.submit(versions, "torch", *key) for key in sorted(keys)]:
             call.exception()
@@ -58,7 +63,7 @@ def asked_at_once() -> None:
 @pytest.mark.parametrize("build", [build for build in builds() if not build.wheel], ids=lambda build: build.name)
 def test_every_pin_can_be_installed(build: Build) -> None:
     """On PyPI, which is also what remains where another index cannot be reached."""
-    for python in build.python:
+    for python in ends(build):
         assert build.version in versions("torch", build.machine, python), python
 
 

@@ -71,6 +71,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     settings = [part for setting in SETTINGS for part in ("--set", f"train.{setting}")]
     init = [BIN / "aggregator", "init", folder / "server", "--model", base, "--min-devices", "2", *settings]
     subprocess.run(init, check=True, capture_output=True)
+    create = [BIN / "aggregator", "token", "create", folder / "server", "--uses", "100"]
+    token = subprocess.run(create, check=True, capture_output=True, text=True).stdout.strip()
     data = folder / "data.jsonl"
     data.write_text("".join(json.dumps({"source": f"text {i}", "target": f"title {i}"}) + "\n" for i in range(40)))
     serve = [BIN / "aggregator", "serve", folder / "server", "--port", "0"]
@@ -78,9 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     try:
         assert process.stdout is not None
         command = next(line for line in process.stdout if "edge-client join" in line).split()
-        yield Place(
-            command[command.index("--server") + 1], command[command.index("--token") + 1], base, folder / "int8", data
-        )
+        yield Place(command[command.index("--server") + 1], token, base, folder / "int8", data)
     finally:
         process.terminate()
         process.communicate()

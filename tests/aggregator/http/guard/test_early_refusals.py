@@ -49,6 +49,6 @@ async def test_a_board_hears_that_its_credential_is_not_known(door: Door, tmp_pa
 
         for _ in range(3):
             with pytest.raises(UnknownCredentialError):
-                await Api(transport, lambda **_: Backoff(attempts=1)).profile(body)
+                await Api(transport, lambda **_: Backoff(attempts=1)).upload(1, body)
 
     assert door.count("login") == 3

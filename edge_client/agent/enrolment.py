@@ -17,6 +17,7 @@ from edge_client.agent.settings import JoinSettings
 from edge_client.errors import ClientError, ConfigError
 from edge_client.network.api import Api
 from edge_client.network.errors import (
+    ClockError,
     MisconfiguredError,
     OtherCertificateError,
     RequestError,
@@ -168,7 +169,7 @@ async def enrol(
     """Enrol, and keep the credential before anything is done with it. Safe to repeat: the same id is the same device.
 
     Raises RefusedError (token, version) and MisconfiguredError at once, and Unavailable after FIRST_ATTEMPTS; with
-    --wait, it waits for the server instead.
+    --wait, it waits for the server instead, and for the network to set the board's clock.
     """
     message = Enrol(
         protocol=PROTOCOL_VERSION,
@@ -192,7 +193,7 @@ async def _first_answer(call: Callable[[], Awaitable[T]], api: Api, settings: Jo
     backoff = api.new_backoff(attempts=None if settings.wait else FIRST_ATTEMPTS)
 
     def on_failure(error: Unavailable) -> None:
-        if isinstance(error, MisconfiguredError):
+        if isinstance(error, MisconfiguredError) and not (settings.wait and isinstance(error, ClockError)):
             raise error
         if isinstance(error, ThrottledError):
             backoff.progressed()

@@ -13,6 +13,7 @@ from braid_common.units import printable, show_size
 from edge_client.agent.console import Console
 from edge_client.agent.length_words import cut_warnings, lengths_words
 from edge_client.agent.reports import Reports
+from edge_client.errors import ClientError
 from edge_client.jobs.messages import Plan, Progress
 from edge_client.network.transport import Traffic
 from edge_client.state.folder import Identity
@@ -31,6 +32,7 @@ class Events:
         self.console = console
         self._status, self._reports, self._traffic = status, reports, traffic
         self._plan: Plan | None = None
+        self._unsaved = ""
         self.rounds_done = 0
 
     def phase(self, phase: str, task: Task) -> None:
@@ -153,6 +155,17 @@ class Events:
         self.console.event("backed_off", text, round=task.spec.round, message=text, **_shown(plan))
         await self._reports.event(task.spec.round, text, plan_numbers(plan))
 
+    async def obstacle(self, round_id: int, error: ClientError, sentence: str) -> None:
+        """Something on this board is in the way; the server hears a `sentence` of ours, not the error's words."""
+        self._status.update(at_once=True, phase="obstacle")
+        self.console.notice(f"{error.message}; trying again until that is mended", error.hint)
+        await self._reports.event(round_id, sentence, {})
+
+    async def obstacle_passed(self, round_id: int) -> None:
+        """It is out of the way."""
+        self.console.notice("what was in the way is mended: the work goes on")
+        await self._reports.event(round_id, "what was in its way is mended: it goes on", {})
+
     def progress(self, task: Task, progress: Progress) -> None:
         """How far the worker is."""
         place: dict[str, Any] = {
@@ -168,6 +181,10 @@ class Events:
         loss: dict[str, Any] = {"loss": progress.loss} if progress.loss else {}
         self._status.update(**place, **loss, **shown)
         self._reports.progress(task.spec.round, task.spec.version, progress, self.traffic())
+        if progress.unsaved and not self._unsaved:
+            self.console.notice(f"{progress.unsaved}; training goes on, what it does is not saved meanwhile")
+            self._reports.note(task.spec.round, "its disk takes nothing: it trains on without saving")
+        self._unsaved = progress.unsaved
 
     def answered(self, task: Task, receipt: Receipt, values: Mapping[str, float]) -> None:
         """The server's verdict on an upload. A refusal is no error: the run goes on without this part."""

@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from edge_client.agent.board_setup import BoardSetup
@@ -20,6 +20,7 @@ from edge_client.agent.downloads.base import find_base, read_config
 from edge_client.agent.enrolment import client_version, destination, enrol, follow
 from edge_client.agent.events import Events
 from edge_client.agent.farewell import say_farewell, say_farewell_from
+from edge_client.agent.faults.obstacle import Obstacle
 from edge_client.agent.outage import Outage
 from edge_client.agent.preflight import PROBES, Preflight, Probes, preflight
 from edge_client.agent.renewal import Renewal
@@ -30,15 +31,15 @@ from edge_client.agent.task_plans import TaskPlans
 from edge_client.agent.tasks import TaskRunner
 from edge_client.agent.text_lengths import run_with_lengths
 from edge_client.agent.watch import WATCH_EVERY_S, Watch, pause_s
-from edge_client.errors import ClientError
+from edge_client.errors import ClientError, DiskError, RefusedError
 from edge_client.host.board import Board, probe_board
 from edge_client.host.matmul_speed import matmul_key
 from edge_client.network.api import Api
-from edge_client.network.errors import UnknownCredentialError
+from edge_client.network.errors import NotKnownError, Unavailable, UnknownCredentialError
 from edge_client.network.retry import MAX_DELAY_S, Backoff
 from edge_client.network.transport import Transport
 from edge_client.plan.cache_budget import CacheBudget
-from edge_client.plan.calibration import calibration_key
+from edge_client.plan.calibration import Calibration, calibration_key
 from edge_client.plan.planner import Planner
 from edge_client.plan.situation import Situation
 from edge_client.state.calibration_file import read_calibration, write_calibration
@@ -64,6 +65,12 @@ class Surroundings:
     watch_every_s: float = WATCH_EVERY_S
     measure: Callable[[], Board] = probe_board
 
+
+LOST_BOARD_HINT = (
+    "do nothing if the server is coming back as it was; else create a token there (`aggregator token create DIR`) and "
+    "start this board again with it, by --token or as BRAID_TOKEN in its edge-client.env"
+)
+"""What to do for a board that its server does not know."""
 
 REAL = Surroundings()
 """The clock on the wall, and this board."""
@@ -122,6 +129,8 @@ class Client:
         self._api, self._events, self._outage = api, events, outage
         self._renewal = Renewal(api, checked.folder, events.console.notice)
         self._trust = RunTrust(api, checked.folder, events)
+        self._obstacle = Obstacle(checked.folder, events)
+        self._strangeness = api.new_backoff()
         api.check_run = self._trust.check
 
     async def run_to_end(self) -> None:
@@ -133,7 +142,21 @@ class Client:
             raise
 
     async def _work(self) -> None:
+        """Take part in the server's run; in another one, where the server was set up anew."""
+        while True:
+            try:
+                return await self._take_part()
+            except UnknownCredentialError as error:
+                if not self._identity().credential:
+                    raise
+                unknown = NotKnownError(error.message, error.hint)
+                self._outage.begin(unknown)
+                await self._strangeness.pause(unknown)
+
+    async def _take_part(self) -> None:
+        """Work in one run to its end. Raises UnknownCredentialError where the server knows no such board (any more)."""
         identity, run = await self.enrol()
+        self._strangeness.progressed()
         self._events.checking(identity, run)
         runner = await self.prepare(identity.device, run)
         sleep = self._surroundings.sleep
@@ -149,14 +172,20 @@ class Client:
             key = f"{task.kind} {task.spec.round} {task.spec.version}"
             repeats, before = (repeats + 1 if key == before else 0), key
             await sleep(min(2.0**repeats - 1, MAX_DELAY_S))
-            await runner.carry_out(task)
+            try:
+                self._obstacle.try_out()
+                await runner.carry_out(task)
+            except ClientError as error:
+                await self._obstacle.meet(error, task.spec.round)
+                continue
+            await self._obstacle.passed(task.spec.round)
             if task.kind == "train":
                 after, epoch = task.spec.round, told.epoch
         self._events.finished(task)
 
     async def enrol(self) -> tuple[Identity, RunInfo]:
-        """The device that this board is, and its run; enrols only if the board is no device yet."""
-        identity, folder, settings = self._checked.identity, self._checked.folder, self._settings
+        """The device that this board is, and its run; enrols only if the board is no device of the server (yet)."""
+        identity, folder, settings = self._identity(), self._checked.folder, self._settings
         self._events.calling(self._api.transport.server)
         if identity.credential:
             if destination(identity, settings) != identity:
@@ -165,15 +194,32 @@ class Client:
             self._api.transport.keeper = self._renewal
             try:
                 return identity, await self._api.run()
-            except UnknownCredentialError:
+            except UnknownCredentialError as error:
                 if not settings.token:
-                    raise
-                self._api.transport.credential = ""
-        identity, run = await enrol(self._api, folder, identity, settings, self._outage)
+                    raise UnknownCredentialError(error.message, LOST_BOARD_HINT) from error
+                identity, run = await self._enrol_again(identity, error)
+        else:
+            identity, run = await enrol(self._api, folder, identity, settings, self._outage)
         self._api.transport.credential, self._api.transport.keeper = identity.credential, self._renewal
         await self._trust.begin(run)
         self._events.enrolled(identity, run)
         return identity, run
+
+    async def _enrol_again(self, identity: Identity, unknown: UnknownCredentialError) -> tuple[Identity, RunInfo]:
+        """Enrol at a server that knows this device no more, as one that was set up anew. Raises RevokedError, and else
+        UnknownCredentialError: a server that does not take the token now may know the device again later."""
+        transport = self._api.transport
+        credential, transport.credential = transport.credential, ""
+        try:
+            return await enrol(self._api, self._checked.folder, identity, self._settings, self._outage)
+        except (RefusedError, Unavailable) as error:
+            transport.credential = credential
+            message = f"{unknown.message}, and the token does not help: {error.message}"
+            raise UnknownCredentialError(message, LOST_BOARD_HINT) from error
+
+    def _identity(self) -> Identity:
+        """The identity on disk, which a renewal changes."""
+        return self._checked.folder.read_identity() or self._checked.identity
 
     async def prepare(self, board_id: str, run: RunInfo) -> TaskRunner:
         """Check the base, measure the texts and show a first plan: what cannot work is known before the first task."""
@@ -208,9 +254,14 @@ class Client:
         cache = CacheBudget(checked.cache_bytes, checked.data.n_train, n_evaluated)
         key = calibration_key(run.base.digest, client_version(), matmul_key(board.threads) or "no torch")
         base, calibration = read_config(board.base_folder, run), read_calibration(checked.folder, key)
+
+        def keep(calibration: Calibration) -> None:
+            with suppress(DiskError):  # measured again after the next start
+                write_calibration(checked.folder, calibration)
+
         return Planner(
             Situation(checked.board, run, base, cache, checked.limits, calibration),
-            keep=lambda calibration: write_calibration(checked.folder, calibration),
+            keep=keep,
             measure=self._surroundings.measure,
         )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from edge_client.agent.events import Events
+from edge_client.errors import DiskError
 from edge_client.network.api import Api
 from edge_client.network.errors import RequestError
 from edge_client.state.folder import StateFolder
@@ -37,7 +40,8 @@ class RunTrust:
         if warning:
             await self._events.other_history(run, warning)
         if after != read_known_run(self._folder):
-            write_known_run(self._folder, after)
+            with suppress(DiskError):  # the next answer is compared with what is kept, and adds the same
+                write_known_run(self._folder, after)
 
     async def _since(self, known: KnownRun, run: RunInfo) -> list[Version]:
         """The versions between the known one and the answer's, as the server says."""

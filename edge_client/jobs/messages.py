@@ -162,7 +162,8 @@ Job = EngineJob | MeasureJob
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
-    """Sent about once a second. `tokens_per_s` counts source and target; `peak_bytes` is the worker's peak RSS."""
+    """Sent about once a second. `tokens_per_s` counts source and target; `peak_bytes` is the worker's peak RSS;
+    `unsaved` is why the worker cannot write now what it can do without, "" as long as it can."""
 
     phase: Literal["load", "encode", "profile", "train", "evaluate"]
     step: int
@@ -170,6 +171,12 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     loss: float
     tokens_per_s: float
     peak_bytes: int
+    unsaved: str = ""
+
+
+DATA_FACTS = ("data_crc32", "n_train", "n_held_out")
+"""Numbers in the `Done` of a job that read the board's data: a checksum of its text, by which a change shows, and how
+many examples both parts have."""
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):

@@ -1,6 +1,7 @@
 """The folder where a board keeps who it is and where it was, so that a power cut costs at most the current step.
 
     lock              held by the one running client
+    trial             written and removed while a disk was full, to see whether it still is
     identity.json     server, device, credential (mode 0600)
     install_id        the id that this board had when it left a server, so that it joins again as the same device
     status.json       what the client is doing, for `edge-client status` and dashboards
@@ -18,6 +19,7 @@ Files appear under their names only when whole (`braid_common/atomic_file.py`), 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -27,10 +29,16 @@ from pathlib import Path
 
 import msgspec
 
-from braid_common.atomic_file import make_private_folder, sweep_temporaries, write_atomically
+from braid_common.atomic_file import make_folder, make_private_folder, sweep_temporaries, write_atomically
 from edge_client.errors import ConfigError, DiskError, LockedError, disk_errors
 
 _INSTALL_ID = re.compile(r"[0-9a-f]{32}")
+
+
+TRIAL = "trial"
+TRIAL_BYTES = 1 << 20
+"""Written to see whether a disk that was full takes files again: most of a round's files have that size or less, and a
+worker that is started only to fail costs a board more."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,7 +108,7 @@ class StateFolder:
     def lock(self) -> None:
         """Create the folder and take it for this process. Raises LockedError or DiskError."""
         with disk_errors(self.path):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.path)
             for folder in (self.work, self.cache, self.held):
                 make_private_folder(folder)
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -113,12 +121,18 @@ class StateFolder:
                 f"another edge-client (process {holder or 'unknown'}) uses {self.path}",
                 "stop that one, or give this one a folder of its own with --state",
             ) from error
-        with disk_errors(self.path):
+        self._lock_fd = descriptor
+        with contextlib.suppress(OSError):  # on a full disk; who holds the lock is for people to read
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
-            for folder in (self.path, self.work, self.held):  # what a killed client was writing
-                sweep_temporaries(folder)
-        self._lock_fd = descriptor
+        try:
+            with disk_errors(self.path):
+                for folder in (self.path, self.work, self.held):  # what a killed client was writing
+                    sweep_temporaries(folder)
+                (self.path / TRIAL).unlink(missing_ok=True)
+        except DiskError:
+            self.unlock()
+            raise
 
     def unlock(self) -> None:
         if self._lock_fd >= 0:
@@ -199,6 +213,13 @@ class StateFolder:
         path = self.path / name
         with disk_errors(path):
             write_atomically(path, data)
+
+    def try_out(self) -> None:
+        """Write TRIAL_BYTES and remove them again. Raises DiskError where the disk takes nothing."""
+        path = self.path / TRIAL
+        self.write(TRIAL, bytes(TRIAL_BYTES))
+        with disk_errors(path):
+            path.unlink()
 
     # --- work ------------------------------------------------------------------------------------------------------
 

@@ -43,10 +43,14 @@ class TaskFiles:
         serves fewer strands too."""
         before = self.read_plan()
         if before is None or before.ranks != plan.ranks:
-            with disk_errors(self.adapter):
-                self.adapter.unlink(missing_ok=True)
+            self.drop_adapter()
         self._write("task", msgspec.json.encode(self._task))
         self._write("plan", msgspec.json.encode(plan))
+
+    def drop_adapter(self) -> None:
+        """Remove the adapter, so that it is fetched again. Raises DiskError."""
+        with disk_errors(self.adapter):
+            self.adapter.unlink(missing_ok=True)
 
     def read_values(self) -> dict[str, float]:
         """The numbers kept, none where they were not written in time."""

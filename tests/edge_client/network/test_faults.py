@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from edge_client.errors import DiskError, LockedError, RefusedError
+from edge_client.errors import LockedError, RefusedError, disk_errors
+from edge_client.network import transfer
 from edge_client.network.errors import GoneError, Unavailable
 from edge_client.network.retry import Backoff
 from edge_client.network.transfer import download, upload
@@ -299,29 +301,31 @@ async def first_attempt_only(board: Any) -> None:
 async def test_a_full_disk_is_told_and_damages_nothing(
     board: Any, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ENOSPC while the adapter arrives: exit code DISK, and with space again the run is finished."""
-    import errno
-
-    from edge_client.network import transfer
-
+    """ENOSPC while the adapter arrives, three times: the client says so, waits ever longer, and goes on by itself."""
     append = transfer._Part.append
     fired = []
 
     def full(self: Any, chunk: bytes) -> None:
+        if len(fired) == 3:
+            append(self, chunk)
+            return
         fired.append(self.path)
-        from edge_client.errors import disk_errors
-
         with disk_errors(self.path):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(transfer._Part, "append", full)
-    with pytest.raises(DiskError, match="no space left"):
-        await board.join()
-    monkeypatch.setattr(transfer._Part, "append", append)
 
     await board.join()
 
-    assert len(fired) == 1
+    assert len(fired) == 3
+    assert [delay_s for delay_s in board.slept_s if delay_s][:3] == [1, 3, 7]
+    said = [event for event in board.events("notice") if "no space left for" in event["message"]]
+    assert len(said) == 1 and "free some space" in said[0]["hint"]
+    told = [report.text for report in server.reports if report.kind == "event"]
+    assert [text.partition(":")[0] for text in told] == [
+        "its disk is full, or cannot be written",
+        "what was in its way is mended",
+    ]
     assert_once(server)
     assert server.requests.count("POST /v1/devices") == 1, "the identity survived"
 

@@ -17,6 +17,7 @@ from edge_client.engines.lean.encoder_cache.store import EncoderCache, Origin, S
 from edge_client.engines.lean.model.batches import Batch
 from edge_client.engines.lean.model.model import DTYPES
 from edge_client.engines.lean.session import Meter, Session
+from edge_client.errors import DiskError
 from edge_client.host.worker_memory import resident_bytes, return_free_memory
 from edge_client.jobs.messages import TextJob
 from edge_client.jobs.sizes import LEAST_HIDDEN_BYTES
@@ -78,7 +79,7 @@ class EncoderOutputs:
         assert cache is not None
 
         def store(ids: Source, hidden: Tensor) -> None:
-            is_kept = cache.put(ids, hidden)
+            is_kept = self._put(cache, ids, hidden)
             if into is not None:  # read back, so that it is rounded as it will be in the next epoch
                 into[ids] = cache.get(ids, self._compute) if is_kept else hidden.clone()
 
@@ -94,6 +95,16 @@ class EncoderOutputs:
         self.seconds += meter.seconds
         self.n_tokens += sum(map(len, sources))
         return_free_memory()
+
+    def _put(self, cache: EncoderCache, ids: Source, hidden: Tensor) -> bool:
+        """Keep an output. A disk that does not take it costs time, for it is made again where it is needed."""
+        try:
+            is_kept = cache.put(ids, hidden)
+        except DiskError as error:
+            self._session.unsaved = error.message
+            return False
+        self._session.unsaved = ""
+        return is_kept
 
     def _hidden_bytes(self) -> int:
         """Memory for the chunk of hidden states: a quarter of what the plan leaves, for others are beside it."""

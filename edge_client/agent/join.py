@@ -144,24 +144,27 @@ class Client:
     async def _work(self) -> None:
         """Take part in the server's run; in another one, where the server was set up anew."""
         while True:
+            is_known = False
             try:
-                return await self._take_part()
+                identity, run = await self.enrol()
+                is_known = True
+                return await self._take_part(identity, run)
             except UnknownCredentialError as error:
                 if not self._identity().credential:
                     raise
                 unknown = NotKnownError(error.message, error.hint)
-                self._outage.begin(unknown)
+                if not is_known:  # else the next try shows whether it is let in again
+                    self._outage.begin(unknown)
                 await self._strangeness.pause(unknown)
 
-    async def _take_part(self) -> None:
-        """Work in one run to its end. Raises UnknownCredentialError where the server knows no such board (any more)."""
-        identity, run = await self.enrol()
-        self._strangeness.progressed()
+    async def _take_part(self, identity: Identity, run: RunInfo) -> None:
+        """Work in one run to its end. Raises UnknownCredentialError where the server knows the board no more."""
         self._events.checking(identity, run)
         runner = await self.prepare(identity.device, run)
         sleep = self._surroundings.sleep
         after, epoch, repeats, before = -1, "", 0, ""
         while (task := await self._api.work(after=after, epoch=epoch)).kind != "finished":
+            self._strangeness.progressed()
             await self._renewal.heed(task)
             if task.kind == "wait":
                 self._events.waiting(task)

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from edge_client.cli.main import run
-from edge_client.errors import ConfigError, ExitCode, RefusedError
+from edge_client.errors import ConfigError, ExitCode
 from edge_client.network.errors import OtherCertificateError, Unavailable, UntrustedError
 from edge_client.state.folder import Identity, StateFolder
 from tests.edge_client.network.test_transport import self_signed
@@ -196,13 +196,23 @@ async def test_a_new_fingerprint_at_the_same_address_is_proven_as_well(
 async def test_a_server_that_lost_the_credential_takes_the_board_back_with_a_token(
     board: Any, server: FakeServer
 ) -> None:
-    """Restored from an old backup, say: without a token that is the end, with one the board is the same device."""
+    """Restored from an old backup, say: without a token it keeps trying and says what to do; stopped and started with
+    one, it is the same device."""
     before = await enrolled(board)
     install_id, _ = server.devices.popitem()
     server.devices[install_id] = "another one"
 
-    with pytest.raises(RefusedError):
-        await board.join(token="")
+    life, asked = asyncio.ensure_future(board.join(token="")), asyncio.Event()
+
+    async def ask(_: web.Request) -> None:
+        if board.events("offline"):
+            asked.set()
+
+    server.faults["GET /v1/run"] = [ask] * 99
+    await asked.wait()
+    life.cancel()
+    await asyncio.gather(life, return_exceptions=True)
+    assert life.cancelled() and "start this board again with it" in board.events("offline")[0]["hint"]
     await board.join()
 
     after = kept(board)

@@ -1,0 +1,158 @@
+"""The power goes at any moment of a board's life: old or new is there, never half, and the board goes on from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestServer
+
+from braid_common.atomic_file import make_folder, write_atomically
+from edge_client.network.transfer import download
+from edge_client.network.transport import Transport
+from edge_client.state.folder import StateFolder
+from edge_client.state.held_adapter import HeldAdapter
+from edge_client.state.known_run import read_known_run
+from edge_client.state.status import read_status
+from edge_client.state.task_files import TaskFiles, begun_task
+from tests.fakes.board import FakeBoard
+from tests.fakes.power_cut import VARIANTS, Cut, Recording
+from tests.fakes.server import FakeServer
+
+NOT_SYNCED = ("status.json", ".new", "trial")
+"""Files that are written without fsync: a status that is lost is no loss."""
+
+
+class TestTheRecording:
+    """What the other tests stand on: it finds writers that do not sync."""
+
+    def test_a_writer_that_does_not_sync_is_found(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A rename alone leaves an empty file, zeros, or half of it."""
+        path = tmp_path / "file"
+        path.write_text("old" * 1000)
+        with Recording(tmp_path, monkeypatch) as recording:
+            (tmp_path / "fresh").write_text("new" * 1000)
+            (tmp_path / "fresh").replace(path)
+
+        torn = {cut.variant for cut in recording.cuts if "file" in cut.torn}
+        assert torn == {"empty", "zeros", "half"}
+
+    def test_a_folder_that_is_not_synced_is_found(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The file is safe, its name is not: what was there before is what is left."""
+        with Recording(tmp_path, monkeypatch) as recording:
+            write_atomically(tmp_path / "file", b"one")
+            with monkeypatch.context() as patch:
+                patch.setattr("braid_common.atomic_file.sync_folder", lambda folder: None)
+                write_atomically(tmp_path / "file", b"two")
+
+        last = [cut for cut in recording.cuts if cut.before == "nothing more"]
+        assert {cut.variant: cut.tree["file"] for cut in last}["synced"] == b"one"
+        assert not any(cut.torn for cut in recording.cuts), "nothing was promised of the second"
+
+    def test_whole_files_in_new_folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`write_atomically` in a folder of `make_folder`: nothing is torn, what was written is there at the end."""
+        with Recording(tmp_path, monkeypatch) as recording:
+            make_folder(tmp_path / "a" / "b")
+            write_atomically(tmp_path / "a" / "b" / "file", b"one")
+            write_atomically(tmp_path / "a" / "b" / "file", b"two")
+
+        assert not [str(cut) for cut in recording.cuts if cut.torn] and recording.n_lost > 10
+        assert {cut.tree["a/b/file"] for cut in recording.cuts if cut.before == "nothing more"} == {b"two"}
+        assert {cut.variant for cut in recording.cuts} == set(VARIANTS)
+
+
+def opens(folder: Path, *, may_be_new: bool) -> None:
+    """A client that starts on `folder` finds everything whole, or nothing."""
+    state = StateFolder(folder)
+    state.lock()
+    identity = state.read_identity()
+    assert may_be_new or (identity is not None and identity.credential), "the credential is lost"
+    read_known_run(state)
+    read_status(folder)
+    HeldAdapter(state.held).of_run("run-1")
+    task = begun_task(state.work)
+    if task is not None:
+        files = TaskFiles(state.work, task)
+        files.read_plan()
+        files.read_values()
+    assert not list(folder.glob(".braid-*")) and not list(state.work.glob(".braid-*"))
+    state.unlock()
+
+
+@pytest.fixture
+async def life(board: FakeBoard, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Recording:
+    """A whole run of a board, from before its enrolment."""
+    board.folder.mkdir()
+    server.renew = True
+    with Recording(board.folder, monkeypatch, NOT_SYNCED) as recording:
+        await board.join()
+    assert server.state == "finished"
+    return recording
+
+
+async def test_no_cut_leaves_half_a_file(life: Recording, tmp_path: Path) -> None:
+    """At every operation of the run and in all four ways: each file is old or new, what was promised is there, and the
+    folder opens. Once the server has the board as a device, its credential is never lost."""
+    assert len(life.cuts) > 100 and life.n_lost > 100, "power cuts that lost something"
+
+    enrolled = next(i for i, cut in enumerate(life.cuts) if cut.before == "open run.json" or "run.json" in cut.tree)
+    for i, cut in enumerate(life.cuts):
+        assert not cut.torn, f"{cut}: {cut.torn}"
+        opens(cut.write_to(tmp_path / f"cut-{i}"), may_be_new=i < enrolled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.2, 0.45, 0.7, 0.95])
+@pytest.mark.parametrize("variant", ["synced", "zeros"])
+async def test_a_board_goes_on_after_a_cut(
+    life: Recording, base_folder: Path, tmp_path: Path, share: float, variant: str
+) -> None:
+    """From the folder that a cut has left, at a server that knows its device: the run is finished, each update sent
+    once."""
+    cuts = [cut for cut in life.cuts if cut.variant == variant]
+    cut: Cut = cuts[int(share * len(cuts))]
+    folder = cut.write_to(tmp_path / "after")
+    identity = StateFolder(folder).read_identity()
+    fake = FakeServer(base_folder)
+    async with TestServer(fake.app()) as running:
+        fake.url = str(running.make_url("")).rstrip("/")
+        if identity is not None and identity.credential:
+            moved = {**vars_of(identity), "server": fake.url}
+            StateFolder(folder).write_identity(type(identity)(**moved))
+            fake.devices[identity.install_id] = identity.credential
+        board = FakeBoard(fake, folder)
+
+        await board.join()
+
+    assert fake.state == "finished" and [round_id for round_id, _ in fake.commits] == [1, 2], str(cut)
+    assert len(fake.devices) == 1
+
+
+def vars_of(identity: Any) -> dict[str, str]:
+    return {name: getattr(identity, name) for name in identity.__struct_fields__}
+
+
+async def test_a_download_goes_on_after_any_cut(
+    server: FakeServer, base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts are not synced while they grow: zeros in them are found by the digest, and the file is right in the end."""
+    server.devices["1" * 32] = "known"
+    path = "/v1/base/model.safetensors"
+    whole = (base_folder / "model.safetensors").read_bytes()
+    place = tmp_path / "place"
+    place.mkdir()
+
+    async def fetch(folder: Path) -> bytes:
+        async with Transport(server.url, credential="known") as transport:
+            await download(transport, path, folder / "file", backoff=FakeBoard(server, folder).backoff())
+        return (folder / "file").read_bytes()
+
+    with Recording(place, monkeypatch) as recording:
+        assert await fetch(place) == whole
+    assert not any(cut.torn for cut in recording.cuts)
+    assert any(cut.tree.get(name) not in (None, whole) for cut in recording.cuts for name in cut.tree), "torn parts"
+
+    step = max(1, len(recording.cuts) // 12)
+    for i, cut in enumerate([*recording.cuts[::step], *recording.cuts[-3:]]):
+        assert await fetch(cut.write_to(tmp_path / f"cut-{i}")) == whole, str(cut)

@@ -20,6 +20,7 @@ Files appear under their names only when whole (`braid_common/atomic_file.py`), 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -111,7 +112,7 @@ class StateFolder:
             make_folder(self.path)
             for folder in (self.work, self.cache, self.held):
                 make_private_folder(folder)
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = _open_lock(self.path / "lock")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -129,7 +130,8 @@ class StateFolder:
             with disk_errors(self.path):
                 for folder in (self.path, self.work, self.held):  # what a killed client was writing
                     sweep_temporaries(folder)
-                (self.path / TRIAL).unlink(missing_ok=True)
+                if (self.path / TRIAL).exists():
+                    (self.path / TRIAL).unlink()
         except DiskError:
             self.unlock()
             raise
@@ -227,8 +229,19 @@ class StateFolder:
         """Remove the work files whose names do not start with `keep` ("" removes all)."""
         with disk_errors(self.work):
             for path in self.work.glob("*"):
-                if not keep or not path.name.startswith(keep):
+                if not path.is_dir() and not (keep and path.name.startswith(keep)):
                     path.unlink(missing_ok=True)
+
+
+def _open_lock(path: Path) -> int:
+    """The descriptor of a lock file, made where there is none. On a file system that has become read-only one that is
+    there can be locked as well: its client waits until it can write."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def new_install_id() -> str:

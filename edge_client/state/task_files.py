@@ -64,10 +64,10 @@ class TaskFiles:
         self._sweep(f"{self._key}.*")
 
     def sweep_others(self) -> None:
-        """Remove the files of every other task: a board has one at a time."""
+        """Remove the files of every other task: a board has one at a time. Folders are not ours, and stay."""
         with disk_errors(self._folder):
             for path in self._folder.iterdir():
-                if not path.name.startswith(f"{self._key}."):
+                if not path.name.startswith(f"{self._key}.") and not path.is_dir():
                     path.unlink(missing_ok=True)
 
     def _sweep(self, pattern: str) -> None:

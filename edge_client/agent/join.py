@@ -10,6 +10,7 @@ import asyncio
 import os
 import secrets
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -58,12 +59,14 @@ class Surroundings:
         sleep: waits so many seconds.
         watch_every_s: seconds between two looks whether a task's result is still wanted.
         measure: looks at the board's memory anew, when it ran short.
+        now_unix_s: seconds since 1970 as the board's clock has it, for people; nothing waits or decides by it.
     """
 
     new_backoff: Callable[..., Backoff] = Backoff
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     watch_every_s: float = WATCH_EVERY_S
     measure: Callable[[], Board] = probe_board
+    now_unix_s: Callable[[], float] = time.time
 
 
 LOST_BOARD_HINT = (
@@ -279,7 +282,7 @@ async def open_client(
 ) -> AsyncIterator[Client]:
     """A client with all that it needs, closed again in the opposite order."""
     identity = checked.identity
-    status = StatusFile(checked.folder)
+    status = StatusFile(checked.folder, now_unix_s=surroundings.now_unix_s)
     goal = destination(identity, settings)
     credential = identity.credential if goal == identity else ""  # a new address has to show first whose it is
     status.update(server=goal.server, device=identity.device, pid=os.getpid(), phase="connecting", at_once=True)

@@ -9,7 +9,14 @@ from edge_client.errors import DiskError
 from edge_client.network.api import Api
 from edge_client.network.errors import RequestError
 from edge_client.state.folder import StateFolder
-from edge_client.state.known_run import KnownRun, read_known_run, require_same_run, with_versions, write_known_run
+from edge_client.state.known_run import (
+    KnownRun,
+    is_damaged,
+    read_known_run,
+    require_same_run,
+    with_versions,
+    write_known_run,
+)
 from wire.messages import Version
 from wire.run import RunInfo
 
@@ -34,7 +41,13 @@ class RunTrust:
 
         Raises BaseModelError or RefusedError for another run; a history that is another one is told.
         """
-        known = read_known_run(self._folder) or KnownRun.beginning(run)
+        known = read_known_run(self._folder)
+        if known is None:
+            known = KnownRun.beginning(run)
+            if is_damaged(self._folder):
+                self._events.console.notice(
+                    "what this board knew of its run cannot be read: the server's word is taken for base and weights"
+                )
         require_same_run(known, run)
         after, warning = with_versions(known, run, await self._since(known, run))
         if warning:

@@ -330,6 +330,31 @@ async def test_a_full_disk_is_told_and_damages_nothing(
     assert server.requests.count("POST /v1/devices") == 1, "the identity survived"
 
 
+async def test_a_result_that_the_disk_does_not_give_is_no_outage(
+    board: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EIO in the middle of an upload: the disk is named, not the network; the upload goes on when it reads again."""
+    blocks, fired = transfer.file_blocks, []
+
+    async def failing(traffic: Any, source: Path, offset_bytes: int = 0) -> Any:
+        async for block in blocks(traffic, source, offset_bytes):
+            yield block[:10]
+            if len(fired) < 2:
+                fired.append(source.name)
+                with disk_errors(source):
+                    raise OSError(errno.EIO, "Input/output error")
+            yield block[10:]
+
+    monkeypatch.setattr(transfer, "file_blocks", failing)
+
+    await board.join()
+
+    assert len(fired) == 2 and not any("broke" in event["message"] for event in board.events("offline"))
+    (said,) = (event for event in board.events("notice") if "its disk fails" in event["message"])
+    assert "replace the card" in said["hint"]
+    assert_once(server)
+
+
 def test_two_clients_do_not_share_a_folder(tmp_path: Path) -> None:
     """The second is told which process has it; after the first has gone it may go on."""
     first, second = StateFolder(tmp_path / "s"), StateFolder(tmp_path / "s")

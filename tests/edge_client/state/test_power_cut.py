@@ -124,6 +124,11 @@ DAMAGE = {
 }
 
 
+def most_files(cut: Cut) -> tuple[bool, int]:
+    """The order of cuts by what is there to be damaged."""
+    return "held/facts" in cut.tree, len(cut.tree)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 async def test_a_board_goes_on_with_damaged_files(
@@ -131,9 +136,7 @@ async def test_a_board_goes_on_with_damaged_files(
 ) -> None:
     """Every file of a round under way but the identity, at once: set aside or made again, without a person; where the
     run's own file is damaged, that is said."""
-    cut = max(
-        (cut for cut in life.cuts if cut.variant == "half"), key=lambda cut: ("held/facts" in cut.tree, len(cut.tree))
-    )
+    cut = max((cut for cut in life.cuts if cut.variant == "half"), key=most_files)
     folder = cut.write_to(tmp_path / "after")
     files = [
         path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ("identity.json", "lock")

@@ -334,19 +334,3 @@ class CacheMachine(RuleBasedStateMachine):
 
 CacheMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 TestRandomWork = pytest.mark.slow(CacheMachine.TestCase)
-
-
-def test_a_clock_that_jumps_changes_no_content(folder: Path) -> None:
-    """1970, the future, 1970 again: what is there is right, the limit holds, what a job keeps stays."""
-    sources = [(i, 1) for i in range(12)]
-    limit_bytes = 6 * entry_bytes(2, WIDTH, "bf16")
-    for now_s in (0.0, 4e9, 5.0, 1.8e9, -7.0):
-        kept = cache(folder, limit_bytes=limit_bytes, now_s=lambda now_s=now_s: now_s)
-        kept.keep(sources[:3])
-        for ids in sources:
-            kept.put(ids, hidden_of(ids))
-            os.utime(folder / kept._name(ids), (now_s, now_s))
-        assert kept.missing(sources[:3]) == [] and kept.total_bytes <= limit_bytes
-        for ids in sources:
-            back = kept.get(ids, torch.bfloat16)
-            assert back is None or torch.equal(back, hidden_of(ids))

@@ -15,10 +15,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
+import msgspec
+
 from edge_client.agent.board_setup import BoardSetup
 from edge_client.agent.console import Console
 from edge_client.agent.downloads.base import find_base, read_config
-from edge_client.agent.enrolment import client_version, destination, enrol, follow
+from edge_client.agent.enrolment import StrangerError, client_version, destination, enrol, follow
 from edge_client.agent.events import Events
 from edge_client.agent.farewell import say_farewell, say_farewell_from
 from edge_client.agent.faults.obstacle import Obstacle
@@ -193,10 +195,9 @@ class Client:
         """The device that this board is, and its run; enrols only if the board is no device of the server (yet)."""
         identity, folder, settings = self._identity(), self._checked.folder, self._settings
         self._events.calling(self._api.transport.server)
+        if identity.credential and destination(identity, settings) != identity:
+            identity = await self._follow(identity)
         if identity.credential:
-            if destination(identity, settings) != identity:
-                before, identity = identity, await follow(self._api, folder, identity, settings, self._outage)
-                self._events.followed(before, identity)
             self._api.transport.keeper = self._renewal
             try:
                 return identity, await self._api.run()
@@ -210,6 +211,21 @@ class Client:
         await self._trust.begin(run)
         self._events.enrolled(identity, run)
         return identity, run
+
+    async def _follow(self, identity: Identity) -> Identity:
+        """The identity at the address that the settings name; one that is no device yet where another server is there
+        and a person vouches for it, by its certificate's fingerprint and a token. No credential is sent to it."""
+        settings = self._settings
+        try:
+            followed = await follow(self._api, self._checked.folder, identity, settings, self._outage)
+        except StrangerError:
+            if not (settings.token and settings.fingerprint):
+                raise
+            goal = destination(identity, settings)
+            self._events.console.notice(f"{goal.server} does not know this board, which enrols there with the token")
+            return msgspec.structs.replace(goal, device="", credential="")
+        self._events.followed(identity, followed)
+        return followed
 
     async def _enrol_again(self, identity: Identity, unknown: UnknownCredentialError) -> tuple[Identity, RunInfo]:
         """Enrol at a server that knows this device no more, as one that was set up anew. Raises RevokedError, and else

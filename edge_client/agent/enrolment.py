@@ -114,8 +114,8 @@ async def follow(api: Api, folder: StateFolder, identity: Identity, settings: Jo
     if not is_ours:
         raise StrangerError(
             f"{where} is not that server: it does not know this device",
-            "check --server; for another run use another --state folder, or `edge-client leave` first; of a server that "
-            "was set up anew give both --fingerprint and a new --token",
+            "check --server; for another run use another --state folder, or `edge-client leave` first; of a server "
+            "that was set up anew give both --fingerprint and a new --token",
         )
     outage.end()
     folder.write_identity(new)

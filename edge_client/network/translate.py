@@ -38,8 +38,8 @@ def translate(error: BaseException, url: str, proxy: URL | None = None) -> Unava
     if isinstance(error, aiohttp.ServerFingerprintMismatch):
         return OtherCertificateError(
             f"the certificate of {url} has the fingerprint {error.got.hex()}, not the one given",
-            "compare with the fingerprint that `aggregator serve` printed, then pass that one with --fingerprint, and if "
-            "the server was set up anew a new --token",
+            "compare with the fingerprint that `aggregator serve` printed, then pass that one with --fingerprint, and "
+            "if the server was set up anew a new --token",
             error.got.hex(),
         )
     if proxy is not None and (of_proxy := _proxy_error(error, url, proxy)) is not None:

@@ -237,3 +237,7 @@ def test_a_folder_that_cannot_be_tried_out_says_so(tmp_path: Path, monkeypatch: 
     with pytest.raises(DiskError, match="no space left"):
         folder.try_out()
     folder.unlock()
+    (folder.path / "trial").write_bytes(b"of a client that was killed")
+    folder.lock()
+    assert not (folder.path / "trial").exists()
+    folder.unlock()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from tests.fakes.bases import write_base
 from tests.fakes.clock import FakeClock
+from tests.fakes.models.bases import write_base
 from tests.fakes.runs import TINY_T5
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from aggregator.commands.check import check
 from aggregator.commands.common import DIR, JSON, folder_of, show
 from aggregator.commands.members import device, token
 from aggregator.errors import ConfigError, ExitCode, NothingToExportError, ServerError, StateError
@@ -79,6 +80,7 @@ def serve(folder: Path, host: str, port: int, tls: str | None, url: str) -> None
     serve_folder(folder_of(folder), host, port, tls_choice=tls, public_url=url, say=_say)
 
 
+cli.add_command(check)
 cli.add_command(token)
 cli.add_command(device)
 

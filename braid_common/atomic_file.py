@@ -47,8 +47,12 @@ def open_private(path: str, flags: int) -> int:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder of ours, and shut others out of it where it is there and open to them. Raises OSError."""
+    """Make a folder of ours, whose name survives a power cut, and shut others out of it where it is there and open to
+    them. Raises OSError."""
+    is_new = not folder.exists()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if is_new:
+        sync_folder(folder.parent)
     if folder.stat().st_mode & _OTHERS:
         folder.chmod(0o700)
 

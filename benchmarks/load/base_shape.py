@@ -1,4 +1,4 @@
-"""A base of FLAN-T5-base's shape whose every weight is zero: 7 kB on the disk, for the file has no content but holes."""
+"""A base of FLAN-T5-base's shape whose every weight is zero, in a file that takes no room: it is one hole."""
 
 from __future__ import annotations
 

@@ -30,7 +30,6 @@ from benchmarks.load.honest import TIMEOUT_S, enrol, sent_whole, sketches_of
 from benchmarks.load.server import ServerProcess
 from braid_common.units import MIB
 from edge_client.host.machine import describe_machine
-from wire import routes
 from wire.codec import decode, encode
 from wire.messages import Adapter, AdapterPart, Enrolled, Tensor, Update, UpdatePart
 from wire.routes import PROFILING
@@ -152,9 +151,7 @@ def _trained(part: AdapterPart, rows: int, drawn: np.random.Generator) -> Update
         return pack((before + STEP * drawn.standard_normal(shape)).astype(np.float32), "bf16")
 
     rank, columns = part.basis.shape
-    return UpdatePart(
-        name=part.name, b=moved(part.start_b, (rows, rank)), a=moved(part.basis, (rank, columns))
-    )
+    return UpdatePart(name=part.name, b=moved(part.start_b, (rows, rank)), a=moved(part.basis, (rank, columns)))
 
 
 async def _version(server: ServerProcess, board: Enrolled, version: int) -> None:
@@ -162,7 +159,7 @@ async def _version(server: ServerProcess, board: Enrolled, version: int) -> None
     until = time.monotonic() + MERGE_S
     while time.monotonic() < until:
         work: Any = msgspec.msgpack.decode(await _get(server, board, "/v1/work?wait=0"))
-        if work["spec"]["version"] >= version and work["kind"] != "wait" or work["kind"] == "evaluate":
+        if work["kind"] in ("train", "evaluate") and work["spec"]["version"] >= version:
             return
         await asyncio.sleep(0.2)
     raise TimeoutError(f"no version {version}")

@@ -73,7 +73,9 @@ def serve(folder: Path, host: str, port: int, tls: str | None, url: str) -> None
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from aggregator.http.server import log_to
     from aggregator.http.server import serve as serve_folder
+    from braid_common.heap import use_one_arena
 
+    use_one_arena()
     log_to(_say)
     if url and not url.startswith(("http://", "https://")):
         raise ConfigError(f"--url {url} is no address.", "Write https://HOST[:PORT][/PREFIX].")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ HOW = ["damaged", "missing", "cut off", "unreadable"]
 async def test_a_lost_update_is_asked_for_again(
     training: Any, start: Any, stop: Any, bad_disk: BadDisk, when: str, how: str
 ) -> None:
-    """Found when the round closes, or by the next start: its board alone trains again, and the round makes what it makes
+    """Found when the round closes, or by the next start: its board alone trains again, and the round makes what it does
     where nothing is lost, but for the order of its sums."""
     server, boards, tasks, expected = training
     lost = server.opened.store.update_of(1, boards[0].device)
@@ -185,17 +186,24 @@ async def test_a_lost_newest_version_falls_back_to_the_one_before(
 async def test_a_start_reads_no_upload(training: Any, start: Any, stop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much was accepted, a server listens once it has read the newest version: the rest is looked through
     beside its work."""
-    server, boards, _, _ = training
+    server = training[0]
     await stop(server)
     read: list[str] = []
+    looked_through = threading.Event()
     get, check = Blobs.get, Blobs.check
+
+    def look(blobs: Blobs, digest: str) -> None:
+        read.append(digest)
+        if len(read) == 3:
+            looked_through.set()
+        check(blobs, digest)
+
     monkeypatch.setattr(Blobs, "get", lambda blobs, digest: (read.append(digest), get(blobs, digest))[1])
-    monkeypatch.setattr(Blobs, "check", lambda blobs, digest: (read.append(digest), check(blobs, digest))[1])
+    monkeypatch.setattr(Blobs, "check", look)
 
     again = await start(server.opened.folder)
 
     versions = again.opened.store.versions()
     assert read[:1] == [versions[1]] and again.run.open_round.accepted == 2
-    while len(read) < 3:
-        await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(looked_through.wait, 20)
     assert set(read[1:]) == {answer.digest for answer in again.opened.store.updates(1)}

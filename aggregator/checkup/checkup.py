@@ -16,7 +16,7 @@ from aggregator.store.store import Store
 
 
 def examine(folder: Folder) -> Iterator[Finding]:
-    """What there is to say about the folder, each as soon as it is known. Raises StateError where it is none of ours,
+    """Look the folder through; each finding as soon as it is known. Raises StateError where it is none of ours,
     DiskError where it cannot be read."""
     folder.need()
     yield Finding("server", "ok", "runs" if is_served(folder) else "does not run")

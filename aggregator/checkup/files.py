@@ -57,7 +57,7 @@ def named_files(store: Store) -> dict[str, str]:
 
 
 def _damage(path: Path, digest: str, read: Callable[[int], object]) -> str:
-    """What is wrong with a file; "" for nothing."""
+    """The damage of a file; "" for none."""
     try:
         return "" if file_digest(path, read) == digest else "is damaged: its SHA-256 is not its name"
     except FileNotFoundError:

@@ -30,7 +30,7 @@ def database(store: Store) -> Iterator[Finding]:
 
 
 def bound_settings(config: RunConfig, store: Store) -> Finding:
-    """What binds a run since its first board enrolled."""
+    """The settings that bind a run since its first board enrolled."""
     stored = json.loads(store.fact("settings") or "{}")
     changed = [name for name, value in config.frozen_values().items() if stored.get(name, value) != value]
     if changed and store.devices():
@@ -66,7 +66,7 @@ def rounds(store: Store) -> Finding:
 
 
 def losses(folder: Folder, store: Store) -> Iterator[Finding]:
-    """What the server has found damaged itself and gone on without, the newest last."""
+    """The losses that the server has found itself and gone on without, the newest last."""
     for loss in store.losses()[-SHOWN_LOSSES:]:
         day = time.strftime("%Y-%m-%d", time.localtime(loss.found_at))
         yield Finding("lost before", "warning", f"{loss.what}, on {day}: {loss.reason}")

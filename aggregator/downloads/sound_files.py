@@ -73,6 +73,6 @@ class SoundFiles:
 
 
 def looks_of(path: Path) -> Looks:
-    """What a file looks like. Raises OSError."""
+    """The looks of a file. Raises OSError."""
     found = path.stat()
     return found.st_size, found.st_ctime_ns

@@ -62,7 +62,7 @@ class Database:
         self._engine.dispose()
 
     def damage(self, *, is_thorough: bool = False) -> list[str]:
-        """What SQLite finds wrong with the file, the first few things; reads all of it. `is_thorough`: indexes are
+        """The damage that SQLite finds in the file, the first few things; reads all of it. `is_thorough`: indexes are
         compared with their tables as well, which takes twice as long.
 
         A million updates, 344 MiB, take 0.4 s of processor time.

@@ -46,7 +46,7 @@ class Store(DeviceRecords, Answers):
         return self._database.size_bytes()
 
     def damage(self) -> list[str]:
-        """What SQLite finds wrong with the file, the first few things. Takes as long as reading all of it twice."""
+        """The damage that SQLite finds in the file, the first few things. Takes as long as reading all of it twice."""
         return self._database.damage(is_thorough=True)
 
     # --- the run ---

@@ -56,7 +56,8 @@ def make_folder(folder: Path) -> None:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder of ours, and shut others out of it where it is there and open to them. Raises OSError."""
+    """Make a folder of ours, whose name survives a power cut, and shut others out of it where it is there and open to
+    them. Raises OSError."""
     make_folder(folder)
     if folder.stat().st_mode & _OTHERS:
         folder.chmod(0o700)

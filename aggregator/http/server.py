@@ -114,7 +114,12 @@ async def _serve(opened: Opened, wanted: Listening, certificates: Certificates, 
     gc.freeze()  # a full collection takes a tenth of a second, nearly all of it for what was imported and never goes
     async with serving(app, _sockets(wanted), wanted.tls.context) as port:
         listening = replace(wanted, port=port)
-        _publish(folder, listening)
+        try:
+            _publish(folder, listening)
+        except OSError as error:  # a full disk is no reason not to serve what is there
+            say(
+                f"WARNING: {folder.address} cannot be written ({error}): `aggregator status URL` alone finds the server"
+            )
         _greet(opened, listening, say)
 
         def renewed() -> None:

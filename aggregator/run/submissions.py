@@ -45,14 +45,14 @@ class Submissions:
 
     async def offer_credential(self, device: str, credential_hash: str) -> None:
         """Take the hash of a board's next credential. Raises RenewalError where none is due."""
-        async with self._run.writing:
+        async with self._run.short_writes:
             await asyncio.to_thread(self._run.storage.records.offer_credential, device, credential_hash)
 
     async def take_credential(self, board: Board, credential_hash: str) -> None:
         """End a board's credential, where it has now used its next one."""
         if credential_hash != board.next_credential:
             return
-        async with self._run.writing:
+        async with self._run.short_writes:
             renewed = await asyncio.to_thread(self._run.storage.records.take_credential, board.device, credential_hash)
         self._run.boards.add(renewed)
         board.renewed_s = self._run.clock()

@@ -8,16 +8,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from aggregator.errors import DiskError, StateError
-from aggregator.store.tables import migrate
+from aggregator.store.tables import migrate, require_newest
 
 BUSY_TIMEOUT_S = 10.0
 """How long a writer waits for another process's transaction; ours last milliseconds."""
+
+DAMAGED_HINT = (
+    "`aggregator check DIR` says what else is damaged; put the folder's backup back, or start a new run with "
+    "`aggregator init`."
+)
+"""What to do about a database that is damaged."""
 
 _DISK_HINT = "Check free space (`df -h`) and the folder's permissions."
 
@@ -25,19 +32,26 @@ _DISK_HINT = "Check free space (`df -h`) and the folder's permissions."
 class Database:
     """One database file of the newest schema, or one in memory for None.
 
+    `is_read_only`: nothing is written, and an older schema stays what it is.
+
     Raises StateError where the file is no database of ours, DiskError where it cannot be written.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        if path is not None:
+    def __init__(self, path: Path | None, *, is_read_only: bool = False) -> None:
+        if path is not None and not is_read_only:
             _make_private(path)
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}}
         if path is None:
             options["poolclass"] = StaticPool
-        self._engine = create_engine("sqlite://" if path is None else f"sqlite:///{path}", **options)
-        event.listen(self._engine, "connect", _prepare)
+        self._engine = create_engine(_url(path, is_read_only), **options)
+        if not is_read_only:
+            event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
         try:
+            if is_read_only:
+                with self.reading() as connection:
+                    require_newest(connection)
+                return
             with self.writing() as connection:
                 migrate(connection)
         except (StateError, DiskError):
@@ -46,6 +60,24 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def damage(self, *, is_thorough: bool = False) -> list[str]:
+        """The damage that SQLite finds in the file, the first few things; reads all of it. `is_thorough`: indexes are
+        compared with their tables as well, which takes twice as long.
+
+        A million updates, 344 MiB, take 0.4 s of processor time.
+        """
+        with self.reading() as connection:
+            rows = connection.exec_driver_sql(f"PRAGMA {'integrity_check' if is_thorough else 'quick_check'}(5)")
+            return [line for (found,) in rows if found != "ok" for line in found.splitlines()]
+
+    def size_bytes(self) -> int:
+        """Bytes of the file, without its log."""
+        with self.reading() as connection:
+            n_pages, page_bytes = (
+                int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()) for name in ("page_count", "page_size")
+            )
+            return n_pages * page_bytes
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -68,10 +100,23 @@ class Rows:
             the time between two renewals of a credential.
     """
 
-    def __init__(self, path: Path | None, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path | None, wall_clock: Callable[[], float] = time.time, *, is_read_only: bool = False
+    ) -> None:
         self.wall_clock = wall_clock
-        self._database = Database(path)
+        self._database = Database(path, is_read_only=is_read_only)
         self._reading, self._writing = self._database.reading, self._database.writing
+
+
+def _url(path: Path | None, is_read_only: bool) -> str:
+    if path is None:
+        return "sqlite://"
+    if not is_read_only:
+        return f"sqlite:///{path}"
+    has_log = path.with_name(path.name + "-wal").exists()
+    # Beside a log SQLite needs a file for its locks; a folder that nobody can write to is one that does not change.
+    is_frozen = not has_log and not os.access(path.parent, os.W_OK)
+    return f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true" + ("&immutable=1" if is_frozen else "")
 
 
 def _make_private(path: Path) -> None:
@@ -105,5 +150,4 @@ def _mapped() -> Iterator[None]:
     except IntegrityError:
         raise
     except DatabaseError as error:
-        hint = "Restore the folder from a backup, or start a new run with `aggregator init`."
-        raise StateError(f"The database is damaged: {error.orig}", hint) from error
+        raise StateError(f"The database is damaged: {error.orig}", DAMAGED_HINT) from error

@@ -13,7 +13,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from aggregator.errors import StateError
 from aggregator.store.answers import Answers, is_open
+from aggregator.store.database import DAMAGED_HINT
 from aggregator.store.devices import DeviceRecords, count_bytes
 from aggregator.store.records import Round, RoundClosedError, StoredReport
 from aggregator.store.tables import FACTS, HISTORY, REPORTS, ROUNDS, VERSIONS
@@ -33,6 +35,19 @@ class Store(DeviceRecords, Answers):
 
     def close(self) -> None:
         self._database.close()
+
+    def require_sound(self) -> None:
+        """Raise StateError where SQLite finds the file damaged."""
+        if found := self._database.damage():
+            raise StateError(f"The database is damaged: {found[0]}", DAMAGED_HINT)
+
+    def size_bytes(self) -> int:
+        """Bytes of the database file, without its log."""
+        return self._database.size_bytes()
+
+    def damage(self) -> list[str]:
+        """The damage that SQLite finds in the file, the first few things. Takes as long as reading all of it twice."""
+        return self._database.damage(is_thorough=True)
 
     # --- the run ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Collection
@@ -49,7 +50,8 @@ class Part:
     def finish(self) -> str:
         """Make the file durable; return the SHA-256 of what is in it. Blocks for as long as reading takes.
 
-        Raises SupersededError as `append` does.
+        Raises SupersededError as `append` does. Where the disk refuses, all has to be sent again: the system may count
+        what it could not write as written, and say so if it is asked once more.
         """
         self._need_hold()
         try:
@@ -58,6 +60,10 @@ class Part:
             raise SupersededError(self._path.name) from error
         try:
             os.fsync(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                self.discard()
+            raise
         finally:
             os.close(descriptor)
         return file_digest(self._path)

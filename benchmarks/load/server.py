@@ -51,15 +51,20 @@ class ServerProcess:
     def __enter__(self) -> ServerProcess:
         pairs = [part for key, value in self._settings.items() for part in ("--set", f"{key}={value}")]
         subprocess.run(_command("init", str(self._folder), "--model", self._model, *pairs), check=True, stdout=-3)
+        return self.start()
+
+    def start(self) -> ServerProcess:
+        """Start the server on the port that it had, if it had one; returns when it listens."""
         limit = partial(_limit_descriptors, DESCRIPTORS)
-        with (self._folder / "serve.log").open("wb") as log:
+        address = self._folder / "server.json"
+        address.unlink(missing_ok=True)  # a server that was killed has left it
+        with (self._folder / "serve.log").open("ab") as log:
             self._process = subprocess.Popen(
-                _command("serve", str(self._folder), "--port", "0", "--tls", "off"),
+                _command("serve", str(self._folder), "--port", str(self.port), "--tls", "off"),
                 stdout=log,
                 stderr=log,
                 preexec_fn=limit,
             )
-        address = self._folder / "server.json"
         for _ in range(int(START_S / 0.05)):
             if address.exists():
                 break
@@ -74,6 +79,17 @@ class ServerProcess:
             self._process.wait(START_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
+
+    def kill(self) -> None:
+        """End the server as a power cut would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def forget_peak(self) -> None:
+        """Let the most memory that it ever had begin anew with what it has now."""
+        assert self._process is not None
+        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
 
     @property
     def url(self) -> str:

@@ -140,6 +140,7 @@ class Client:
 
     async def run_to_end(self) -> None:
         """Do what the server says until it says that the run is finished; it is told of any other end."""
+        self._events.calling(self._api.transport.server)
         try:
             await self._work()
         except (Exception, asyncio.CancelledError) as error:
@@ -179,7 +180,7 @@ class Client:
             # The server asks for the same again only if it lost what it was sent: go on, but ever more slowly.
             key = f"{task.kind} {task.spec.round} {task.spec.version}"
             repeats, before = (repeats + 1 if key == before else 0), key
-            await sleep(min(2.0**repeats - 1, MAX_DELAY_S))
+            await sleep(min(2.0 ** min(repeats, 30) - 1, MAX_DELAY_S))
             try:
                 self._obstacle.try_out()
                 await runner.carry_out(task)
@@ -194,7 +195,6 @@ class Client:
     async def enrol(self) -> tuple[Identity, RunInfo]:
         """The device that this board is, and its run; enrols only if the board is no device of the server (yet)."""
         identity, folder, settings = self._identity(), self._checked.folder, self._settings
-        self._events.calling(self._api.transport.server)
         if identity.credential and destination(identity, settings) != identity:
             identity = await self._follow(identity)
         if identity.credential:

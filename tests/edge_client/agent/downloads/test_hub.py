@@ -29,7 +29,7 @@ def hub(base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         use_hub(monkeypatch, running, tmp_path / "home")
         for name, value in hub_environment(running, tmp_path / "home").items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[4]))
         yield running
 
 

@@ -6,17 +6,16 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from aggregator.commands.common import DIR, JSON, folder_of, show
+from aggregator.commands.members import device, token
 from aggregator.errors import ConfigError, ExitCode, NothingToExportError, ServerError, StateError
 from braid_common.terminal import give_up, run_on_any_terminal, typed
 
-DIR = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-JSON = click.option("--json", "as_json", is_flag=True, help="Facts as JSON.")
 TOKEN = click.option("--token", default="", envvar="BRAID_OPERATOR_TOKEN", help="The operator's token, for a URL.")
 PIN = click.option("--fingerprint", default="", help="SHA-256 of the server's own certificate, for a URL.")
 
@@ -77,79 +76,11 @@ def serve(folder: Path, host: str, port: int, tls: str | None, url: str) -> None
     log_to(_say)
     if url and not url.startswith(("http://", "https://")):
         raise ConfigError(f"--url {url} is no address.", "Write https://HOST[:PORT][/PREFIX].")
-    serve_folder(_folder(folder), host, port, tls_choice=tls, public_url=url, say=_say)
+    serve_folder(folder_of(folder), host, port, tls_choice=tls, public_url=url, say=_say)
 
 
-@cli.group()
-def token() -> None:
-    """Join tokens: who has one may enrol boards."""
-
-
-@token.command("create")
-@DIR
-@click.option("--label", default="", help="Whom it is for.")
-@JSON
-def token_create(folder: Path, label: str, as_json: bool) -> None:
-    """Make a join token. It is shown once; only its hash is kept."""
-    from aggregator.store.secrets import new_secret, secret_hash
-
-    secret = new_secret()
-    number = _with_store(folder, lambda store: store.add_token(secret_hash(secret), typed(label)))
-    _show({"id": number, "token": secret, "label": label}, as_json, secret)
-
-
-@token.command("list")
-@DIR
-@JSON
-def token_list(folder: Path, as_json: bool) -> None:
-    """List join tokens by number."""
-    from aggregator.report.tables import table
-
-    tokens = _with_store(folder, lambda store: store.tokens())
-    facts = [{"id": t.id, "label": t.label, "created_at": t.created_at, "revoked": t.revoked} for t in tokens]
-    rows = [[str(t.id), t.label, "revoked" if t.revoked else "valid"] for t in tokens]
-    _show(facts, as_json, table(["number", "label", "state"], rows))
-
-
-@token.command("revoke")
-@DIR
-@click.argument("number", type=int)
-def token_revoke(folder: Path, number: int) -> None:
-    """End a join token. Boards that have enrolled with it stay."""
-    if not _with_store(folder, lambda store: store.revoke_token(number)):
-        raise ConfigError(f"There is no token {number}.", f"See `aggregator token list {folder}`.")
-    click.echo(f"token {number} is revoked")
-
-
-@cli.group()
-def device() -> None:
-    """Enrolled boards."""
-
-
-@device.command("list")
-@DIR
-@JSON
-def device_list(folder: Path, as_json: bool) -> None:
-    """List enrolled boards."""
-    from aggregator.report.tables import table
-
-    devices = _with_store(folder, lambda store: store.devices())
-    facts = [
-        {"device": d.device, "name": d.name, "enrolled_at": d.enrolled_at, "revoked": d.revoked, "has_left": d.has_left}
-        for d in devices
-    ]
-    rows = [[d.device, d.name, "revoked" if d.revoked else "left" if d.has_left else "enrolled"] for d in devices]
-    _show(facts, as_json, table(["device", "name", "state"], rows))
-
-
-@device.command("revoke")
-@DIR
-@click.argument("device_id", metavar="DEVICE")
-def device_revoke(folder: Path, device_id: str) -> None:
-    """Shut a board out, from its next call on."""
-    if not _with_store(folder, lambda store: store.revoke_device(device_id)):
-        raise ConfigError(f"There is no device {device_id}.", f"See `aggregator device list {folder}`.")
-    click.echo(f"{device_id} is revoked")
+cli.add_command(token)
+cli.add_command(device)
 
 
 @cli.command()
@@ -162,7 +93,7 @@ def status(target: str, token: str, fingerprint: str, as_json: bool) -> None:
     from aggregator.report.tables import status_text
 
     facts = _facts(target, token, fingerprint)
-    _show(facts, as_json, status_text(facts))
+    show(facts, as_json, status_text(facts))
 
 
 @cli.command()
@@ -175,7 +106,7 @@ def rounds(target: str, token: str, fingerprint: str, as_json: bool) -> None:
     from aggregator.report.tables import rounds_text
 
     facts = _facts(target, token, fingerprint)
-    _show({key: facts[key] for key in ("rounds", "evaluations")}, as_json, rounds_text(facts))
+    show({key: facts[key] for key in ("rounds", "evaluations")}, as_json, rounds_text(facts))
 
 
 @cli.command()
@@ -192,7 +123,7 @@ def export(folder: Path, out: Path, rank: int | None, version: int | None, force
     from aggregator.run.setup import read_version
     from wire.errors import WireError
 
-    stored = read_version(_folder(folder), version)
+    stored = read_version(folder_of(folder), version)
     number, model = stored.version, stored.config.model
     origin = Origin(model.id, model.revision, stored.config.train.text_form, stored.run_id)
     try:
@@ -204,7 +135,7 @@ def export(folder: Path, out: Path, rank: int | None, version: int | None, force
     except OSError as error:
         raise NothingToExportError(f"{out} cannot be written: {error}", "Choose another --out.") from error
     facts = {"folder": str(out), "version": number, "base": model.id, "revision": model.revision}
-    _show(facts, as_json, f"version {number} is in {out}: PeftModel.from_pretrained(base, {str(out)!r})")
+    show(facts, as_json, f"version {number} is in {out}: PeftModel.from_pretrained(base, {str(out)!r})")
 
 
 def main() -> None:
@@ -250,30 +181,10 @@ def _say(line: str) -> None:
         return
 
 
-def _show(facts: Any, as_json: bool, text: str) -> None:
-    click.echo(json.dumps(facts, indent=2) if as_json else text)
-
-
 def _facts(target: str, token: str, fingerprint: str) -> dict[str, Any]:
     from aggregator.remote import address_of, fetch_status
 
     return fetch_status(address_of(target, token, fingerprint))
-
-
-def _folder(path: Path) -> Any:
-    from aggregator.store.folder import Folder
-
-    return Folder(path)
-
-
-def _with_store(path: Path, use: Callable[[Any], Any]) -> Any:
-    from aggregator.run.setup import open_store
-
-    store = open_store(_folder(path))
-    try:
-        return use(store)
-    finally:
-        store.close()
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -102,6 +102,7 @@ STATUS: Mapping[RefusalCode, int] = {
     "revoked": 403,
     "not_found": 404,
     "conflict": 409,
+    "copied": 409,
     "gone": 410,
     "too_large": 413,
     "protocol_version": 426,

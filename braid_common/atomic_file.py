@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+_OTHERS = 0o077  # the rights of everybody but the owner
+
 _PREFIX, _SUFFIX = ".braid-", ".part"
 
 
@@ -37,6 +39,18 @@ def write_atomically(path: Path, data: bytes | bytearray | memoryview | Iterable
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def open_private(path: str, flags: int) -> int:
+    """An opener for `open`: a file that is made by it is readable by its owner only."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder of ours, and shut others out of it where it is there and open to them. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & _OTHERS:
+        folder.chmod(0o700)
 
 
 def sync_folder(folder: Path) -> None:

@@ -29,6 +29,7 @@ Prefix = Annotated[str, Meta(max_length=MAX_PREFIX_CHARS, pattern=r"^[^\x00-\x08
 PLAIN_FILE_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]*\Z")  # no path, and nothing that a URL would quote
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]  # SHA-256, lower-case hex
+ChainValue = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]  # a digest, or "" for none
 Commit = Annotated[str, Meta(pattern=r"^([0-9a-f]{40})?\Z")]  # a commit on the hub; "" for what is not from there
 Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
 Rank = Annotated[int, Meta(ge=0, le=MAX_RANK)]

@@ -53,6 +53,9 @@ MAX_EXAMPLES = 1_000_000
 MAX_BASE_FILES = 256
 """Files of one base. The weights of FLAN-T5-xxl lie in 5."""
 
+MAX_HISTORY = 1024
+"""Versions in one answer to GET /v1/versions: 100 kB. A board that was away for longer asks again."""
+
 MAX_ROUNDS = 100_000
 """Rounds of one run."""
 

@@ -27,6 +27,7 @@ from wire.fields import (
 )
 from wire.limits import (
     MAX_BASE_FILES,
+    MAX_HISTORY,
     MAX_METRICS,
     MAX_NAME_CHARS,
     MAX_SIDE,
@@ -110,6 +111,26 @@ class Proof(Message, frozen=True, kw_only=True):
     that is not known here it is just as long, and nobody can check it."""
 
     proof: Digest
+    certificate: Digest | None = None  # the same with the fingerprint of the server's own certificate; nil without TLS
+
+
+class Renew(Message, frozen=True, kw_only=True):
+    """`PUT /v1/credential`: the next credential of a board, which has drawn and kept it."""
+
+    credential: Digest  # SHA-256 of it, as the server keeps those in use
+
+
+class Version(Message, frozen=True, kw_only=True):
+    """A version that the run has published, by the digest of the global adapter as the server stores it."""
+
+    version: RoundId
+    digest: Digest
+
+
+class History(Message, frozen=True, kw_only=True):
+    """`GET /v1/versions?after=V`: the versions after V, oldest first; the first MAX_HISTORY of them."""
+
+    versions: Annotated[tuple[Version, ...], Meta(max_length=MAX_HISTORY)] = ()
 
 
 class NamedTensor(Message, frozen=True, kw_only=True):
@@ -167,6 +188,8 @@ class Task(Message, frozen=True, kw_only=True):
     staleness_limit: RoundId = 0  # versions that may be published until the update counts no more; 0: its round's end
     time_left_s: NonNegative | None = None  # until the deadline; nil if none is set
     retry_after_s: NonNegative = 0.0  # least pause before asking again
+    renew: bool = False  # whether the board is to renew its credential
+    notice: Text = ""  # for the people who run the board
 
 
 class AdapterPart(Message, frozen=True, kw_only=True):
@@ -274,6 +297,7 @@ RefusalCode = Literal[
     "protocol_version",
     "not_found",
     "conflict",
+    "copied",
     "gone",
     "too_large",
     "busy",

@@ -13,7 +13,19 @@ from dataclasses import dataclass
 from wire.errors import WireError
 from wire.fields import Message
 from wire.limits import MAX_RANK, MAX_WEIGHTS
-from wire.messages import BaseFiles, Enrol, Enrolled, Profile, Proof, Prove, Receipt, Report, Task
+from wire.messages import (
+    BaseFiles,
+    Enrol,
+    Enrolled,
+    History,
+    Profile,
+    Proof,
+    Prove,
+    Receipt,
+    Renew,
+    Report,
+    Task,
+)
 from wire.run import RunInfo
 
 UPLOAD_DIGEST = "Upload-Digest"
@@ -27,6 +39,13 @@ UPLOAD_OFFSET = "Upload-Offset"
 
 UPLOAD_COMPLETE = "Upload-Complete"
 """In the answer to HEAD: 1 if this very upload was answered already, else 0."""
+
+SESSION = "Braid-Session"
+"""32 hexadecimal digits that a client draws when it starts, in every call for its part in the run: two clients that use
+one credential at once are told apart by it."""
+
+SESSION_PATTERN = re.compile(r"[0-9a-f]{32}")
+"""The digits of a session."""
 
 MAX_QUERY_CHARS = 6000
 """Characters that a board spends on the ranks in an address; a longer query asks for the whole adapter. Servers and
@@ -70,6 +89,10 @@ LEAVE = Call("DELETE", "/v1/device", answers="204")
 """The board goes: its credential ends, and no round waits for it. Enrolling again with the same `install_id` is the
 same device."""
 
+RENEW = Call("PUT", "/v1/credential", sends=Renew, answers="204")
+"""Under the credential in use, where a task says `renew`: the next one is valid from now on, and the one in use until
+the next one was used. 409 where none is due."""
+
 RUN = Call("GET", "/v1/run", answers=RunInfo)
 """All that a board must know to plan."""
 
@@ -78,6 +101,9 @@ PROFILE = Call("POST", "/v1/profiles", sends=Profile, answers=Receipt)
 
 WORK = Call("GET", "/v1/work", query="wait=S&after=R", answers=Task)
 """Long poll: answers at once if there is something to do, else within S seconds."""
+
+HISTORY = Call("GET", "/v1/versions", query="after=V", answers=History)
+"""The versions after V, and the digests by which `RunInfo.history` is reckoned."""
 
 ADAPTER = Call("GET", "/v1/adapters/{version}", query="ranks=4.0.8&have=V&had=4.2.0", answers="Adapter or AdapterPatch")
 """`ranks` has one rank per weight of the manifest, joined by dots; all 0 sends the whole global adapter as frozen

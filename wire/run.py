@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from braid_common.text_form import DEFAULT_PREFIX, Cut, TextForm
 from wire.fields import (
+    ChainValue,
     Commit,
     Count,
     Digest,
@@ -119,6 +120,7 @@ class RunInfo(Message, frozen=True, kw_only=True):
     rounds: RoundId  # how many the run has
     round: RoundId  # the open one, else the last that closed
     version: RoundId  # the newest
+    history: ChainValue = ""  # of all versions up to that one (`wire.proof`); empty where the server keeps none
     values: Annotated[
         tuple[Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_RANK)], ...], Meta(max_length=MAX_WEIGHTS)
     ] = ()

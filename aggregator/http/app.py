@@ -11,9 +11,22 @@ from types import MappingProxyType
 from aiohttp import web
 
 from aggregator.errors import CallError, DiskError
-from aggregator.http.app_keys import BASE_FILES, BASE_FOLDER, OPERATOR_HASH, RUN, STORE, UPLOADS, WORKER
+from aggregator.http.app_keys import (
+    BASE_FILES,
+    BASE_FOLDER,
+    CERTIFICATES,
+    OPERATOR_HASH,
+    RUN,
+    STORE,
+    UPLOADS,
+    WORKER,
+)
+from aggregator.http.certificates import Certificates
 from aggregator.http.handlers import enrolment, operator, tasks, transfers
+from aggregator.http.tls import Tls
 from aggregator.run.setup import Opened
+from aggregator.run.tasks import ASK, JOIN_AGAIN
+from aggregator.store.records import ShutOutError
 from aggregator.store.uploads import SupersededError
 from braid_common.units import printable
 from wire import routes
@@ -35,12 +48,14 @@ HANDLERS: Mapping[routes.Call, Handler] = MappingProxyType(
         routes.ENROL: enrolment.enrol,
         routes.PROOF: enrolment.prove,
         routes.LEAVE: enrolment.leave,
+        routes.RENEW: enrolment.renew,
         routes.RUN: tasks.run_info,
         routes.WORK: tasks.work,
         routes.REPORT: tasks.report,
         routes.PROFILE: transfers.profile,
         routes.UPLOAD_STATE: transfers.upload_offset,
         routes.UPLOAD: transfers.upload,
+        routes.HISTORY: tasks.history,
         routes.ADAPTER: transfers.adapter,
         routes.BASE: transfers.base_files,
         routes.BASE_FILE: transfers.base_file,
@@ -56,13 +71,17 @@ HANDLERS: Mapping[routes.Call, Handler] = MappingProxyType(
 log = logging.getLogger("aggregator")
 
 
-def make_app(opened: Opened, operator_hash: str) -> web.Application:
-    """The application of one run. Starting it starts the orchestrator, stopping it stops it cleanly."""
+def make_app(opened: Opened, operator_hash: str, certificates: Certificates | None = None) -> web.Application:
+    """The application of one run. Starting it starts the orchestrator, stopping it stops it cleanly.
+
+    `certificates`: the one that the server shows; None where it speaks plain HTTP.
+    """
     # client_max_size bounds request.read() only; bodies are streamed and counted by aggregator.http.streaming.
     app = web.Application(middlewares=[refusals])
     app[RUN], app[STORE], app[UPLOADS] = opened.run, opened.store, opened.uploads
     app[BASE_FOLDER], app[BASE_FILES] = opened.config.model.path, opened.base_files
     app[OPERATOR_HASH] = operator_hash
+    app[CERTIFICATES] = certificates or Certificates(Tls(None), lambda: Tls(None))
     for call, handler in HANDLERS.items():
         if call.method == "GET":
             app.router.add_get(call.path, handler)  # which answers HEAD as well
@@ -109,6 +128,12 @@ def _call_error(error: Exception) -> CallError:
         return CallError("protocol_version", str(error))
     if isinstance(error, WireError):
         return CallError("bad_request", str(error))
+    if isinstance(error, ShutOutError):  # while it was sending
+        return (
+            CallError("revoked", str(error), ASK)
+            if error.revoked
+            else CallError("unauthorised", str(error), JOIN_AGAIN)
+        )
     if isinstance(error, SupersededError):  # by another request, or because the round closed: asking again tells which
         return CallError("busy", "this upload is no longer this request's", headers={"Retry-After": "1"})
     if isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):

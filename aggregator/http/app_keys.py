@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from aggregator.http.certificates import Certificates
 from aggregator.run.run import Run
 from aggregator.settings.base_model import BaseFile
 from aggregator.store.store import Store
@@ -19,4 +20,5 @@ UPLOADS = web.AppKey("uploads", Uploads)
 OPERATOR_HASH = web.AppKey("operator_hash", str)
 BASE_FOLDER = web.AppKey("base_folder", Path)
 BASE_FILES: web.AppKey[Mapping[str, BaseFile]] = web.AppKey("base_files", Mapping)
+CERTIFICATES = web.AppKey("certificates", Certificates)
 WORKER: web.AppKey[asyncio.Task[None]] = web.AppKey("worker", asyncio.Task)

@@ -7,8 +7,11 @@ from aiohttp import web
 from aggregator.errors import CallError
 from aggregator.http.app_keys import OPERATOR_HASH, RUN, STORE
 from aggregator.run.fleet import Board
+from aggregator.run.identity.copies import former_credential, require_served
+from aggregator.run.tasks import ASK
 from aggregator.store.secrets import bearer, is_among, operator_secret, secret_hash
 from wire.codec import MEDIA_TYPE, check_content_type
+from wire.routes import SESSION, SESSION_PATTERN
 
 
 def board_of(request: web.Request) -> Board:
@@ -26,21 +29,46 @@ def board_of(request: web.Request) -> Board:
             "the request came without its credential",
             "A proxy that drops the header Authorization? docs/guide/proxy.md has settings that keep it.",
         )
-    credential = bearer(request.headers.get("Authorization"))
-    device = request.app[STORE].device_of(secret_hash(credential)) if credential else None
+    known_hash = credential_hash_of(request)
+    device = request.app[STORE].device_of(known_hash) if known_hash else None
     if device is None:
-        raise CallError(
-            "unauthorised",
-            "this credential is not known here",
-            "Join again with a token: a board stays the same device.",
-        )
+        raise _unknown(request, known_hash)
     run = request.app[RUN]
     run.refresh(device)
     if device.revoked:
-        raise CallError("revoked", f"device {device.device} was revoked", "Ask whoever runs the server.")
+        raise CallError("revoked", f"device {device.device} was revoked", ASK)
     board = run.boards[device.device]
     board.seen_s = run.clock()
     return board
+
+
+def participant_of(request: web.Request) -> Board:
+    """The board that is calling for its part in the run: of two clients that share an identity, one at a time.
+
+    Raises CallError as `board_of`, and "copied" where a newer client of the same board is at work.
+    """
+    board = board_of(request)
+    session = request.headers.get(SESSION, "")
+    session = session if SESSION_PATTERN.fullmatch(session) else ""
+    require_served(request.app[RUN], board, session, request.remote or "")
+    return board
+
+
+def credential_hash_of(request: web.Request) -> str:
+    """The hash of the credential that a request carries; "" where it has none that could be one."""
+    credential = bearer(request.headers.get("Authorization"))
+    return secret_hash(credential) if credential else ""
+
+
+def _unknown(request: web.Request, known_hash: str) -> CallError:
+    """The answer to a credential that is not, or no more, a device's."""
+    run = request.app[RUN]
+    device = request.app[STORE].formerly_of(known_hash) if known_hash else None
+    if device is not None and device.device in run.boards:
+        return former_credential(run, run.boards[device.device], request.remote or "")
+    return CallError(
+        "unauthorised", "this credential is not known here", "Join again with a token: a board stays the same device."
+    )
 
 
 def require_operator(request: web.Request) -> None:

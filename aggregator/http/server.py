@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from aiohttp import web
@@ -18,12 +19,15 @@ from aggregator.errors import AddressError
 from aggregator.http.addresses import authority, is_loopback, listening_socket, own_host, reachable_hosts
 from aggregator.http.app import make_app
 from aggregator.http.app_keys import WORKER
+from aggregator.http.certificates import Certificates
 from aggregator.http.tls import Tls, prepare
 from aggregator.run.setup import Opened, open_run
 from aggregator.settings.sizes import memory_warning
 from aggregator.store.folder import Folder
+from aggregator.store.join_tokens import token_state
 from aggregator.store.secrets import secret_hash
 from braid_common.atomic_file import write_atomically
+from braid_common.units import show_seconds
 
 SHUTDOWN_S = 20.0
 """How long open requests may take to finish after SIGTERM; systemd kills after 90 s."""
@@ -75,10 +79,11 @@ def serve(
     """Serve the folder's run until SIGTERM or SIGINT. Raises a ServerError that says what is in the way."""
     folder.need()
     with folder.locked():
-        listening = Listening(host, port, prepare(tls_choice, host, folder), public_url.rstrip("/"))
+        certificates = Certificates(prepare(tls_choice, host, folder), lambda: prepare(tls_choice, host, folder))
+        listening = Listening(host, port, certificates.tls, public_url.rstrip("/"))
         opened = open_run(folder, time.monotonic)
         try:
-            asyncio.run(_serve(opened, listening, say))
+            asyncio.run(_serve(opened, listening, certificates, say))
         finally:
             opened.store.close()
             folder.address.unlink(missing_ok=True)
@@ -90,9 +95,9 @@ def join_command(url: str, token: str, pin: str) -> str:
     return f"edge-client join --server {url} --token {token}{pinned}"
 
 
-async def _serve(opened: Opened, wanted: Listening, say: Callable[[str], None]) -> None:
+async def _serve(opened: Opened, wanted: Listening, certificates: Certificates, say: Callable[[str], None]) -> None:
     folder = opened.folder
-    app = make_app(opened, secret_hash(folder.secret(folder.operator_token)))
+    app = make_app(opened, secret_hash(folder.secret(folder.operator_token)), certificates)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -106,7 +111,16 @@ async def _serve(opened: Opened, wanted: Listening, say: Callable[[str], None]) 
         listening = replace(wanted, port=await _listen(runner, wanted))
         _publish(folder, listening)
         _greet(opened, listening, say)
+
+        def renewed() -> None:
+            now = replace(listening, tls=certificates.tls)
+            with suppress(OSError):  # a full disk: `status` beside the server asks for the old certificate
+                _publish(folder, now)
+            _tell_renewed(now, say)
+
+        watching = asyncio.create_task(certificates.watch(renewed))
         await _until_told(app[WORKER])
+        watching.cancel()
         say("stopping: open requests finish first")
     finally:
         await runner.cleanup()
@@ -164,8 +178,30 @@ def _greet(opened: Opened, listening: Listening, say: Callable[[str], None]) -> 
         say(warning)
     if is_hidden and not listening.public_url:
         say("only this machine reaches it: --host 0.0.0.0 lets boards in, or --url names the proxy that does")
+    _greet_boards(opened, url, listening.pin, say)
+
+
+def _greet_boards(opened: Opened, url: str, pin: str, say: Callable[[str], None]) -> None:
+    """Say how boards join: with the run's first token while it lets any in, then with one to be made."""
+    folder, store = opened.folder, opened.store
+    secret, now = folder.secret(folder.join_token), store.wall_clock()
+    first = store.token_of(secret_hash(secret))
+    more = f"aggregator token create {folder.root} --uses N"
+    if first is None or token_state(first, now) != "valid":
+        say(f"on each board, with a token from {more}:")
+        say(f"  {join_command(url, '…', pin)}")
+        return
     say("on each board:")
-    say(f"  {join_command(url, folder.secret(folder.join_token), listening.pin)}")
+    say(f"  {join_command(url, secret, pin)}")
+    left = "1 board" if first.uses_left == 1 else f"{first.uses_left} boards"
+    say(f"for {left} within {show_seconds(round(first.expires_at - now))}; for more: {more}")
+
+
+def _tell_renewed(listening: Listening, say: Callable[[str], None]) -> None:
+    if listening.pin:
+        say(f"the certificate is another now, its fingerprint {listening.pin}; boards that have joined follow it")
+    else:
+        say("the certificate is another now")
 
 
 def _installed_bytes() -> int:

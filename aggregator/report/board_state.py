@@ -36,6 +36,12 @@ def why_it_gave_up(board: Mapping[str, Any]) -> str:
     return f"{ended['reason']} (status {ended['status']})"
 
 
+def why_copied(board: Mapping[str, Any]) -> str:
+    """The sign that two clients have one identity; "" of any other board."""
+    copies = board["copies"]
+    return f"{copies['text']} Last {show_seconds(round(copies['ago_s']))} ago" if copies else ""
+
+
 def run_is_over(run: Mapping[str, Any]) -> str:
     """The sentence about a run that is finished; "" while it goes on."""
     if run["state"] != "finished":

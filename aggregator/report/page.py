@@ -14,8 +14,8 @@ from itertools import zip_longest
 from typing import Any
 
 from aggregator.report import ranking_table
-from aggregator.report.board_state import board_state, run_is_over, why_it_gave_up
-from aggregator.report.text_cells import lengths_text, text_cells
+from aggregator.report.board_state import board_state, run_is_over, why_copied, why_it_gave_up
+from aggregator.report.text_cells import lengths_text, text_cells, took_text
 from braid_common.units import printable, show_seconds, show_size
 
 STYLE = """
@@ -129,11 +129,12 @@ def _boards(boards: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _note(board: Mapping[str, Any]) -> str:
-    why = why_it_gave_up(board)
+    why, copied = why_it_gave_up(board), why_copied(board)
+    copy = f'<span class="bad">{_text(copied)}</span>' if copied else ""
     end = f'<span class="bad">it gave up: {_text(why)}</span>' if why else ""
     refusal = f'<span class="bad">last refusal: {_text(board["reason"])}</span>' if board["reason"] else ""
     event = f"last event: {_text(board['event'])}" if board["event"] else ""
-    return "<br>".join(filter(None, (end, refusal, event)))
+    return "<br>".join(filter(None, (copy, end, refusal, event)))
 
 
 def _board(board: Mapping[str, Any]) -> list[str]:
@@ -208,7 +209,7 @@ def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
             str(int(row["accepted"])),
             str(int(row["stale"])),
             str(int(row["refused"])),
-            show_seconds(round(max(0.0, row["closed_at"] - row["opened_at"]))) if row["closed_at"] else "",
+            took_text(row),
             _text(row["reason"]),
         ]
         for row in reversed(rows)

@@ -9,6 +9,7 @@ from typing import Any
 
 from aggregator.report.ranking import WORTH_SHARE, ranking
 from aggregator.run.fleet import NUMBERS, Board
+from aggregator.run.identity.copies import copies_text
 from aggregator.run.run import Run
 from aggregator.run.tasks import time_left_s
 from wire.limits import MAX_EXAMPLES
@@ -103,6 +104,7 @@ def _board(run: Run, board: Board) -> dict[str, Any]:
         "staleness": board.staleness,
         "event": board.event,
         "ended": _ending(board),
+        "copies": _copies(board, now),
         "finished": run.run_state is RunState.FINISHED and run.state.version in board.losses,
         "evaluated_version": newest,
         "evaluation": dict(board.losses[newest]) if newest is not None else {},
@@ -113,6 +115,14 @@ def _ending(board: Board) -> dict[str, Any] | None:
     """Why a board left, when (seconds since 1970), and how many seconds ago that was."""
     ending = board.ending
     return None if ending is None else {**asdict(ending), "ago_s": round(max(0.0, time.time() - ending.at), 1)}
+
+
+def _copies(board: Board, now: float) -> dict[str, Any] | None:
+    """The last sign of another client with this board's identity, and how many seconds ago that was."""
+    copies = board.sessions.recent_copies(now)
+    if copies is None:
+        return None
+    return {"served": copies.served, "other": copies.other, "text": copies_text(copies), "ago_s": now - copies.at_s}
 
 
 def _evaluations(run: Run) -> list[dict[str, Any]]:

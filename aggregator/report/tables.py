@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aggregator.report import ranking_table
-from aggregator.report.board_state import board_state, run_is_over, why_it_gave_up
-from aggregator.report.text_cells import lengths_text, text_cells
+from aggregator.report.board_state import board_state, run_is_over, why_copied, why_it_gave_up
+from aggregator.report.text_cells import lengths_text, text_cells, took_text
 from braid_common.units import printable, show_seconds, show_size
 
 MAX_CELL_CHARS = 60
@@ -58,7 +58,12 @@ def status_text(facts: Mapping[str, Any]) -> str:
         ),
     ]
     for board in facts["boards"]:
-        said = (("gave up", why_it_gave_up(board)), ("last refusal", board["reason"]), ("last event", board["event"]))
+        said = (
+            ("WARNING", why_copied(board)),
+            ("gave up", why_it_gave_up(board)),
+            ("last refusal", board["reason"]),
+            ("last event", board["event"]),
+        )
         lines += [f"{printable(board['label'])}: {what}: {printable(text)}" for what, text in said if text]
     if facts["evaluations"]:
         newest = facts["evaluations"][-1]
@@ -80,7 +85,7 @@ def rounds_text(facts: Mapping[str, Any]) -> str:
             f"{row['accepted']}"
             + (f", {row['stale']} stale" if row["stale"] else "")
             + (f" (−{row['refused']})" if row["refused"] else ""),
-            show_seconds(round(row["closed_at"] - row["opened_at"])) if row["closed_at"] else "",
+            took_text(row),
             _spread(losses[row["version"]]) if row["version"] in losses else "",
             row["reason"],
         ]

@@ -1,9 +1,11 @@
-"""Lengths of texts as short words, for the terminal and for the page."""
+"""Lengths of texts, and how long rounds took, as short words for the terminal and for the page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from braid_common.units import show_seconds
 
 
 def lengths_text(run: Mapping[str, Any]) -> str:
@@ -20,3 +22,8 @@ def text_cells(text: Mapping[str, float] | None) -> tuple[str, str, str]:
         f"{text['source_p95']:.0f} + {text['target_p95']:.0f}",
         f"{text['sources_cut']:.0%} + {text['targets_cut']:.0%}",
     )
+
+
+def took_text(row: Mapping[str, Any]) -> str:
+    """How long a round took; "" while it is open. Never below 0, whatever the clock did meanwhile."""
+    return show_seconds(round(max(0.0, row["closed_at"] - row["opened_at"]))) if row["closed_at"] else ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from aggregator.run.identity.sessions import Sessions
 from aggregator.store.records import Answer, Device, StoredReport
 from wire.errors import WireError
 from wire.messages import Report
@@ -67,6 +69,10 @@ class Board:
     reason: str = ""  # of the last refusal
     staleness: int | None = None  # versions that its last accepted update was behind; lost by a restart
     ending: Ending | None = None  # why it left, until it comes back
+    sessions: Sessions = field(default_factory=Sessions)  # of its client's starts; lost by a restart
+    next_credential: str | None = None  # the hash of the one that it is about to use
+    credential_at: float = 0.0  # when the one in use was first heard of, seconds since 1970
+    renewed_s: float = -math.inf  # when it used its next credential for the first time, monotonic clock
 
     @property
     def format(self) -> str:
@@ -136,15 +142,27 @@ class Boards:
             self._names[board.name] -= 1
         self._names[device.name] += 1
         board.name, board.revoked, board.has_left = device.name, device.revoked, device.has_left
+        board.next_credential, board.credential_at = device.next_credential, device.credential_at
         return board
+
+    def remove(self, board: Board) -> None:
+        """Forget a device."""
+        self._names[board.name] -= 1
+        del self._boards[board.device]
 
     def label(self, board: Board) -> str:
         """The words by which people know a board: its name, and its id behind it where another has the same name."""
         return board.name if self._names[board.name] < 2 else f"{board.name} ({board.device})"
 
+    def label_of(self, device: str) -> str:
+        """The words by which people know a device; its id where it was removed."""
+        return self.label(self._boards[device]) if device in self._boards else device
+
     def restore(self, reports: Iterable[StoredReport]) -> None:
         """Take in what boards had reported before a restart, oldest first."""
         for stored in reports:
+            if stored.device not in self._boards:  # removed while it reported
+                continue
             if stored.kind == "ended":
                 self._boards[stored.device].ending = Ending.of(stored)
                 continue

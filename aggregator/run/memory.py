@@ -16,14 +16,22 @@ from aggregator.run.restore import rebuild, rebuild_boards
 from aggregator.run.round_spec import PROFILING
 from aggregator.run.screen import Sizes
 from aggregator.settings.config import RunConfig
+from aggregator.settings.keys import MAX_DEVICES
 from aggregator.settings.terms import Terms
 from aggregator.store.storage import Storage
 from braid_common.units import printable
+from wire.proof import empty_history, next_history
 from wire.rounds import RunState
 from wire.run import TrainSettings
 
 MAX_EVENTS = 200
 """Events kept for the status page."""
+
+FULL = (
+    f"the fleet is full, {MAX_DEVICES:,} devices: `aggregator device list DIR` shows them, and "
+    "`aggregator device remove DIR DEVICE…` makes room"
+)
+"""The sentence about a fleet that takes no more boards."""
 
 LENGTHS_FACT = "lengths"
 """Name of the chosen lengths in the store."""
@@ -38,6 +46,7 @@ class RunMemory:
     Attributes:
         state: the newest version.
         values: its strands' values, as boards are told them.
+        history: the chain's value of all versions up to it (`wire.proof`).
         train: how boards train; its lengths are 0 until they are chosen, where run.toml leaves them open.
         lengths_since_s: when the first board told its text's lengths; None before.
         open_round: the round that takes updates, or profiling; None between rounds and after the last.
@@ -54,6 +63,7 @@ class RunMemory:
         self.writing = asyncio.Lock()
         self.changed = Broadcast()
         self.last_sizes: tuple[Sizes, ...] = ()
+        self._first_chained = self._chained = 0, empty_history(terms.run_id, config.model.digest, terms.manifest)
         storage.blobs.sweep(storage.records.live_digests())
         restored = rebuild(config, terms, storage, clock())
         self.take(restored.state)
@@ -74,6 +84,18 @@ class RunMemory:
         """Make a version the newest."""
         self.state = state
         self.values = strand_values(state)
+        self.history = self._history_until(state.version)
+
+    def _history_until(self, version: int) -> str:
+        """The chain's value up to a version, which is the newest."""
+        before, value = self._chained
+        if before > version:  # the server went back
+            before, value = self._first_chained
+        for number, digest in self.storage.records.history(before):
+            if number <= version:
+                before, value = number, next_history(value, number, digest)
+        self._chained = before, value
+        return value
 
     def begin_profiling_deadline(self) -> None:
         """Let the deadline of profiling run, if enough boards have enrolled and know how long texts may be."""
@@ -92,7 +114,8 @@ class RunMemory:
     @property
     def warnings(self) -> list[str]:
         """Faults of the run that people should mend, each with what to do about it."""
-        return list(lengths.warnings(self.boards.text_lengths(), self.train).values())
+        full = [FULL] * (len(self.boards) >= MAX_DEVICES)
+        return [*full, *lengths.warnings(self.boards.text_lengths(), self.train).values()]
 
     def heard_lengths(self) -> None:
         """A board has told its text's lengths: they may be what the run waits for, or more than it can hold."""

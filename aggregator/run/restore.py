@@ -78,11 +78,11 @@ def rebuild_boards(records: RunRecords, liveness_s: float, now: float) -> Boards
     for device in records.devices():
         boards.add(device).seen_s = now
     boards.restore(records.reports())
-    for device_id, counts in records.counts("device").items():
-        board = boards[str(device_id)]
-        board.accepted, board.refused = counts.accepted, counts.refused
-    for device_id, reason in records.refusals().items():
-        boards[device_id].reason = reason
+    counts, reasons = records.counts("device"), records.refusals()
+    for board in boards:  # not those that were removed
+        if board.device in counts:
+            board.accepted, board.refused = counts[board.device].accepted, counts[board.device].refused
+        board.reason = reasons.get(board.device, "")
     return boards
 
 

@@ -36,6 +36,7 @@ from aggregator.run.suspects import suspects
 from aggregator.run.tasks import task_of
 from aggregator.settings.config import RunConfig
 from aggregator.settings.terms import Terms
+from aggregator.store.devices import FLEET_FACT
 from aggregator.store.records import Answer, Counts, Device, Round
 from aggregator.store.slices import Cut
 from aggregator.store.storage import Storage
@@ -44,7 +45,8 @@ from wire.rounds import RoundEvent, RunEvent, RunState, advance
 from wire.routes import Held
 
 MAX_SLEEP_S = 30.0
-"""The schedule is asked at least this often, so that a machine that was suspended does not sleep past a deadline."""
+"""The schedule is asked at least this often, so that a machine that was suspended does not sleep past a deadline; also
+the longest time until a running server sees that a device was removed."""
 
 
 class Run(RunMemory):
@@ -62,6 +64,7 @@ class Run(RunMemory):
     def __init__(
         self, config: RunConfig, terms: Terms, storage: Storage, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        self._fleet_changes = storage.records.fact(FLEET_FACT)  # first: what changes from now on is seen later
         super().__init__(config, terms, storage, clock)
         self._adapters = Adapters(terms, storage)
         self._committer = Committer(config, terms, storage, clock)
@@ -89,11 +92,27 @@ class Run(RunMemory):
 
     def refresh(self, device: Device) -> None:
         """Take over what a command beside the server changed: a revoked board is not waited for any more."""
-        was_revoked = self.boards[device.device].revoked
+        was_revoked = device.device in self.boards and self.boards[device.device].revoked
         board = self.boards.add(device)
-        if device.revoked and not was_revoked:
-            self.note(f"{self.boards.label(board)} is revoked")
+        if device.revoked != was_revoked:
+            self.note(f"{self.boards.label(board)} is {'revoked' if device.revoked else 'let in again'}")
             self.changed.send()
+
+    def refresh_fleet(self) -> None:
+        """Take over what commands beside the server changed of any device, should they have changed something: boards
+        that were revoked or removed are told at once, and no round waits for them."""
+        changes = self.storage.records.fact(FLEET_FACT)
+        if changes == self._fleet_changes:
+            return
+        self._fleet_changes = changes
+        devices = self.storage.records.devices()
+        for device in devices:
+            self.refresh(device)
+        members = {device.device for device in devices}
+        for board in [board for board in self.boards if board.device not in members]:
+            self.note(f"{self.boards.label(board)} was removed")
+            self.boards.remove(board)
+        self.polls.look_again()
 
     async def save_traffic(self) -> None:
         """Store the byte counts; called when the server stops."""
@@ -117,6 +136,7 @@ class Run(RunMemory):
     async def step(self) -> float:
         """Do all that is due now; the time at which to look again though nothing happens."""
         async with self.writing:  # a late update comes before all of it or after: when a round is open again
+            self.refresh_fleet()
             while True:
                 now = self.clock()
                 choice = self._lengths_to_choose(now)
@@ -237,6 +257,6 @@ class Run(RunMemory):
         influence = await asyncio.to_thread(suspects, self.terms.rule, total, list(answers))
         for device, left in influence.items():
             what = f"left {left:.0%} of its influence" if left else "left it out"
-            who = self.boards.label(self.boards[device])
+            who = self.boards.label_of(device)
             text = f"{self.config.merge.defence} doubts {who} in round {round_id}: {what}"
             self.note(text, level=logging.WARNING)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +36,8 @@ from wire.adam import farthest
 from wire.dtypes import download_dtype
 from wire.manifest import manifest_digest
 from wire.run import Weight
+
+log = logging.getLogger("aggregator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def create(root: Path, model: str, settings: Mapping[str, Any], force: bool) -> 
     config = parse(text, folder.config)
     _weights(config)
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        folder.make_private()
         write_atomically(folder.config, text.encode())
     except (OSError, UnicodeEncodeError) as error:
         raise DiskError(f"{root} cannot be written: {error}", "Choose a folder of your own.") from error
@@ -83,12 +87,20 @@ def create(root: Path, model: str, settings: Mapping[str, Any], force: bool) -> 
     return config
 
 
-def open_store(folder: Folder) -> Store:
-    """The folder's database, made where there is none, with the first join token in it."""
+def open_store(folder: Folder, wall_clock: Callable[[], float] = time.time) -> Store:
+    """The folder's database, made where there is none, with the first join token in it.
+
+    That one is for as many boards as the run waits for: more come with tokens of their own.
+    """
     folder.need()
-    store = Store(folder.database)
-    if not store.tokens():
-        store.add_token(secret_hash(folder.secret(folder.join_token)), "first")
+    store = Store(folder.database, wall_clock)
+    try:
+        if not store.tokens():
+            uses = load(folder.config).rounds.min_devices
+            store.add_token(secret_hash(folder.secret(folder.join_token)), "first", uses=uses)
+    except BaseException:
+        store.close()
+        raise
     return store
 
 
@@ -134,13 +146,19 @@ def terms_of(config: RunConfig, store: Store) -> Terms:
     )
 
 
-def open_run(folder: Folder, clock: Callable[[], float]) -> Opened:
-    """Open the folder's run where it was left. The caller holds the folder's lock and closes the store."""
+def open_run(folder: Folder, clock: Callable[[], float], wall_clock: Callable[[], float] = time.time) -> Opened:
+    """Open the folder's run where it was left. The caller holds the folder's lock and closes the store.
+
+    `clock`: monotonic seconds, by which the run decides; `wall_clock`: seconds since 1970, by which tokens end and
+    credentials are renewed.
+    """
     folder.need()
     config = load(folder.config)
     config = replace(config, model=base_model.restored(config.model))
-    store = open_store(folder)
+    store = open_store(folder, wall_clock)
     try:
+        if folder.make_private():
+            log.warning("what is in %s was open to others on this machine: it is its owner's alone now", folder.root)
         _bind(config, store)
         terms = terms_of(config, store)
         files = base_model.verify(config.model.path, config.model.digest, folder.base)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from aggregator.errors import CallError
 from aggregator.run.commit import Committer
 from aggregator.run.fleet import Board, Ending
+from aggregator.run.identity.sessions import Sessions
 from aggregator.run.memory import RunMemory
 from aggregator.run.round_spec import PROFILING
 from aggregator.store.records import Answer, Device, StoredReport
@@ -24,18 +25,33 @@ class Submissions:
     def __init__(self, run: RunMemory, committer: Committer) -> None:
         self._run, self._committer = run, committer
 
-    async def enrol(self, install_id: str, name: str, credential_hash: str) -> Device:
-        """Store a device, or find it again by its `install_id`. Raises FleetFullError."""
+    async def enrol(self, install_id: str, name: str, credential_hash: str, token: str | None = None) -> Device:
+        """Store a device, or find it again by its `install_id`. `token`: the hash of the join token by which it comes,
+        None where the caller has let it in. Raises TokenRefusedError, ShutOutError, FleetFullError."""
         run = self._run
         async with run.writing:
-            device = await asyncio.to_thread(run.storage.records.enrol, install_id, name, credential_hash)
+            device = await asyncio.to_thread(run.storage.records.enrol, install_id, name, credential_hash, token)
         is_new = device.device not in run.boards
         board = run.boards.add(device)
-        board.seen_s = run.clock()
+        board.seen_s, board.sessions = run.clock(), Sessions()  # under another credential than any copy has
         run.note(f"{run.boards.label(board)} {'enrolled' if is_new else 'enrolled again'}")
         run.begin_profiling_deadline()
         run.changed.send()
         return device
+
+    async def offer_credential(self, device: str, credential_hash: str) -> None:
+        """Take the hash of a board's next credential. Raises RenewalError where none is due."""
+        async with self._run.writing:
+            await asyncio.to_thread(self._run.storage.records.offer_credential, device, credential_hash)
+
+    async def take_credential(self, board: Board, credential_hash: str) -> None:
+        """End a board's credential, where it has now used its next one."""
+        if credential_hash != board.next_credential:
+            return
+        async with self._run.writing:
+            renewed = await asyncio.to_thread(self._run.storage.records.take_credential, board.device, credential_hash)
+        self._run.boards.add(renewed)
+        board.renewed_s = self._run.clock()
 
     async def leave(self, device: str) -> None:
         """Let a board go: no round waits for it, and its credential ends."""
@@ -89,7 +105,8 @@ class Submissions:
 
         `digest` is what the sender says the bytes have; None for a profile. Raises CallError "bad_request" for another
         digest (the upload is discarded), "gone" where it counts no more, "conflict" after another answer, "busy" where
-        no round is open yet; WireError for bytes that are no message.
+        no round is open yet; ShutOutError for a device that was revoked or removed while it sent; WireError for bytes
+        that are no message.
         """
         run = self._run
         async with run.writing:
@@ -104,7 +121,7 @@ class Submissions:
             )
             del open_round  # its sums, or both would be in memory while they are compacted
             await self._compact()
-        if round_id != PROFILING or not answer.accepted:
+        if device in run.boards and (round_id != PROFILING or not answer.accepted):
             run.boards[device].note(answer)
         self._tell(answer)
         run.changed.send()  # boards that wait are not woken: with a thousand of them, each update would wake all
@@ -178,5 +195,4 @@ class Submissions:
         self._run.changed.send()
 
     def _label(self, device: str) -> str:
-        boards = self._run.boards
-        return boards.label(boards[device])
+        return self._run.boards.label_of(device)

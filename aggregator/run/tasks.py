@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+from aggregator.errors import CallError
 from aggregator.run.memory import RunMemory
 from aggregator.run.round_spec import PROFILING
 from wire.limits import PROTOCOL_VERSION
 from wire.messages import RoundSpec, Task
 from wire.rounds import RunState
 from wire.run import Base, RunInfo
+
+JOIN_AGAIN = "Join again with a token: `aggregator token create DIR` on the server makes one."
+
+ASK = "Ask whoever runs the server: `aggregator device allow DIR DEVICE` lets a device in again."
 
 
 def run_info(run: RunMemory) -> RunInfo:
@@ -28,12 +33,17 @@ def run_info(run: RunMemory) -> RunInfo:
         rounds=config.rounds.total,
         round=run.open_round.round if run.open_round else run.closed,
         version=run.state.version,
+        history=run.history,
         values=run.values,
     )
 
 
 def task_of(run: RunMemory, device: str, after: int) -> Task:
-    """The task of a board now. `after`: the last round it knows of; -1 for none."""
+    """The task of a board now. `after`: the last round it knows of; -1 for none.
+
+    Raises CallError for a board that was shut out or removed.
+    """
+    require_member(run, device)
     run_id, open_round = run.terms.run_id, run.open_round
     nothing = RoundSpec(round=run.closed, version=run.state.version)
     if not run.train.has_lengths:
@@ -56,6 +66,14 @@ def task_of(run: RunMemory, device: str, after: int) -> Task:
         staleness_limit=rounds.staleness_limit,
         time_left_s=None if rounds.is_asynchronous else time_left_s(run),
     )
+
+
+def require_member(run: RunMemory, device: str) -> None:
+    """Raise CallError "revoked" or "unauthorised" for a device that was shut out or removed while its call waited."""
+    if device not in run.boards:
+        raise CallError("unauthorised", f"device {device} was removed", JOIN_AGAIN)
+    if run.boards[device].revoked:
+        raise CallError("revoked", f"device {device} was revoked", ASK)
 
 
 def time_left_s(run: RunMemory) -> float | None:

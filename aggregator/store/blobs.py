@@ -8,7 +8,7 @@ from collections.abc import Set
 from pathlib import Path
 
 from aggregator.errors import StateError
-from braid_common.atomic_file import sweep_temporaries, sync_folder, write_atomically
+from braid_common.atomic_file import make_private_folder, sweep_temporaries, sync_folder, write_atomically
 
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -17,7 +17,7 @@ class Blobs:
     """A folder of blobs. Methods block; every file appears whole or not at all, whenever the power goes."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         self._folder = folder
 
     def path(self, digest: str) -> Path:

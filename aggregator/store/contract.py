@@ -25,11 +25,19 @@ class RunRecords(Protocol):
 
     # --- devices ---
 
-    def enrol(self, install_id: str, name: str, credential: str) -> Device:
-        """Store a device, or give the one of the same `install_id` its fresh credential hash and name. Raises
-        FleetFullError."""
+    def enrol(self, install_id: str, name: str, credential: str, token: str | None = None) -> Device:
+        """Store a device, or give the one of the same `install_id` its fresh credential hash and name. `token`: the
+        hash of the join token by which it comes, None where the caller has let it in. Raises TokenRefusedError,
+        ShutOutError, FleetFullError."""
 
-    def devices(self) -> tuple[Device, ...]: ...
+    def devices(self) -> tuple[Device, ...]:
+        """The devices of the fleet, without those that were removed."""
+
+    def offer_credential(self, device: str, credential: str) -> None:
+        """Store the hash of a device's next credential. Raises RenewalError where none is due."""
+
+    def take_credential(self, device: str, credential: str) -> Device:
+        """End a device's credential, now that its next one, of this hash, was used."""
 
     def leave_device(self, device: str) -> None:
         """End a device's credential until its `install_id` enrols again."""
@@ -60,6 +68,9 @@ class RunRecords(Protocol):
     def abandon_round(self, round_id: int, reason: str) -> None:
         """End a round without a new version. Raises RoundClosedError if it is over."""
 
+    def history(self, after: int = 0, most: int | None = None) -> tuple[tuple[int, str], ...]:
+        """Versions above `after` and the digests of their blobs, oldest first, at most so many; none is dropped."""
+
     def forget_versions(self, below: int) -> None:
         """Drop the rows of old versions."""
 
@@ -70,7 +81,8 @@ class RunRecords(Protocol):
 
     def add_update(self, answer: Answer) -> Answer:
         """Store a board's answer that counts in an open round; return it, or the stored one if the same digest came
-        before. Raises ConflictError for another digest, RoundClosedError where the round to count in is not open."""
+        before. Raises ConflictError for another digest, ShutOutError for a device that was revoked or removed
+        meanwhile, RoundClosedError where the round to count in is not open."""
 
     def update_of(self, round_id: int, device: str) -> Answer | None: ...
 
@@ -78,7 +90,7 @@ class RunRecords(Protocol):
         """Answers that counted in one round, or all, in the order in which they were stored."""
 
     def add_profile(self, answer: Answer) -> Answer:
-        """Store a board's profile; return it, or the one stored before: a board profiles once."""
+        """Store a board's profile; return it, or the one stored before: a board profiles once. Raises ShutOutError."""
 
     def profile_of(self, device: str) -> Answer | None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from aggregator.store.tables import migrate
 BUSY_TIMEOUT_S = 10.0
 """How long a writer waits for another process's transaction; ours last milliseconds."""
 
+_DISK_HINT = "Check free space (`df -h`) and the folder's permissions."
+
 
 class Database:
     """One database file of the newest schema, or one in memory for None.
@@ -25,6 +28,8 @@ class Database:
     """
 
     def __init__(self, path: Path | None) -> None:
+        if path is not None:
+            _make_private(path)
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}}
         if path is None:
             options["poolclass"] = StaticPool
@@ -53,6 +58,15 @@ class Database:
             yield connection
 
 
+def _make_private(path: Path) -> None:
+    """Make the file, if it is not there, one that its owner alone may read; SQLite gives its own beside it as much.
+    Raises DiskError."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise DiskError(f"The database cannot be used: {error}", _DISK_HINT) from error
+
+
 def _prepare(connection: Any, _record: object) -> None:
     """Settings of every new connection. Transactions are ours, not the driver's."""
     connection.isolation_level = None
@@ -71,8 +85,7 @@ def _mapped() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        hint = "Check free space (`df -h`) and the folder's permissions."
-        raise DiskError(f"The database cannot be used: {error.orig}", hint) from error
+        raise DiskError(f"The database cannot be used: {error.orig}", _DISK_HINT) from error
     except IntegrityError:
         raise
     except DatabaseError as error:

@@ -13,19 +13,16 @@ OPEN_STATES = (RoundState.OPEN.value, RoundState.EXTENDED.value)
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """A join token, of which the store has only a hash."""
-
-    id: int
-    hash: str
-    label: str
-    created_at: float
-    revoked: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Device:
-    """An enrolled board, with the hash of its credential; one that has left has none that could be sent."""
+    """An enrolled board, with the hashes of its credentials; one that has left has none that could be sent.
+
+    Attributes:
+        credential: the one it has used last.
+        next_credential: the one that it has drawn and not used yet; None where it has not.
+        former_credential: the one before, which is not valid any more; None where there was none.
+        credential_at: when `credential` was first heard of, seconds since 1970.
+        removed: taken out of the fleet; its updates count all the same.
+    """
 
     device: str
     install_id: str
@@ -36,6 +33,17 @@ class Device:
     enrolled_at: float
     bytes_up: int
     bytes_down: int
+    removed: bool = False
+    next_credential: str | None = None
+    former_credential: str | None = None
+    credential_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A device was revoked, and with it the join tokens of these numbers, which it knows and which had uses left."""
+
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,18 @@ class ConflictError(Exception):
 
 class FleetFullError(Exception):
     """No more devices may enrol: whoever has a join token must not fill disk and memory with names."""
+
+
+class ShutOutError(Exception):
+    """A device is not, or no more, one of this run. `device`: its id; `revoked` False where it was removed."""
+
+    def __init__(self, device: str, *, revoked: bool = True) -> None:
+        super().__init__(f"device {device} was {'revoked' if revoked else 'removed'}")
+        self.device, self.revoked = device, revoked
+
+
+class RenewalError(Exception):
+    """A device's next credential is not taken: none is due, or it is somebody's already."""
 
 
 class RoundClosedError(Exception):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from braid_common.atomic_file import write_atomically
+from braid_common.atomic_file import make_private_folder, write_atomically
 from wire.routes import Held
 
 MAX_CUTS = 64
@@ -37,7 +37,7 @@ class Cuts:
     can be made again."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         for path in folder.iterdir():
             path.unlink()
         self._folder = folder

@@ -7,47 +7,31 @@ writes in a thread, one at a time. Several processes may use one database (the c
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, case, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from aggregator.settings.keys import MAX_DEVICES
 from aggregator.store.answer_rows import answer_of, columns_of, columns_of_profile, profile_of_row, same_answer
-from aggregator.store.database import Database
-from aggregator.store.device_ids import device_id
+from aggregator.store.devices import DeviceRecords, count_bytes, require_member
 from aggregator.store.records import (
     OPEN_STATES,
     Answer,
     Counts,
-    Device,
-    FleetFullError,
     Round,
     RoundClosedError,
     StoredReport,
-    Token,
 )
-from aggregator.store.tables import DEVICES, FACTS, PROFILES, REPORTS, ROUNDS, TOKENS, UPDATES, VERSIONS
+from aggregator.store.tables import FACTS, HISTORY, PROFILES, REPORTS, ROUNDS, UPDATES, VERSIONS
 from wire.rounds import RoundState
 
 
-class Store:
-    """A server's memory across restarts.
-
-    Args:
-        path: the database file, or None for one in memory (tests).
-        wall_clock: seconds since 1970, for people to read; nothing is decided by it.
+class Store(DeviceRecords):
+    """A server's memory across restarts: tokens and devices, as DeviceRecords has them, and the run.
 
     Raises StateError where the file is no database of ours, DiskError where it cannot be written.
     """
-
-    def __init__(self, path: Path | None, wall_clock: Callable[[], float] = time.time) -> None:
-        self._wall_clock = wall_clock
-        self._database = Database(path)
-        self._reading, self._writing = self._database.reading, self._database.writing
 
     def close(self) -> None:
         self._database.close()
@@ -70,85 +54,6 @@ class Store:
             row = insert(FACTS).values(key=key, value=value)
             connection.execute(row.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
 
-    # --- join tokens ---
-
-    def add_token(self, token_hash: str, label: str) -> int:
-        """Store a join token's hash; return its number."""
-        row = {"hash": token_hash, "label": label, "created_at": self._wall_clock(), "revoked": False}
-        with self._writing() as connection:
-            return int(connection.execute(TOKENS.insert().values(row).returning(TOKENS.c.id)).scalar_one())
-
-    def tokens(self) -> tuple[Token, ...]:
-        with self._reading() as connection:
-            return tuple(Token(**row) for row in connection.execute(select(TOKENS).order_by(TOKENS.c.id)).mappings())
-
-    def revoke_token(self, number: int) -> bool:
-        """Whether there was such a token. Boards that have enrolled with it stay."""
-        with self._writing() as connection:
-            return connection.execute(update(TOKENS).where(TOKENS.c.id == number).values(revoked=True)).rowcount == 1
-
-    # --- devices ---
-
-    def enrol(self, install_id: str, name: str, credential: str) -> Device:
-        """Store a device, or give the one of the same `install_id` its fresh credential hash and name.
-
-        A new device gets an id made of its name, which it keeps. Raises FleetFullError beyond MAX_DEVICES.
-        """
-        same = DEVICES.c.install_id == install_id
-        with self._writing() as connection:
-            known = update(DEVICES).where(same).values(credential=credential, name=name, has_left=False)
-            if connection.execute(known).rowcount == 0:
-                taken = set(connection.execute(select(DEVICES.c.device)).scalars())
-                if len(taken) >= MAX_DEVICES:
-                    raise FleetFullError(f"{MAX_DEVICES} devices have enrolled")
-                row = {
-                    "device": device_id(name, taken),
-                    "install_id": install_id,
-                    "name": name,
-                    "credential": credential,
-                    "revoked": False,
-                    "has_left": False,
-                    "enrolled_at": self._wall_clock(),
-                    "bytes_up": 0,
-                    "bytes_down": 0,
-                }
-                connection.execute(DEVICES.insert().values(**row))
-            return Device(**connection.execute(select(DEVICES).where(same)).mappings().one())
-
-    def device(self, device: str) -> Device | None:
-        return self._device_where(DEVICES.c.device == device)
-
-    def device_of(self, credential: str) -> Device | None:
-        """The device whose credential has this hash."""
-        return self._device_where(DEVICES.c.credential == credential)
-
-    def _device_where(self, condition: ColumnElement[bool]) -> Device | None:
-        with self._reading() as connection:
-            row = connection.execute(select(DEVICES).where(condition)).mappings().one_or_none()
-        return None if row is None else Device(**row)
-
-    def devices(self) -> tuple[Device, ...]:
-        with self._reading() as connection:
-            rows = connection.execute(select(DEVICES).order_by(DEVICES.c.enrolled_at, DEVICES.c.device)).mappings()
-            return tuple(Device(**row) for row in rows)
-
-    def revoke_device(self, device: str) -> bool:
-        """Whether there was such a device."""
-        with self._writing() as connection:
-            change = update(DEVICES).where(DEVICES.c.device == device).values(revoked=True)
-            return connection.execute(change).rowcount == 1
-
-    def leave_device(self, device: str) -> None:
-        """End a device's credential until its `install_id` enrols again."""
-        gone = {"has_left": True, "credential": f"left {device}"}  # no hash: nothing that is sent can match it
-        with self._writing() as connection:
-            connection.execute(update(DEVICES).where(DEVICES.c.device == device).values(**gone))
-
-    def count_bytes(self, traffic: Mapping[str, tuple[int, int]]) -> None:
-        """Store each device's total bytes (up, down)."""
-        with self._writing() as connection:
-            _count_bytes(connection, traffic)
-
     # --- rounds and versions ---
 
     def rounds(self) -> tuple[Round, ...]:
@@ -164,10 +69,17 @@ class Store:
     def add_version(self, version: int, digest: str) -> None:
         """Store the first version, which no round made."""
         with self._writing() as connection:
-            connection.execute(VERSIONS.insert().values(version=version, digest=digest, made_at=self._wall_clock()))
+            _add_version(connection, version, digest, self.wall_clock())
+
+    def history(self, after: int = 0, most: int | None = None) -> tuple[tuple[int, str], ...]:
+        """Versions above `after` and the digests of their blobs, oldest first, at most so many; no version is ever
+        dropped from it."""
+        with self._reading() as connection:
+            rows = select(HISTORY).where(HISTORY.c.version > after).order_by(HISTORY.c.version).limit(most)
+            return tuple((row.version, row.digest) for row in connection.execute(rows))
 
     def open_round(self, round_id: int, version: int) -> None:
-        opened = {"state": RoundState.OPEN.value, "opened_at": self._wall_clock(), "reason": ""}
+        opened = {"state": RoundState.OPEN.value, "opened_at": self.wall_clock(), "reason": ""}
         with self._writing() as connection:
             connection.execute(ROUNDS.insert().values(round=round_id, version=version, **opened))
 
@@ -180,15 +92,19 @@ class Store:
         self, round_id: int, reason: str, version: int, digest: str, traffic: Mapping[str, tuple[int, int]]
     ) -> None:
         """End a round and publish the version it made, in one transaction. Raises RoundClosedError if it is over."""
-        now = self._wall_clock()
+        now = self.wall_clock()
         with self._writing() as connection:
-            _leave_open(connection, round_id, {"state": RoundState.MERGED.value, "closed_at": now, "reason": reason})
-            connection.execute(VERSIONS.insert().values(version=version, digest=digest, made_at=now))
-            _count_bytes(connection, traffic)
+            _leave_open(
+                connection,
+                round_id,
+                {"state": RoundState.MERGED.value, "closed_at": _not_before(now), "reason": reason},
+            )
+            _add_version(connection, version, digest, now)
+            count_bytes(connection, traffic)
 
     def abandon_round(self, round_id: int, reason: str) -> None:
         """End a round without a new version. Raises RoundClosedError if it is over."""
-        ended = {"state": RoundState.ABANDONED.value, "closed_at": self._wall_clock(), "reason": reason}
+        ended = {"state": RoundState.ABANDONED.value, "closed_at": _not_before(self.wall_clock()), "reason": reason}
         with self._writing() as connection:
             _leave_open(connection, round_id, ended)
 
@@ -203,17 +119,19 @@ class Store:
         """Store a board's answer that counts in an open round; return it, or the stored one if the same digest came
         before for the round that it was trained for.
 
-        Raises ConflictError for another digest, RoundClosedError where the round to count in is not open. An answer
-        that is stored already is returned even after its round has closed: the board may not have heard.
+        Raises ConflictError for another digest, ShutOutError for a device that was revoked or removed meanwhile,
+        RoundClosedError where the round to count in is not open. An answer that is stored already is returned even
+        after its round has closed: the board may not have heard.
         """
         with self._writing() as connection:
             same = (UPDATES.c.round == answer.round) & (UPDATES.c.device == answer.device)
             row = connection.execute(select(UPDATES).where(same)).mappings().one_or_none()
             if row is not None:
                 return same_answer(answer_of(row), answer)
+            require_member(connection, answer.device)
             if connection.execute(select(ROUNDS.c.round).where(_is_open(answer.counted_in))).one_or_none() is None:
                 raise RoundClosedError(f"round {answer.counted_in} is not open")
-            connection.execute(UPDATES.insert().values(**columns_of(answer), received_at=self._wall_clock()))
+            connection.execute(UPDATES.insert().values(**columns_of(answer), received_at=self.wall_clock()))
             return answer
 
     def update_of(self, round_id: int, device: str) -> Answer | None:
@@ -250,13 +168,14 @@ class Store:
         return reasons
 
     def add_profile(self, answer: Answer) -> Answer:
-        """Store a board's profile; return it, or the one stored before: a board profiles once."""
+        """Store a board's profile; return it, or the one stored before: a board profiles once. Raises ShutOutError."""
         with self._writing() as connection:
             same = PROFILES.c.device == answer.device
             row = connection.execute(select(PROFILES).where(same)).mappings().one_or_none()
             if row is not None:
                 return profile_of_row(row)
-            connection.execute(PROFILES.insert().values(**columns_of_profile(answer), received_at=self._wall_clock()))
+            require_member(connection, answer.device)
+            connection.execute(PROFILES.insert().values(**columns_of_profile(answer), received_at=self.wall_clock()))
             return answer
 
     def profile_of(self, device: str) -> Answer | None:
@@ -273,7 +192,7 @@ class Store:
     def put_report(self, report: StoredReport) -> float:
         """Store a report in place of the device's last one of the same kind and version; return when, in seconds since
         1970."""
-        now = self._wall_clock()
+        now = self.wall_clock()
         fresh = {
             "round": report.round,
             "text": report.text,
@@ -326,13 +245,19 @@ def _is_open(round_id: int) -> ColumnElement[bool]:
     return (ROUNDS.c.round == round_id) & ROUNDS.c.state.in_(OPEN_STATES)
 
 
+def _not_before(now: float) -> ColumnElement[float]:
+    """The time at which a round closes: never before it opened, also where the clock was put back meanwhile."""
+    return func.max(ROUNDS.c.opened_at, now)
+
+
+def _add_version(connection: Connection, version: int, digest: str, now: float) -> None:
+    """Store a version. Where the server has gone back to an older one, its history goes on from there."""
+    connection.execute(VERSIONS.insert().values(version=version, digest=digest, made_at=now))
+    connection.execute(delete(HISTORY).where(HISTORY.c.version >= version))
+    connection.execute(HISTORY.insert().values(version=version, digest=digest))
+
+
 def _leave_open(connection: Connection, round_id: int, values: Mapping[str, Any]) -> None:
     """Change an open round's row. Raises RoundClosedError if there is none."""
     if connection.execute(update(ROUNDS).where(_is_open(round_id)).values(**values)).rowcount != 1:
         raise RoundClosedError(f"round {round_id} is not open")
-
-
-def _count_bytes(connection: Connection, traffic: Mapping[str, tuple[int, int]]) -> None:
-    for device, (up, down) in traffic.items():
-        change = update(DEVICES).where(DEVICES.c.device == device).values(bytes_up=up, bytes_down=down)
-        connection.execute(change)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -34,7 +34,18 @@ TOKENS = Table(
     Column("label", String, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("revoked", Boolean, nullable=False),
+    Column("uses", Integer, nullable=False, server_default=text("0")),
+    Column("expires_at", Float, nullable=False, server_default=text("0")),
 )
+
+TOKEN_USES = Table(
+    "token_uses",
+    SCHEMA,
+    Column("token", Integer, ForeignKey("tokens.id"), primary_key=True),
+    Column("device", String, ForeignKey("devices.device"), primary_key=True),
+    Column("used_at", Float, nullable=False),
+)
+"""The devices that enrolled by a join token: a use each, which no later removal gives back."""
 
 DEVICES = Table(
     "devices",
@@ -48,7 +59,12 @@ DEVICES = Table(
     Column("enrolled_at", Float, nullable=False),
     Column("bytes_up", Integer, nullable=False),
     Column("bytes_down", Integer, nullable=False),
+    Column("removed", Boolean, nullable=False, server_default=text("0")),
+    Column("next_credential", String, unique=True),
+    Column("former_credential", String, index=True),
+    Column("credential_at", Float, nullable=False, server_default=text("0")),
 )
+"""A device that was removed keeps its row: its updates name it, and no other board is to have its id."""
 
 ROUNDS = Table(
     "rounds",
@@ -104,6 +120,14 @@ VERSIONS = Table(
     Column("made_at", Float, nullable=False),
 )
 
+HISTORY = Table(
+    "history",
+    SCHEMA,
+    Column("version", Integer, primary_key=True),
+    Column("digest", String, nullable=False),
+)
+"""Every version that was published, also those whose blobs are gone: boards check that it only grows."""
+
 REPORTS = Table(
     "reports",
     SCHEMA,
@@ -124,7 +148,36 @@ def _add_has_left(connection: Connection) -> None:
         connection.execute(text("ALTER TABLE devices ADD COLUMN has_left BOOLEAN NOT NULL DEFAULT 0"))
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all, _add_has_left)
+_ADDED: Mapping[str, Sequence[str]] = {
+    "tokens": ("uses INTEGER NOT NULL DEFAULT 0", "expires_at FLOAT NOT NULL DEFAULT 0"),
+    "devices": (
+        "removed BOOLEAN NOT NULL DEFAULT 0",
+        "next_credential VARCHAR",
+        "former_credential VARCHAR",
+        "credential_at FLOAT NOT NULL DEFAULT 0",
+    ),
+}
+
+
+def _add_renewal(connection: Connection) -> None:
+    """Tokens end, devices are removed and credentials renewed since version 3; versions have a history.
+
+    Tokens of before, which had no end, are revoked; credentials of before are renewed soon.
+    """
+    for name, columns in _ADDED.items():
+        known = {row.name for row in connection.execute(text(f"PRAGMA table_info({name})"))}
+        for column in columns:
+            if column.split()[0] not in known:
+                connection.execute(text(f"ALTER TABLE {name} ADD COLUMN {column}"))
+    connection.execute(text("UPDATE tokens SET revoked = 1 WHERE uses = 0"))
+    for index, column in (("UNIQUE INDEX", "next_credential"), ("INDEX", "former_credential")):
+        name = f"ix_devices_{column}"  # as SQLAlchemy calls it
+        connection.execute(text(f"CREATE {index} IF NOT EXISTS {name} ON devices ({column})"))
+    SCHEMA.create_all(connection, [TOKEN_USES, HISTORY])
+    connection.execute(text("INSERT OR IGNORE INTO history SELECT version, digest FROM versions"))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all, _add_has_left, _add_renewal)
 """Step i leads from schema version i to i + 1. A step that has shipped is never edited."""
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from braid_common.atomic_file import make_private_folder, open_private
 from braid_common.base_files import file_digest
 
 _PART = re.compile(r"(?P<device>[0-9a-z-]+)\.(?P<round>\d+)\.(?P<digest>[0-9a-f]{64})\Z")
@@ -45,7 +46,7 @@ class Part:
     def append(self, chunk: bytes) -> None:
         """Add bytes at the end. Raises SupersededError, and adds nothing, when another request holds the upload."""
         self._need_hold()
-        with self._path.open("ab") as file:
+        with open(self._path, "ab", opener=open_private) as file:
             file.write(chunk)
 
     def finish(self) -> tuple[Path, str]:
@@ -79,7 +80,7 @@ class Uploads:
     """The folder of unfinished uploads. A device has one at a time, so that it cannot fill the disk with many."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         self._folder = folder
         self._holders: dict[Path, Part] = {}
 

@@ -14,7 +14,7 @@ import msgspec
 
 from edge_client.agent.outage import Outage
 from edge_client.agent.settings import JoinSettings
-from edge_client.errors import ConfigError
+from edge_client.errors import ClientError, ConfigError
 from edge_client.network.api import Api
 from edge_client.network.errors import (
     MisconfiguredError,
@@ -24,12 +24,12 @@ from edge_client.network.errors import (
     UntrustedError,
 )
 from edge_client.network.retry import retry
-from edge_client.network.transport import parse_pin
+from edge_client.network.transport import Transport, parse_pin
 from edge_client.state.folder import Identity, StateFolder, new_install_id
 from wire.fields import Name
 from wire.limits import MAX_NAME_CHARS, PROTOCOL_VERSION
 from wire.messages import Enrol, Prove
-from wire.proof import is_proof, new_nonce
+from wire.proof import is_certificate_proof, is_proof, new_nonce
 from wire.run import RunInfo
 
 T = TypeVar("T")
@@ -59,25 +59,30 @@ def prepare_identity(folder: StateFolder, settings: JoinSettings) -> Identity:
         )
     install_id = identity.install_id if identity is not None else folder.former_install_id() or new_install_id()
     fingerprint = settings.fingerprint or (identity.fingerprint if identity is not None else "")
-    identity = Identity(server=server, install_id=install_id, fingerprint=fingerprint)
+    identity = Identity(server=server, install_id=install_id, fingerprint=fingerprint, given_fingerprint=fingerprint)
     folder.write_identity(identity)
     return identity
 
 
 def destination(identity: Identity, settings: JoinSettings) -> Identity:
-    """The identity with the address and fingerprint that the settings name, where they name one."""
-    server, fingerprint = settings.server or identity.server, settings.fingerprint or identity.fingerprint
-    if fingerprint and identity.fingerprint and parse_pin(fingerprint) == parse_pin(identity.fingerprint):
-        fingerprint = identity.fingerprint
-    return msgspec.structs.replace(identity, server=server, fingerprint=fingerprint)
+    """The identity with the address and fingerprint that the settings name, where they name another one.
+
+    A fingerprint that people gave once stays in edge-client.toml while the server's certificate is renewed: it does not
+    name another one.
+    """
+    new = msgspec.structs.replace(identity, server=settings.server or identity.server)
+    known = {parse_pin(pin) for pin in (identity.fingerprint, identity.given_fingerprint) if pin}
+    if not settings.fingerprint or parse_pin(settings.fingerprint) in known:
+        return new
+    return msgspec.structs.replace(new, fingerprint=settings.fingerprint, given_fingerprint=settings.fingerprint)
 
 
 async def follow(api: Api, folder: StateFolder, identity: Identity, settings: JoinSettings, outage: Outage) -> Identity:
     """Go with a device to the address or certificate that the settings name, if its server is there, and keep that.
 
     The server shows first that it knows this device (`wire/proof.py`); only then is the credential sent. A pinned
-    certificate must be there besides, unless it is the kept one and a known authority vouches for another.
-    Raises ConfigError where somebody else is there, and as `enrol` where nobody is.
+    certificate must be there besides, unless it is the kept one, and the server proves another to be its own or a known
+    authority vouches for it. Raises ConfigError where somebody else is there, and as `enrol` where nobody is.
     """
     new = destination(identity, settings)
     where = f"{folder.path} belongs to a device of {identity.server}, and {new.server}"
@@ -85,11 +90,18 @@ async def follow(api: Api, folder: StateFolder, identity: Identity, settings: Jo
         try:
             is_ours = await _prove(api, new, settings, outage)
         except OtherCertificateError as error:
-            if settings.fingerprint:
+            if new.fingerprint != identity.fingerprint:
                 raise
-            new = msgspec.structs.replace(new, fingerprint="")
-            api.transport.trust("")
-            is_ours = await _prove_or(error, api, new, settings, outage)
+            is_ours = await proves_certificate(new, error.fingerprint)
+            if is_ours:
+                new = msgspec.structs.replace(new, fingerprint=error.fingerprint)
+                api.transport.trust(error.fingerprint)
+            elif settings.fingerprint:
+                raise
+            else:
+                new = msgspec.structs.replace(new, fingerprint="")
+                api.transport.trust("")
+                is_ours = await _prove_or(error, api, new, settings, outage)
     except Unavailable as error:
         raise type(error)(f"{where} has not shown that it is the same server: {error.message}", error.hint) from error
     if not is_ours:
@@ -113,6 +125,22 @@ async def _prove_or(
         raise mismatch from None
 
 
+async def proves_certificate(identity: Identity, fingerprint: str) -> bool:
+    """Whether the server at the identity's address, which shows the certificate of this fingerprint, is the board's own
+    and proves that the certificate is its own as well. The credential is not sent.
+
+    Who merely relays the question has another certificate than the one that is proven, and fails (`wire/proof.py`).
+    """
+    question = Prove(protocol=PROTOCOL_VERSION, device=identity.device, nonce=new_nonce())
+    try:
+        async with Transport(identity.server, fingerprint=fingerprint) as transport:
+            proof = (await Api(transport).prove(question)).certificate
+    except ClientError:
+        return False
+    known = (question.device, question.nonce, fingerprint.lower())
+    return proof is not None and any(is_certificate_proof(proof, each, *known) for each in identity.credentials)
+
+
 async def _prove(api: Api, new: Identity, settings: JoinSettings, outage: Outage) -> bool:
     """Whether the server that `api` reaches knows this device."""
     question = Prove(protocol=PROTOCOL_VERSION, device=new.device, nonce=new_nonce())
@@ -120,7 +148,7 @@ async def _prove(api: Api, new: Identity, settings: JoinSettings, outage: Outage
         proof = await _first_answer(lambda: api.prove(question), api, settings, outage)
     except RequestError:  # an aggregator that takes no such question is none that has ever met this device
         return False
-    return is_proof(proof.proof, new.credential, new.device, question.nonce)
+    return any(is_proof(proof.proof, known, new.device, question.nonce) for known in new.credentials)
 
 
 def _require_sendable(flag: str, text: str) -> None:
@@ -151,7 +179,8 @@ async def enrol(
 
     enrolled = await _first_answer(lambda: api.enrol(message), api, settings, outage)
     outage.end()
-    identity = msgspec.structs.replace(identity, device=enrolled.device, credential=enrolled.credential)
+    fresh = {"credential": enrolled.credential, "next_credential": "", "former_credential": ""}
+    identity = msgspec.structs.replace(identity, device=enrolled.device, **fresh)
     folder.write_identity(identity)
     return identity, enrolled.run
 

@@ -57,6 +57,11 @@ class Events:
             change = "has another certificate now"
         self.console.notice(f"this board's server {change}: it knows {after.device}, which goes on there")
 
+    async def other_history(self, run: RunInfo, text: str) -> None:
+        """The run's versions are not those that this board knew; the server is told as well."""
+        self.console.notice(text, "the board goes on with what the server says")
+        await self._reports.event(run.round, text, {})
+
     def checking(self, identity: Identity, run: RunInfo) -> None:
         """The board knows its run, and checks its base."""
         self._status.update(

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from braid_common.units import printable
+from edge_client.agent.renewal import Renewal
 from edge_client.errors import ClientError, ExitCode
 from edge_client.network.api import Api
 from edge_client.network.retry import retry
@@ -88,7 +89,9 @@ async def say_farewell_from(state: Path, error: ClientError) -> None:
         async with Transport(
             identity.server, credential=identity.credential, fingerprint=identity.fingerprint
         ) as transport:
-            await say_farewell(Api(transport), error)
+            api = Api(transport)
+            transport.keeper = Renewal(api, folder)
+            await say_farewell(api, error)
 
 
 def _report(status: ExitCode, text: str) -> Report:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,7 +22,9 @@ from edge_client.agent.events import Events
 from edge_client.agent.farewell import say_farewell, say_farewell_from
 from edge_client.agent.outage import Outage
 from edge_client.agent.preflight import PROBES, Preflight, Probes, preflight
+from edge_client.agent.renewal import Renewal
 from edge_client.agent.reports import Reports
+from edge_client.agent.run_trust import RunTrust
 from edge_client.agent.settings import JoinSettings
 from edge_client.agent.task_plans import TaskPlans
 from edge_client.agent.tasks import TaskRunner
@@ -117,6 +120,9 @@ class Client:
     ) -> None:
         self._settings, self._checked, self._worker, self._surroundings = settings, checked, worker, surroundings
         self._api, self._events, self._outage = api, events, outage
+        self._renewal = Renewal(api, checked.folder, events.console.notice)
+        self._trust = RunTrust(api, checked.folder, events)
+        api.check_run = self._trust.check
 
     async def run_to_end(self) -> None:
         """Do what the server says until it says that the run is finished; it is told of any other end."""
@@ -133,6 +139,7 @@ class Client:
         sleep = self._surroundings.sleep
         after, repeats, before = -1, 0, ""
         while (task := await self._api.work(after=after)).kind != "finished":
+            await self._renewal.heed(task)
             if task.kind == "wait":
                 self._events.waiting(task)
                 await sleep(pause_s(task))
@@ -154,6 +161,7 @@ class Client:
             if destination(identity, settings) != identity:
                 before, identity = identity, await follow(self._api, folder, identity, settings, self._outage)
                 self._events.followed(before, identity)
+            self._api.transport.keeper = self._renewal
             try:
                 return identity, await self._api.run()
             except UnknownCredentialError:
@@ -161,7 +169,8 @@ class Client:
                     raise
                 self._api.transport.credential = ""
         identity, run = await enrol(self._api, folder, identity, settings, self._outage)
-        self._api.transport.credential = identity.credential
+        self._api.transport.credential, self._api.transport.keeper = identity.credential, self._renewal
+        await self._trust.begin(run)
         self._events.enrolled(identity, run)
         return identity, run
 
@@ -221,7 +230,9 @@ async def open_client(
     status.update(server=goal.server, device=identity.device, pid=os.getpid(), phase="connecting", at_once=True)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(worker.close)
-        transport = Transport(goal.server, credential=credential, fingerprint=goal.fingerprint)
+        transport = Transport(
+            goal.server, credential=credential, fingerprint=goal.fingerprint, session=secrets.token_hex(16)
+        )
         await stack.enter_async_context(transport)
         outage = Outage(console, on_change=lambda online: status.update(at_once=True, online=online))
         api = Api(transport, surroundings.new_backoff, on_failure=outage.begin, on_success=outage.end)

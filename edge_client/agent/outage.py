@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from braid_common.units import show_seconds
 from edge_client.agent.console import Console
-from edge_client.network.errors import Unavailable
+from edge_client.network.errors import CopiedError, TryAgain, Unavailable
 
 
 class Outage:
@@ -25,10 +25,12 @@ class Outage:
 
     def begin(self, error: Unavailable) -> None:
         """A call failed and will be tried again. Only the first one of an outage is told."""
-        if self._since_s is not None:
+        if self._since_s is not None or isinstance(error, TryAgain):
             return
         self._since_s = self._clock()
         text = f"server away: {error.message}; trying again until it is back"
+        if isinstance(error, CopiedError):
+            text = f"not served: {error.message}; trying again until that one has stopped"
         if error.hint:
             text += f"\n  → {error.hint}"
         self._console.event("offline", text, message=error.message, hint=error.hint)

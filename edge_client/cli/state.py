@@ -80,7 +80,7 @@ def leave(state: Path, yes: bool, new_device: bool, debug: bool) -> None:
         if not yes:
             click.confirm(f"Remove the identity in {folder.path}? Joining again needs a token", abort=True)
         identity = _readable_identity(folder)
-        told = _tell_server(identity) if identity is not None and identity.credential else ""
+        told = _tell_server(folder, identity) if identity is not None and identity.credential else ""
         folder.forget_identity("" if new_device or identity is None else identity.install_id)
     finally:
         folder.unlock()
@@ -95,16 +95,21 @@ def _readable_identity(folder: StateFolder) -> Identity | None:
         return None
 
 
-def _tell_server(identity: Identity) -> str:
+def _tell_server(folder: StateFolder, identity: Identity) -> str:
     """Tell the server that this board goes; what came of it, for a person."""
-    from edge_client.network.api import Api  # aiohttp is loaded only here
+    from edge_client.agent.renewal import Renewal  # aiohttp is loaded only here
+    from edge_client.network.api import Api
+    from edge_client.network.retry import Backoff, retry
     from edge_client.network.transport import Transport
 
     async def tell() -> None:
         async with Transport(
             identity.server, credential=identity.credential, fingerprint=identity.fingerprint
         ) as transport:
-            await asyncio.wait_for(Api(transport).leave(), TELL_TIMEOUT_S)
+            api = Api(transport)
+            transport.keeper = Renewal(api, folder)
+            attempts = 1 + len(identity.credentials)  # a certificate may be new as well
+            await asyncio.wait_for(retry(api.leave, Backoff(attempts=attempts)), TELL_TIMEOUT_S)
 
     try:
         asyncio.run(tell())

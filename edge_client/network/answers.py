@@ -15,6 +15,7 @@ from braid_common.units import printable, show_size
 from edge_client.errors import RefusedError, RevokedError
 from edge_client.network.errors import (
     ConflictError,
+    CopiedError,
     GoneError,
     ProxyLimitError,
     RequestError,
@@ -69,6 +70,8 @@ def refused(answer: Answer, refusal: Refusal) -> Exception:
             return UnknownCredentialError(message, hint or "ask for a new token: `aggregator token create`")
         case 403:
             return RevokedError(message, hint or "ask whoever runs the server; `edge-client leave` forgets it")
+        case 409 if refusal.code == "copied":
+            return CopiedError(message, hint, answer.retry_after_s)
         case 409:
             return ConflictError(message, parse_count(answer.headers.get(UPLOAD_OFFSET, "")))
         case 410:

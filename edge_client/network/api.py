@@ -21,7 +21,19 @@ from wire.checks import check_run
 from wire.codec import encode
 from wire.errors import WireError
 from wire.limits import MAX_LONG_POLL_S, MAX_MESSAGE_BYTES
-from wire.messages import BaseFile, BaseFiles, Enrol, Enrolled, Proof, Prove, Receipt, Report, Task
+from wire.messages import (
+    BaseFile,
+    BaseFiles,
+    Enrol,
+    Enrolled,
+    History,
+    Proof,
+    Prove,
+    Receipt,
+    Renew,
+    Report,
+    Task,
+)
 from wire.routes import AdapterQuery, Held, WorkQuery
 from wire.run import RunInfo
 
@@ -39,6 +51,9 @@ class Api:
         new_backoff: makes the pauses of one call; takes the keyword arguments of Backoff.
         on_failure: hears of every try that failed and will be repeated.
         on_success: hears of every call that was answered.
+
+    Attributes:
+        check_run: awaited with every answer of `run`; raises where it cannot be the run that this board takes part in.
     """
 
     def __init__(
@@ -51,6 +66,7 @@ class Api:
     ) -> None:
         self.transport, self.new_backoff = transport, new_backoff
         self._on_failure, self._on_success = on_failure, on_success
+        self.check_run: Callable[[RunInfo], Awaitable[None]] = _take
 
     async def enrol(self, message: Enrol) -> Enrolled:
         """One try. Raises Unavailable, or RefusedError where the token or the version is refused."""
@@ -62,6 +78,16 @@ class Api:
         """One try. What an address answers that was asked whether it is this board's server."""
         return await self.transport.call("POST", routes.PROOF.path, Proof, body=encode(message))
 
+    async def renew(self, credential_hash: str) -> None:
+        """Tell the server the hash of this board's next credential. Raises ConflictError where none is due."""
+        body = encode(Renew(credential=credential_hash))
+
+        async def put() -> None:
+            async with self.transport.open(routes.RENEW.method, routes.RENEW.path, body=body):
+                pass
+
+        await self._patiently(put)
+
     async def leave(self) -> None:
         """One try. Tell the server that this board goes."""
         async with self.transport.open("DELETE", routes.LEAVE.path):
@@ -71,7 +97,13 @@ class Api:
         """The run as it stands. Raises RefusedError where it cannot be used."""
         run = await self._patiently(lambda: self.transport.call("GET", routes.RUN.path, RunInfo))
         _require_sound(run)
+        await self.check_run(run)
         return run
+
+    async def history(self, after: int) -> History:
+        """The versions after that one, as the server says; the first of them, where there are many."""
+        params = {"after": str(after)}
+        return await self._patiently(lambda: self.transport.call("GET", routes.HISTORY.path, History, params=params))
 
     async def work(self, *, after: int, wait_s: float = MAX_LONG_POLL_S) -> Task:
         """The task to do now; without one the server answers after `wait_s`. `after`: the last round answered."""
@@ -153,6 +185,10 @@ def largest_adapter_bytes(run: RunInfo, ranks: Sequence[int]) -> int:
         for weight, rank in zip(run.weights, ranks, strict=True)
     )
     return min(4 * values + PART_HEADER_BYTES * (1 + len(run.weights)), MAX_MESSAGE_BYTES)
+
+
+async def _take(run: RunInfo) -> None:
+    """Check nothing."""
 
 
 def _require_sound(run: RunInfo) -> None:

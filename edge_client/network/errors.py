@@ -16,6 +16,14 @@ class Unavailable(UnreachableError):
         self.retry_after_s = retry_after_s
 
 
+class TryAgain(Unavailable):
+    """No outage: what server and board know each other by was found anew, and the same call will do at once."""
+
+
+class CopiedError(Unavailable):
+    """409: another client is at work with a copy of this board's identity. This one may go on when that one stops."""
+
+
 class MisconfiguredError(Unavailable):
     """Somebody answers, and a person has to change a setting. An enrolled board keeps trying, a new one stops."""
 
@@ -27,7 +35,11 @@ class UntrustedError(MisconfiguredError):
 
 
 class OtherCertificateError(UntrustedError):
-    """The certificate is not the pinned one."""
+    """The certificate is not the pinned one. `fingerprint`: the one that came, 64 hexadecimal digits."""
+
+    def __init__(self, message: str, hint: str = "", fingerprint: str = "") -> None:
+        super().__init__(message, hint)
+        self.fingerprint = fingerprint
 
 
 class GoneError(ClientError):

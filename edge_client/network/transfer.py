@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aiohttp import hdrs
 
-from braid_common.atomic_file import sync_folder
+from braid_common.atomic_file import open_private, sync_folder
 from braid_common.base_files import file_digest
 from edge_client.errors import disk_errors
 from edge_client.network.answers import parse_count
@@ -61,7 +61,7 @@ class _Part:
 
     def append(self, chunk: bytes) -> None:
         assert self.path is not None
-        with disk_errors(self.path), self.path.open("ab") as file:
+        with disk_errors(self.path), open(self.path, "ab", opener=open_private) as file:
             file.write(chunk)
 
     def finish(self) -> bool:

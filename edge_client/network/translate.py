@@ -33,6 +33,7 @@ def translate(error: BaseException, url: str, proxy: URL | None = None) -> Unava
         return OtherCertificateError(
             f"the certificate of {url} has the fingerprint {error.got.hex()}, not the one given",
             "compare with the fingerprint that `aggregator serve` printed, then pass that one with --fingerprint",
+            error.got.hex(),
         )
     if proxy is not None and (of_proxy := _proxy_error(error, url, proxy)) is not None:
         return of_proxy

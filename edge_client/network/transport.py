@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 from aiohttp import hdrs
@@ -20,7 +20,7 @@ from yarl import URL
 from braid_common.fingerprint import parse_fingerprint
 from edge_client.errors import ConfigError, RefusedError
 from edge_client.network.answers import Answer, parse_count, refused, said_by_others
-from edge_client.network.errors import Unavailable
+from edge_client.network.errors import OtherCertificateError, TryAgain, Unavailable, UnknownCredentialError
 from edge_client.network.proxy import environment_proxy
 from edge_client.network.translate import speaks_tls_error, translate
 from wire.codec import CONTENT_TYPE, check_content_type, decode
@@ -28,6 +28,7 @@ from wire.errors import ProtocolVersionError, WireError
 from wire.fields import Message
 from wire.limits import MAX_CONTROL_BYTES
 from wire.messages import Refusal
+from wire.routes import SESSION
 
 M = TypeVar("M", bound=Message)
 
@@ -78,11 +79,25 @@ def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     return made
 
 
-class Transport:
-    """Use as `async with`. `server` is a normalised URL without a slash at its end; `credential` may be set later."""
+class Keeper(Protocol):
+    """Keeps what a board and its server know each other by, for when one of them has changed it."""
 
-    def __init__(self, server: str, *, credential: str = "", fingerprint: str = "") -> None:
-        self.server, self.credential = server, credential
+    def credentials(self) -> Sequence[str]:
+        """All credentials that the server may know, the likeliest first."""
+
+    async def follows(self, fingerprint: str) -> bool:
+        """Whether the certificate of this fingerprint has been shown to be the server's own, and is trusted now."""
+
+
+class Transport:
+    """Use as `async with`. `server` is a normalised URL without a slash at its end; `credential` may be set later.
+
+    `session` is sent with every call, where there is one: of the clients that have a board's credential, its own.
+    """
+
+    def __init__(self, server: str, *, credential: str = "", fingerprint: str = "", session: str = "") -> None:
+        self.server, self.credential, self._session_id = server, credential, session
+        self.keeper: Keeper | None = None
         self.proxy = environment_proxy(server)
         self.traffic = Traffic()
         self._zoneless = _without_zone(URL(server).host or "")
@@ -149,9 +164,11 @@ class Transport:
         """One request, its answer's body unread.
 
         Raises Unavailable (try again), GoneError, ConflictError, RequestError, RefusedError or RevokedError; network
-        errors while the caller reads the body come out as Unavailable as well.
+        errors while the caller reads the body come out as Unavailable as well. A credential or certificate that is not
+        the right one any more is TryAgain, where the keeper has found the right one.
         """
         assert self._session is not None
+        sent = self.credential
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=read_timeout_s)
         try:
             async with self._session.request(
@@ -171,7 +188,29 @@ class Transport:
         except (aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, OSError) as error:
             if isinstance(error, _NOT_HTTP) and await self._wants_tls():
                 raise speaks_tls_error(self.server) from error
-            raise translate(error, self.server, self.proxy) from error
+            failure = translate(error, self.server, self.proxy)
+            if isinstance(failure, OtherCertificateError) and await self._follows(failure):
+                raise TryAgain("the server has shown a new certificate to be its own") from error
+            raise failure from error
+        except UnknownCredentialError as error:
+            if self._has_other(sent):
+                raise TryAgain("the server may know another credential of this board") from error
+            raise
+
+    async def _follows(self, mismatch: OtherCertificateError) -> bool:
+        return self.keeper is not None and await self.keeper.follows(mismatch.fingerprint)
+
+    def _has_other(self, refused: str) -> bool:
+        """Whether there is another credential to try than the one that was sent, which is then in its place; behind the
+        last one it is the first again, for later."""
+        if not refused or self.keeper is None:
+            return False
+        if refused != self.credential:  # renewed while the call was under way
+            return bool(self.credential)
+        known = list(self.keeper.credentials())
+        others = known[known.index(refused) + 1 :] if refused in known else known
+        self.credential = (others or known or [refused])[0]
+        return bool(others)
 
     def _headers(self, has_body: bool, extra: Mapping[str, str] | None) -> dict[str, str]:
         headers: dict[str, str] = {hdrs.ACCEPT: CONTENT_TYPE, hdrs.ACCEPT_ENCODING: "identity"}
@@ -181,6 +220,8 @@ class Transport:
             headers[hdrs.HOST] = f"[{self._zoneless}]:{URL(self.server).port}"
         if self.credential:
             headers[hdrs.AUTHORIZATION] = f"Bearer {self.credential}"
+        if self._session_id:
+            headers[SESSION] = self._session_id
         return {**headers, **(extra or {})}
 
     def _counted(self, body: bytes | AsyncIterator[bytes] | None) -> Any:

@@ -5,6 +5,7 @@
     install_id        the id that this board had when it left a server, so that it joins again as the same device
     status.json       what the client is doing, for `edge-client status` and dashboards
     work/KEY.*        files of the one task that is under way (`state/task_files.py`)
+    run.json          the run that this board takes part in, and the last of its versions that it knew
     held/             the adapter of the last round, to which the next is fetched as a patch
     residual          what quantisation dropped of the last update, to be added to the next one
     pruned.json       ranks of the weights that the rounds so far have pruned
@@ -26,20 +27,48 @@ from pathlib import Path
 
 import msgspec
 
-from braid_common.atomic_file import sweep_temporaries, write_atomically
+from braid_common.atomic_file import make_private_folder, sweep_temporaries, write_atomically
 from edge_client.errors import ConfigError, DiskError, LockedError, disk_errors
 
 _INSTALL_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who this board is. `device` and `credential` are empty until the server has answered the enrolment."""
+    """Who this board is. `device` and `credential` are empty until the server has answered the enrolment.
+
+    Attributes:
+        fingerprint: of the certificate that is pinned.
+        given_fingerprint: the one that people gave; the board may have followed its server from there to another.
+        next_credential: was drawn, and may be known to the server.
+        former_credential: the one before, which a server that was restored from a backup may still know.
+    """
 
     server: str
     install_id: str
     fingerprint: str = ""
+    given_fingerprint: str = ""
     device: str = ""
     credential: str = ""
+    next_credential: str = ""
+    former_credential: str = ""
+
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """All that the server may know, the likeliest first."""
+        known = (self.credential, self.next_credential, self.former_credential)
+        return tuple(dict.fromkeys(credential for credential in known if credential))
+
+    def with_next(self, drawn: str, in_use: str) -> Identity:
+        """The identity that is about to tell the server its next credential: one that it has drawn before and does not
+        use, else `drawn`."""
+        kept = self.next_credential
+        return msgspec.structs.replace(self, next_credential=kept if kept and kept != in_use else drawn)
+
+    def renewed(self, in_use: str) -> Identity:
+        """The identity that uses its next credential from now on, after the one `in_use`."""
+        return msgspec.structs.replace(
+            self, credential=self.next_credential, next_credential="", former_credential=in_use
+        )
 
 
 def default_state_folder() -> Path:
@@ -66,9 +95,8 @@ class StateFolder:
         """Create the folder and take it for this process. Raises LockedError or DiskError."""
         with disk_errors(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.work.mkdir(mode=0o700, exist_ok=True)
-            self.cache.mkdir(mode=0o700, exist_ok=True)
-            self.held.mkdir(mode=0o700, exist_ok=True)
+            for folder in (self.work, self.cache, self.held):
+                make_private_folder(folder)
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,6 +173,7 @@ class StateFolder:
             if not install_id:
                 (self.path / "install_id").unlink(missing_ok=True)
             (self.path / "identity.json").unlink(missing_ok=True)
+            (self.path / "run.json").unlink(missing_ok=True)
             self.residual.unlink(missing_ok=True)
             self.pruned.unlink(missing_ok=True)
             for path in self.held.glob("*"):
@@ -178,3 +207,8 @@ class StateFolder:
 def new_install_id() -> str:
     """32 hexadecimal digits, drawn once per board and kept."""
     return secrets.token_hex(16)
+
+
+def new_credential() -> str:
+    """256 random bits, URL-safe, as a server draws the first one."""
+    return secrets.token_urlsafe(32)

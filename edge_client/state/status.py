@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from braid_common.atomic_file import open_private
 from braid_common.json_file import read_small
 from edge_client.errors import disk_errors
 from edge_client.state.folder import StateFolder
@@ -71,7 +72,8 @@ class StatusFile:
         path = self._folder.path / "status.json"
         with disk_errors(path):
             fresh = path.with_suffix(".json.new")
-            fresh.write_bytes(data)
+            with open(fresh, "wb", opener=open_private) as file:
+                file.write(data)
             fresh.replace(path)
 
 

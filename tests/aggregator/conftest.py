@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aggregator.http.app import make_app
 from aggregator.run.setup import Opened, open_run
 from aggregator.store.folder import Folder
-from aggregator.store.secrets import secret_hash
+from aggregator.store.secrets import new_secret, secret_hash
 from tests.fakes.clock import FakeClock
 from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode, encode
@@ -214,14 +215,16 @@ async def start(clock: FakeClock) -> AsyncIterator[Callable[..., Any]]:
     """Start a server on a folder; several may run one after another (restarts). All end with the test."""
     running: list[Server] = []
 
-    async def begin(folder: Folder) -> Server:
-        opened = open_run(folder, clock)
+    async def begin(folder: Folder, wall_clock: Callable[[], float] = time.time) -> Server:
+        opened = open_run(folder, clock, wall_clock)
         operator = folder.secret(folder.operator_token)
         app = make_app(opened, secret_hash(operator))
         listening = TestServer(app)
         await listening.start_server(auto_decompress=False)  # as `serve` does
         client = TestClient(listening)
-        server = Server(opened, client, operator, folder.secret(folder.join_token))
+        token = new_secret()
+        opened.store.add_token(secret_hash(token), "of the tests", uses=100)
+        server = Server(opened, client, operator, token)
         running.append(server)
         return server
 

@@ -24,18 +24,21 @@ from wire.messages import (
     BaseFiles,
     Enrol,
     Enrolled,
+    History,
     Profile,
     Proof,
     Prove,
     Receipt,
     Refusal,
+    Renew,
     Report,
     RoundSpec,
     Task,
     Tensor,
     Update,
+    Version,
 )
-from wire.proof import credential_hash, server_proof
+from wire.proof import certificate_proof, credential_hash, empty_history, next_history, server_proof
 from wire.run import Base, RunInfo, TrainSettings
 
 CONFIG = {
@@ -89,6 +92,13 @@ class FakeServer:
     settings: dict[str, Any] = field(default_factory=dict)  # of the run, where they differ
     chosen: dict[str, Any] = field(default_factory=dict)  # lengths, once a board has told its own and asks for work
     idle_until: asyncio.Event | None = None  # long polls wait for it
+    next_credentials: dict[str, str] = field(default_factory=dict)  # install id → hash
+    renew: bool = False  # whether tasks ask for a renewal, until there was one
+    notice: str = ""  # of tasks
+    certificate: str = ""  # fingerprint of the one that the server calls its own
+    base_said: str = ""  # digest of the base, where the server says another one than it has
+    run_id: str = "run-1"
+    versions: dict[int, str] = field(default_factory=dict)  # digests, where they are others than usual
 
     # --- the run -----------------------------------------------------------------------------------------------
 
@@ -98,11 +108,12 @@ class FakeServer:
         values = tuple(tuple((rank - i) / 10 for i in range(rank)) for rank in ranks) if self.version else ()
         return RunInfo(
             protocol=1,
-            run_id="run-1",
+            run_id=self.run_id,
             state=self.state,  # type: ignore[arg-type]
-            base=Base(model=str(self.base), digest=base_digest(self.base)),
+            base=Base(model=str(self.base), digest=self.base_said or base_digest(self.base)),
             weights=weights,
             manifest=manifest_digest(weights),
+            history=self.history(manifest_digest(weights)),
             settings=TrainSettings(**{**SETTINGS, **self.settings}),
             max_rank=self.max_rank,
             server_rank=8,
@@ -112,17 +123,28 @@ class FakeServer:
             values=values,
         )
 
+    def history(self, manifest: str) -> str:
+        value = empty_history(self.run_id, self.base_said or base_digest(self.base), manifest)
+        for version in range(1, self.version + 1):
+            value = next_history(value, version, self.version_digest(version))
+        return value
+
+    def version_digest(self, version: int) -> str:
+        return self.versions.get(version, f"{version:064x}")
+
     def task(self) -> Task:
         if not self.run().settings.has_lengths:
-            return Task(kind="wait", run_id="run-1", spec=RoundSpec(round=0, version=0))
+            return Task(kind="wait", run_id=self.run_id, spec=RoundSpec(round=0, version=0))
         kind = {"profiling": "profile", "training": "train", "finished": "evaluate"}[self.state]
         if self.state == "finished" and self.version in self.evaluated:
             kind = "finished"
         return Task(
             kind=kind,  # type: ignore[arg-type]
-            run_id="run-1",
+            run_id=self.run_id,
             spec=RoundSpec(round=self.round, version=self.version, seed=7),
             staleness_limit=self.staleness_limit,
+            renew=self.renew,
+            notice=self.notice,
         )
 
     def adapter(self, version: int, ranks: list[int]) -> bytes:
@@ -152,6 +174,8 @@ class FakeServer:
         app.router.add_post("/v1/devices", self.enrol)
         app.router.add_post("/v1/proofs", self.prove)
         app.router.add_delete("/v1/device", self.leave)
+        app.router.add_put("/v1/credential", self.renew_credential)
+        app.router.add_get("/v1/versions", self.get_versions)
         app.router.add_get("/v1/run", self.get_run)
         app.router.add_get("/v1/work", self.work)
         app.router.add_post("/v1/profiles", self.profile)
@@ -177,8 +201,11 @@ class FakeServer:
         if request.path not in ("/v1/devices", "/v1/proofs"):
             if self.revoked:
                 return refusal(403, "revoked", "this device was revoked")
-            known = [f"Bearer {credential}" for credential in self.devices.values()]
-            if request.headers.get("Authorization") not in known:
+            sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
+            for install_id, awaited in self.next_credentials.items():
+                if awaited == credential_hash(sent):  # used for the first time: the one before ends
+                    self.devices[install_id], self.next_credentials[install_id], self.renew = sent, "", False
+            if sent not in self.devices.values():
                 return refusal(401, "unauthorised", "this credential is not known")
         return await handler(request)
 
@@ -194,8 +221,23 @@ class FakeServer:
 
     async def prove(self, request: web.Request) -> web.Response:
         question = decode(await request.read(), Prove)
-        credential = self.devices.get(self.ids.get(question.device, ""), "of nobody")
-        return answer(Proof(proof=server_proof(credential_hash(credential), question.device, question.nonce)))
+        known = credential_hash(self.devices.get(self.ids.get(question.device, ""), "of nobody"))
+        proof = server_proof(known, question.device, question.nonce)
+        if not self.certificate:
+            return answer(Proof(proof=proof))
+        of_certificate = certificate_proof(known, question.device, question.nonce, self.certificate)
+        return answer(Proof(proof=proof, certificate=of_certificate))
+
+    async def renew_credential(self, request: web.Request) -> web.Response:
+        sent = request.headers["Authorization"].removeprefix("Bearer ")
+        install_id = next(known for known, credential in self.devices.items() if credential == sent)
+        self.next_credentials[install_id] = decode(await request.read(), Renew).credential
+        return web.Response(status=204)
+
+    async def get_versions(self, request: web.Request) -> web.Response:
+        numbers = range(int(request.query["after"]) + 1, self.version + 1)
+        versions = (Version(version=number, digest=self.version_digest(number)) for number in numbers)
+        return answer(History(versions=tuple(versions)[:2]))  # in parts
 
     async def leave(self, request: web.Request) -> web.Response:
         credential = request.headers["Authorization"].removeprefix("Bearer ")

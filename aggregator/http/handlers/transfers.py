@@ -8,7 +8,7 @@ from aiohttp import web
 
 from aggregator.errors import CallError
 from aggregator.http.app_keys import BASE_FILES, BASE_FOLDER, RUN, UPLOADS
-from aggregator.http.callers import board_of
+from aggregator.http.callers import board_of, participant_of
 from aggregator.http.streaming import answer, check_media, offset_header, receive, send_file
 from aggregator.run.round_spec import PROFILING
 from aggregator.store.uploads import OffsetError
@@ -22,7 +22,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 async def upload_offset(request: web.Request) -> web.Response:
     """`HEAD /v1/uploads/{round}`: how much of an upload is here."""
-    board = board_of(request)
+    board = participant_of(request)
     round_id, digest = _round(request), _digest(request)
     run = request.app[RUN]
     stored = run.submissions.answer_of(board.device, round_id)
@@ -36,7 +36,7 @@ async def upload_offset(request: web.Request) -> web.Response:
 
 async def upload(request: web.Request) -> web.Response:
     """`PATCH /v1/uploads/{round}`: bytes from Upload-Offset on; the receipt once all are here."""
-    board, run = board_of(request), request.app[RUN]
+    board, run = participant_of(request), request.app[RUN]
     check_media(request)
     round_id, digest = _round(request), _digest(request)
     length, offset = _count(request, UPLOAD_LENGTH), _count(request, UPLOAD_OFFSET)
@@ -59,7 +59,7 @@ async def upload(request: web.Request) -> web.Response:
 
 async def profile(request: web.Request) -> web.Response:
     """`POST /v1/profiles`. A board profiles once; a second profile gets the first one's receipt."""
-    board, run = board_of(request), request.app[RUN]
+    board, run = participant_of(request), request.app[RUN]
     check_media(request)
     if receipt := run.submissions.receipt_of(board.device, PROFILING, None):
         return answer(receipt, board)

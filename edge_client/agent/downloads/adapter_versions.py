@@ -16,6 +16,7 @@ from pathlib import Path
 from edge_client.agent.console import Console
 from edge_client.agent.downloads.base import find_base
 from edge_client.agent.enrolment import FIRST_ATTEMPTS
+from edge_client.agent.renewal import Renewal
 from edge_client.errors import ConfigError, disk_errors
 from edge_client.network.api import Api
 from edge_client.network.errors import RequestError, Unavailable
@@ -53,11 +54,11 @@ def fetched_versions(
     with disk_errors(state.path):  # on the board's own disk: /tmp is memory on many
         place = tempfile.TemporaryDirectory(prefix="versions-", dir=state.path)
     with place as folder:
-        yield asyncio.run(_fetch(identity, state.path / "base", model, versions, Path(folder), console))
+        yield asyncio.run(_fetch(identity, state, model, versions, Path(folder), console))
 
 
 async def _fetch(
-    identity: Identity, bases: Path, model: str, versions: Sequence[int], folder: Path, console: Console
+    identity: Identity, state: StateFolder, model: str, versions: Sequence[int], folder: Path, console: Console
 ) -> FetchedVersions:
     def tell(error: Unavailable) -> None:
         console.notice(f"{error.message}; trying again", error.hint)
@@ -66,6 +67,7 @@ async def _fetch(
         identity.server, credential=identity.credential, fingerprint=identity.fingerprint
     ) as transport:
         api = Api(transport, partial(Backoff, attempts=FIRST_ATTEMPTS), on_failure=tell)
+        transport.keeper = Renewal(api, state)
         run = await api.run()
         paths = {version: folder / f"{version}" for version in dict.fromkeys(versions)}
         for version, path in paths.items():
@@ -75,4 +77,4 @@ async def _fetch(
                 raise ConfigError(
                     f"{identity.server} cannot give version {version}: {error.message}", error.hint
                 ) from error
-        return FetchedVersions(run, await find_base(model, run, api, bases, console), paths)
+        return FetchedVersions(run, await find_base(model, run, api, state.path / "base", console), paths)

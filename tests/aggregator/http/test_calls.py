@@ -45,7 +45,7 @@ class TestEnrolment:
 
     async def test_a_full_run_takes_no_more_boards(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whoever has a join token cannot fill disk and memory with names; boards that are known come back."""
-        monkeypatch.setattr("aggregator.store.store.MAX_DEVICES", 2)
+        monkeypatch.setattr("aggregator.store.devices.MAX_DEVICES", 2)
         await server.board("ada", install=1), await server.board("bo", install=2)
 
         body = enrolment(server.token, install_id=f"{3:032x}")
@@ -60,7 +60,7 @@ class TestEnrolment:
         status, answer = await refusal(server, "POST", "/v1/devices", data=enrolment("wrong"), headers=headers)
         assert (status, answer.code) == (401, "unauthorised") and "token create" in answer.hint
 
-        server.opened.store.revoke_token(1)
+        server.opened.store.revoke_token(2)
         status, _ = await refusal(server, "POST", "/v1/devices", data=enrolment(server.token), headers=headers)
         assert status == 401
 

@@ -9,6 +9,7 @@ import pytest
 
 from aggregator.report.page import fragment
 from aggregator.report.tables import rounds_text, status_text
+from aggregator.report.text_cells import took_text
 from wire.messages import Report
 
 
@@ -25,6 +26,16 @@ def row(page: str, name: str) -> str:
 @pytest.fixture
 async def server(make_folder: Any, start: Any) -> Any:
     return await start(make_folder())
+
+
+@pytest.mark.parametrize(("opened_at", "took"), [(1000.0, "1 min 40 s"), (1100.0, "0 s"), (9e9, "0 s")])
+def test_a_round_took_no_less_than_no_time(opened_at: float, took: str) -> None:
+    """Whatever the clock did while it was open: in the terminal and on the page."""
+    row = {"round": 1, "state": "merged", "version": 1, "accepted": 2, "refused": 0, "stale": 0, "reason": "quorum"}
+    closed = {**row, "opened_at": opened_at, "closed_at": 1100.0}
+
+    assert took_text(closed) == took and took_text({**closed, "closed_at": None}) == ""
+    assert f"  {took}  " in rounds_text({"evaluations": [], "rounds": [closed]})
 
 
 class TestABoardThatLeaves:

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from aggregator.errors import DiskError, StateError
 from aggregator.store.blobs import Blobs
-from aggregator.store.records import Answer, ConflictError, Device, RoundClosedError, StoredReport
+from aggregator.store.records import Answer, ConflictError, Device, RoundClosedError, ShutOutError, StoredReport
 from aggregator.store.store import Store
 from aggregator.store.tables import MIGRATIONS
 
@@ -48,15 +48,18 @@ class TestContract:
         assert store.devices() == (again,)
 
     def test_revoking_stays(self, store: Store) -> None:
-        """A revoked device is revoked after it enrols again; an unknown one cannot be revoked."""
+        """A revoked device cannot enrol again until it is allowed; an unknown one can be neither."""
         enrolled(store)
 
         assert store.revoke_device("d-1") and not store.revoke_device("d-9")
-        assert enrolled(store).revoked
+        with pytest.raises(ShutOutError):
+            enrolled(store)
+        assert store.allow_device("d-1") and not store.allow_device("d-9")
+        assert not enrolled(store).revoked
 
     def test_tokens(self, store: Store) -> None:
         """Tokens are numbered, listed and revoked; only hashes are there."""
-        number = store.add_token("h" * 64, "first")
+        number = store.add_token("h" * 64, "first").id
 
         assert store.revoke_token(number) and not store.revoke_token(99)
         assert [(t.hash, t.label, t.revoked) for t in store.tokens()] == [("h" * 64, "first", True)]

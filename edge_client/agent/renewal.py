@@ -69,7 +69,7 @@ class Renewal:
             if drawn != identity:
                 self._folder.write_identity(drawn)
             await self._api.renew(credential_hash(drawn.next_credential))
-            self._folder.write_identity(drawn.renewed(in_use))
+            self._folder.write_identity(drawn.renewed())
         except (DiskError, ConflictError, RequestError):
             return
         self._api.transport.credential = drawn.next_credential

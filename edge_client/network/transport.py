@@ -98,6 +98,7 @@ class Transport:
     def __init__(self, server: str, *, credential: str = "", fingerprint: str = "", session: str = "") -> None:
         self.server, self.credential, self._session_id = server, credential, session
         self.keeper: Keeper | None = None
+        self._refused: set[str] = set()  # credentials, since the last call that was answered
         self.proxy = environment_proxy(server)
         self.traffic = Traffic()
         self._zoneless = _without_zone(URL(server).host or "")
@@ -184,6 +185,7 @@ class Transport:
             ) as response:
                 if response.status >= 300:
                     raise await self._refusal(response)
+                self._refused.clear()
                 yield response
         except (aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, OSError) as error:
             if isinstance(error, _NOT_HTTP) and await self._wants_tls():
@@ -201,15 +203,18 @@ class Transport:
         return self.keeper is not None and await self.keeper.follows(mismatch.fingerprint)
 
     def _has_other(self, refused: str) -> bool:
-        """Whether there is another credential to try than the one that was sent, which is then in its place; behind the
-        last one it is the first again, for later."""
+        """Whether there is another credential to try than those that were refused since the last call that was not; it
+        is then in their place. Behind the last one all may be tried again, later."""
         if not refused or self.keeper is None:
             return False
         if refused != self.credential:  # renewed while the call was under way
             return bool(self.credential)
-        known = list(self.keeper.credentials())
-        others = known[known.index(refused) + 1 :] if refused in known else known
-        self.credential = (others or known or [refused])[0]
+        self._refused.add(refused)
+        known = self.keeper.credentials()
+        others = [credential for credential in known if credential not in self._refused]
+        if not others:
+            self._refused.clear()
+        self.credential = (*others, *known, refused)[0]
         return bool(others)
 
     def _headers(self, has_body: bool, extra: Mapping[str, str] | None) -> dict[str, str]:

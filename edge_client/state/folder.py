@@ -60,14 +60,20 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def with_next(self, drawn: str, in_use: str) -> Identity:
         """The identity that is about to tell the server its next credential: one that it has drawn before and does not
-        use, else `drawn`."""
+        use, else `drawn`. The one `in_use` stays in it, whichever it is."""
         kept = self.next_credential
-        return msgspec.structs.replace(self, next_credential=kept if kept and kept != in_use else drawn)
-
-    def renewed(self, in_use: str) -> Identity:
-        """The identity that uses its next credential from now on, after the one `in_use`."""
+        former = self.former_credential if in_use == self.credential else self.credential
         return msgspec.structs.replace(
-            self, credential=self.next_credential, next_credential="", former_credential=in_use
+            self,
+            credential=in_use,
+            next_credential=kept if kept and kept != in_use else drawn,
+            former_credential=former,
+        )
+
+    def renewed(self) -> Identity:
+        """The identity that uses its next credential from now on."""
+        return msgspec.structs.replace(
+            self, credential=self.next_credential, next_credential="", former_credential=self.credential
         )
 
 

@@ -28,7 +28,7 @@ def require_served(run: RunMemory, board: Board, session: str, address: str) -> 
     """Note a call of a board's client, and raise CallError "copied" where a newer client of the same identity is at
     work."""
     now = run.clock()
-    _take(run, board, board.sessions.heard(session, address, now, run.config.rounds.liveness_s))
+    _take(run, board, board.sessions.heard(session, address, now))
     if not board.sessions.serves(session):
         raise CallError(
             "copied",

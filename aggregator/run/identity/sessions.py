@@ -13,6 +13,9 @@ KEPT = 8
 """Sessions that are remembered of a board. A client that was started more often meanwhile is not recognised as an old
 one: it takes over, and the next call of the other shows the copy."""
 
+SILENT_S = 120.0
+"""A client that was not heard of for two long polls has ended, and an older one may take its place again."""
+
 TELL_AGAIN_S = 3600.0
 """People are told of the same copy once in this time."""
 
@@ -61,21 +64,20 @@ class Sessions:
         """Whether calls of a session are answered."""
         return self.current is not None and self.current.id == session
 
-    def heard(self, session: str, address: str, now: float, silence_s: float) -> Sessions:
+    def heard(self, session: str, address: str, now: float) -> Sessions:
         """The sessions after a call.
 
         Args:
             session: the id in the call, "" where it has none.
             address: where it came from.
             now: monotonic seconds.
-            silence_s: a session that was not heard for this long has ended, and an older one may take its place again.
         """
         mine, current = Session(session, address, now), self.current
         if current is None or current.id == session:
             return replace(self, current=mine)
         others = tuple(each for each in self.former if each.id != session)
         is_newer = len(others) == len(self.former)
-        if is_newer or now - current.seen_s >= silence_s:
+        if is_newer or now - current.seen_s >= SILENT_S:
             return replace(self, current=mine, former=(current, *others)[:KEPT])
         return replace(self.with_copy(address, now), former=(mine, *others)[:KEPT])
 

@@ -15,6 +15,7 @@ from aggregator.report.page import page
 from aggregator.report.status import describe
 from aggregator.report.tables import status_text
 from aggregator.run.identity.copies import RENEWED_JUST_NOW_S
+from aggregator.run.identity.sessions import SILENT_S
 from aggregator.store.credentials import RENEW_AFTER_S
 from aggregator.store.secrets import new_secret, secret_hash
 from aggregator.store.uploads import Part
@@ -203,7 +204,7 @@ class TestCopies:
         facts = describe(server.run)
         for shown in (page(facts), status_text(facts), "\n".join(facts["events"])):
             assert "two clients use its identity, from 127.0.0.1" in shown
-        clock.advance(server.run.config.rounds.liveness_s)
+        clock.advance(SILENT_S)
         assert (await ask(board, "GET", "/v1/work", **one))[0] == 200
 
     async def test_a_copy_does_not_take_an_upload_away(self, server: Any, begin_training: Any) -> None:

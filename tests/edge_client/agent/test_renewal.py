@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestServer
 
 from edge_client.cli.main import run
 from edge_client.errors import ExitCode
-from edge_client.network.errors import OtherCertificateError
+from edge_client.network.errors import OtherCertificateError, UnknownCredentialError
 from edge_client.state.folder import Identity, StateFolder
 from tests.edge_client.network.test_transport import self_signed
 from tests.fakes.server import FakeServer, refusal
@@ -88,6 +88,38 @@ async def test_a_report_that_was_on_its_way_is_sent_again(board: Any, server: Fa
     assert server.fired == ["GET /v1/base"]
 
 
+async def test_a_command_beside_the_client_survives_a_renewal(board: Any, server: FakeServer) -> None:
+    """It has begun under the credential of before, and finds the new one in the folder, which holds the old one too."""
+    async with board.client() as beside:
+        await beside.enrol()
+        server.renew = True
+        folder = StateFolder(board.folder)
+        known = kept(board)
+        folder.write_identity(known.with_next("new", known.credential).renewed())
+        server.devices[known.install_id] = "new"
+
+        assert (await beside._api.run()).run_id == "run-1"
+        assert beside._api.transport.credential == "new"
+
+
+async def test_credentials_that_are_all_refused_are_refused(board: Any, server: FakeServer) -> None:
+    """Each is tried once, and then again at the next call: a server that is back may know one of them."""
+    async with board.client() as client:
+        await client.enrol()
+        known = kept(board)
+        StateFolder(board.folder).write_identity(known.with_next("next", known.credential))
+        api, install_id = client._api, known.install_id
+        server.devices[install_id] = "of nobody"
+        for _ in range(2):
+            server.requests.clear()
+            with pytest.raises(UnknownCredentialError):
+                await api.run()
+            assert server.requests == ["GET /v1/run"] * 2
+
+        server.devices[install_id] = "next"
+        assert (await api.run()).run_id == "run-1"
+
+
 async def test_leaving_works_under_whichever_credential_the_server_knows(board: Any, server: FakeServer) -> None:
     """Killed between two steps of a renewal, or with a backup restored: the server is told all the same."""
     async with board.client() as client:
@@ -118,11 +150,13 @@ async def test_a_board_follows_a_certificate_that_is_renewed_under_it(
     context, old = made["old"]
     async with over_tls(server.app(), context) as running:
 
-        async def renew(request: web.Request) -> None:
+        async def renew(_: web.Request) -> None:
             context.load_cert_chain(tmp_path / "new" / "server.pem")
             server.certificate = made["new"][1]
-            assert request.transport is not None
-            request.transport.abort()
+            assert running.runner is not None and running.runner.server is not None
+            for connection in running.runner.server.connections:  # those that are kept alive have seen the old one
+                if connection.transport is not None:
+                    connection.transport.abort()
 
         server.faults["POST /v1/profiles"] = [renew]
         await board.join(server=url_of(running), fingerprint=old)

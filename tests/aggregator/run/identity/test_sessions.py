@@ -5,16 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.run.identity.sessions import KEPT, SHOWN_S, TELL_AGAIN_S, Sessions
-
-SILENCE_S = 120.0
+from aggregator.run.identity.sessions import KEPT, SHOWN_S, SILENT_S, TELL_AGAIN_S, Sessions
 
 
 def heard(*calls: tuple[str, float]) -> Sessions:
     """The sessions after calls of (session, seconds); each session has an address of its own."""
     sessions = Sessions()
     for session, now in calls:
-        sessions = sessions.heard(session, f"at-{session}", now, SILENCE_S)
+        sessions = sessions.heard(session, f"at-{session}", now)
     return sessions
 
 
@@ -36,10 +34,10 @@ def test_two_clients_at_once_are_a_copy_and_the_newest_is_served() -> None:
 
 def test_the_other_one_goes_on_once_the_one_that_was_served_is_silent() -> None:
     """Neither starves: whoever is left is served, and may be interrupted again."""
-    sessions = heard(("a", 0), ("b", 1), ("a", 2), ("a", 1 + SILENCE_S))
+    sessions = heard(("a", 0), ("b", 1), ("a", 2), ("a", 1 + SILENT_S))
     assert sessions.serves("a")
 
-    assert sessions.heard("b", "at-b", 2 + SILENCE_S, SILENCE_S).serves("a")
+    assert sessions.heard("b", "at-b", 2 + SILENT_S).serves("a")
 
 
 def test_people_are_told_of_the_same_copy_once_an_hour() -> None:
@@ -47,7 +45,7 @@ def test_people_are_told_of_the_same_copy_once_an_hour() -> None:
     sessions = heard(("a", 0), ("b", 1), ("a", 2))
     told = [sessions.copies.told_s] if sessions.copies else []
     for now in range(60, int(2 * TELL_AGAIN_S), 60):
-        sessions = sessions.heard("b", "at-b", now, SILENCE_S).heard("a", "at-a", now + 1, SILENCE_S)
+        sessions = sessions.heard("b", "at-b", now).heard("a", "at-a", now + 1)
         assert sessions.copies is not None
         told.append(sessions.copies.told_s)
 
@@ -68,7 +66,7 @@ def test_somebody_is_always_served_and_memory_is_bounded(calls: list[tuple[str, 
     sessions, now = Sessions(), 0.0
     for session, pause_s in calls:
         now += pause_s
-        sessions = sessions.heard(session, "x", now, SILENCE_S)
+        sessions = sessions.heard(session, "x", now)
         assert sessions.current is not None and sum(sessions.serves(each) for each in "abc") == 1
     alone = {session for session, _ in calls}
     assert len(sessions.former) <= KEPT and (len(alone) > 1 or sessions.copies is None)

@@ -164,9 +164,8 @@ class Transport:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request, its answer's body unread.
 
-        Raises Unavailable (try again), GoneError, ConflictError, RequestError, RefusedError or RevokedError; network
-        errors while the caller reads the body come out as Unavailable as well. A credential or certificate that is not
-        the right one any more is TryAgain, where the keeper has found the right one.
+        Raises Unavailable (try again; TryAgain where the keeper has found the right credential or certificate),
+        GoneError, ConflictError, RequestError, RefusedError, RevokedError; Unavailable also while the body is read.
         """
         assert self._session is not None
         sent = self.credential

@@ -1,0 +1,263 @@
+"""One run of a fleet: a server, its boards, and the lines between, with faults or without."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos.disk.file_faults import FileFaults
+from chaos.fleet.process import KeptProcess
+from chaos.ledger import Ledger
+from chaos.mishaps import SIDES, DiskTrouble, KilledAtCall, Mishap, Mishaps, Side
+from chaos.network.line_faults import LineFaults
+from chaos.network.proxy import FaultProxy, Trap
+from demo.fleet import BIN, free_port, run_command
+
+SETTINGS: Mapping[str, str] = {
+    "train.targets": '["q", "o"]',
+    "train.local_steps": "1",
+    "train.max_source_tokens": "32",
+    "train.max_target_tokens": "12",
+    "train.upload": '"fp32"',
+    "merge.max_rank": "3",
+    "merge.server_rank": "4",
+    "rounds.deadline_s": "86400.0",
+    "rounds.grace_s": "86400.0",
+    "rounds.profile_deadline_s": "86400.0",
+}
+"""A small model, and rounds that end when every board has answered and not before: both runs have equal cohorts."""
+
+STALLED_S = 90.0
+"""A run in which nothing is acknowledged for so long is stuck: boards pause for 3 s at most at these runs' pace."""
+
+PATIENCE_S = 3.0
+"""How long a process waits for its kill: not every named call is made in every round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The size of a run.
+
+    Attributes:
+        seed: of the training and of the faults.
+        rounds: of training.
+        boards: that take part in each.
+    """
+
+    seed: int
+    rounds: int
+    boards: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The boards' names, which are their ids as well."""
+        return tuple(f"board{number}" for number in range(1, self.boards + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Chaos:
+    """The faults of a run.
+
+    Attributes:
+        library: for faults of files, as `chaos.disk.file_faults.build_library` made it; None leaves these out.
+        line_chance: of each request to meet a fault.
+        longest_pause_s: between two mishaps of a side.
+    """
+
+    library: Path | None
+    line_chance: float = 0.08
+    longest_pause_s: float = 1.5
+
+
+@dataclass(slots=True)
+class Outcome:
+    """All that a run has shown.
+
+    Attributes:
+        folder: the server's.
+        ledger: what it acknowledged.
+        faults: how often each kind fired.
+        ends: how each process ended: its name, the status, how often.
+        is_stuck: whether it was given up.
+    """
+
+    folder: Path
+    ledger: Ledger
+    faults: Counter[str] = field(default_factory=Counter)
+    ends: dict[str, Counter[int]] = field(default_factory=dict)
+    is_stuck: bool = False
+
+
+Order = Mapping[int, Sequence[str]]
+"""Boards in the order in which the updates of each round are to be taken in."""
+
+
+class Federation:
+    """A server and its boards, each behind a line of its own.
+
+    Args:
+        folder: where all of it is.
+        plan: how large the run is.
+        chaos: the faults; None for a run without any.
+        order: in which uploads are passed on; None as they come.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, chaos: Chaos | None = None, order: Order | None = None) -> None:
+        self._folder, self._plan, self._chaos, self._order = folder, plan, chaos, order
+        self.ledger = Ledger()
+        self._server_folder, self._port = folder / "server", free_port()
+        self._files: dict[str, FileFaults] = {}
+        self._mishaps: Counter[str] = Counter()
+        self._processes: dict[str, KeptProcess] = {}
+        self._lines: dict[str, FaultProxy] = {}
+
+    async def run(self, on_round: Callable[[int], None]) -> Outcome:
+        """The whole run, to the end of the last round. `on_round` hears how many rounds every board has sent."""
+        await self._prepare()
+        lanes = [asyncio.ensure_future(self._lane(side)) for side in SIDES] if self._chaos is not None else []
+        serving = asyncio.ensure_future(self._processes["server"].keep())
+        boards = asyncio.gather(*(self._processes[name].keep() for name in self._plan.names))
+        try:
+            is_stuck = not await self._follow(boards, on_round)
+        finally:
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+            self._heal()
+            await asyncio.gather(*(self._processes[name].stop() for name in self._plan.names))
+            await self._processes["server"].stop()
+            serving.cancel()
+            boards.cancel()
+            await asyncio.gather(serving, boards, return_exceptions=True)
+            await asyncio.gather(*(line.stop() for line in self._lines.values()))
+        ends = {name: process.ends for name, process in self._processes.items()}
+        return Outcome(self._server_folder, self.ledger, self.fired(), ends, is_stuck)
+
+    def fired(self) -> Counter[str]:
+        """How often each fault has fired so far."""
+        fired = Counter({kind: sum(line.fired[kind] for line in self._lines.values()) for kind in _line_kinds(self)})
+        for owner, files in self._files.items():
+            side = "server" if owner == "server" else "board"
+            for (error, call), count in files.failed.items():
+                fired[f"{error} under the {side}: {call}"] += count
+        return +(fired + self._mishaps)
+
+    async def _prepare(self) -> None:
+        settings = {
+            **SETTINGS,
+            "run.seed": str(self._plan.seed),
+            "run.rounds": str(self._plan.rounds),
+            "rounds.quorum": str(self._plan.boards),
+        }
+        pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        where, count = str(self._server_folder), str(self._plan.boards)
+        await run_command("aggregator", "init", where, "--model", "builtin", "--min-devices", count, *pairs)
+        token = await run_command("aggregator", "token", "create", where, "--uses", count, "--json", key="token")
+        command = (str(BIN / "aggregator"), "serve", where, "--port", str(self._port), "--tls", "off")
+        self._add("server", command, self._server_folder)
+        for name in self._plan.names:
+            faults = None
+            if self._chaos is not None:
+                faults = LineFaults(f"{self._plan.seed} line of {name}", self._chaos.line_chance)
+            before = self._turn if self._order is not None else None
+            line = FaultProxy(name, self._port, self.ledger.note, faults, before)
+            await line.start()
+            self._lines[name] = line
+            state = self._folder / name
+            state.mkdir()
+            url = f"http://127.0.0.1:{line.port}"
+            program = (sys.executable, "-m", "chaos.fleet.board")
+            self._add(name, (*program, url, token.strip(), str(state), name), state)
+
+    def _add(self, name: str, command: Sequence[str], folder: Path) -> None:
+        environment: Mapping[str, str] = {}
+        if self._chaos is not None and self._chaos.library is not None:
+            self._files[name] = FileFaults(self._chaos.library, folder, self._folder / f"{name}.control")
+            environment = self._files[name].environment
+        self._processes[name] = KeptProcess(name, command, environment, self._folder / f"{name}.log")
+
+    async def _turn(self, board: str, round_id: int) -> None:
+        """Wait until it is a board's turn to upload."""
+        assert self._order is not None
+        for before in self._order.get(round_id, ()):
+            if before == board:
+                return
+            await self.ledger.until_heard(round_id, before)
+
+    async def _follow(self, boards: asyncio.Future[list[None]], on_round: Callable[[int], None]) -> bool:
+        """Wait until all boards have ended; False where nothing has happened for too long."""
+        seen, since, done_rounds = -1, time.monotonic(), 0
+        while not boards.done():
+            await asyncio.wait({boards}, timeout=0.2)
+            if len(self.ledger.acknowledged) != seen:
+                seen, since = len(self.ledger.acknowledged), time.monotonic()
+            elif time.monotonic() - since > STALLED_S:
+                return False
+            while len(self.ledger.boards_of(done_rounds + 1)) == self._plan.boards:
+                done_rounds += 1
+            on_round(done_rounds)
+        boards.result()
+        return True
+
+    # --- mishaps -----------------------------------------------------------------------------------------------------
+
+    async def _lane(self, side: Side) -> None:
+        """One mishap of a side after another."""
+        assert self._chaos is not None
+        mishaps = Mishaps(f"{self._plan.seed} mishaps of the {side}", side)
+        while True:
+            await asyncio.sleep(mishaps.pause_s(self._chaos.longest_pause_s))
+            mishap = mishaps.next()
+            board = mishaps.choice(self._plan.names)
+            await self._meet(mishap, "server" if side == "server" else board, board)
+
+    async def _meet(self, mishap: Mishap, owner: str, board: str) -> None:
+        """Let a process meet a mishap; over a board's line, where it is one of the line."""
+        files = self._files.get(owner)
+        if isinstance(mishap, DiskTrouble):
+            if files is not None:
+                files.fail(mishap.error, chance=mishap.chance, times=mishap.times, seed=mishap.seed)
+                await asyncio.sleep(mishap.duration_s)
+                files.heal()
+            return
+        if isinstance(mishap, KilledAtCall):
+            if files is None:
+                return
+            before = files.killed.total()
+            files.kill(calls=mishap.calls, path=mishap.path, at=mishap.at)
+            has_fired = await _within(PATIENCE_S, lambda: files.killed.total() > before)
+            files.spare()
+        else:
+            trap = Trap(mishap.place, self._processes[owner].kill)
+            self._lines[board].trap = trap
+            has_fired = await _within(PATIENCE_S, lambda: trap.is_sprung)
+            self._lines[board].trap = None
+        self._mishaps[mishap.name] += has_fired
+
+    def _heal(self) -> None:
+        for files in self._files.values():
+            files.heal()
+            files.spare()
+        for line in self._lines.values():
+            line.trap, line.faults = None, None
+
+
+def _line_kinds(federation: Federation) -> set[str]:
+    return {kind for line in federation._lines.values() for kind in line.fired}
+
+
+async def _within(patience_s: float, is_so: Callable[[], bool]) -> bool:
+    """Whether something becomes so within a time."""
+    until = time.monotonic() + patience_s
+    while not is_so():
+        if time.monotonic() > until:
+            return False
+        with suppress(asyncio.TimeoutError):
+            await asyncio.sleep(0.02)
+    return True

@@ -1,0 +1,80 @@
+"""The whole of a chaos run: the fleet with faults, the same fleet without any, and what the two say together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.federation import Chaos, Federation, Outcome, Plan
+from chaos.ledger import Acknowledged
+from chaos.verdict import Stored, first_difference, lost, read_store, twice
+
+BUGS = (1, -6, -11)
+"""Ends that are bugs: a program's own word for one, an abort, a segmentation fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a chaos run has shown.
+
+    Attributes:
+        outcome: of the fleet with faults.
+        stored: by its server, at the end.
+        lost: updates that were acknowledged and do not count.
+        twice: updates that count more than once.
+        is_compared: whether the fleet without faults was run.
+        difference: the first version that differs from that fleet's; None for none.
+    """
+
+    plan: Plan
+    outcome: Outcome
+    stored: Stored
+    lost: tuple[Acknowledged, ...]
+    twice: tuple[Acknowledged, ...]
+    is_compared: bool
+    difference: int | None
+
+    @property
+    def bugs(self) -> dict[str, int]:
+        """How often each process ended by what only a bug ends it."""
+        ends = self.outcome.ends.items()
+        counts = {name: sum(count for status, count in each.items() if status in BUGS) for name, each in ends}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the run went through, lost nothing, counted nothing twice, refused nothing and made the same model."""
+        is_whole = not self.outcome.is_stuck and self.stored.rounds == self.plan.rounds
+        is_same = self.is_compared and self.difference is None
+        return is_whole and is_same and not (self.lost or self.twice or self.outcome.ledger.refused or self.bugs)
+
+
+async def run_suite(
+    folder: Path, plan: Plan, chaos: Chaos, on_round: Callable[[str, int, Federation], None] = lambda *_: None
+) -> Result:
+    """Run the fleet with faults and then without.
+
+    The second one passes uploads on in the order in which the first one's counted: sums are rounded by their order.
+
+    Args:
+        folder: an empty one, for both.
+        plan: how large the run is.
+        chaos: the faults.
+        on_round: hears which of the two is running, how many rounds every board has sent, and the fleet.
+    """
+    with_faults, without = folder / "faults", folder / "faultless"
+    for each in (with_faults, without):
+        each.mkdir()
+    fleet = Federation(with_faults, plan, chaos)
+    outcome = await fleet.run(lambda rounds: on_round("with faults", rounds, fleet))
+    stored = read_store(outcome.folder)
+    difference, is_compared = None, False
+    if not outcome.is_stuck:
+        same = Federation(without, plan, order=stored.order)
+        faultless = await same.run(lambda rounds: on_round("without faults", rounds, same))
+        difference, is_compared = first_difference(stored, read_store(faultless.folder)), not faultless.is_stuck
+    acknowledged = outcome.ledger.acknowledged
+    return Result(
+        plan, outcome, stored, tuple(lost(acknowledged, stored)), tuple(twice(stored)), is_compared, difference
+    )

@@ -182,9 +182,12 @@ def _say(line: str) -> None:
 
 
 def _facts(target: str, token: str, fingerprint: str) -> dict[str, Any]:
-    from aggregator.remote import address_of, fetch_status
+    from aggregator.remote import address_of, fetch_status, plain_warning
 
-    return fetch_status(address_of(target, token, fingerprint))
+    address = address_of(target, token, fingerprint)
+    if warning := plain_warning(address):
+        click.echo(f"WARNING: {warning}", err=True)
+    return fetch_status(address)
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -108,6 +108,7 @@ STATUS: Mapping[RefusalCode, int] = {
     "protocol_version": 426,
     "internal": 500,
     "busy": 503,
+    "full": 507,
 }
 """The one table from an error's code to the HTTP status of its answer."""
 

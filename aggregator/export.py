@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from aggregator.errors import NothingToExportError
-from aggregator.merge.lowrank import truncate
+from aggregator.merge.low_rank.approximation import truncate
 from aggregator.merge.state import F32, AdapterState
 from aggregator.settings.base_model import BUILTIN
 from braid_common.text_form import DEFAULT_FORM, TextForm

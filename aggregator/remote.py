@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from aggregator.errors import ConfigError, OperatorRefusedError, StateError, UnreachableError
 from aggregator.store.folder import Folder
 from braid_common.fingerprint import parse_fingerprint
+from braid_common.loopback import is_loopback
 from wire import routes
 
 TIMEOUT_S = 10.0
@@ -49,6 +50,14 @@ def address_of(target: str, token: str, fingerprint: str) -> Address:
     except (OSError, ValueError) as error:
         raise StateError(f"{folder.address} cannot be read: {error}", "Start the server again.") from error
     return Address(facts["url"], token or folder.secret(folder.operator_token), facts["fingerprint"])
+
+
+def plain_warning(address: Address) -> str:
+    """A sentence where everybody on the way can read the operator's token; "" elsewhere."""
+    parts = urlsplit(address.url)
+    if parts.scheme != "http" or is_loopback(parts.hostname or ""):
+        return ""
+    return f"{address.url} is plain HTTP: everybody on the way can read the operator's token. Use https://."
 
 
 def fetch_status(address: Address) -> dict[str, Any]:

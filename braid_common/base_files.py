@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +117,15 @@ def shard_names(folder: Path) -> tuple[str, ...]:
     return tuple(shards)
 
 
-def base_digest(folder: Path) -> str:
-    """SHA-256 over the lines "NAME SHA-256-OF-CONTENT" of base_file_names. Reads every byte; raises BaseFilesError."""
+def base_digest(folder: Path, read: Callable[[int], object] = lambda n_bytes: None) -> str:
+    """SHA-256 over the lines "NAME SHA-256-OF-CONTENT" of base_file_names. `read` hears how many bytes were read.
+
+    Reads every byte; raises BaseFilesError.
+    """
     digests = {}
     for name in base_file_names(folder):
         try:
-            digests[name] = file_digest(folder / name)
+            digests[name] = file_digest(folder / name, read)
         except OSError as error:
             raise unreadable(folder / name, error) from error
     return digest_of_files(digests)
@@ -134,12 +137,13 @@ def digest_of_files(digests: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file of any size, lower-case hex. Raises OSError."""
+def file_digest(path: Path, read: Callable[[int], object] = lambda n_bytes: None) -> str:
+    """SHA-256 of a file of any size, lower-case hex. `read` hears how many bytes were read. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_READ_BYTES):
             digest.update(chunk)
+            read(len(chunk))
     return digest.hexdigest()
 
 

@@ -36,6 +36,13 @@ settings.register_profile("fast", deadline=None, max_examples=15)  # `make test-
 settings.load_profile("untimed")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files that are slow as a whole are not even imported by `make test-fast`: torch and transformers take seconds."""
+    if config.getoption("markexpr") != "not slow" or not collection_path.match("test_*.py"):
+        return None
+    return True if "\npytestmark = pytest.mark.slow" in collection_path.read_text(encoding="utf-8") else None
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()

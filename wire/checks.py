@@ -163,6 +163,8 @@ def check_update(update: Update, run: Agreed, spec: RoundSpec, *, ranks: Sequenc
             f"update is of round {update.round} on version {update.version}, "
             f"this is round {spec.round} on {spec.version}"
         )
+    if update.version_digest != spec.version_digest:
+        raise WireError(f"update was trained on another version {spec.version} than this server's")
     weights = _in_manifest_order([part.name for part in update.parts], run, "update")
     for part, weight in zip(update.parts, weights, strict=True):
         _check_update_part(part, weight, basis_rank(weight, run.max_rank), spec)

@@ -20,6 +20,7 @@ from wire.limits import (
     MAX_SIDE,
     MAX_TEXT_CHARS,
     MAX_TEXT_TOKENS,
+    VERSION_DIGEST_CHARS,
 )
 
 # Names go into headers, logs, terminals and the manifest's lines: no control characters (C0, DEL, C1).
@@ -30,6 +31,8 @@ PLAIN_FILE_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]*\Z")  # no path, and 
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]  # SHA-256, lower-case hex
 ChainValue = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]  # a digest, or "" for none
+# The beginning of the SHA-256 of a version as its server stores it; "" where nothing is stored
+VersionDigest = Annotated[str, Meta(pattern=rf"^([0-9a-f]{{{VERSION_DIGEST_CHARS}}})?\Z")]
 Commit = Annotated[str, Meta(pattern=r"^([0-9a-f]{40})?\Z")]  # a commit on the hub; "" for what is not from there
 Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
 Rank = Annotated[int, Meta(ge=0, le=MAX_RANK)]

@@ -14,6 +14,9 @@ MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 MAX_CONTROL_BYTES = 256 * 1024
 """A message without tensors (enrolment, report, task). A report of 64 numbers is 2 kB."""
 
+MAX_STRANGERS_BYTES = 4 * 1024
+"""A message of somebody who has no credential yet: an enrolment of the longest names has 2.5 kB."""
+
 MAX_WEIGHTS = 2048
 """Trainable weights of one base. FLAN-T5-xxl has 432."""
 
@@ -58,6 +61,12 @@ MAX_HISTORY = 1024
 
 MAX_ROUNDS = 100_000
 """Rounds of one run."""
+
+VERSION_DIGEST_CHARS = 16
+"""What is sent of a version's digest: 64 bits tell apart all versions of one number that a server ever makes."""
+
+MAX_EPOCH_CHARS = 32
+"""The name of one start of a server. It stands in addresses."""
 
 MAX_DEPTH = 8
 """Nesting of arrays and maps in one message. The deepest legal one, an adapter's patch, has 6."""

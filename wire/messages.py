@@ -24,9 +24,11 @@ from wire.fields import (
     NonNegative,
     RoundId,
     Text,
+    VersionDigest,
 )
 from wire.limits import (
     MAX_BASE_FILES,
+    MAX_EPOCH_CHARS,
     MAX_HISTORY,
     MAX_METRICS,
     MAX_NAME_CHARS,
@@ -154,7 +156,7 @@ class BaseFiles(Message, frozen=True, kw_only=True):
 
 
 class Profile(Message, frozen=True, kw_only=True):
-    """`POST /v1/profiles`: sketches Y = Ω·G (R × n) of the weights that the board's backward pass reached.
+    """The body of an upload to round 0: sketches Y = Ω·G (R × n) of the weights that the board's backward pass reached.
 
     `scores`: importance of the same weights in the same order, by the run's `importance`; empty where that is "sketch".
     """
@@ -173,6 +175,7 @@ class RoundSpec(Message, frozen=True, kw_only=True):
 
     round: RoundId
     version: RoundId  # what boards train on
+    version_digest: VersionDigest = ""  # of its content: a server that was restored makes others of the same number
     seed: Count = 0  # names Ω and the data order
     sketch: bool = False  # whether the update is to carry gradient sketches
     trains: Trains = "b"
@@ -190,6 +193,7 @@ class Task(Message, frozen=True, kw_only=True):
     retry_after_s: NonNegative = 0.0  # least pause before asking again
     renew: bool = False  # whether the board is to renew its credential
     notice: Text = ""  # for the people who run the board
+    epoch: Annotated[str, Meta(max_length=MAX_EPOCH_CHARS)] = ""  # the server's start, to be sent with `after`
 
 
 class AdapterPart(Message, frozen=True, kw_only=True):
@@ -264,13 +268,14 @@ class Update(Message, frozen=True, kw_only=True):
     run_id: Name
     round: RoundId
     version: RoundId
+    version_digest: VersionDigest = ""  # as the task's
     manifest: Digest
     n_examples: ExampleCount
     parts: Annotated[tuple[UpdatePart, ...], Meta(min_length=1, max_length=MAX_WEIGHTS)]
 
 
 class Receipt(Message, frozen=True, kw_only=True):
-    """Answer to a finished upload or profile. `accepted` false: `reason` says why; the run goes on without it."""
+    """The server's judgement on an upload. `accepted` false: `reason` says why; the run goes on without it."""
 
     accepted: bool
     reason: Text = ""
@@ -301,6 +306,7 @@ RefusalCode = Literal[
     "gone",
     "too_large",
     "busy",
+    "full",
     "internal",
 ]
 

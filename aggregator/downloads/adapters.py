@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 from aggregator.downloads.encoder import AdapterEncoder, HeldState
 from aggregator.downloads.versions import read_version
@@ -15,7 +17,31 @@ from aggregator.store.slices import Cut
 from aggregator.store.storage import Storage
 from wire.checks import check_ranks
 from wire.errors import WireError
+from wire.limits import VERSION_DIGEST_CHARS
 from wire.routes import Held
+
+
+class Allowance(Protocol):
+    """The computing that may be done for whoever asks."""
+
+    def need(self) -> None:
+        """Raise CallError where there is no more of it now."""
+
+    def spend(self, seconds: float) -> None:
+        """Count computing that was done."""
+
+
+class _Free:
+    """No limit at all."""
+
+    def need(self) -> None:
+        return
+
+    def spend(self, seconds: float) -> None:
+        return
+
+
+FREE: Allowance = _Free()
 
 
 class Adapters:
@@ -28,27 +54,51 @@ class Adapters:
         self._older: AdapterState | None = None  # the last that was read: boards are mostly one version behind
         self._cutting = asyncio.Lock()
 
-    async def get(self, newest: AdapterState, version: int, ranks: Sequence[int], held: Held | None = None) -> Cut:
+    async def get(
+        self,
+        newest: AdapterState,
+        version: int,
+        ranks: Sequence[int],
+        held: Held | None = None,
+        allowance: Allowance = FREE,
+    ) -> Cut:
         """The file of `version` cut to `ranks`; what it differs in from what the board holds, where that is smaller.
 
-        Raises CallError where there is no such version or rank. What is held may be anything: what is not here, or has
-        ranks that no board can have, gives the whole.
+        Raises CallError where there is no such version or rank, and what `allowance` raises. What is held may be
+        anything: what is not here, or has ranks that no board can have, gives the whole.
         """
         if version > newest.version:
             raise await asyncio.to_thread(self._no_version, version, newest)
         check_ranks(ranks, self._terms)
         if version == 0 and any(ranks):
             raise CallError("bad_request", "version 0 has no basis", "Ask for ranks 0.")
+        if (found := self._storage.cuts.find(version, ranks, held)) is not None:
+            return found  # at once, whatever is being made for others
         async with self._cutting:  # one version at a time is read into memory
+            allowance.need()
             make = partial(self._file, newest, version, ranks, held)
-            return await asyncio.to_thread(self._storage.cuts.get, version, ranks, make, held)
+            cut, seconds = await asyncio.to_thread(self._made, version, ranks, make, held)
+            allowance.spend(seconds)
+            return cut
+
+    def _made(
+        self, version: int, ranks: Sequence[int], make: Callable[[], bytes], held: Held | None
+    ) -> tuple[Cut, float]:
+        """The file, and the seconds of processor that it took."""
+        began = time.thread_time()
+        cut = self._storage.cuts.get(version, ranks, make, held)
+        return cut, time.thread_time() - began
 
     def _file(self, newest: AdapterState, version: int, ranks: Sequence[int], held: Held | None) -> bytes:
         state = self._version(newest, version)
         return self._encoder.encode(state, ranks, None if held is None else self._held_state(newest, held))
 
     def _held_state(self, newest: AdapterState, held: Held) -> HeldState | None:
-        """The version and ranks that a board says it holds; None where that is not here any more, or never was."""
+        """The version and ranks that a board says it holds; None where that is not here any more, or never was: a run
+        that was restored makes other versions of the same numbers."""
+        stored = self._storage.records.versions().get(held.version, "")
+        if stored[:VERSION_DIGEST_CHARS] != held.version_digest:
+            return None
         try:
             check_ranks(held.ranks, self._terms)
             return HeldState(self._version(newest, held.version), held.ranks)

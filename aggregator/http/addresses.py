@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from braid_common.loopback import is_loopback
+
 EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound
 
 IPV6_TABLE = Path("/proc/net/if_inet6")
 """Linux's list of IPv6 addresses: digits, number, prefix, scope, flags and name of the interface."""
+
+UNREAD_S = 60.0
+"""A peer that takes no byte for this long is gone, or does not want to read."""
+
+RECEIVED_BYTES = 128 * 1024
+"""Bytes of a connection that the system holds until they are read. By itself it lets them grow to 6 MiB, also of bodies
+that nobody wants. So much in each round trip is 10 Mbit/s over 100 ms."""
 
 _GLOBAL_SCOPE = "00"  # others are the loopback's and those of one link, which mean something with an interface alone
 _SIOCGIFADDR = 0x8915  # of Linux's sockios.h: the IPv4 address of an interface
@@ -20,14 +28,6 @@ _ADDRESS = slice(20, 24)  # its bytes in the answer: a name of 16, family and po
 
 _ELSEWHERE = ("192.0.2.1", 9)
 """An address for documentation (RFC 5737): asked which way leads there, nothing is sent."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def reachable_hosts(host: str) -> list[str]:
@@ -50,14 +50,31 @@ def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def listening_socket(port: int) -> socket.socket | None:
-    """A socket for both IPv6 and IPv4 on all interfaces; None where the system has no such sockets.
+def listening_sockets(host: str, port: int) -> list[socket.socket]:
+    """Bound sockets for every address of a host; for "::" and "" one for both IPv6 and IPv4, where the system has such.
 
-    asyncio's own servers on "::" take IPv6 alone. Raises OSError.
+    Raises OSError.
     """
-    if not socket.has_dualstack_ipv6():
-        return None
-    return socket.create_server(("::", port), family=socket.AF_INET6, backlog=128, dualstack_ipv6=True)
+    if host in ("::", "") and socket.has_dualstack_ipv6():
+        return [_prepared(socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True))]
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in dict.fromkeys(found):
+            sockets.append(_prepared(socket.create_server(address[:2], family=family)))
+    except OSError:
+        for one in sockets:
+            one.close()
+        raise
+    return sockets
+
+
+def _prepared(one: socket.socket) -> socket.socket:
+    """The socket with limits that its connections inherit."""
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # ends a connection whose peer takes no data, though its system answers
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * UNREAD_S))
+    return one
 
 
 def ipv4_addresses() -> list[str]:

@@ -8,18 +8,26 @@ import json
 import logging
 import os
 import signal
+import socket
+import ssl
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from aggregator.errors import AddressError
-from aggregator.http.addresses import authority, is_loopback, listening_socket, own_host, reachable_hosts
+from aggregator.http.addresses import authority, listening_sockets, own_host, reachable_hosts
 from aggregator.http.app import make_app
-from aggregator.http.app_keys import WORKER
+from aggregator.http.app_keys import GUARD, WORKER
 from aggregator.http.certificates import Certificates
+from aggregator.http.guard.connection import Connection
+from aggregator.http.guard.limits import Limits, few_connections_warning, raise_descriptor_limit
+from aggregator.http.guard.listener import Listener
+from aggregator.http.repeats import Repeats
 from aggregator.http.tls import Tls, prepare
 from aggregator.run.setup import Opened, open_run
 from aggregator.settings.sizes import memory_warning
@@ -27,13 +35,11 @@ from aggregator.store.folder import Folder
 from aggregator.store.join_tokens import token_state
 from aggregator.store.secrets import secret_hash
 from braid_common.atomic_file import write_atomically
+from braid_common.loopback import is_loopback
 from braid_common.units import show_seconds
 
 SHUTDOWN_S = 20.0
 """How long open requests may take to finish after SIGTERM; systemd kills after 90 s."""
-
-KEEPALIVE_S = 75.0
-"""Idle connections; longer than the longest long poll."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,12 @@ class Listening:
         if by_name and not self.tls.is_pinned:
             hosts = [*(host for host in hosts if host in by_name), *(name for name in by_name if name not in hosts)]
         return [f"{self.tls.scheme}://{authority(host, self.port)}" for host in hosts]
+
+    @property
+    def is_plain_for_boards(self) -> bool:
+        """Whether boards were told to call over plain HTTP, and not from this machine."""
+        parts = urlsplit(self.public_url)
+        return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
     @property
     def own_url(self) -> str:
@@ -97,18 +109,11 @@ def join_command(url: str, token: str, pin: str) -> str:
 
 async def _serve(opened: Opened, wanted: Listening, certificates: Certificates, say: Callable[[str], None]) -> None:
     folder = opened.folder
-    app = make_app(opened, secret_hash(folder.secret(folder.operator_token)), certificates)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        keepalive_timeout=KEEPALIVE_S,
-        shutdown_timeout=SHUTDOWN_S,
-        auto_decompress=False,  # no message is compressed, and a bomb must not burst before it is counted
-    )
-    await runner.setup()
+    limits = Limits().within(raise_descriptor_limit())
+    app = make_app(opened, secret_hash(folder.secret(folder.operator_token)), certificates, limits)
     gc.freeze()  # a full collection takes a tenth of a second, nearly all of it for what was imported and never goes
-    try:
-        listening = replace(wanted, port=await _listen(runner, wanted))
+    async with serving(app, _sockets(wanted), wanted.tls.context) as port:
+        listening = replace(wanted, port=port)
         _publish(folder, listening)
         _greet(opened, listening, say)
 
@@ -119,28 +124,41 @@ async def _serve(opened: Opened, wanted: Listening, certificates: Certificates, 
             _tell_renewed(now, say)
 
         watching = asyncio.create_task(certificates.watch(renewed))
+        if warning := few_connections_warning(limits):
+            say(warning)
         await _until_told(app[WORKER])
         watching.cancel()
         say("stopping: open requests finish first")
+
+
+@asynccontextmanager
+async def serving(
+    app: web.Application, sockets: Sequence[socket.socket], context: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """The application at these sockets, until the block ends; gives the port of the first of them."""
+    guard = app[GUARD]
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+    await runner.setup()
+    assert runner.server is not None
+    make = partial(Connection, runner.server, on_end=guard.guests.leave, on_nonsense=guard.hear_nonsense)
+    listener = Listener(sockets, make, guard, context)
+    try:
+        listener.start()
+        yield listener.port
     finally:
+        listener.close()
         await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, wanted: Listening) -> int:
-    """Listen; return the port. Raises AddressError."""
-    host, port, context = wanted.host, wanted.port, wanted.tls.context
+def _sockets(wanted: Listening) -> list[socket.socket]:
+    """Bound sockets. Raises AddressError."""
     try:
-        both = listening_socket(port) if host in ("::", "") else None
-        site: web.BaseSite = web.TCPSite(runner, host, port, ssl_context=context)
-        if both is not None:
-            site = web.SockSite(runner, both, ssl_context=context)
-        await site.start()
+        return listening_sockets(wanted.host, wanted.port)
     except OSError as error:
         reason = error.strerror or str(error)
         raise AddressError(
-            f"{authority(host, port)} cannot be listened on: {reason}", "Give another --host or --port."
+            f"{authority(wanted.host, wanted.port)} cannot be listened on: {reason}", "Give another --host or --port."
         ) from error
-    return int(runner.addresses[0][1])
 
 
 async def _until_told(worker: asyncio.Task[None]) -> None:
@@ -170,7 +188,7 @@ def _greet(opened: Opened, listening: Listening, say: Callable[[str], None]) -> 
     say(f"listening on {url}  (status page: any user name, password in {folder.operator_token})")
     if others:
         say(f"also at {', '.join(others)}")
-    if tls.context is None and not is_hidden:
+    if (tls.context is None and not is_hidden) or listening.is_plain_for_boards:
         say("WARNING: without TLS everybody on the network can read tokens and updates")
     if tls.certificate and not tls.is_pinned and not listening.public_url:
         say(f"boards that know no authority of its certificate add --fingerprint {tls.certificate}")
@@ -217,7 +235,8 @@ def log_to(say: Callable[[str], None]) -> None:
         def emit(self, record: logging.LogRecord) -> None:
             say(f"{time.strftime('%H:%M:%S')}  {self.format(record)}")
 
-    root = logging.getLogger()
-    root.handlers[:] = [Lines()]
+    lines, root = Lines(), logging.getLogger()
+    lines.addFilter(Repeats(time.monotonic))
+    root.handlers[:] = [lines]
     root.setLevel(logging.WARNING)
     logging.getLogger("aggregator").setLevel(logging.INFO)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.errors import TlsError
-from aggregator.http.addresses import is_loopback
 from aggregator.store.folder import Folder
 from braid_common.atomic_file import write_atomically
+from braid_common.loopback import is_loopback
 
 VALID_DAYS = 3653
 """Ten years: boards pin the fingerprint, not the dates, and nobody renews a certificate in a shed."""

@@ -42,9 +42,18 @@ def why_copied(board: Mapping[str, Any]) -> str:
     return f"{copies['text']} Last {show_seconds(round(copies['ago_s']))} ago" if copies else ""
 
 
+def how_it_counts(board: Mapping[str, Any]) -> str:
+    """Words about a board that counts as less than it claims; "" of any other board."""
+    claims, counts_as = board["claims"], board["counts_as"]
+    if claims is None or not counts_as < claims:
+        return ""
+    return f"counts as {counts_as:,.0f} of the {claims:,.0f} examples that it claims (merge.max_weight)"
+
+
 def run_is_over(run: Mapping[str, Any]) -> str:
     """The sentence about a run that is finished; "" while it goes on."""
     if run["state"] != "finished":
         return ""
     wait = "" if run["complete"] else "; boards still evaluate it"
-    return f"the run is over: all {run['rounds']} rounds are done, version {run['version']} is the result{wait}"
+    done = "its round is done" if run["rounds"] == 1 else f"all {run['rounds']} rounds are done"
+    return f"the run is over: {done}, version {run['version']} is the result{wait}"

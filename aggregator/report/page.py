@@ -14,8 +14,8 @@ from itertools import zip_longest
 from typing import Any
 
 from aggregator.report import ranking_table
-from aggregator.report.board_state import board_state, run_is_over, why_copied, why_it_gave_up
-from aggregator.report.text_cells import lengths_text, text_cells, took_text
+from aggregator.report.board_state import board_state, how_it_counts, run_is_over, why_copied, why_it_gave_up
+from aggregator.report.text_cells import lengths_text, text_cells, took_text, turned_away_text
 from braid_common.units import printable, show_seconds, show_size
 
 STYLE = """
@@ -89,6 +89,7 @@ def fragment(facts: Mapping[str, Any]) -> str:
         _evaluations(facts["evaluations"]),
         _rounds(facts["rounds"]),
         _ranking(facts["ranking"]),
+        _turned_away(facts.get("guard")),
     ]
     events = "".join(f"<li>{_text(event)}</li>" for event in reversed(facts["events"]))
     return "".join(parts) + (f"<h2>Events, newest first</h2><ul>{events}</ul>" if events else "")
@@ -134,7 +135,7 @@ def _note(board: Mapping[str, Any]) -> str:
     end = f'<span class="bad">it gave up: {_text(why)}</span>' if why else ""
     refusal = f'<span class="bad">last refusal: {_text(board["reason"])}</span>' if board["reason"] else ""
     event = f"last event: {_text(board['event'])}" if board["event"] else ""
-    return "<br>".join(filter(None, (copy, end, refusal, event)))
+    return "<br>".join(filter(None, (copy, end, refusal, how_it_counts(board), event)))
 
 
 def _board(board: Mapping[str, Any]) -> list[str]:
@@ -223,6 +224,11 @@ def _ranking(ranking: Mapping[str, Any]) -> str:
     rows = [[escape(cell) for cell in row] for row in ranking_table.rows(ranking)]
     title = ranking_table.title(ranking)
     return f"<h2>{escape(title[:1].upper() + title[1:])}</h2>{_table(ranking_table.heads(ranking), rows)}"
+
+
+def _turned_away(guard: Mapping[str, Any] | None) -> str:
+    text = turned_away_text(guard)
+    return f'<p class="quiet">{escape(text)}</p>' if text else ""
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:

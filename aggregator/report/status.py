@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from aggregator.merge.weights import bounded_weights
 from aggregator.report.ranking import WORTH_SHARE, ranking
 from aggregator.run.fleet import NUMBERS, Board
 from aggregator.run.identity.copies import copies_text
@@ -37,6 +38,7 @@ def describe(run: Run) -> dict[str, Any]:
             "staleness_limit": run.config.rounds.staleness_limit,
             "accepted": open_round.accepted if open_round else 0,
             "stale": open_round.stale if open_round else 0,
+            "max_weight": run.config.merge.max_weight,
             "quorum": run.config.rounds.quorum if run.state.version else run.config.rounds.min_devices,
             "time_left_s": time_left_s(run),
             "complete": _complete(run),
@@ -102,6 +104,8 @@ def _board(run: Run, board: Board) -> dict[str, Any]:
         "refused": board.refused,
         "reason": board.reason,
         "staleness": board.staleness,
+        "claims": board.claims,
+        "counts_as": board.counts_as,
         "event": board.event,
         "ended": _ending(board),
         "copies": _copies(board, now),
@@ -137,12 +141,12 @@ def _evaluation(run: Run, version: int) -> dict[str, Any]:
     return {
         "version": version,
         "boards": len(losses),
-        "mean_loss": _mean(losses, "loss"),
+        "mean_loss": _mean(run, losses, "loss"),
         "worst_loss": losses[worst]["loss"] if worst else None,
         "worst_board": worst.name if worst else None,
         "worst_device": worst.device if worst else None,
         "worst_label": run.boards.label(worst) if worst else None,
-        **{name: _mean(losses, name) for name in ("rouge1", "rouge2", "rougeL")},
+        **{name: _mean(run, losses, name) for name in ("rouge1", "rouge2", "rougeL")},
     }
 
 
@@ -150,10 +154,12 @@ def _examples(values: Mapping[str, float]) -> float:
     return min(max(1.0, values.get("n_examples", 1.0)), MAX_EXAMPLES)
 
 
-def _mean(by_board: Mapping[Board, Mapping[str, float]], name: str) -> float | None:
-    weighed = [(_examples(values), values[name]) for values in by_board.values() if name in values]
-    total = sum(weight for weight, _ in weighed)
-    return sum(weight * value for weight, value in weighed) / total if weighed else None
+def _mean(run: Run, by_board: Mapping[Board, Mapping[str, float]], name: str) -> float | None:
+    """The mean over boards, none of which counts as much more than the middle one, whatever it claims."""
+    found = [values for values in by_board.values() if name in values]
+    weights = bounded_weights([_examples(values) for values in found], run.config.merge.weight_bound)
+    weighed = sum(weight * values[name] for weight, values in zip(weights, found, strict=True))
+    return weighed / sum(weights) if found else None
 
 
 def _rounds(run: Run) -> list[dict[str, Any]]:

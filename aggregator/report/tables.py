@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aggregator.report import ranking_table
-from aggregator.report.board_state import board_state, run_is_over, why_copied, why_it_gave_up
-from aggregator.report.text_cells import lengths_text, text_cells, took_text
+from aggregator.report.board_state import board_state, how_it_counts, run_is_over, why_copied, why_it_gave_up
+from aggregator.report.text_cells import lengths_text, text_cells, took_text, turned_away_text
 from braid_common.units import printable, show_seconds, show_size
 
 MAX_CELL_CHARS = 60
@@ -60,11 +60,14 @@ def status_text(facts: Mapping[str, Any]) -> str:
     for board in facts["boards"]:
         said = (
             ("WARNING", why_copied(board)),
+            ("weight", how_it_counts(board)),
             ("gave up", why_it_gave_up(board)),
             ("last refusal", board["reason"]),
             ("last event", board["event"]),
         )
         lines += [f"{printable(board['label'])}: {what}: {printable(text)}" for what, text in said if text]
+    if turned_away := turned_away_text(facts.get("guard")):
+        lines += ["", turned_away]
     if facts["evaluations"]:
         newest = facts["evaluations"][-1]
         lines += ["", f"held-out loss of version {newest['version']}: {_spread(newest)}"]

@@ -1,4 +1,4 @@
-"""Lengths of texts, and how long rounds took, as short words for the terminal and for the page."""
+"""Facts as short words, for the terminal and for the page."""
 
 from __future__ import annotations
 
@@ -27,3 +27,11 @@ def text_cells(text: Mapping[str, float] | None) -> tuple[str, str, str]:
 def took_text(row: Mapping[str, Any]) -> str:
     """How long a round took; "" while it is open. Never below 0, whatever the clock did meanwhile."""
     return show_seconds(round(max(0.0, row["closed_at"] - row["opened_at"]))) if row["closed_at"] else ""
+
+
+def turned_away_text(guard: Mapping[str, Any] | None) -> str:
+    """Words about those whom the server has turned away since it started; "" where that is nobody."""
+    found = [nuisance for nuisance in (guard or {}).get("turned_away", ()) if nuisance["count"]]
+    if not found:
+        return ""
+    return "turned away: " + "; ".join(f"{nuisance['count']:,} {nuisance['words']}" for nuisance in found)

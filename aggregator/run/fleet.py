@@ -68,6 +68,8 @@ class Board:
     refused: int = 0
     reason: str = ""  # of the last refusal
     staleness: int | None = None  # versions that its last accepted update was behind; lost by a restart
+    claims: float | None = None  # examples in the last round that it counted in; lost by a restart
+    counts_as: float | None = None  # the weight that it had there
     ending: Ending | None = None  # why it left, until it comes back
     sessions: Sessions = field(default_factory=Sessions)  # of its client's starts; lost by a restart
     next_credential: str | None = None  # the hash of the one that it is about to use
@@ -79,6 +81,11 @@ class Board:
         """The base's format, as named in the plan."""
         match = _FORMAT.search(self.plan)
         return match.group(1) if match else ""
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it counted as less than it claimed."""
+        return self.claims is not None and self.counts_as is not None and self.counts_as < self.claims
 
     @property
     def gave_up(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable
 
@@ -11,10 +12,13 @@ from aggregator.errors import StateError
 from aggregator.merge.state import AdapterState, strand_values
 from aggregator.run import lengths
 from aggregator.run.broadcast import Broadcast
+from aggregator.run.intake.inbox import Inbox
 from aggregator.run.open_round import OpenRound
 from aggregator.run.restore import rebuild, rebuild_boards
 from aggregator.run.round_spec import PROFILING
 from aggregator.run.screen import Sizes
+from aggregator.run.upkeep.short_writes import ShortWrites
+from aggregator.run.upkeep.trouble import Trouble
 from aggregator.settings.config import RunConfig
 from aggregator.settings.keys import MAX_DEVICES
 from aggregator.settings.terms import Terms
@@ -45,15 +49,22 @@ class RunMemory:
 
     Attributes:
         state: the newest version.
+        digest: of its file; "" for version 0.
         values: its strands' values, as boards are told them.
         history: the chain's value of all versions up to it (`wire.proof`).
+        epoch: this start of the server. What a board says it knows of a round, it may know from one that was undone.
         train: how boards train; its lengths are 0 until they are chosen, where run.toml leaves them open.
         lengths_since_s: when the first board told its text's lengths; None before.
         open_round: the round that takes updates, or profiling; None between rounds and after the last.
         closed: the last round that is over.
         late: the closed rounds whose updates still count.
         last_sizes: sizes of the last round's updates, which are not stored: lost by a restart.
-        writing: the one lock of whoever changes the store or this.
+        is_merging: the open round is being merged, and takes nothing more.
+        inbox: uploads that are not judged yet.
+        losses: sentences about files that were found missing or damaged since the start.
+        trouble: what the disk refuses now.
+        writing: the lock of whoever judges, or opens and closes rounds.
+        short_writes: the lock of whoever writes rows and files of boards. Who holds both took `writing` first.
         changed: sent when something happened that the schedule should look at.
     """
 
@@ -61,12 +72,18 @@ class RunMemory:
         self.config, self.terms, self.storage, self.clock = config, terms, storage, clock
         self.events: deque[str] = deque(maxlen=MAX_EVENTS)
         self.writing = asyncio.Lock()
+        self.short_writes = ShortWrites()
+        self.epoch = secrets.token_hex(8)
+        self.is_merging = False
+        self.trouble = Trouble()
         self.changed = Broadcast()
         self.last_sizes: tuple[Sizes, ...] = ()
         self._first_chained = self._chained = 0, empty_history(terms.run_id, config.model.digest, terms.manifest)
         storage.blobs.sweep(storage.records.live_digests())
         restored = rebuild(config, terms, storage, clock())
-        self.take(restored.state)
+        self.take(restored.state, restored.digest)
+        self.losses = list(restored.losses)
+        self.inbox = Inbox(storage.records.received())
         self.open_round: OpenRound | None = restored.open_round
         self.closed, self.late = restored.closed, restored.late
         self.run_state = RunState.PROFILING if restored.state.version == 0 else RunState.TRAINING
@@ -76,13 +93,20 @@ class RunMemory:
         self._warned_of: frozenset[str] = frozenset()
         self.begin_profiling_deadline()
         storage.uploads.sweep({*self.late.rounds, *([self.open_round.round] if self.open_round else [])})
+        for loss in self.losses:
+            self.note(loss, level=logging.ERROR)
         if len(self.boards):
             self.note(f"server restarted at version {self.state.version}, {len(self.boards)} boards known")
         self.warn_of_cuts()
 
-    def take(self, state: AdapterState) -> None:
+    @property
+    def takes_updates(self) -> bool:
+        """Whether an update of the open round may still come: not once it is merged, but as a late one."""
+        return not self.is_merging or self.late.limit > 0
+
+    def take(self, state: AdapterState, digest: str) -> None:
         """Make a version the newest."""
-        self.state = state
+        self.state, self.digest = state, digest
         self.values = strand_values(state)
         self.history = self._history_until(state.version)
 
@@ -114,8 +138,9 @@ class RunMemory:
     @property
     def warnings(self) -> list[str]:
         """Faults of the run that people should mend, each with what to do about it."""
+        found = list(lengths.warnings(self.boards.text_lengths(), self.train).values())
         full = [FULL] * (len(self.boards) >= MAX_DEVICES)
-        return [*full, *lengths.warnings(self.boards.text_lengths(), self.train).values()]
+        return [*([self.trouble.text] if self.trouble.text else []), *self.losses, *full, *found]
 
     def heard_lengths(self) -> None:
         """A board has told its text's lengths: they may be what the run waits for, or more than it can hold."""

@@ -138,7 +138,12 @@ def terms_of(config: RunConfig, store: Store) -> Terms:
         max_rank=config.merge.max_rank,
         server_rank=config.merge.server_rank,
         importance=config.train.importance,
-        rule=defended(RULES[config.merge.rule], config.merge.defence, config.merge.attackers),
+        rule=defended(
+            RULES[config.merge.rule],
+            config.merge.defence,
+            config.merge.attackers,
+            config.merge.weight_bound,
+        ),
         download=download_dtype(config.train.upload),
         rank=0 if RULES[config.merge.rule].TRAITS.prunes else config.train.rank,
         upload=config.train.upload,

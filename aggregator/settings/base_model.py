@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from aggregator.errors import BaseModelError, DiskError
 from aggregator.settings.config import ModelSection
-from aggregator.settings.finite_weights import require_finite
+from aggregator.settings.finite_weights import floats, require_finite
 from braid_common.atomic_file import write_atomically
 from braid_common.base_check import CheckedBase, check_base
 from braid_common.base_files import (
+    TOKENIZER_FILE,
     BaseFilesError,
     base_digest,
     base_file_names,
@@ -24,6 +25,7 @@ from braid_common.hub.errors import HubDiskError, HubError
 from braid_common.hub.fetch import fetch
 from braid_common.hub.model_id import HubId, parse_hub_id
 from braid_common.hub.progress import StreamProgress
+from braid_common.units import show_size
 from wire.errors import WireError
 from wire.fields import PLAIN_FILE_NAME
 from wire.limits import MAX_BASE_FILES
@@ -35,6 +37,10 @@ BUILTIN = "builtin"
 
 HINT = "Give --model a FLAN-T5's folder, or builtin; docs/guide/bases.md says which models work."
 """What helps where a base cannot be used, beside what the sentence about it says."""
+
+
+MANY_BYTES = 1 << 30
+"""Bytes that take seconds to read: less is read without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +129,44 @@ def digest(folder: Path) -> str:
     Raises BaseModelError.
     """
     base = _checked(folder)
+    _require_readable(folder / TOKENIZER_FILE)
     try:
-        require_finite(base.tensors.values())
-        return base_digest(folder)
+        files_bytes = sum((folder / name).stat().st_size for name in base_file_names(folder))
+        read = _told_of(files_bytes + sum(tensor.size_bytes for tensor in floats(base.tensors.values())))
+        require_finite(base.tensors.values(), read)
+        return base_digest(folder, read)
     except BaseFilesError as error:
         raise BaseModelError(str(error), HINT) from error
+
+
+def _require_readable(tokenizer: Path) -> None:
+    """Read a tokenizer.json as boards will, where this machine has the library for it; `check_base` has read the rest.
+
+    Raises BaseModelError.
+    """
+    try:
+        from tokenizers import Tokenizer  # no part of a server's installation
+    except ImportError:
+        return
+    try:
+        Tokenizer.from_file(str(tokenizer))
+    except Exception as error:
+        raise BaseModelError(f"{tokenizer} cannot be read ({error}): download the model again", HINT) from error
+
+
+def _told_of(total_bytes: int) -> Callable[[int], object]:
+    """A listener to bytes that are read, which tells a person where there are many."""
+    if total_bytes < MANY_BYTES:
+        return lambda n_bytes: None
+    progress, done_bytes = StreamProgress(end="read"), 0
+    progress.say(f"reading the base, its values and then its digest: {show_size(total_bytes)} in all")
+
+    def read(n_bytes: int) -> None:
+        nonlocal done_bytes
+        done_bytes += n_bytes
+        progress.moved(done_bytes, total_bytes)
+
+    return read
 
 
 def verify(folder: Path, expected: str, cache: Path) -> Mapping[str, BaseFile]:

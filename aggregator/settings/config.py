@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aggregator.merge.defences.bounds import MAX_WEIGHT
+from aggregator.merge.defences.defended import NONE
 from aggregator.merge.optimisers import OPTIMISERS
 from aggregator.merge.step import MergeSettings
 from wire.run import TrainSettings
@@ -53,11 +55,17 @@ class MergeSection:
     rule: str
     defence: str
     attackers: float
+    max_weight: float
     server_rank: int
     max_rank: int
     optimiser: str
     eta: float
     sketch_every: int
+
+    @property
+    def weight_bound(self) -> float:
+        """How many boards of the middle weight one may count as; 0 for no bound. A defence always has one."""
+        return self.max_weight or (0.0 if self.defence == NONE else MAX_WEIGHT)
 
     @property
     def settings(self) -> MergeSettings:

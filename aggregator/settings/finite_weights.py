@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from types import MappingProxyType
 
@@ -26,18 +26,25 @@ _EXPONENTS: Mapping[str, tuple[str, int]] = MappingProxyType(
 same width."""
 
 
-def require_finite(tensors: Iterable[StoredTensor]) -> None:
-    """Read every tensor of floats, a few million bytes at a time. Raises BaseFilesError that names one with NaN or
-    infinity."""
-    for tensor in tensors:
-        if tensor.dtype in _EXPONENTS and not _is_finite(tensor):
+def require_finite(tensors: Iterable[StoredTensor], read: Callable[[int], object] = lambda n_bytes: None) -> None:
+    """Read every tensor of floats, a few million bytes at a time, and tell `read` how many they were.
+
+    Raises BaseFilesError that names one with NaN or infinity.
+    """
+    for tensor in floats(tensors):
+        if not _is_finite(tensor, read):
             raise BaseFilesError(
                 f"{tensor.path}: {tensor.name} holds NaN or infinity, so no board could train on it; download the "
                 "model again, or take another"
             )
 
 
-def _is_finite(tensor: StoredTensor) -> bool:
+def floats(tensors: Iterable[StoredTensor]) -> list[StoredTensor]:
+    """Those of the tensors whose values could be NaN: codes of a quantised base are whole numbers."""
+    return [tensor for tensor in tensors if tensor.dtype in _EXPONENTS]
+
+
+def _is_finite(tensor: StoredTensor, read: Callable[[int], object]) -> bool:
     dtype, exponent = _EXPONENTS[tensor.dtype]
     left = prod(tensor.shape)
     try:
@@ -50,6 +57,7 @@ def _is_finite(tensor: StoredTensor) -> bool:
                 if np.any((values & exponent) == exponent):
                     return False
                 left -= values.size
+                read(values.nbytes)
     except OSError as error:
         raise unreadable(tensor.path, error) from error
     return True

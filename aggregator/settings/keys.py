@@ -183,6 +183,15 @@ KEYS: tuple[Key, ...] = (
         choices=(NONE, *DEFENCES),
     ),
     Key("merge", "attackers", 0.2, "share of a round's boards that may be bad, for the defence", 0, 0.49, above=True),
+    Key(
+        "merge",
+        "max_weight",
+        3.0,
+        "a board counts as at most so many boards of the middle example count of its round; 0: as it claims",
+        1,
+        1e6,
+        or_zero=True,
+    ),
     Key("merge", "server_rank", 16, "rank of the global adapter, at most; boards are sent all of it", 1, MAX_RANK),
     Key("merge", "max_rank", 16, "strands per weight that a board may train, at most", 1, MAX_RANK),
     Key(

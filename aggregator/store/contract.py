@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
-from aggregator.store.records import Answer, Counts, Device, Round, StoredReport
+from aggregator.store.records import Answer, Counts, Device, Loss, Received, Round, StoredReport
 
 
 class RunRecords(Protocol):
@@ -77,12 +77,24 @@ class RunRecords(Protocol):
     def live_digests(self) -> frozenset[str]:
         """Digests of all blobs that are still needed."""
 
+    def lose_version(self, version: int, reason: str) -> None:
+        """Forget a version whose file is lost, and what boards have said about it."""
+
     # --- what boards sent ---
 
+    def add_received(self, device: str, round_id: int, digest: str, size_bytes: int) -> Received:
+        """Store that an upload is on the disk, whole. Raises UnjudgedError where another one of the device waits."""
+
+    def received(self) -> tuple[Received, ...]:
+        """All uploads that wait to be judged, in the order in which they came."""
+
+    def drop_received(self, device: str) -> None:
+        """Forget a device's upload that no answer can be given to."""
+
     def add_update(self, answer: Answer) -> Answer:
-        """Store a board's answer that counts in an open round; return it, or the stored one if the same digest came
-        before. Raises ConflictError for another digest, ShutOutError for a device that was revoked or removed
-        meanwhile, RoundClosedError where the round to count in is not open."""
+        """Store a board's answer that counts in an open round, in the place of its received upload; return it, or the
+        stored one if the same digest came before. Raises ConflictError for another digest, ShutOutError for a device
+        that was revoked or removed meanwhile, RoundClosedError where the round to count in is not open."""
 
     def update_of(self, round_id: int, device: str) -> Answer | None: ...
 
@@ -90,12 +102,19 @@ class RunRecords(Protocol):
         """Answers that counted in one round, or all, in the order in which they were stored."""
 
     def add_profile(self, answer: Answer) -> Answer:
-        """Store a board's profile; return it, or the one stored before: a board profiles once. Raises ShutOutError."""
+        """Store a board's profile in the place of its received upload; return it, or the one stored before: a board
+        profiles once. Raises ShutOutError."""
 
     def profile_of(self, device: str) -> Answer | None: ...
 
     def profiles(self) -> tuple[Answer, ...]:
         """All profiles, in the order in which they were stored."""
+
+    def lose_answer(self, answer: Answer, is_profile: bool, reason: str) -> None:
+        """Forget that an upload was accepted: its file is lost."""
+
+    def losses(self) -> tuple[Loss, ...]:
+        """All that was ever found missing or damaged, the oldest first."""
 
     def counts(self, by: Literal["counted_in", "device"]) -> dict[int | str, Counts]:
         """How many updates were accepted and refused, per round that they counted in or per device."""

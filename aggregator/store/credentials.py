@@ -1,7 +1,7 @@
 """Device credentials by their rule: when one is to be renewed. Pure.
 
 A board draws its next credential, keeps it, and tells the server its hash under the old one, which stays valid until
-the next one was used (docs/decisions/0064-renewed-by-themselves.md).
+the next one was used (docs/decisions/0061-renewed-by-themselves.md).
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,21 @@ class Database:
         """A transaction that takes the write lock at once, so that what it reads stays true until it commits."""
         with _mapped(), self._engine.connect().execution_options(braid_write=True) as connection, connection.begin():
             yield connection
+
+
+class Rows:
+    """The base of every group of rows: the database that they are in, and the clock that dates them.
+
+    Args:
+        path: the database file, or None for one in memory (tests).
+        wall_clock: seconds since 1970: for people to read, and for what ends by the calendar, which is join tokens and
+            the time between two renewals of a credential.
+    """
+
+    def __init__(self, path: Path | None, wall_clock: Callable[[], float] = time.time) -> None:
+        self.wall_clock = wall_clock
+        self._database = Database(path)
+        self._reading, self._writing = self._database.reading, self._database.writing
 
 
 def _make_private(path: Path) -> None:

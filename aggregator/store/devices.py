@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, update
@@ -15,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from aggregator.settings.keys import MAX_DEVICES
 from aggregator.store.credentials import is_due
-from aggregator.store.database import Database
+from aggregator.store.database import Rows
 from aggregator.store.device_ids import device_id
 from aggregator.store.join_tokens import DEFAULT_LIFE_S, DEFAULT_USES, Token, require_valid
 from aggregator.store.records import Device, FleetFullError, RenewalError, Revocation, ShutOutError
@@ -27,19 +25,8 @@ FLEET_FACT = "fleet_changes"
 _OF_NOBODY: Mapping[str, None] = {"next_credential": None, "former_credential": None}
 
 
-class DeviceRecords:
-    """The part of a store that knows tokens and devices.
-
-    Args:
-        path: the database file, or None for one in memory (tests).
-        wall_clock: seconds since 1970: for people to read, and for what ends by the calendar, which is join tokens and
-            the time between two renewals of a credential.
-    """
-
-    def __init__(self, path: Path | None, wall_clock: Callable[[], float] = time.time) -> None:
-        self.wall_clock = wall_clock
-        self._database = Database(path)
-        self._reading, self._writing = self._database.reading, self._database.writing
+class DeviceRecords(Rows):
+    """The part of a store that knows tokens and devices."""
 
     # --- join tokens ---
 

@@ -1,6 +1,6 @@
 """Join tokens by their rules: how many boards one lets in, until when, and the sentence where it does not. Pure.
 
-Whoever has a token may make devices, so each is for few and for a short time (docs/decisions/0063-who-is-let-in.md).
+Whoever has a token may make devices, so each is for few and for a short time (docs/decisions/0060-who-is-let-in.md).
 """
 
 from __future__ import annotations

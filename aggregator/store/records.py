@@ -63,7 +63,8 @@ class Answer:
     """A board's upload for a round, or its profile (round 0), and what became of it.
 
     `counted_in`: the round that was open when it came, into whose sums it went if it was accepted; `round` itself
-    unless it came late. `staleness`: versions that had been published since the one that it was trained on.
+    unless it came late. `staleness`: versions that had been published since the one that it was trained on. `sizes`:
+    those of its values, by which the next ones are judged (`run.screen`), as JSON.
     """
 
     round: int
@@ -75,6 +76,29 @@ class Answer:
     accepted: bool
     reason: str = ""
     staleness: int = 0
+    sizes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An upload that is on the disk, whole, and not judged yet. `id` says in which order they came."""
+
+    id: int
+    device: str
+    round: int
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A file that was found missing or damaged. `what` it held, `reason`: what was found; `found_at`: seconds since
+    1970."""
+
+    what: str
+    digest: str
+    reason: str
+    found_at: float
 
 
 class Counts(NamedTuple):
@@ -105,6 +129,10 @@ class ConflictError(Exception):
     def __init__(self, stored: Answer) -> None:
         super().__init__(f"{stored.device} has already sent another answer for round {stored.round}")
         self.stored = stored
+
+
+class UnjudgedError(Exception):
+    """The device has sent something else that is not judged yet."""
 
 
 class FleetFullError(Exception):

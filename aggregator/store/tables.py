@@ -88,6 +88,7 @@ def _answer_columns() -> tuple[Column[Any], ...]:
         Column("n_examples", Integer, nullable=False),
         Column("accepted", Boolean, nullable=False),
         Column("reason", String, nullable=False),
+        Column("sizes", String, nullable=False, server_default=""),
         Column("received_at", Float, nullable=False),
     )
 
@@ -111,6 +112,29 @@ PROFILES = Table(
     *_answer_columns(),
     UniqueConstraint("device"),
 )
+
+RECEIVED = Table(
+    "received",
+    SCHEMA,
+    Column("id", Integer, primary_key=True),
+    Column("device", String, ForeignKey("devices.device"), nullable=False, unique=True),
+    Column("round", Integer, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("received_at", Float, nullable=False),
+)
+"""Uploads that are on the disk and not judged yet, in the order in which they came. A device has one at most."""
+
+LOSSES = Table(
+    "losses",
+    SCHEMA,
+    Column("id", Integer, primary_key=True),
+    Column("what", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("found_at", Float, nullable=False),
+)
+"""Files that were found missing or damaged, and what had stood in them, for people."""
 
 VERSIONS = Table(
     "versions",
@@ -142,10 +166,15 @@ REPORTS = Table(
 """The last report of each kind that is worth keeping, per device and version."""
 
 
+def _add_column(connection: Connection, table: str, column: str, definition: str) -> None:
+    """Add a column, unless the database was made just now and has it already."""
+    if column not in {row.name for row in connection.execute(text(f"PRAGMA table_info({table})"))}:
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column} {definition}"))
+
+
 def _add_has_left(connection: Connection) -> None:
-    """Boards may leave since version 2. A database that was made just now has the column already."""
-    if "has_left" not in {row.name for row in connection.execute(text("PRAGMA table_info(devices)"))}:
-        connection.execute(text("ALTER TABLE devices ADD COLUMN has_left BOOLEAN NOT NULL DEFAULT 0"))
+    """Boards may leave since version 2."""
+    _add_column(connection, "devices", "has_left", "BOOLEAN NOT NULL DEFAULT 0")
 
 
 _ADDED: Mapping[str, Sequence[str]] = {
@@ -164,11 +193,9 @@ def _add_renewal(connection: Connection) -> None:
 
     Tokens of before, which had no end, are revoked; credentials of before are renewed soon.
     """
-    for name, columns in _ADDED.items():
-        known = {row.name for row in connection.execute(text(f"PRAGMA table_info({name})"))}
+    for table, columns in _ADDED.items():
         for column in columns:
-            if column.split()[0] not in known:
-                connection.execute(text(f"ALTER TABLE {name} ADD COLUMN {column}"))
+            _add_column(connection, table, *column.split(maxsplit=1))
     connection.execute(text("UPDATE tokens SET revoked = 1 WHERE uses = 0"))
     for index, column in (("UNIQUE INDEX", "next_credential"), ("INDEX", "former_credential")):
         name = f"ix_devices_{column}"  # as SQLAlchemy calls it
@@ -177,7 +204,15 @@ def _add_renewal(connection: Connection) -> None:
     connection.execute(text("INSERT OR IGNORE INTO history SELECT version, digest FROM versions"))
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all, _add_has_left, _add_renewal)
+def _add_received(connection: Connection) -> None:
+    """Uploads are stored before they are judged since version 4, and summed from their files when a round closes."""
+    for table in (UPDATES, PROFILES):
+        _add_column(connection, table.name, "sizes", "VARCHAR NOT NULL DEFAULT ''")
+    for table in (RECEIVED, LOSSES):
+        table.create(connection, checkfirst=True)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all, _add_has_left, _add_renewal, _add_received)
 """Step i leads from schema version i to i + 1. A step that has shipped is never edited."""
 
 

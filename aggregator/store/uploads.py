@@ -13,9 +13,6 @@ from braid_common.base_files import file_digest
 _PART = re.compile(r"(?P<device>[0-9a-z-]+)\.(?P<round>\d+)\.(?P<digest>[0-9a-f]{64})\Z")
 
 
-_UNKNOWN = "0" * 64  # in the place of a digest that the sender does not announce
-
-
 class OffsetError(Exception):
     """The sender continues at another place than the file ends. `offset` is where it ends."""
 
@@ -32,7 +29,7 @@ class Part:
     """One unfinished upload, held by the last request that opened it."""
 
     def __init__(self, path: Path, holders: dict[Path, Part]) -> None:
-        self._path = path
+        self.path = self._path = path
         self._holders = holders
         holders[path] = self
 
@@ -49,18 +46,21 @@ class Part:
         with open(self._path, "ab", opener=open_private) as file:
             file.write(chunk)
 
-    def finish(self) -> tuple[Path, str]:
-        """Make the file durable; return it and the SHA-256 of what is in it. Blocks for as long as reading takes.
+    def finish(self) -> str:
+        """Make the file durable; return the SHA-256 of what is in it. Blocks for as long as reading takes.
 
         Raises SupersededError as `append` does.
         """
         self._need_hold()
-        descriptor = os.open(self._path, os.O_RDWR)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR)
+        except FileNotFoundError as error:  # an older request was whole as well, and quicker
+            raise SupersededError(self._path.name) from error
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        return self._path, file_digest(self._path)
+        return file_digest(self._path)
 
     def _need_hold(self) -> None:
         if self._holders.get(self._path) is not self:
@@ -102,12 +102,6 @@ class Uploads:
                 other.unlink(missing_ok=True)
                 self._holders.pop(other, None)
         return Part(path, self._holders)
-
-    def fresh(self, device: str) -> Part:
-        """Hold the device's one profile, from its first byte. An older request that sends it is superseded."""
-        path = self._path(device, 0, _UNKNOWN)
-        path.unlink(missing_ok=True)
-        return self.take(device, 0, _UNKNOWN, 0)
 
     def sweep(self, rounds: Collection[int]) -> int:
         """Remove all but those of these rounds; the number removed."""

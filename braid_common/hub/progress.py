@@ -1,4 +1,4 @@
-"""How far a download is, told to a person: one live line on a terminal, elsewhere a line now and then."""
+"""How far a download or a long reading is, told to a person: a live line on a terminal, elsewhere one now and then."""
 
 from __future__ import annotations
 
@@ -27,9 +27,15 @@ class Progress(Protocol):
 
 
 class StreamProgress:
-    """Progress on a stream, standard error unless another is given: standard output is a command's own."""
+    """Progress on a stream, standard error unless another is given: standard output is a command's own.
 
-    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    `end`: what the bytes are at the end.
+    """
+
+    def __init__(
+        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic, *, end: str = "here"
+    ) -> None:
+        self._end = end
         self._stream = stream or sys.stderr
         self._is_live = self._stream.isatty()
         self._clock = clock
@@ -50,7 +56,7 @@ class StreamProgress:
             return
         self._told_s = now_s
         began_s, began_bytes = self._began
-        text = progress_line(done_bytes, total_bytes, now_s - began_s, done_bytes - began_bytes)
+        text = progress_line(done_bytes, total_bytes, now_s - began_s, done_bytes - began_bytes, self._end)
         self._write(f"{self._wiped()}{text}" + ("" if self._is_live and not is_done else "\n"))
         if is_done:
             self._began = None
@@ -63,10 +69,10 @@ class StreamProgress:
         self._stream.flush()
 
 
-def progress_line(done_bytes: int, total_bytes: int, elapsed_s: float, moved_bytes: int) -> str:
+def progress_line(done_bytes: int, total_bytes: int, elapsed_s: float, moved_bytes: int, end: str = "here") -> str:
     """ "12.0 MiB of 294 MiB, 3.1 MiB/s, 1 min 31 s left"; at the end how long it took."""
     if done_bytes >= total_bytes:
-        return f"  {show_size(total_bytes)} are here, after {show_seconds(elapsed_s)}"
+        return f"  {show_size(total_bytes)} are {end}, after {show_seconds(elapsed_s)}"
     text = f"  {show_size(done_bytes)} of {show_size(total_bytes)}"
     if elapsed_s > 0 and moved_bytes > 0:
         speed = moved_bytes / elapsed_s

@@ -20,6 +20,7 @@ from edge_client.network.errors import (
     MisconfiguredError,
     OtherCertificateError,
     RequestError,
+    ThrottledError,
     Unavailable,
     UntrustedError,
 )
@@ -187,15 +188,17 @@ async def enrol(
 
 async def _first_answer(call: Callable[[], Awaitable[T]], api: Api, settings: JoinSettings, outage: Outage) -> T:
     """The answer of a server that has never answered at this address: after FIRST_ATTEMPTS a person is told, unless
-    --wait was given."""
+    --wait was given. One that asks for patience is there."""
+    backoff = api.new_backoff(attempts=None if settings.wait else FIRST_ATTEMPTS)
 
     def on_failure(error: Unavailable) -> None:
         if isinstance(error, MisconfiguredError):
             raise error
-        if settings.wait:
+        if isinstance(error, ThrottledError):
+            backoff.progressed()
+        if settings.wait or isinstance(error, ThrottledError):
             outage.begin(error)
 
-    backoff = api.new_backoff(attempts=None if settings.wait else FIRST_ATTEMPTS)
     return await retry(call, backoff, on_failure=on_failure)
 
 

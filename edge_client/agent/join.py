@@ -137,26 +137,27 @@ class Client:
         self._events.checking(identity, run)
         runner = await self.prepare(identity.device, run)
         sleep = self._surroundings.sleep
-        after, repeats, before = -1, 0, ""
-        while (task := await self._api.work(after=after)).kind != "finished":
+        after, epoch, repeats, before = -1, "", 0, ""
+        while (task := await self._api.work(after=after, epoch=epoch)).kind != "finished":
             await self._renewal.heed(task)
             if task.kind == "wait":
                 self._events.waiting(task)
                 await sleep(pause_s(task))
                 continue
-            task = runner.next_task(task)
+            told, task = task, runner.next_task(task)
             # The server asks for the same again only if it lost what it was sent: go on, but ever more slowly.
             key = f"{task.kind} {task.spec.round} {task.spec.version}"
             repeats, before = (repeats + 1 if key == before else 0), key
             await sleep(min(2.0**repeats - 1, MAX_DELAY_S))
             await runner.carry_out(task)
             if task.kind == "train":
-                after = task.spec.round
+                after, epoch = task.spec.round, told.epoch
         self._events.finished(task)
 
     async def enrol(self) -> tuple[Identity, RunInfo]:
         """The device that this board is, and its run; enrols only if the board is no device yet."""
         identity, folder, settings = self._checked.identity, self._checked.folder, self._settings
+        self._events.calling(self._api.transport.server)
         if identity.credential:
             if destination(identity, settings) != identity:
                 before, identity = identity, await follow(self._api, folder, identity, settings, self._outage)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from braid_common.units import show_seconds
 from edge_client.agent.console import Console
-from edge_client.network.errors import CopiedError, TryAgain, Unavailable
+from edge_client.network.errors import CopiedError, ThrottledError, TryAgain, Unavailable
 
 
 class Outage:
@@ -31,6 +31,8 @@ class Outage:
         text = f"server away: {error.message}; trying again until it is back"
         if isinstance(error, CopiedError):
             text = f"not served: {error.message}; trying again until that one has stopped"
+        if isinstance(error, ThrottledError):
+            text = f"the server asks for patience: {error.message}; trying again"
         if error.hint:
             text += f"\n  → {error.hint}"
         self._console.event("offline", text, message=error.message, hint=error.hint)

@@ -108,15 +108,19 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
     console.event("data", "\n".join(data.lines), **data.facts)
     folder = StateFolder(settings.state)
     folder.lock()
-    identity = prepare_identity(folder, settings)
-    arithmetic = probes.measure(folder, settings.threads, console.notice)
-    board = with_matmul_speed(board, arithmetic)
-    if arithmetic is not None:
-        limits = replace(limits, gflops=arithmetic.gflops)
-    if cache_bytes is None:
-        cache_bytes = default_cache_bytes(folder.path, folder.cache)
-    if not cache_bytes:
-        folder.empty_cache()
+    try:
+        identity = prepare_identity(folder, settings)
+        arithmetic = probes.measure(folder, settings.threads, console.notice)
+        board = with_matmul_speed(board, arithmetic)
+        if arithmetic is not None:
+            limits = replace(limits, gflops=arithmetic.gflops)
+        if cache_bytes is None:
+            cache_bytes = default_cache_bytes(folder.path, folder.cache)
+        if not cache_bytes:
+            folder.empty_cache()
+    except BaseException:
+        folder.unlock()  # a farewell is not sent while a client seems to run on the folder
+        raise
     return Preflight(board, data, folder, identity, cache_bytes, limits)
 
 

@@ -2,7 +2,7 @@
 
 The identity on disk is always one that the server knows, whenever the power goes: a next credential is kept before the
 server hears of it, and the one in use is valid until the next one was used
-(docs/decisions/0064-renewed-by-themselves.md).
+(docs/decisions/0061-renewed-by-themselves.md).
 """
 
 from __future__ import annotations

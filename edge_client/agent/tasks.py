@@ -22,6 +22,7 @@ from edge_client.state.task_files import TaskFiles, begun_task
 from edge_client.worker.process import WorkerError, WorkerLost, WorkerProcess
 from wire.messages import Receipt, Task
 from wire.rounds import BoardEvent, BoardState, advance
+from wire.routes import PROFILING
 from wire.run import RunInfo
 
 MAX_WORKER_LOSSES = 5
@@ -111,7 +112,7 @@ class TaskRunner:
             values = await self._work(task, self._board.profile_job(run, task, plan, files), files)
         self._advance(BoardEvent.RESULT_WRITTEN)
         self._events.phase("upload", task)
-        await self._send(task, self._api.profile(files.result), values)
+        await self._send(task, self._api.upload(PROFILING, files.result), values)
 
     async def _train(self, task: Task, files: TaskFiles) -> None:
         self._advance(BoardEvent.TOLD_TO_TRAIN)
@@ -170,7 +171,9 @@ class TaskRunner:
         """Keep the adapter of a task that is over, to fetch the next one as a patch to it."""
         plan = files.read_plan()
         if plan is not None:
-            self._held.keep(files.adapter, task.run_id, task.spec.version, _adapter_ranks(task, plan))
+            spec = task.spec
+            ranks = _adapter_ranks(task, plan)
+            self._held.keep(files.adapter, task.run_id, spec.version, ranks, spec.version_digest)
 
     async def _work(self, task: Task, job: Job, files: TaskFiles) -> Mapping[str, float]:
         """The worker's numbers, kept on disk for a client that is killed before they are told."""

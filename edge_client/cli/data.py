@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from braid_common.text_form import DEFAULT_FORM, Cut, TextForm
 from braid_common.units import printable, show_share
-from edge_client.cli.options import data_options, debug_option, state_option
+from edge_client.cli.options import data_options, debug_option, form_options, state_option
 from edge_client.errors import base_errors
 from edge_client.host.packages import require_packages
 from edge_client.jobs.data_spec import DataSpec
@@ -28,9 +28,6 @@ SHOWN_CHARS = 300
 
 SHOWN_SKIPS = 5
 """Skipped parts that a person is shown; --json has more."""
-
-MAX_TOKENS = 8192
-"""Longest limit that can be asked about, as in a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +69,7 @@ class Seen:
 )
 @click.option("--server", default="", help="Take the limits of this server's run, which the board must have joined.")
 @state_option
-@click.option("--max-source-tokens", type=click.IntRange(8, MAX_TOKENS), help="Longest source.  [default: the run's]")
-@click.option("--max-target-tokens", type=click.IntRange(2, MAX_TOKENS), help="Longest target.  [default: the run's]")
-@click.option("--prefix", help="Words before every source.  [default: the run's]")
-@click.option(
-    "--truncate-source",
-    type=click.Choice(get_args(Cut)),
-    help="Part that is cut of a longer source.  [default: the run's]",
-)
+@form_options("the run's")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @debug_option
 def data(path: str, as_json: bool, debug: bool, **flags: Any) -> None:

@@ -19,12 +19,11 @@ from braid_common.seeds import derive_seed
 from braid_common.units import show_share
 from edge_client.agent.console import Console
 from edge_client.cli.contestants import Contestants, common_form, gathered, parse_adapters
-from edge_client.cli.options import data_options, debug_option, state_option
+from edge_client.cli.options import data_options, debug_option, form_options, format_option, state_option
 from edge_client.errors import DataError
 from edge_client.host.packages import require_packages
 from edge_client.host.worker_memory import prepare_for_training
 from edge_client.jobs.data_spec import DataSpec
-from quantize.formats import FORMATS
 
 if TYPE_CHECKING:
     from edge_client.data.dataset import Data
@@ -93,26 +92,9 @@ class EvaluateFlags:
 @click.option("--held-out", is_flag=True, help="Only the examples that training on this data leaves out.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many examples, drawn by the seed.")
 @click.option("--seed", type=click.IntRange(0, 2**53 - 1), default=0, show_default=True, help="Of all that is drawn.")
-@click.option(
-    "--format",
-    type=click.Choice(FORMATS),
-    default="fp32",
-    show_default=True,
-    help="Precision of the base in memory.",
-)
+@format_option
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="Processors; 0 is all that are free.")
-@click.option("--prefix", help="Words before every source.  [default: the first adapter's, or 'summarize: ']")
-@click.option(
-    "--max-source-tokens", type=click.IntRange(8, 8192), help="Longest source.  [default: the first adapter's, or 512]"
-)
-@click.option(
-    "--max-target-tokens", type=click.IntRange(2, 8192), help="Longest answer.  [default: the first adapter's, or 64]"
-)
-@click.option(
-    "--truncate-source",
-    type=click.Choice(["start", "end", "middle"]),
-    help="Part of a longer source that is left out.  [default: the first adapter's, or end]",
-)
+@form_options("the first adapter's")
 @click.option(
     "--show",
     type=click.IntRange(0, 1000),

@@ -12,10 +12,9 @@ import click
 
 from braid_common.terminal import typed
 from braid_common.text_form import DEFAULT_FORM, TextForm
-from edge_client.cli.options import debug_option
+from edge_client.cli.options import debug_option, format_option
 from edge_client.errors import DataError
 from edge_client.host.packages import require_packages
-from quantize.formats import FORMATS
 from wire.limits import MAX_TEXT_TOKENS
 
 
@@ -27,13 +26,7 @@ from wire.limits import MAX_TEXT_TOKENS
     type=click.Path(path_type=Path, exists=True),
     help="PEFT LoRA folder, such as `aggregator export` writes, or an adapter file.  [default: the bare base]",
 )
-@click.option(
-    "--format",
-    type=click.Choice(FORMATS),
-    default="fp32",
-    show_default=True,
-    help="Precision of the base in memory.",
-)
+@format_option
 @click.option(
     "--prefix",
     help=f"Words before every text, spaces included.  [default: the adapter's, or {DEFAULT_FORM.prefix!r}]",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import click
 
+from braid_common.text_form import DEFAULT_FORM, Cut
 from edge_client.state.folder import default_state_folder
+from quantize.formats import FORMATS
+from wire.limits import MAX_TEXT_TOKENS
 
 
 def debug_option(command: click.decorators.FC) -> click.decorators.FC:
@@ -93,6 +98,50 @@ def data_options(command: click.decorators.FC) -> click.decorators.FC:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def format_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--format of the base in memory."""
+    option = click.option(
+        "--format",
+        type=click.Choice(FORMATS),
+        default="fp32",
+        show_default=True,
+        help="Precision of the base in memory.",
+    )
+    return option(command)
+
+
+def form_options(whose: str) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    """--prefix, --max-source-tokens, --max-target-tokens and --truncate-source: the form of texts; None is not given.
+
+    `whose` says, in the help, where a value that was not given comes from.
+    """
+    options = (
+        click.option("--prefix", help=f"Words before every source.  [default: {whose}, or {DEFAULT_FORM.prefix!r}]"),
+        click.option(
+            "--max-source-tokens",
+            type=click.IntRange(8, MAX_TEXT_TOKENS),
+            help=f"Longest source.  [default: {whose}, or {DEFAULT_FORM.max_source_tokens}]",
+        ),
+        click.option(
+            "--max-target-tokens",
+            type=click.IntRange(2, MAX_TEXT_TOKENS),
+            help=f"Longest target.  [default: {whose}, or {DEFAULT_FORM.max_target_tokens}]",
+        ),
+        click.option(
+            "--truncate-source",
+            type=click.Choice(get_args(Cut)),
+            help=f"Part of a longer source that is left out.  [default: {whose}, or {DEFAULT_FORM.truncate_source}]",
+        ),
+    )
+
+    def add(command: click.decorators.FC) -> click.decorators.FC:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def state_option(command: click.decorators.FC) -> click.decorators.FC:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from edge_client.data.shapes.shape import inner_record
 
 LOOKED_AT_RECORDS = 200
 """Records whose texts are measured."""
@@ -20,7 +22,7 @@ class ColumnLengths:
         """Measure one record."""
         if self._n_records < LOOKED_AT_RECORDS:
             self._n_records += 1
-            for column, value in record.items():
+            for column, value in _flat(record):
                 n_chars = len(value.strip()) if isinstance(value, str) and _is_words(value) else 0
                 self._n_chars[column] = self._n_chars.get(column, 0) + n_chars
 
@@ -38,6 +40,16 @@ class ColumnLengths:
         return f"{holds}, and training needs two texts a record: one to read and one to write (--source, --target)"
 
 
+def _flat(record: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """The columns with their values, those of an object in a column by names such as "answers.text"."""
+    for column, value in record.items():
+        inner = inner_record(value)
+        if inner is None:
+            yield column, value
+        else:
+            yield from ((f"{column}.{name}", part) for name, part in inner.items())
+
+
 def _is_words(text: str) -> bool:
-    """Whether a value is something to read: not an id, a path or an address."""
-    return text.strip().isalpha() or len(text.split()) > 1
+    """Whether a value is something to read: not an id, a date, a path or an address."""
+    return text.strip().isalpha() or (len(text.split()) > 1 and any(map(str.isalpha, text)))

@@ -19,6 +19,7 @@ from edge_client.network.errors import (
     GoneError,
     ProxyLimitError,
     RequestError,
+    ThrottledError,
     Unavailable,
     UnknownCredentialError,
 )
@@ -78,7 +79,9 @@ def refused(answer: Answer, refusal: Refusal) -> Exception:
             return GoneError(message, hint)
         case 415 | 426:
             return RefusedError(message, hint or "update the older of the two: client or server")
-        case status if status >= 500 or status in (408, 425, 429):
+        case 429:
+            return ThrottledError(message, hint, answer.retry_after_s)
+        case status if status >= 500 or status in (408, 425):
             return Unavailable(message, hint, answer.retry_after_s)
         case _:
             return RequestError(message, hint, status)

@@ -9,12 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from aiohttp import hdrs
-
 from edge_client.errors import RefusedError
 from edge_client.network.errors import Unavailable
 from edge_client.network.retry import Backoff, retry
-from edge_client.network.transfer import download, file_blocks, upload
+from edge_client.network.transfer import download, upload
 from edge_client.network.transport import READ_TIMEOUT_S, Transport
 from wire import routes
 from wire.checks import check_run
@@ -105,23 +103,14 @@ class Api:
         params = {"after": str(after)}
         return await self._patiently(lambda: self.transport.call("GET", routes.HISTORY.path, History, params=params))
 
-    async def work(self, *, after: int, wait_s: float = MAX_LONG_POLL_S) -> Task:
-        """The task to do now; without one the server answers after `wait_s`. `after`: the last round answered."""
-        params = WorkQuery(wait_s, after).encode()
+    async def work(self, *, after: int, epoch: str = "", wait_s: float = MAX_LONG_POLL_S) -> Task:
+        """The task to do now; without one the server answers after `wait_s`. `after`: the last round answered, `epoch`
+        that of its task."""
+        params = WorkQuery(wait_s, after, epoch).encode()
         timeout_s = wait_s + READ_TIMEOUT_S
         return await self._patiently(
             lambda: self.transport.call("GET", routes.WORK.path, Task, params=params, read_timeout_s=timeout_s)
         )
-
-    async def profile(self, source: Path) -> Receipt:
-        """Send the profile that the worker wrote. A server that has one of this board already says so again."""
-        headers: dict[str, str] = {hdrs.CONTENT_LENGTH: str(source.stat().st_size)}  # noqa: ASYNC240 - a local file
-
-        def call() -> Awaitable[Receipt]:
-            body = file_blocks(self.transport.traffic, source)
-            return self.transport.call("POST", routes.PROFILE.path, Receipt, body=body, headers=headers)
-
-        return await self._patiently(call)
 
     async def adapter(
         self, run: RunInfo, version: int, ranks: Sequence[int], target: Path, held: Held | None = None
@@ -140,7 +129,8 @@ class Api:
         self._on_success()
 
     async def upload(self, round_id: int, source: Path) -> Receipt:
-        """Send the update that the worker wrote. Raises GoneError or ConflictError: drop it."""
+        """Send the update that the worker wrote, or for round 0 the profile, and wait for the judgement on it. Raises
+        GoneError, ConflictError or RequestError: drop it."""
         path = routes.UPLOAD.at(round_id)
         receipt = await upload(self.transport, path, source, backoff=self.new_backoff(), on_failure=self._on_failure)
         self._on_success()

@@ -24,6 +24,10 @@ class CopiedError(Unavailable):
     """409: another client is at work with a copy of this board's identity. This one may go on when that one stops."""
 
 
+class ThrottledError(Unavailable):
+    """429: the server is there, and asks for patience."""
+
+
 class MisconfiguredError(Unavailable):
     """Somebody answers, and a person has to change a setting. An enrolled board keeps trying, a new one stops."""
 

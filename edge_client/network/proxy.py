@@ -13,6 +13,7 @@ from urllib.request import getproxies_environment
 
 from yarl import URL
 
+from braid_common.loopback import is_loopback
 from edge_client.errors import ConfigError
 
 
@@ -23,7 +24,7 @@ def environment_proxy(url: str) -> URL | None:
     """
     parts, settings = URL(url), getproxies_environment()
     address, host = settings.get(parts.scheme, ""), parts.host or ""
-    if not address or _is_loopback(host) or _is_exempt(host, parts.port, settings.get("no", "")):
+    if not address or is_loopback(host) or _is_exempt(host, parts.port, settings.get("no", "")):
         return None
     variable = proxy_variable(parts.scheme)
     try:
@@ -57,11 +58,6 @@ def shown(proxy: URL) -> str:
 def without_proxy(host: str) -> str:
     """The setting that takes a host out of the proxy's hands."""
     return f"NO_PROXY={host.partition('%')[0]}"
-
-
-def _is_loopback(host: str) -> bool:
-    address = _address(host)
-    return host.rstrip(".").lower() == "localhost" if address is None else address.is_loopback
 
 
 def _is_exempt(host: str, port: int | None, no_proxy: str) -> bool:

@@ -46,6 +46,10 @@ MAX_ANSWER_BYTES = 16 << 20
 """The largest answer kept in memory is a RunInfo: 2048 weights with 256 values of 9 bytes make 5 MB."""
 
 
+ACCEPTED = 202
+"""The status of an answer that is still to come."""
+
+
 @dataclass(slots=True)
 class Traffic:
     """Bytes of bodies moved since the client started."""
@@ -138,9 +142,30 @@ class Transport:
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> M:
         """One request, its answer decoded as `answer`. Raises as `open` does."""
+        found = await self.call_unless_202(
+            method, path, answer, body=body, headers=headers, params=params, read_timeout_s=read_timeout_s
+        )
+        if found is None:
+            raise Unavailable(f"{self.server} accepted {path} and said nothing of it", "is there a proxy between?")
+        return found
+
+    async def call_unless_202(
+        self,
+        method: str,
+        path: str,
+        answer: type[M],
+        *,
+        body: AsyncIterator[bytes] | bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> M | None:
+        """The same where the server may say that it has no answer yet (202): None then."""
         async with self.open(
             method, path, body=body, headers=headers, params=params, read_timeout_s=read_timeout_s
         ) as response:
+            if response.status == ACCEPTED:
+                return None
             self._require_braid(response)
             data = await self._read(response, MAX_ANSWER_BYTES)
         try:

@@ -151,6 +151,7 @@ class FakeBoard:
                 run_id=run.run_id,
                 round=task.spec.round,
                 version=task.spec.version,
+                version_digest=task.spec.version_digest,
                 manifest=run.manifest,
                 n_examples=n_examples,
                 parts=tuple(parts),
@@ -158,13 +159,24 @@ class FakeBoard:
         )
 
     async def send_profile(self, body: bytes | None = None) -> tuple[int, Receipt | Refusal]:
-        data = self.profile() if body is None else body
-        async with self.client.post("/v1/profiles", data=data, headers=self.headers) as response:
-            return response.status, _decoded(response.status, await response.read())
+        status, answer, _ = await self.upload(0, self.profile() if body is None else body)
+        return status, answer
 
     async def upload(
         self, round_id: int, body: bytes, *, offset: int = 0, stop: int | None = None, digest: str = ""
     ) -> tuple[int, Receipt | Refusal, str]:
+        """PATCH `body[offset:stop]`, and wait for the judgement; status, answer and the Upload-Offset of the last
+        call."""
+        status, answer, reached = await self.patch(round_id, body, offset=offset, stop=stop, digest=digest)
+        if status != 202:
+            return status, answer, reached
+        headers = {**self.headers, "Upload-Digest": digest or hashlib.sha256(body).hexdigest()}
+        async with self.client.get(f"/v1/uploads/{round_id}?wait=30", headers=headers) as response:
+            return response.status, _decoded(response.status, await response.read()), ""
+
+    async def patch(
+        self, round_id: int, body: bytes, *, offset: int = 0, stop: int | None = None, digest: str = ""
+    ) -> tuple[int, Any, str]:
         """PATCH `body[offset:stop]`; status, answer and the Upload-Offset that came with it."""
         headers = {
             **self.headers,
@@ -173,7 +185,8 @@ class FakeBoard:
             "Upload-Offset": str(offset),
         }
         async with self.client.patch(f"/v1/uploads/{round_id}", data=body[offset:stop], headers=headers) as response:
-            answer = _decoded(response.status, await response.read())
+            data = await response.read()
+            answer = None if response.status == 202 else _decoded(response.status, data)
             return response.status, answer, response.headers.get("Upload-Offset", "")
 
     async def report(self, report: Report) -> int:

@@ -49,13 +49,15 @@ def test_commands_are_understood(page: Path) -> None:
     for program, *arguments in commands(page):
         command, rest = PROGRAMS[program], [word for word in arguments if word not in ("…", "...")]
         name = program
+        context = click.Context(command, info_name=name, **command.context_settings)
         while isinstance(command, click.Group) and rest:
-            context = click.Context(command, info_name=name)
             name = f"{name} {rest[0]}"
             child = command.get_command(context, rest[0])
             assert child is not None, f"{page.name} shows {name}, which does not exist"
             command, rest = child, rest[1:]
-        parser = command.make_parser(click.Context(command, info_name=name))
+            # With what it has of its parent: click keeps the help option that a command is first asked for.
+            context = click.Context(command, info_name=name, parent=context)
+        parser = command.make_parser(context)
         try:
             parser.parse_args(list(rest))
         except click.UsageError as error:

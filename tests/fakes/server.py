@@ -178,10 +178,10 @@ class FakeServer:
         app.router.add_get("/v1/versions", self.get_versions)
         app.router.add_get("/v1/run", self.get_run)
         app.router.add_get("/v1/work", self.work)
-        app.router.add_post("/v1/profiles", self.profile)
         app.router.add_get("/v1/adapters/{version}", self.get_adapter)
         app.router.add_route("HEAD", "/v1/uploads/{round}", self.offset)
         app.router.add_patch("/v1/uploads/{round}", self.upload)
+        app.router.add_get("/v1/uploads/{round}", self.receipt, allow_head=False)
         app.router.add_post("/v1/reports", self.report)
         app.router.add_get("/v1/base", self.base_files)
         app.router.add_get("/v1/base/{file}", self.base_file)
@@ -255,13 +255,6 @@ class FakeServer:
             self.settings, self.chosen = {**self.settings, **self.chosen}, {}
         return answer(task)
 
-    async def profile(self, request: web.Request) -> web.Response:
-        decode(await request.read(), Profile)
-        if self.state == "profiling":
-            self.profiles += 1
-            self._round_done()
-        return answer(Receipt(accepted=True))
-
     async def get_adapter(self, request: web.Request) -> web.StreamResponse:
         ranks = [int(rank) for rank in request.query["ranks"].split(".")]
         return ranged(request, self.adapter(int(request.match_info["version"]), ranks))
@@ -276,7 +269,8 @@ class FakeServer:
 
     async def offset(self, request: web.Request) -> web.Response:
         digest = request.headers["Upload-Digest"]
-        done = (int(request.match_info["round"]), digest) in self.commits
+        round_id = int(request.match_info["round"])
+        done = (round_id, digest) in self.commits or (round_id == 0 and self.profiles > 0)
         return web.Response(
             headers={"Upload-Offset": str(len(self.parts.get(digest, b""))), "Upload-Complete": str(int(done))}
         )
@@ -285,7 +279,10 @@ class FakeServer:
         round_id, digest = int(request.match_info["round"]), request.headers["Upload-Digest"]
         if (round_id, digest) in self.commits:
             return answer(Receipt(accepted=not self.refuse_updates, reason=self.refuse_updates))
-        if not 0 <= self.round - round_id <= self.staleness_limit or self.state != "training":
+        if round_id == 0 and self.profiles:
+            return answer(Receipt(accepted=True))
+        is_open = self.state == ("training" if round_id else "profiling")
+        if not 0 <= self.round - round_id <= self.staleness_limit or not is_open:
             return refusal(410, "gone", f"round {round_id} is over")
         if any(known == round_id for known, _ in self.commits):
             return refusal(409, "conflict", "another update is here")
@@ -296,10 +293,21 @@ class FakeServer:
             part += chunk
         assert len(part) == int(request.headers["Upload-Length"])
         assert hashlib.sha256(part).hexdigest() == digest
-        decode(bytes(part), Update)
-        self.commits.append((round_id, digest))
+        decode(bytes(part), Update if round_id else Profile)
+        if round_id:
+            self.commits.append((round_id, digest))
+        else:
+            self.profiles += 1
         if round_id == self.round:
             self._round_done()
+        return web.Response(status=202)
+
+    async def receipt(self, request: web.Request) -> web.Response:
+        round_id, digest = int(request.match_info["round"]), request.headers["Upload-Digest"]
+        if round_id == 0 and self.profiles:
+            return answer(Receipt(accepted=True))
+        if (round_id, digest) not in self.commits:
+            return refusal(404, "not_found", "this upload is not here")
         return answer(Receipt(accepted=not self.refuse_updates, reason=self.refuse_updates))
 
     async def report(self, request: web.Request) -> web.Response:

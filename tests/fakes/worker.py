@@ -74,6 +74,7 @@ def update(job: TrainJob, ranks: Mapping[str, int]) -> Update:
         run_id=job.run.run_id,
         round=job.spec.round,
         version=job.spec.version,
+        version_digest=job.spec.version_digest,
         manifest=job.run.manifest,
         n_examples=3,
         parts=parts,

@@ -76,6 +76,7 @@ def test_trailing_bytes(golden: Golden) -> None:
         assert {outcome(data + more, kind) for more in followers} == {"refused"}
 
 
+@pytest.mark.slow
 def test_every_single_bit_flip(golden: Golden) -> None:
     """Each bit of each message flipped: some flips change a number and decode, the rest are refused."""
     seen: Counter[str] = Counter()

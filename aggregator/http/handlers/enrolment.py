@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from aggregator.errors import CallError
-from aggregator.http.app_keys import CERTIFICATES, OPERATOR_HASH, RUN, STORE
+from aggregator.http.app_keys import CERTIFICATES, GUARD, OPERATOR_HASH, RUN, STORE
 from aggregator.http.callers import board_of
 from aggregator.http.streaming import answer, read_message
 from aggregator.run.tasks import run_info
@@ -23,11 +23,14 @@ async def enrol(request: web.Request) -> web.Response:
     """`POST /v1/devices`. The same `install_id` is the same device again, with a fresh credential; the old one ends."""
     message = await read_message(request, Enrol)
     check_protocol(message.protocol)
+    guard = request.app[GUARD]
+    guard.note(message.install_id)
     credential, token = new_secret(), secret_hash(message.token)
     run = request.app[RUN]
     try:
         device = await run.submissions.enrol(message.install_id, message.name, secret_hash(credential), token)
     except TokenRefusedError as error:
+        guard.fail_login(request)
         raise CallError("unauthorised", error.message, error.hint) from error
     except FleetFullError as error:
         raise CallError("conflict", f"no room for another board: {error}", MAKE_ROOM) from error

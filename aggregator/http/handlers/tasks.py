@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from aggregator.http.app_keys import RUN, STORE
+from aggregator.http.app_keys import GUARD, RUN, STORE
 from aggregator.http.callers import board_of, credential_hash_of, participant_of
 from aggregator.http.streaming import answer, read_message
 from aggregator.run import tasks
@@ -16,6 +16,12 @@ from wire.limits import MAX_HISTORY
 from wire.messages import History, Report, Version
 from wire.routes import WorkQuery, whole_number
 
+TOLD = frozenset({"event", "ended", "data"})
+"""Kinds of reports that people read of in the log, however often they come."""
+
+STORED = frozenset({"plan", "evaluation"})
+"""Other kinds that outlive a restart."""
+
 
 async def run_info(request: web.Request) -> web.Response:
     """`GET /v1/run`."""
@@ -25,14 +31,14 @@ async def run_info(request: web.Request) -> web.Response:
 
 
 async def work(request: web.Request) -> web.Response:
-    """`GET /v1/work?wait=S&after=R`: the task at once, or as soon as there is one within S seconds.
+    """`GET /v1/work?wait=S&after=R&epoch=E`: the task at once, or as soon as there is one within S seconds.
 
     `after`: the last round that the board has answered or given up; it is not told about it again.
     """
     board = participant_of(request)
     query = WorkQuery.decode(request.query)
     await _came(request, board)
-    task = await request.app[RUN].polls.next_task(board, query.after, query.wait_s)
+    task = await request.app[RUN].polls.next_task(board, query.after, query.wait_s, query.epoch)
     renew = is_due(board.credential_at, request.app[STORE].wall_clock())
     return answer(msgspec.structs.replace(task, renew=renew, notice=notice_of(board, request.app[RUN].clock())), board)
 
@@ -48,7 +54,12 @@ async def history(request: web.Request) -> web.Response:
 async def report(request: web.Request) -> web.Response:
     """`POST /v1/reports`."""
     board = board_of(request)
-    await request.app[RUN].submissions.report(board.device, await read_message(request, Report, board))
+    message = await read_message(request, Report, board)
+    if message.kind in TOLD:
+        request.app[GUARD].note(board.device)
+    elif message.kind in STORED:
+        request.app[GUARD].write(board.device)
+    await request.app[RUN].submissions.report(board.device, message)
     return web.Response(status=204)
 
 

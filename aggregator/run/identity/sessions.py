@@ -2,7 +2,7 @@
 
 A client that is started anew never goes back to the session before. So a session that speaks again after a newer one
 was heard means two clients at work: a state folder was copied, or a card. The newest one is served, the other is told
-(docs/decisions/0063-who-is-let-in.md).
+(docs/decisions/0060-who-is-let-in.md).
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ class NotTextError(Exception):
 class Fields:
     """A record whose columns are found without regard to case.
 
-    `get("answers.text")` goes into the object in a column, unless a column is called that.
+    `get("answers.text")` goes into the object in a column, or in a list that holds no other, unless a column is called
+    that.
     """
 
     def __init__(self, values: Mapping[str, object], names: Mapping[str, str] | None = None) -> None:
@@ -52,7 +53,16 @@ class Fields:
             return self.values[self._names[folded]]
         head, dot, rest = folded.partition(".")
         value = self.values.get(self._names[head]) if dot and head in self._names else None
-        return Fields(value).get(rest) if isinstance(value, dict) else None
+        inner = inner_record(value)
+        # Of several objects in a list none is taken for the others: they are no text, and the record says so.
+        return (value if isinstance(value, list) else None) if inner is None else Fields(inner).get(rest)
+
+
+def inner_record(value: object) -> dict[str, object] | None:
+    """The object that a column holds, by itself or as the only element of a list; None where it holds none."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, dict) else None
 
 
 @lru_cache(maxsize=4096)  # every record asks for the same few names

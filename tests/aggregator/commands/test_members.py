@@ -98,7 +98,7 @@ def test_nothing_in_the_folder_is_open_to_others(tmp_path: Path, server_base: Pa
         assert call("init", tmp_path / "new" / "srv", "--model", server_base)[0] == 0
         folder = Folder(tmp_path / "new" / "srv")
         opened = open_run(folder, time.monotonic, time.time)
-        part = opened.uploads.fresh("ada")
+        part = opened.uploads.take("ada", 1, "0" * 64, 0)
         part.append(b"text")
         found = {path: stat.S_IMODE(path.stat().st_mode) for path in (folder.root, *folder.root.rglob("*"))}
         opened.store.close()

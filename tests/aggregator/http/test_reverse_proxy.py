@@ -162,7 +162,7 @@ async def test_rounds_go_through_a_proxy_under_a_prefix(before: Any, server: Any
                 transport.credential = board.credential
                 api, body = once(transport), tmp_path / "profile"
                 body.write_bytes(board.profile())
-                assert (await api.profile(body)).accepted
+                assert (await api.upload(0, body)).accepted
         for _ in range(2):
             tasks = [await _train(proxy, board, tmp_path) for board in boards]
         assert {task.spec.round for task in tasks} == {2}
@@ -205,20 +205,22 @@ async def _train(proxy: Proxy, board: Any, folder: Path) -> Task:
 
 
 async def test_a_limit_on_bodies_is_named(before: Any, server: Any, tmp_path: Path) -> None:
-    """The proxy answers while the body is still on its way, and its 413 is heard. Caddy 2.6 answers 502."""
+    """The proxy answers while the body is still on its way, and its 413 is heard. Caddy 2.6 answers 502. The server
+    would take the body: one that is too large for it as well it refuses by itself, and at once."""
     ada = await server.board("ada")
     limit = {
-        nginx: ("512m;  ", "100k;  "),
-        caddy: ("reverse_proxy", "request_body {\n max_size 100KiB\n }\n reverse_proxy"),
+        nginx: ("512m;  ", "10k;  "),
+        caddy: ("reverse_proxy", "request_body {\n max_size 10KiB\n }\n reverse_proxy"),
     }[before]
     body = tmp_path / "update"
-    body.write_bytes(bytes(8 << 20))
+    body.write_bytes(bytes(80_000))
+    assert body.stat().st_size < server.run.terms.largest_upload_bytes
     async with before(tmp_path, server.client.port, limit) as proxy, proxy.transport(ada.credential) as transport:
         with pytest.raises((ProxyLimitError, Unavailable), match=r"\((413|502)") as caught:
-            await Api(transport, lambda **_: Backoff(attempts=1)).profile(body)
+            await Api(transport, lambda **_: Backoff(attempts=1)).upload(0, body)
     assert "512m" in caught.value.hint
     if before is nginx:
-        assert isinstance(caught.value, ProxyLimitError) and "no body of 8.00 MiB" in caught.value.message
+        assert isinstance(caught.value, ProxyLimitError) and "no body of 78.1 KiB" in caught.value.message
 
 
 async def test_what_a_proxy_says_in_the_servers_place_is_named(

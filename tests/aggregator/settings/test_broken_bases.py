@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from aggregator.errors import ExitCode
+from aggregator.settings import base_model
 from braid_common.t5_config import T5Config
 from braid_common.t5_layout import tensor_shapes
 from tests.fakes.aggregator_command import call
@@ -151,6 +153,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_base_is_refused_where_it_enters(kind: str, tmp_path: Path) -> None:
     """`aggregator init` gives the reason in one sentence, and `serve` the same where a base goes bad later."""
@@ -196,3 +199,28 @@ def test_the_shared_config_is_used(tmp_path: Path) -> None:
     write_base(tmp_path / "base", config)
 
     assert call("init", tmp_path / "server", "--model", tmp_path / "base")[0] == 0
+
+
+@pytest.mark.slow  # loads the library that boards read text with
+def test_a_tokenizer_is_read_as_boards_read_it(tmp_path: Path) -> None:
+    """Beyond its pieces: a normaliser that does not exist is found where the library is installed."""
+    write_base(tmp_path / "base", TINY_T5)
+    tokenizer(normalizer={"type": "Imaginary"})(tmp_path / "base")
+
+    code, text = call("init", tmp_path / "server", "--model", tmp_path / "base")
+
+    assert code == ExitCode.BASE
+    assert f"{TOKENIZER} cannot be read" in text
+
+
+def test_reading_a_large_base_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte is read twice, with what is done and what is left; a small base is read without a word."""
+    write_base(tmp_path / "base", TINY_T5)
+    assert "in all" not in call("init", tmp_path / "quiet", "--model", tmp_path / "base")[1]
+    monkeypatch.setattr(base_model, "MANY_BYTES", 1)
+
+    code, text = call("init", tmp_path / "told", "--model", tmp_path / "base")
+
+    assert code == 0
+    assert "reading the base, its values and then its digest" in text
+    assert re.search(r" are read, after ", text)

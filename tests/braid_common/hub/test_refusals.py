@@ -63,6 +63,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSALS)
 def test_what_is_no_base_is_refused_before_its_weights_move(
     case: str, hub: FakeHub, cache: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch

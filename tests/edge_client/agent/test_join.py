@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from edge_client.agent.preflight import preflight
 from edge_client.errors import (
     ClientError,
     ConfigError,
+    DiskError,
     ExitCode,
     NoPlanError,
     RefusedError,
@@ -21,6 +23,7 @@ from edge_client.errors import (
     UnreachableError,
 )
 from edge_client.plan.round_cost import RoundLimits
+from edge_client.state.folder import StateFolder
 
 
 async def test_a_board_profiles_trains_every_round_evaluates_and_ends(board: Any, server: Any) -> None:
@@ -288,6 +291,18 @@ async def test_status_file_tells_what_happened(board: Any) -> None:
     assert status["phase"] == "finished"
     assert status["rounds_done"] == 2
     assert status["ranks_total"] > 0
+
+
+def test_a_preflight_that_fails_leaves_the_folder_to_others(board: Any) -> None:
+    """After it has the folder's lock too: a farewell is sent from a folder on which no client runs."""
+
+    def fail(*_: object) -> None:
+        raise DiskError("the disk is full")
+
+    with pytest.raises(DiskError):
+        preflight(board.settings(), Console(), dataclasses.replace(board.probes(), measure=fail))
+
+    assert not StateFolder(board.folder).is_locked()
 
 
 def test_limits_on_a_round_are_read_before_anything_else(board: Any) -> None:

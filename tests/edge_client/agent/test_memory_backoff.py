@@ -54,6 +54,7 @@ async def first_plan(board: Any) -> dict[str, Any]:
     return plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [("--kill", "train:1"), ("--fail-once", "train")])
 async def test_a_round_goes_on_with_the_same_strands(
     board: Any, server: Any, log: Path, fault: tuple[str, str]
@@ -75,6 +76,7 @@ async def test_a_round_goes_on_with_the_same_strands(
     assert [round_id for round_id, _ in server.commits] == [1, 2]
 
 
+@pytest.mark.slow
 async def test_fewer_strands_where_no_way_fits_with_all(board: Any, server: Any, log: Path) -> None:
     """The adapter is fetched again at the smaller ranks, and the saved training is kept."""
     server.max_rank, board.cache_bytes = 48, 0  # else the encoding pass needs most, and strands cost nothing
@@ -101,6 +103,7 @@ async def least_memory(board: Any) -> int:
     return int(caught.value.message.split("(")[1].split()[0])
 
 
+@pytest.mark.slow
 async def test_a_way_is_probed_once_for_all_time(board: Any, log: Path) -> None:
     """One probe before the first work; a client that is started again remembers."""
     flags = board.worker_flags
@@ -154,6 +157,7 @@ async def test_a_probe_that_is_killed_counts_as_running_short(board: Any, server
     assert not board.events("backed_off")
 
 
+@pytest.mark.slow
 async def test_a_board_that_is_short_for_ever_says_so(board: Any, log: Path) -> None:
     """A worker that is killed again and again ends the client with exit code MEMORY, not in a loop."""
     board.worker_flags += ("--kill", "train") * 9

@@ -158,7 +158,7 @@ async def test_a_board_follows_a_certificate_that_is_renewed_under_it(
                 if connection.transport is not None:
                     connection.transport.abort()
 
-        server.faults["POST /v1/profiles"] = [renew]
+        server.faults["PATCH /v1/uploads/"] = [renew]
         await board.join(server=url_of(running), fingerprint=old)
 
         assert server.fired and server.state == "finished"

@@ -168,6 +168,7 @@ def test_data_of_every_kind_is_shown(case: Case, path: Path, capsys: Any) -> Non
     assert all(example["source"].startswith("summarize: ") and example["target"] for example in facts["examples"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.file)
 def test_join_tells_or_refuses_before_it_enrols(case: Case, path: Path, tmp_path: Path, capsys: Any) -> None:
     """Two lines about the data, then the server is asked (here: none is there); or status 4, and nothing is sent."""
@@ -264,6 +265,7 @@ def test_join_in_json_tells_the_same_in_an_event(tmp_path: Path, capsys: Any) ->
     assert (data["n_examples"], data["n_skipped"], data["delimiter"]) == (12, 1, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["flags", "file", "environment"])
 def test_columns_come_from_flags_file_or_environment(
     how: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch

@@ -173,3 +173,34 @@ def test_glaive_function_calling(tmp_path: Path) -> None:
     assert call == 'call: get_weather {"city": "Oslo"}'
     assert second == f'{first}\n{call}\nresult: {{"c": 4}}'
     assert reply == "4 degrees."
+
+
+def test_self_instruct_seed_tasks(tmp_path: Path) -> None:
+    """seed_tasks.jsonl: input and output lie in a list beside the instruction, which the flags reach into; of a task
+    with several of them none is taken for the others."""
+    task = {"id": "seed_task_0", "name": "antonyms", "instruction": "How do they relate?", "is_classification": False}
+    one, other = (
+        {"input": "Night : Day", "output": "They are opposites."},
+        {"input": "Up : Down", "output": "The same."},
+    )
+    path = write_jsonl(tmp_path / "seed_tasks.jsonl", [task | {"instances": [one]}, task | {"instances": [one, other]}])
+
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert "--source instruction --target instances.output" in caught.value.hint
+
+    data = read(path, source=r"{instruction}\n{instances.input}", targets=["instances.output"])
+    assert [(e.source, e.target) for e in data.first] == [("How do they relate?\nNight : Day", "They are opposites.")]
+    assert data.n_skipped == 1 and "an object with input, output" in data.first_skipped
+
+
+def test_a_table_of_figures_is_not_sold_as_text(tmp_path: Path) -> None:
+    """Tickets without a word: what is suggested are labels, never dates, numbers or ids."""
+    path = tmp_path / "customer_support_tickets.csv"
+    row = "TKT-000001,2024-10-29 22:00:00,Account Access,261.3160766843023,Resolved,2024-10-28/2024-11-03"
+    path.write_text(f"ticket_id,created_date,category,first_response_minutes,status,week\n{row}\n")
+
+    with pytest.raises(DataError) as caught:
+        read(path)
+
+    assert "--source category --target status" in caught.value.hint

@@ -181,6 +181,7 @@ async def test_a_pause_of_years_is_not_kept(board: Any, server: Any, monkeypatch
     assert max(board.slept_s) == MAX_RETRY_AFTER_S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_layers", [1, 100])
 def test_absurd_settings_find_no_plan(server: Any, n_layers: int) -> None:
     """The largest batch, texts and ranks that the wire allows: a sentence with the memory it would take."""

@@ -105,5 +105,5 @@ def test_a_board_fetches_all_of_a_base_in_shards_and_trains(kind: str, tmp_path:
     result = [event for event in events if event["event"] == "evaluation"][-1]
     losses = [event["loss"] for event in events if event["event"] == "progress" and event["phase"] == "evaluate"]
     assert [loss for loss in losses if loss][-1] == pytest.approx(result["loss"], abs=1e-9)
-    assert code == 0 and "the run is over: all 1 rounds are done, version 2 is the result" in text
+    assert code == 0 and "the run is over: its round is done, version 2 is the result" in text
     assert re.search(r"^only +finished", text, re.MULTILINE)

@@ -52,6 +52,7 @@ def assert_found_and_rebuilt(cache: EncoderCache, path: Path, damaged: bytes, fa
     assert path.read_bytes() == whole and cache.missing([IDS]) == [] and cache.total_bytes == len(whole)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_found(cache: EncoderCache, tmp_path: Path) -> None:
     """One wrong bit anywhere, header and checksum included."""
     path = only_file(tmp_path)

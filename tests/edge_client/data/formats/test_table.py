@@ -21,6 +21,7 @@ WORDS = st.text(
 ).filter(lambda text: text.strip() == text)
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=8),
     delimiter=st.sampled_from(sorted(DELIMITERS)),

@@ -13,8 +13,8 @@ from functools import cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.merge.lanczos import leading
-from aggregator.merge.low_rank_sum import LowRankSum, Product, multiplied, stacked
+from aggregator.merge.low_rank.lanczos import leading
+from aggregator.merge.low_rank.matrix_sum import LowRankSum, Product, multiplied, stacked
 from aggregator.merge.state import F32, F64
 
 _NOISE = 2.0**-24

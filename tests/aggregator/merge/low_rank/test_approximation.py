@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.merge import lanczos, lowrank
-from aggregator.merge.low_rank_sum import Dense, Product, multiplied
-from aggregator.merge.lowrank import completed, truncate, truncate_dense, truncate_sum
+from aggregator.merge.low_rank import approximation, lanczos
+from aggregator.merge.low_rank.approximation import completed, truncate, truncate_dense, truncate_sum
+from aggregator.merge.low_rank.matrix_sum import Dense, Product, multiplied
 from tests.reference.braid import best_approximation
 
 M, N = 48, 80
@@ -132,7 +132,7 @@ def test_a_large_matrix_is_cut_as_well_as_by_a_full_svd(name: str, m: int, n: in
 def test_a_search_finds_what_stands_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spectra of a sum that boards agree on, or that decays, need no full decomposition."""
     b, a = with_spectrum(SPECTRA[name], 190, 170, seed=4)
-    monkeypatch.setattr(lowrank, "_decomposed", None)
+    monkeypatch.setattr(approximation, "_decomposed", None)
 
     truncate(b, a, 8)
     truncate_dense(b @ a, 8)
@@ -150,7 +150,7 @@ def test_a_search_gives_up_where_nothing_stands_out() -> None:
 def test_what_the_random_start_misses_is_found() -> None:
     """Someone who knows the drawn numbers sends a direction that is orthogonal to them, and to all others: it is the
     largest, and is kept."""
-    drawn = np.linalg.qr(np.random.default_rng(lowrank._SEED).standard_normal((170, 16)))[0]
+    drawn = np.linalg.qr(np.random.default_rng(approximation._SEED).standard_normal((170, 16)))[0]
     u, v = np.random.default_rng(6).standard_normal(170), np.eye(190)[3]
     u -= drawn @ (drawn.T @ u)
     u /= np.linalg.norm(u)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from aggregator.errors import DiskError, StateError
+from aggregator.store.kept_log import kept_log
 from aggregator.store.tables import migrate
 
 BUSY_TIMEOUT_S = 10.0
@@ -29,14 +30,22 @@ class Database:
     """
 
     def __init__(self, path: Path | None) -> None:
-        if path is not None:
-            _make_private(path)
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}}
         if path is None:
             options["poolclass"] = StaticPool
         self._engine = create_engine("sqlite://" if path is None else f"sqlite:///{path}", **options)
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
+        if path is None:
+            return self._open()
+        try:
+            _make_private(path)
+            with kept_log(path):
+                self._open()
+        except OSError as error:
+            raise DiskError(f"The database cannot be used: {error}", _DISK_HINT) from error
+
+    def _open(self) -> None:
         try:
             with self.writing() as connection:
                 migrate(connection)
@@ -75,12 +84,8 @@ class Rows:
 
 
 def _make_private(path: Path) -> None:
-    """Make the file, if it is not there, one that its owner alone may read; SQLite gives its own beside it as much.
-    Raises DiskError."""
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise DiskError(f"The database cannot be used: {error}", _DISK_HINT) from error
+    """Make the file, if it is not there, one that its owner alone may read; SQLite gives its own beside it as much."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _prepare(connection: Any, _record: object) -> None:

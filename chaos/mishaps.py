@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from chaos.disk.file_faults import CHANGING, ERRORS, Call, Error
+from chaos.disk.file_faults import CHANGING, ERRORS, MANY, Call, Error
 from chaos.network.proxy import Place
 
 Side = Literal["server", "board"]
@@ -118,11 +118,12 @@ class Mishaps:
                 self._named = self._random.sample(NAMED[self._side], len(NAMED[self._side]))
             call, path = self._named.pop()
             return KilledAtCall(self._side, True, (call,), path, self._random.randint(1, 3))
+        is_whole = kind == "EROFS"  # a file system is read-only or it is not
         return DiskTrouble(
             self._side,
             kind,  # type: ignore[arg-type]  # all others are errors
-            chance=self._random.choice((0.1, 0.5, 1.0)),
-            times=self._random.choice((1, 3, 20, 1000)),
+            chance=1.0 if is_whole else self._random.choice((0.1, 0.5, 1.0)),
+            times=MANY if is_whole else self._random.choice((1, 3, 20, MANY)),
             duration_s=self._random.uniform(0.2, 1.0),
             seed=self._random.getrandbits(32),
         )

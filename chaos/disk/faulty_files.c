@@ -95,7 +95,7 @@ enum fate { GOES_ON, FAILS, DIES };
 
 /* Decide about a call on `path`. FAILS has set errno; whoever gets DIES calls `die`. */
 static enum fate fate_of(enum call call, const char *path) {
-    if (strncmp(path, folder, folder_length) != 0)
+    if (strncmp(path, folder, folder_length) != 0 || (path[folder_length] != '/' && path[folder_length] != '\0'))
         return GOES_ON;
     uint64_t bit = (uint64_t)1 << call;
     if ((control->kill_calls & bit) && strstr(path, control->kill_path) != NULL && taken(&control->kill_after) == 1)
@@ -103,6 +103,8 @@ static enum fate fate_of(enum call call, const char *path) {
     uint64_t error = __atomic_load_n(&control->error, __ATOMIC_RELAXED);
     if (!error || !(control->error_calls & bit) || strstr(path, control->error_path) == NULL)
         return GOES_ON;
+    if (call == OPEN && error == ENOSPC && access(path, F_OK) == 0)
+        return GOES_ON; /* only a new file takes room */
     if (drawn() >= control->chance || !taken(&control->errors_left))
         return GOES_ON;
     __atomic_add_fetch(&control->failed[call], 1, __ATOMIC_RELAXED);

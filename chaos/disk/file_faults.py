@@ -32,11 +32,12 @@ Error = Literal["ENOSPC", "EIO", "EROFS"]
 ERRORS: tuple[Error, ...] = get_args(Error)
 
 FAILING: Mapping[Error, tuple[Call, ...]] = {
-    "ENOSPC": tuple(call for call in CHANGING if call != "unlink"),
+    "ENOSPC": tuple(call for call in CHANGING if call not in ("unlink", "ftruncate")),
     "EIO": CALLS,
     "EROFS": CHANGING,
 }
-"""The calls that fail with each error: a full disk still removes files, and a read-only one still reads them."""
+"""The calls that fail with each error: a full disk still removes files, cuts them short and opens those that are there,
+and a read-only one still reads them."""
 
 SOURCE = Path(__file__).with_name("faulty_files.c")
 

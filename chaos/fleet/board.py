@@ -76,7 +76,7 @@ def main(server: str, token: str, state: str, name: str) -> int:
     try:
         asyncio.run(run(settings, preflight(settings, console, probes), console))
     except ClientError as error:
-        console.event("error", f"{error.message} ({error.hint})", status=int(error.exit_code))
+        console.event("error", message=error.message, hint=error.hint, status=int(error.exit_code))
         return int(error.exit_code)
     return 0
 

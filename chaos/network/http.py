@@ -87,7 +87,10 @@ async def read_answer(reader: asyncio.StreamReader, method: str) -> Answer:
 
 async def _read_head(reader: asyncio.StreamReader) -> bytes:
     try:
-        return await reader.readuntil(b"\r\n\r\n")
+        first = await reader.readexactly(1)
+        if not first.isalpha():
+            raise HttpError("no HTTP: whoever asks in TLS waits for an answer that no server of plain HTTP gives")
+        return first + await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
         if error.partial:
             raise HttpError("the connection ended within a head") from error
@@ -105,7 +108,8 @@ async def _read_body(reader: asyncio.StreamReader, message: Message) -> bytes:
         raise HttpError("the connection ended within a body") from error
 
 
-def made_up(status: str, body: bytes, *headers: str, media: str = "text/html") -> bytes:
+def made_up(request: Request, status: str, *headers: str) -> bytes:
     """An answer that no aggregator gave, as a proxy's."""
-    lines = (f"HTTP/1.1 {status}", f"Content-Type: {media}", *headers, f"Content-Length: {len(body)}", "", "")
-    return "\r\n".join(lines).encode() + body
+    body = b"<html>not today</html>"
+    lines = (f"HTTP/1.1 {status}", "Content-Type: text/html", *headers, f"Content-Length: {len(body)}", "", "")
+    return "\r\n".join(lines).encode() + (b"" if request.method == "HEAD" else body)

@@ -277,11 +277,11 @@ async def _delayed(proxy: FaultProxy, line: Line, request: Request) -> None:
 async def _server_error(proxy: FaultProxy, line: Line, request: Request) -> None:
     assert proxy.faults is not None
     status = ("500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout")
-    await line.send(made_up(status[int(proxy.faults.uniform(0, 4))], b"<html>not today</html>"))
+    await line.send(made_up(request, status[int(proxy.faults.uniform(0, 4))]))
 
 
 async def _too_many(proxy: FaultProxy, line: Line, request: Request) -> None:
-    await line.send(made_up("429 Too Many Requests", b"<html>slower</html>", "Retry-After: 1"))
+    await line.send(made_up(request, "429 Too Many Requests", "Retry-After: 1"))
 
 
 async def _wrong_bytes_sent(proxy: FaultProxy, line: Line, request: Request) -> None:
@@ -300,7 +300,7 @@ async def _not_http(proxy: FaultProxy, line: Line, request: Request) -> None:
 
 
 async def _page(proxy: FaultProxy, line: Line, request: Request) -> None:
-    await line.send(made_up("200 OK", b"<html>welcome to our hotel</html>"))
+    await line.send(made_up(request, "200 OK"))
 
 
 FAULTS: Mapping[LineFault, Callable[[FaultProxy, Line, Request], Awaitable[None]]] = {

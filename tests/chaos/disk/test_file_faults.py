@@ -118,7 +118,8 @@ def test_the_calls_of_sqlite_are_caught(folder: Path, faults: FileFaults, call: 
 
 
 def test_other_folders_are_left_alone(folder: Path, faults: FileFaults, tmp_path: Path) -> None:
-    other = tmp_path / "other"
+    """Also one whose name begins as the folder's does."""
+    other = tmp_path / "files-too"
     folder.rename(other)
     folder.mkdir()
     faults.fail("EIO")

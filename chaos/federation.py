@@ -7,15 +7,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.disk.file_faults import FileFaults
 from chaos.fleet.process import KeptProcess
 from chaos.ledger import Ledger
-from chaos.mishaps import SIDES, DiskTrouble, KilledAtCall, Mishap, Mishaps, Side
-from chaos.network.line_faults import LineFaults
+from chaos.mishaps import SIDES, DiskTrouble, KilledAtCall, KilledOnLine, Mishaps, Side, names_of
+from chaos.network.line_faults import LINE_FAULTS, LineFaults
 from chaos.network.proxy import FaultProxy, Trap
 from demo.fleet import BIN, free_port, run_command
 
@@ -33,12 +32,9 @@ SETTINGS: Mapping[str, str] = {
 }
 """A small model, and rounds that end when every board has answered and not before: both runs have equal cohorts."""
 
-STALLED_S = 90.0
-"""A run in which nothing is acknowledged for so long is stuck: boards pause for 3 s at most at these runs' pace."""
-
-PATIENCE_S = 3.0
-"""How long a process waits for its kill: not every named call is made in every round."""
-
+STALLED_S = 180.0
+"""A run in which nothing is acknowledged for so long is stuck: boards pause for 1 s at most at these runs' pace, a
+server that waits for its disk for 30 s."""
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -68,11 +64,23 @@ class Chaos:
         library: for faults of files, as `chaos.disk.file_faults.build_library` made it; None leaves these out.
         line_chance: of each request to meet a fault.
         longest_pause_s: between two mishaps of a side.
+        patience_s: how long a mishap waits until it is met; not every named call is made in every round.
+        until_all_fired: end the run once every kind of fault has fired, whichever round it is in.
     """
 
     library: Path | None
-    line_chance: float = 0.08
-    longest_pause_s: float = 1.5
+    line_chance: float = 0.04
+    longest_pause_s: float = 6.0
+    patience_s: float = 3.0
+    until_all_fired: bool = False
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Every kind of fault that may fire."""
+        mishaps = {name for side in SIDES for name in names_of(side)}
+        if self.library is None:
+            mishaps = {name for name in mishaps if "under the" not in name and "call" not in name}
+        return frozenset({*LINE_FAULTS, *mishaps})
 
 
 @dataclass(slots=True)
@@ -118,7 +126,8 @@ class Federation:
         self._lines: dict[str, FaultProxy] = {}
 
     async def run(self, on_round: Callable[[int], None]) -> Outcome:
-        """The whole run, to the end of the last round. `on_round` hears how many rounds every board has sent."""
+        """The whole run, to the end of the last round, or until all has fired. `on_round` hears how many rounds every
+        board has sent."""
         await self._prepare()
         lanes = [asyncio.ensure_future(self._lane(side)) for side in SIDES] if self._chaos is not None else []
         serving = asyncio.ensure_future(self._processes["server"].keep())
@@ -141,12 +150,20 @@ class Federation:
 
     def fired(self) -> Counter[str]:
         """How often each fault has fired so far."""
-        fired = Counter({kind: sum(line.fired[kind] for line in self._lines.values()) for kind in _line_kinds(self)})
+        fired = Counter[str]()
+        for line in self._lines.values():
+            fired.update(line.fired)
         for owner, files in self._files.items():
             side = "server" if owner == "server" else "board"
             for (error, call), count in files.failed.items():
                 fired[f"{error} under the {side}: {call}"] += count
         return +(fired + self._mishaps)
+
+    def missing(self) -> frozenset[str]:
+        """The kinds of fault that have not fired yet."""
+        if self._chaos is None:
+            return frozenset()
+        return self._chaos.kinds - {kind.partition(":")[0] for kind in self.fired()}
 
     async def _prepare(self) -> None:
         settings = {
@@ -161,10 +178,8 @@ class Federation:
         token = await run_command("aggregator", "token", "create", where, "--uses", count, "--json", key="token")
         command = (str(BIN / "aggregator"), "serve", where, "--port", str(self._port), "--tls", "off")
         self._add("server", command, self._server_folder)
+        faults = LineFaults(f"{self._plan.seed} lines", self._chaos.line_chance) if self._chaos is not None else None
         for name in self._plan.names:
-            faults = None
-            if self._chaos is not None:
-                faults = LineFaults(f"{self._plan.seed} line of {name}", self._chaos.line_chance)
             before = self._turn if self._order is not None else None
             line = FaultProxy(name, self._port, self.ledger.note, faults, before)
             await line.start()
@@ -191,9 +206,11 @@ class Federation:
             await self.ledger.until_heard(round_id, before)
 
     async def _follow(self, boards: asyncio.Future[list[None]], on_round: Callable[[int], None]) -> bool:
-        """Wait until all boards have ended; False where nothing has happened for too long."""
+        """Wait until all boards have ended, or enough has fired; False where nothing has happened for too long."""
         seen, since, done_rounds = -1, time.monotonic(), 0
         while not boards.done():
+            if self._chaos is not None and self._chaos.until_all_fired and done_rounds > 1 and not self.missing():
+                return True
             await asyncio.wait({boards}, timeout=0.2)
             if len(self.ledger.acknowledged) != seen:
                 seen, since = len(self.ledger.acknowledged), time.monotonic()
@@ -208,37 +225,59 @@ class Federation:
     # --- mishaps -----------------------------------------------------------------------------------------------------
 
     async def _lane(self, side: Side) -> None:
-        """One mishap of a side after another."""
+        """One mishap of a side after another, to the run's end, or until each kind has fired."""
         assert self._chaos is not None
         mishaps = Mishaps(f"{self._plan.seed} mishaps of the {side}", side)
-        while True:
+        while not (self._chaos.until_all_fired and self.missing().isdisjoint(names_of(side))):
             await asyncio.sleep(mishaps.pause_s(self._chaos.longest_pause_s))
             mishap = mishaps.next()
-            board = mishaps.choice(self._plan.names)
-            await self._meet(mishap, "server" if side == "server" else board, board)
+            owner = "server" if side == "server" else mishaps.choice(self._plan.names)
+            if isinstance(mishap, KilledOnLine):
+                has_fired = await self._spring(mishap)
+            elif owner not in self._files:
+                continue
+            elif isinstance(mishap, DiskTrouble):
+                has_fired = await self._trouble(self._files[owner], mishap)
+            else:
+                has_fired = await self._kill_at_call(self._files[owner], mishap)
+            if not has_fired:
+                mishaps.put_back(mishap)
 
-    async def _meet(self, mishap: Mishap, owner: str, board: str) -> None:
-        """Let a process meet a mishap; over a board's line, where it is one of the line."""
-        files = self._files.get(owner)
-        if isinstance(mishap, DiskTrouble):
-            if files is not None:
-                files.fail(mishap.error, chance=mishap.chance, times=mishap.times, seed=mishap.seed)
-                await asyncio.sleep(mishap.duration_s)
-                files.heal()
-            return
-        if isinstance(mishap, KilledAtCall):
-            if files is None:
-                return
-            before = files.killed.total()
-            files.kill(calls=mishap.calls, path=mishap.path, at=mishap.at)
-            has_fired = await _within(PATIENCE_S, lambda: files.killed.total() > before)
-            files.spare()
-        else:
-            trap = Trap(mishap.place, self._processes[owner].kill)
-            self._lines[board].trap = trap
-            has_fired = await _within(PATIENCE_S, lambda: trap.is_sprung)
-            self._lines[board].trap = None
+    async def _trouble(self, files: FileFaults, mishap: DiskTrouble) -> bool:
+        before = files.failed.total()
+        files.fail(mishap.error, chance=mishap.chance, times=mishap.times, seed=mishap.seed)
+        await asyncio.sleep(mishap.duration_s)
+        has_fired = await self._within_patience(lambda: files.failed.total() > before)
+        files.heal()
+        return has_fired
+
+    async def _kill_at_call(self, files: FileFaults, mishap: KilledAtCall) -> bool:
+        before = files.killed.total()
+        files.kill(calls=mishap.calls, path=mishap.path, at=mishap.at)
+        has_fired = await self._within_patience(lambda: files.killed.total() > before)
+        files.spare()
         self._mishaps[mishap.name] += has_fired
+        return has_fired
+
+    async def _spring(self, mishap: KilledOnLine) -> bool:
+        trap = Trap(mishap.place, lambda board: self._processes["server" if mishap.side == "server" else board].kill())
+        for line in self._lines.values():
+            line.trap = trap
+        has_fired = await self._within_patience(lambda: trap.is_sprung)
+        for line in self._lines.values():
+            line.trap = None if line.trap is trap else line.trap
+        self._mishaps[mishap.name] += has_fired
+        return has_fired
+
+    async def _within_patience(self, is_so: Callable[[], bool]) -> bool:
+        """Whether something becomes so within the time that a mishap is waited for."""
+        assert self._chaos is not None
+        until = time.monotonic() + self._chaos.patience_s
+        while not is_so():
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(0.02)
+        return True
 
     def _heal(self) -> None:
         for files in self._files.values():
@@ -246,18 +285,3 @@ class Federation:
             files.spare()
         for line in self._lines.values():
             line.trap, line.faults = None, None
-
-
-def _line_kinds(federation: Federation) -> set[str]:
-    return {kind for line in federation._lines.values() for kind in line.fired}
-
-
-async def _within(patience_s: float, is_so: Callable[[], bool]) -> bool:
-    """Whether something becomes so within a time."""
-    until = time.monotonic() + patience_s
-    while not is_so():
-        if time.monotonic() > until:
-            return False
-        with suppress(asyncio.TimeoutError):
-            await asyncio.sleep(0.02)
-    return True

@@ -4,7 +4,6 @@ not."""
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -29,7 +28,7 @@ class Ledger:
 
     Attributes:
         acknowledged: in the order in which it happened first.
-        repeats: acknowledgements of what was acknowledged before.
+        repeats: acknowledgements of what was acknowledged before, receipts among them.
         refused: reasons of receipts that say no: nothing honest is ever refused.
         statuses: how often each status was answered.
     """
@@ -43,19 +42,17 @@ class Ledger:
     def note(self, board: str, request: Request, answer: Answer) -> None:
         """Take in an answer of the server, once it has left it whole."""
         self.statuses[answer.status] += 1
-        round_id = request.uploads_to
-        if answer.status == 200 and (round_id is not None or request.path.startswith("/v1/uploads/")):
-            receipt = _receipt(answer)
-            if receipt is not None and not receipt.accepted:
-                self.refused[receipt.reason] += 1
-                return
-        if round_id is None or answer.status not in (200, 202):
+        round_id = request.round
+        if round_id is None:
             return
-        digest = request.header("upload-digest") or hashlib.sha256(request.body).hexdigest()
-        entry = Acknowledged(board, round_id, digest)
-        self.repeats += entry in self.acknowledged
-        self.acknowledged[entry] = None
-        self.changed.set()
+        receipt = _receipt(answer) if request.method != "HEAD" and answer.status == 200 else None
+        if receipt is not None and not receipt.accepted:
+            self.refused[receipt.reason] += 1
+        elif receipt is not None or _has_taken_in(request, answer):
+            entry = Acknowledged(board, round_id, request.header("upload-digest"))
+            self.repeats += entry in self.acknowledged
+            self.acknowledged[entry] = None
+            self.changed.set()
 
     def boards_of(self, round_id: int) -> frozenset[str]:
         """The boards whose update of a round was acknowledged."""
@@ -66,6 +63,13 @@ class Ledger:
         while board not in self.boards_of(round_id):
             self.changed.clear()
             await self.changed.wait()
+
+
+def _has_taken_in(request: Request, answer: Answer) -> bool:
+    """Whether an answer says that the whole upload is on the server's disk."""
+    if request.method == "HEAD":
+        return answer.header("upload-complete") == "1"
+    return request.method == "PATCH" and answer.status == 202
 
 
 def _receipt(answer: Answer) -> Receipt | None:

@@ -90,6 +90,13 @@ class KilledOnLine:
 Mishap = DiskTrouble | KilledAtCall | KilledOnLine
 
 
+def names_of(side: Side) -> tuple[str, ...]:
+    """The names of all mishaps of a side."""
+    killed = (f"killed at a {kind} call" for kind in ("named", "random"))
+    on_line = (f"killed {place}" for place in get_args(Place))
+    return (*(f"{error} under the {side}" for error in ERRORS), *(f"{side} {what}" for what in (*killed, *on_line)))
+
+
 class Mishaps:
     """Deals mishaps to one side, every kind in turn, shuffled anew each time.
 
@@ -101,10 +108,13 @@ class Mishaps:
     def __init__(self, seed: str, side: Side) -> None:
         self._random, self._side = random.Random(seed), side
         self._kinds: list[str] = []
+        self._again: list[Mishap] = []
         self._named: list[tuple[Call, str]] = []
 
     def next(self) -> Mishap:
         """The next mishap."""
+        if not self._kinds and self._again:
+            return self._again.pop(0)
         if not self._kinds:
             kinds = (*ERRORS, "named", "random", *get_args(Place))
             self._kinds = self._random.sample(kinds, len(kinds))
@@ -127,6 +137,10 @@ class Mishaps:
             duration_s=self._random.uniform(0.2, 1.0),
             seed=self._random.getrandbits(32),
         )
+
+    def put_back(self, mishap: Mishap) -> None:
+        """Take back one that nobody has met, for a later turn."""
+        self._again.append(mishap)
 
     def choice(self, names: Sequence[str]) -> str:
         """One of the names: who meets it."""

@@ -17,6 +17,7 @@ def as_json(result: Result, elapsed_s: float) -> dict[str, Any]:
         "boards": result.plan.boards,
         "seconds": round(elapsed_s, 1),
         "faults": dict(sorted(outcome.faults.items())),
+        "not_fired": sorted(result.missing),
         "ends": {name: dict(sorted(ends.items())) for name, ends in outcome.ends.items()},
         "acknowledged": len(outcome.ledger.acknowledged),
         "acknowledged_again": outcome.ledger.repeats,
@@ -42,13 +43,15 @@ def as_text(result: Result, elapsed_s: float) -> Iterator[str]:
     yield ""
     yield f"faults, {sum(outcome.faults.values())} in all"
     yield from (f"  {kind:{width}} {count:7}" for kind, count in faults)
+    if result.missing:
+        yield f"  not fired: {', '.join(sorted(result.missing))}"
     yield ""
     yield "ends of processes, by status (negative: the signal)"
     for name, ends in outcome.ends.items():
         yield f"  {name:{width}} {', '.join(f'{status}: {count}' for status, count in sorted(ends.items()))}"
     yield ""
     yield f"updates acknowledged {len(outcome.ledger.acknowledged):8}  (and again {outcome.ledger.repeats})"
-    yield f"updates recorded     {len(stored.updates):8}"
+    yield f"updates recorded     {len(stored.updates):8}  (and {len(stored.waiting)} to be judged)"
     yield f"lost                 {len(result.lost):8}"
     yield f"twice                {len(result.twice):8}"
     yield f"refused              {outcome.ledger.refused.total():8}"

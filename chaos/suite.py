@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chaos.federation import Chaos, Federation, Outcome, Plan
@@ -23,6 +23,7 @@ class Result:
         stored: by its server, at the end.
         lost: updates that were acknowledged and do not count.
         twice: updates that count more than once.
+        missing: kinds of faults that have not fired.
         is_compared: whether the fleet without faults was run.
         difference: the first version that differs from that fleet's; None for none.
     """
@@ -32,6 +33,7 @@ class Result:
     stored: Stored
     lost: tuple[Acknowledged, ...]
     twice: tuple[Acknowledged, ...]
+    missing: frozenset[str]
     is_compared: bool
     difference: int | None
 
@@ -45,7 +47,7 @@ class Result:
     @property
     def is_good(self) -> bool:
         """Whether the run went through, lost nothing, counted nothing twice, refused nothing and made the same model."""
-        is_whole = not self.outcome.is_stuck and self.stored.rounds == self.plan.rounds
+        is_whole = not self.outcome.is_stuck and self.stored.rounds > 0
         is_same = self.is_compared and self.difference is None
         return is_whole and is_same and not (self.lost or self.twice or self.outcome.ledger.refused or self.bugs)
 
@@ -71,10 +73,17 @@ async def run_suite(
     stored = read_store(outcome.folder)
     difference, is_compared = None, False
     if not outcome.is_stuck:
-        same = Federation(without, plan, order=stored.order)
+        same = Federation(without, replace(plan, rounds=stored.rounds), order=stored.order)
         faultless = await same.run(lambda rounds: on_round("without faults", rounds, same))
         difference, is_compared = first_difference(stored, read_store(faultless.folder)), not faultless.is_stuck
     acknowledged = outcome.ledger.acknowledged
     return Result(
-        plan, outcome, stored, tuple(lost(acknowledged, stored)), tuple(twice(stored)), is_compared, difference
+        plan,
+        outcome,
+        stored,
+        lost=tuple(lost(acknowledged, stored)),
+        twice=tuple(twice(stored)),
+        missing=fleet.missing(),
+        is_compared=is_compared,
+        difference=difference,
     )

@@ -19,12 +19,14 @@ class Stored:
 
     Attributes:
         updates: accepted ones, profiles as those of round 0, in the order in which they were taken in.
+        waiting: those that are to be judged.
         versions: the SHA-256 of each version that was published.
         rounds: how many were merged.
         blob: the SHA-256 of the newest version's file, as it is now.
     """
 
     updates: tuple[Acknowledged, ...]
+    waiting: tuple[Acknowledged, ...]
     versions: Mapping[int, str]
     rounds: int
     blob: str
@@ -45,16 +47,18 @@ def read_store(folder: Path) -> Stored:
             *database.execute("SELECT device, 0, digest FROM profiles WHERE accepted ORDER BY id"),
             *database.execute("SELECT device, round, digest FROM updates WHERE accepted ORDER BY id"),
         ]
+        waiting = [*database.execute("SELECT device, round, digest FROM received ORDER BY id")]
         versions = dict(database.execute("SELECT version, digest FROM history"))
         (rounds,) = database.execute("SELECT count(*) FROM rounds WHERE state = 'merged'").fetchone()
     newest = versions[max(versions)] if versions else ""
     blob = hashlib.sha256((folder / "blobs" / newest).read_bytes()).hexdigest() if newest else ""
-    return Stored(tuple(Acknowledged(*row) for row in updates), versions, int(rounds), blob)
+    accepted, received = (tuple(Acknowledged(*row) for row in rows) for rows in (updates, waiting))
+    return Stored(accepted, received, versions, int(rounds), blob)
 
 
 def lost(acknowledged: Iterable[Acknowledged], stored: Stored) -> list[Acknowledged]:
-    """Updates that were acknowledged and are not among those that count."""
-    kept = set(stored.updates)
+    """Updates that were acknowledged and neither count nor wait to be judged."""
+    kept = {*stored.updates, *stored.waiting}
     return [update for update in acknowledged if update not in kept]
 
 

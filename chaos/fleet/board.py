@@ -1,5 +1,4 @@
-"""A board of a chaos run: `edge-client join` as it is, with the trivial worker, and pauses that pass twenty times as
-fast.
+"""A board of a chaos run: `edge-client join` as it is, with the trivial worker, and pauses that pass sixty times as fast.
 
     python -m chaos.fleet.board SERVER TOKEN STATE NAME
 """
@@ -21,8 +20,8 @@ from edge_client.host.board import Board
 from edge_client.network.retry import Backoff
 from edge_client.worker.process import WorkerProcess
 
-PACE = 20.0
-"""How much faster than in life pauses pass: a board that has lost its server is back within seconds."""
+PACE = 60.0
+"""How much faster than in life pauses pass: a board that has lost its server is back within a second, not a minute."""
 
 MEMORY = "2GiB"
 """Enough for any plan. It is given and not measured, so that plans do not depend on what else the machine does."""

@@ -45,12 +45,20 @@ class Request(Message):
         return self.head.split(b" ", 2)[1].decode("latin-1").partition("?")[0]
 
     @property
-    def uploads_to(self) -> int | None:
-        """The round that it uploads to, 0 for a profile; None for another request."""
-        if self.method == "POST" and self.path == "/v1/profiles":
-            return 0
+    def round(self) -> int | None:
+        """The round whose upload it is about, 0 for a profile; None for another request."""
         found = _UPLOAD.fullmatch(self.path)
-        return int(found[1]) if found and self.method == "PATCH" else None
+        return int(found[1]) if found else None
+
+    @property
+    def is_upload(self) -> bool:
+        """Whether it carries bytes of an upload."""
+        return self.method == "PATCH" and self.round is not None and len(self.body) > 1
+
+    @property
+    def is_download(self) -> bool:
+        """Whether it asks for an adapter."""
+        return self.method == "GET" and self.path.startswith("/v1/adapters/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from chaos.network.http import Request
@@ -42,49 +42,37 @@ LineFault = Literal[
     not HTTP                 bytes that mean nothing
     a page for an answer     200 and a page, as of a hotel's network
 
-Bits are flipped where a digest goes with the bytes. Small messages have none: TLS keeps them whole.
+Bits are flipped where a digest goes with the bytes. Small messages have none: TLS keeps them whole. Requests are
+truncated and answers lost where it is an upload's.
 """
 
 LINE_FAULTS: Sequence[LineFault] = get_args(LineFault)
 
 
-def _any(request: Request) -> bool:
-    return True
+UPLOADS_MEET: Sequence[LineFault] = (
+    "reset in mid-upload",
+    "reset in mid-answer",
+    "truncated request",
+    "answer lost",
+    "duplicated",
+    "wrong bytes sent",
+)
+"""Faults that only uploads meet: a promise is what must not be lost. They meet no others, and more often."""
 
+DOWNLOADS_MEET: Sequence[LineFault] = ("wrong bytes received",)
+"""Faults that only downloads of adapters meet."""
 
-def _has_body(request: Request) -> bool:
-    return len(request.body) > 1
+ANY_MEETS: Sequence[LineFault] = tuple(
+    fault for fault in LINE_FAULTS if fault not in (*UPLOADS_MEET, *DOWNLOADS_MEET)
+)
 
-
-def _uploads(request: Request) -> bool:
-    return request.method == "PATCH" and len(request.body) > 1
-
-
-def _downloads(request: Request) -> bool:
-    return request.method == "GET" and request.path.startswith("/v1/adapters/")
-
-
-def _may_come_twice(request: Request) -> bool:
-    """At the same time. An enrolment may not: of two credentials the board might hear the one that ended first."""
-    return request.path != "/v1/devices"
-
-
-MEETS: Mapping[LineFault, Callable[[Request], bool]] = {
-    "reset in mid-upload": _uploads,
-    "truncated request": _has_body,
-    "duplicated at once": _may_come_twice,
-    "wrong bytes sent": _uploads,
-    "wrong bytes received": _downloads,
-    **dict.fromkeys(("answer lost", "reset in mid-answer", "duplicated"), _uploads),
-}
-"""Which requests a fault may meet, where it is not any. An answer that is lost matters most where it was a promise."""
+UPLOADS_TIMES = 4.0
+"""How much more often uploads meet faults: one request in ten is one."""
 
 
 class LineFaults:
-    """Deals faults to the requests of one board.
-
-    Kinds come in turn, shuffled anew each time, so that a short run meets all of them; one that a request cannot meet
-    waits for the next that can.
+    """Deals faults to requests: every kind that a request can meet in turn, shuffled anew each time, so that a short
+    run meets all of them.
 
     Args:
         seed: equal seeds deal equal faults to equal requests.
@@ -93,19 +81,23 @@ class LineFaults:
 
     def __init__(self, seed: str, chance: float) -> None:
         self._random, self._chance = random.Random(seed), chance
-        self._waiting: list[LineFault] = []
+        self._waiting: dict[Sequence[LineFault], list[LineFault]] = {}
 
     def fault_of(self, request: Request) -> LineFault | None:
         """What happens to a request; None for nothing."""
-        if self._random.random() >= self._chance:
+        chance = self._chance * (UPLOADS_TIMES if request.is_upload else 1.0)
+        if self._random.random() >= chance:
             return None
-        for turn in range(2):
-            for i, fault in enumerate(self._waiting):
-                if MEETS.get(fault, _any)(request):
-                    return self._waiting.pop(i)
-            if turn == 0:
-                self._waiting += self._random.sample(LINE_FAULTS, len(LINE_FAULTS))
-        return None
+        kinds = UPLOADS_MEET if request.is_upload else ANY_MEETS
+        if request.is_download and self._random.random() < 0.5:
+            kinds = DOWNLOADS_MEET
+        waiting = self._waiting.setdefault(kinds, [])
+        if not waiting:
+            waiting += self._random.sample(kinds, len(kinds))
+        fault = waiting.pop()
+        if fault == "duplicated at once" and request.path == "/v1/devices":
+            return None  # of two credentials the board might hear the one that ended first
+        return fault
 
     def uniform(self, low: float, high: float) -> float:
         """A number that a fault needs, such as how long a delay is."""

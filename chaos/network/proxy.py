@@ -29,16 +29,17 @@ Place = Literal["in mid-upload", "before the board hears", "in mid-download"]
 
 @dataclass(slots=True)
 class Trap:
-    """A process that is killed when a call has come to a certain place."""
+    """A process that is killed when a call, of whichever board, has come to a certain place. `kill` takes the board."""
 
     place: Place
-    kill: Callable[[], None]
+    kill: Callable[[str], None]
     is_sprung: bool = False
 
     def meets(self, request: Request) -> bool:
-        if self.place == "in mid-download":
-            return request.method == "GET" and request.path.startswith("/v1/adapters/")
-        return request.uploads_to is not None and len(request.body) > 1
+        """Whether a request comes to the place, and the trap is still set."""
+        if self.is_sprung:
+            return False
+        return request.is_download if self.place == "in mid-download" else request.is_upload
 
 
 @dataclass(slots=True)
@@ -86,7 +87,7 @@ class FaultProxy:
         note: hears of every answer that the server has given whole.
         before_upload: awaited before an upload is passed on.
         fired: how often each fault has happened.
-        trap: the next process to kill, if any.
+        trap: on this line, or on several, if any.
     """
 
     board: str
@@ -125,7 +126,7 @@ class FaultProxy:
         """One connection of the board, call after call."""
         try:
             while (request := await read_request(line.reader)) is not None:
-                if self.trap is not None and not self.trap.is_sprung and self.trap.meets(request):
+                if self.trap is not None and self.trap.meets(request):
                     return await self._spring(self.trap, line, request)
                 fault = self.faults.fault_of(request) if self.faults is not None else None
                 if fault is not None:
@@ -156,9 +157,8 @@ class FaultProxy:
 
     async def exchange(self, line: Line, request: Request) -> Answer:
         """A request, whole, and the server's answer to it. Raises HttpError or OSError."""
-        round_id = request.uploads_to
-        if round_id is not None and self.before_upload is not None:
-            await self.before_upload(self.board, round_id)
+        if request.is_upload and request.round is not None and self.before_upload is not None:
+            await self.before_upload(self.board, request.round)
         reader, writer = await line.server()
         with contextlib.suppress(ConnectionError):  # it may have answered before it had the whole body
             writer.write(_bytes(request))
@@ -168,14 +168,14 @@ class FaultProxy:
         return answer
 
     async def _spring(self, trap: Trap, line: Line, request: Request) -> None:
+        trap.is_sprung = True
         if trap.place == "in mid-upload":
             await _send_half(line, request)
         else:
             answer = await self.exchange(line, request)
             if trap.place == "in mid-download":
                 await line.send(answer.head + answer.body[: len(answer.body) // 2])
-        trap.is_sprung = True
-        trap.kill()
+        trap.kill(self.board)
         line.reset()
 
     async def refuse_for(self, duration_s: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -65,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the faults and of the training [1]")
     parser.add_argument("--rounds", type=int, default=500, help="rounds of training [500]")
     parser.add_argument("--boards", type=int, default=8, help="boards in each round [8]")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end the run with faults after so many")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well; - is the output")
     parser.add_argument("--folder", type=Path, help="keep stores and logs there [a folder that is removed]")
     flags = parser.parse_args(argv)
@@ -75,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         print("no C compiler is here: files do not fail, and nobody is killed at their calls", file=sys.stderr)
     progress, began_s = Progress(flags.rounds), time.monotonic()
     plan = Plan(flags.seed, flags.rounds, flags.boards)
-    result = asyncio.run(run_suite(folder, plan, Chaos(library), progress))
+    result = asyncio.run(run_suite(folder, plan, Chaos(library, longest_s=60 * flags.minutes), progress))
     progress.close()
     elapsed_s = time.monotonic() - began_s
     if str(flags.json) == "-":

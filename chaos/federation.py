@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
 from collections import Counter
@@ -36,6 +37,7 @@ STALLED_S = 180.0
 """A run in which nothing is acknowledged for so long is stuck: boards pause for 1 s at most at these runs' pace, a
 server that waits for its disk for 30 s."""
 
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The size of a run.
@@ -66,6 +68,7 @@ class Chaos:
         longest_pause_s: between two mishaps of a side.
         patience_s: how long a mishap waits until it is met; not every named call is made in every round.
         until_all_fired: end the run once every kind of fault has fired, whichever round it is in.
+        longest_s: end it after so many seconds, whichever round it is in.
     """
 
     library: Path | None
@@ -73,6 +76,7 @@ class Chaos:
     longest_pause_s: float = 6.0
     patience_s: float = 3.0
     until_all_fired: bool = False
+    longest_s: float = math.inf
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -208,9 +212,8 @@ class Federation:
     async def _follow(self, boards: asyncio.Future[list[None]], on_round: Callable[[int], None]) -> bool:
         """Wait until all boards have ended, or enough has fired; False where nothing has happened for too long."""
         seen, since, done_rounds = -1, time.monotonic(), 0
-        while not boards.done():
-            if self._chaos is not None and self._chaos.until_all_fired and done_rounds > 1 and not self.missing():
-                return True
+        began_s = since
+        while not boards.done() and not self._is_enough(done_rounds, time.monotonic() - began_s):
             await asyncio.wait({boards}, timeout=0.2)
             if len(self.ledger.acknowledged) != seen:
                 seen, since = len(self.ledger.acknowledged), time.monotonic()
@@ -219,8 +222,15 @@ class Federation:
             while len(self.ledger.boards_of(done_rounds + 1)) == self._plan.boards:
                 done_rounds += 1
             on_round(done_rounds)
-        boards.result()
+        if boards.done():
+            boards.result()
         return True
+
+    def _is_enough(self, done_rounds: int, elapsed_s: float) -> bool:
+        """Whether the run may end though there are more rounds."""
+        if self._chaos is None or done_rounds == 0:
+            return False
+        return elapsed_s > self._chaos.longest_s or (self._chaos.until_all_fired and not self.missing())
 
     # --- mishaps -----------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,4 @@
-"""What the server has promised: each upload that it acknowledged, as the line between heard it, heard by the board or
-not."""
+"""Promises of the server: each upload that it acknowledged, as the line between heard it, heard by the board or not."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ BUGS = (1, -6, -11)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a chaos run has shown.
+    """The findings of a chaos run.
 
     Attributes:
         outcome: of the fleet with faults.
@@ -46,7 +46,7 @@ class Result:
 
     @property
     def is_good(self) -> bool:
-        """Whether the run went through, lost nothing, counted nothing twice, refused nothing and made the same model."""
+        """Whether the run ended, lost nothing, counted nothing twice, refused nothing and made the same model."""
         is_whole = not self.outcome.is_stuck and self.stored.rounds > 0
         is_same = self.is_compared and self.difference is None
         return is_whole and is_same and not (self.lost or self.twice or self.outcome.ledger.refused or self.bugs)

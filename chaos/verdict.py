@@ -15,7 +15,7 @@ from chaos.ledger import Acknowledged
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a server's folder says after it has stopped.
+    """The contents of a server's folder after it has stopped.
 
     Attributes:
         updates: accepted ones, profiles as those of round 0, in the order in which they were taken in.
@@ -67,9 +67,7 @@ def twice(stored: Stored) -> list[Acknowledged]:
     places = Counter((update.board, update.round) for update in stored.updates)
     contents = Counter(update.digest for update in stored.updates)
     return [
-        update
-        for update in stored.updates
-        if places[update.board, update.round] > 1 or contents[update.digest] > 1
+        update for update in stored.updates if places[update.board, update.round] > 1 or contents[update.digest] > 1
     ]
 
 

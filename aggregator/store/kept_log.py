@@ -1,8 +1,8 @@
 """A database's write-ahead log, kept while the database is opened.
 
-SQLite (3.40 at least) removes the log where opening fails in one way: its shared-memory file cannot be cut to length, and
-then not be opened for writing when the connection is closed again. It takes the log for empty then, and with it goes all
-that is in it alone: everything since the last server that ended in order. A second name for the log outlives that.
+SQLite (3.40 at least) removes the log where opening fails in one way: its shared-memory file cannot be cut to length,
+and then not be opened for writing when the connection is closed again. It takes the log for empty then, and with it
+goes all that is in it alone: everything since the last server that ended in order. A second name outlives that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def kept_log(database: Path) -> Iterator[None]:
             kept.unlink(missing_ok=True)
         else:
             kept.replace(log)
-    with contextlib.suppress(FileNotFoundError, FileExistsError):  # no log; or a command beside the server does the same
+    with contextlib.suppress(
+        FileNotFoundError, FileExistsError
+    ):  # no log; or a command beside the server does the same
         try:
             os.link(log, kept)
         except OSError as error:

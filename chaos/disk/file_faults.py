@@ -158,7 +158,7 @@ class FileFaults:
 
     @property
     def killed(self) -> Counter[Call]:
-        """At how many calls a process was killed so far."""
+        """How many calls have killed a process so far."""
         return +Counter({call: self._read(_KILLED + i) for i, call in enumerate(CALLS)})
 
     def _read(self, place: int) -> int:

@@ -1,6 +1,6 @@
-"""A board of a chaos run: `edge-client join` as it is, with the trivial worker, and pauses that pass sixty times as fast.
+"""A board of a chaos run: `edge-client join` as it is, with a trivial worker, and pauses sixty times as short.
 
-    python -m chaos.fleet.board SERVER TOKEN STATE NAME
+python -m chaos.fleet.board SERVER TOKEN STATE NAME
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ async def run(settings: JoinSettings, checked: Preflight, console: Console) -> N
 
 def main(server: str, token: str, state: str, name: str) -> int:
     """Join as the command does; its exit status."""
-    os.environ.pop("LD_PRELOAD", None)  # faults are this process's: a killed worker would be taken for one out of memory
+    os.environ.pop(
+        "LD_PRELOAD", None
+    )  # faults are this process's: a killed worker would be taken for one out of memory
     settings = JoinSettings(
         server=server,
         token=token,
@@ -70,7 +72,7 @@ def main(server: str, token: str, state: str, name: str) -> int:
     probes = Probes(
         measure=lambda folder, threads, say: None,
         packages=lambda: None,
-        fork=lambda call, kind: few,  # type: ignore[arg-type, return-value]  # the only kind that is asked for
+        fork=lambda call, kind: few,  # type: ignore[arg-type]  # the only kind that is asked for
     )
     try:
         asyncio.run(run(settings, preflight(settings, console, probes), console))

@@ -43,7 +43,7 @@ def profile(run: RunInfo, board: str) -> Profile:
 
 
 def update(run: RunInfo, spec: RoundSpec, adapter: Adapter, ranks: Sequence[int], board: str) -> Update:
-    """What the board sends of a round: every strand moved by its own draw, scaled by what it was sent.
+    """The update that a board sends of a round: every strand moved by its own draw, scaled by what it was sent.
 
     Args:
         run: what the server asks.
@@ -97,7 +97,8 @@ def _part(run: RunInfo, spec: RoundSpec, weight: Weight, part: AdapterPart, boar
 def _seen(part: AdapterPart) -> np.float32:
     """A number from 0.5 to 1 that depends on every bit of the strands."""
     strands = (part.basis, part.start_b)
-    return np.float32(0.5 + zlib.crc32(msgspec.msgpack.encode(strands)) / 2**33)
+    seen: np.float32 = np.float32(0.5 + zlib.crc32(msgspec.msgpack.encode(strands)) / 2**33)
+    return seen
 
 
 def _sketch(run: RunInfo, weight: Weight, board: str, round_id: int) -> F32:

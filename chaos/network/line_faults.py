@@ -62,9 +62,7 @@ UPLOADS_MEET: Sequence[LineFault] = (
 DOWNLOADS_MEET: Sequence[LineFault] = ("wrong bytes received",)
 """Faults that only downloads of adapters meet."""
 
-ANY_MEETS: Sequence[LineFault] = tuple(
-    fault for fault in LINE_FAULTS if fault not in (*UPLOADS_MEET, *DOWNLOADS_MEET)
-)
+ANY_MEETS: Sequence[LineFault] = tuple(fault for fault in LINE_FAULTS if fault not in (*UPLOADS_MEET, *DOWNLOADS_MEET))
 
 UPLOADS_TIMES = 4.0
 """How much more often uploads meet faults: one request in ten is one."""
@@ -84,7 +82,7 @@ class LineFaults:
         self._waiting: dict[Sequence[LineFault], list[LineFault]] = {}
 
     def fault_of(self, request: Request) -> LineFault | None:
-        """What happens to a request; None for nothing."""
+        """The fault that a request meets; None for none."""
         chance = self._chance * (UPLOADS_TIMES if request.is_upload else 1.0)
         if self._random.random() >= chance:
             return None

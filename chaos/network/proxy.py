@@ -100,13 +100,17 @@ class FaultProxy:
     trap: Trap | None = None
     _listener: asyncio.Server | None = None
     _calls: set[asyncio.Task[None]] = field(default_factory=set)
-    _lines: set[Line] = field(default_factory=set)
 
     async def start(self) -> None:
         """Listen, at the same port as before where there was one."""
         if self._listener is None:
             self._listener = await asyncio.start_server(self._take, "127.0.0.1", self.port, limit=LIMIT_BYTES)
             self.port = self._listener.sockets[0].getsockname()[1]
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether a connection would not be refused."""
+        return self._listener is not None
 
     async def stop(self) -> None:
         """Listen no more, and end what is under way."""
@@ -127,7 +131,8 @@ class FaultProxy:
         try:
             while (request := await read_request(line.reader)) is not None:
                 if self.trap is not None and self.trap.meets(request):
-                    return await self._spring(self.trap, line, request)
+                    await self._spring(self.trap, line, request)
+                    return
                 fault = self.faults.fault_of(request) if self.faults is not None else None
                 if fault is not None:
                     self.fired[fault] += 1

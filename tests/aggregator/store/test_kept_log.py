@@ -35,8 +35,8 @@ except DiskError as error:
 @pytest.mark.slow
 @pytest.mark.skipif(find_compiler() is None, reason="there is no C compiler to build the faults with")
 def test_a_start_on_a_failing_disk_loses_nothing(tmp_path: Path) -> None:
-    """A server is killed; the next start meets two errors of SQLite's shared-memory file, and the one after that has all
-    that was stored. It had nothing: SQLite had removed its log (found by `make chaos`)."""
+    """A server is killed; the next start meets two errors of SQLite's shared-memory file, and the one after that has
+    all that was stored. It had nothing: SQLite had removed its log (found by `make chaos`)."""
     folder = tmp_path / "server"
     folder.mkdir()
     database = folder / "braid.db"

@@ -1,4 +1,4 @@
-"""The layer under a process: every call of Python and SQLite fails, or kills, where it was told to, and nowhere else."""
+"""The layer under a process: calls of Python and SQLite fail, or kill, where they were told to, and nowhere else."""
 
 from __future__ import annotations
 

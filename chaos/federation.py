@@ -65,7 +65,7 @@ class Chaos:
     Attributes:
         library: for faults of files, as `chaos.disk.file_faults.build_library` made it; None leaves these out.
         line_chance: of each request to meet a fault.
-        longest_pause_s: between two mishaps of a side.
+        longest_pause: between two mishaps of a side, in rounds: so that a slow machine meets no more of them.
         patience_s: how long a mishap waits until it is met; not every named call is made in every round.
         until_all_fired: end the run once every kind of fault has fired, whichever round it is in.
         longest_s: end it after so many seconds, whichever round it is in.
@@ -73,7 +73,7 @@ class Chaos:
 
     library: Path | None
     line_chance: float = 0.04
-    longest_pause_s: float = 6.0
+    longest_pause: float = 4.0
     patience_s: float = 3.0
     until_all_fired: bool = False
     longest_s: float = math.inf
@@ -239,7 +239,7 @@ class Federation:
         assert self._chaos is not None
         mishaps = Mishaps(f"{self._plan.seed} mishaps of the {side}", side)
         while not (self._chaos.until_all_fired and self.missing().isdisjoint(names_of(side))):
-            await asyncio.sleep(mishaps.pause_s(self._chaos.longest_pause_s))
+            await self._pass(mishaps.uniform(0, self._chaos.longest_pause))
             mishap = mishaps.next()
             owner = "server" if side == "server" else mishaps.choice(self._plan.names)
             if isinstance(mishap, KilledOnLine):
@@ -252,6 +252,12 @@ class Federation:
                 has_fired = await self._kill_at_call(self._files[owner], mishap)
             if not has_fired:
                 mishaps.put_back(mishap)
+
+    async def _pass(self, rounds: float) -> None:
+        """Wait until so many rounds' updates have come."""
+        until = len(self.ledger.acknowledged) + rounds * self._plan.boards
+        while len(self.ledger.acknowledged) < until:
+            await asyncio.sleep(0.05)
 
     async def _trouble(self, files: FileFaults, mishap: DiskTrouble) -> bool:
         before = files.failed.total()

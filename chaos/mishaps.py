@@ -146,6 +146,6 @@ class Mishaps:
         """One of the names: who meets it."""
         return self._random.choice(names)
 
-    def pause_s(self, longest_s: float) -> float:
-        """Seconds until the next mishap."""
-        return self._random.uniform(0, longest_s)
+    def uniform(self, low: float, high: float) -> float:
+        """A number, such as how long it is until the next mishap."""
+        return self._random.uniform(low, high)

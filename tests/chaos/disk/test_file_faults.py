@@ -37,7 +37,7 @@ doings = {
     "ftruncate": lambda: os.ftruncate(descriptor, 1),
     "read": lambda: os.read(descriptor, 3),
     "pread": lambda: os.pread(descriptor, 3, 0),
-    "file": lambda: (folder / "there").open("ab").write(b"more"),
+    "file": lambda: (folder / "more").write_bytes(b"more"),
     "database": database,
 }
 try:

@@ -27,7 +27,7 @@ def test_equal_seeds_deal_equal_faults() -> None:
 def test_every_kind_comes_in_turn() -> None:
     """None comes again before all have come."""
     for request, kinds in ((UPLOAD, UPLOADS_MEET), (POLL, ANY_MEETS)):
-        found = [fault for fault in dealt(LineFaults("a", 1.0), request, 2 * len(kinds))]
+        found = dealt(LineFaults("a", 1.0), request, 2 * len(kinds))
         assert set(found[: len(kinds)]) == set(found[len(kinds) :]) == set(kinds)
 
 

@@ -256,7 +256,7 @@ class Federation:
     async def _pass(self, rounds: float) -> None:
         """Wait until so many rounds' updates have come."""
         until = len(self.ledger.acknowledged) + rounds * self._plan.boards
-        while len(self.ledger.acknowledged) < until:
+        while len(self.ledger.acknowledged) < until:  # noqa: ASYNC110 - other events come between
             await asyncio.sleep(0.05)
 
     async def _trouble(self, files: FileFaults, mishap: DiskTrouble) -> bool:

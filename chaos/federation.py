@@ -16,8 +16,9 @@ from chaos.fleet.process import KeptProcess
 from chaos.ledger import Ledger
 from chaos.mishaps import SIDES, DiskTrouble, KilledAtCall, KilledOnLine, Mishaps, Side, names_of
 from chaos.network.line_faults import LINE_FAULTS, LineFaults
+from chaos.network.ports import quiet_port
 from chaos.network.proxy import FaultProxy, Trap
-from demo.fleet import BIN, free_port, run_command
+from demo.fleet import BIN, run_command
 
 SETTINGS: Mapping[str, str] = {
     "train.targets": '["q", "o"]',
@@ -123,7 +124,7 @@ class Federation:
     def __init__(self, folder: Path, plan: Plan, chaos: Chaos | None = None, order: Order | None = None) -> None:
         self._folder, self._plan, self._chaos, self._order = folder, plan, chaos, order
         self.ledger = Ledger()
-        self._server_folder, self._port = folder / "server", free_port()
+        self._server_folder, self._port = folder / "server", quiet_port()
         self._files: dict[str, FileFaults] = {}
         self._mishaps: Counter[str] = Counter()
         self._processes: dict[str, KeptProcess] = {}

@@ -30,6 +30,7 @@ def as_json(result: Result, elapsed_s: float) -> dict[str, Any]:
         "compared": result.is_compared,
         "different_from_version": result.difference,
         "bugs": result.bugs,
+        "stayed_down": result.stayed_down,
         "good": result.is_good,
     }
 
@@ -59,6 +60,9 @@ def as_text(result: Result, elapsed_s: float) -> Iterator[str]:
     yield from (f"  twice: {update}" for update in result.twice[:5])
     yield from (f"  refused {count} times: {reason}" for reason, count in outcome.ledger.refused.most_common(5))
     yield from (f"  {name} ended {count} times by a bug of ours" for name, count in result.bugs.items())
+    yield from (
+        f"  {name} ended {count} times for a person to start it again" for name, count in result.stayed_down.items()
+    )
     yield _final_model(result)
 
 

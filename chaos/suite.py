@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from chaos.verdict import Stored, first_difference, lost, read_store, twice
 
 BUGS = (1, -6, -11)
 """Ends that are bugs: a program's own word for one, an abort, a segmentation fault."""
+
+STAYS_DOWN: Mapping[str, Sequence[int]] = {"server": (2, 3, 4, 5, 8), "board": (2, 3, 4, 5, 6, 7, 9)}
+"""Ends after which the shipped units start nothing again (RestartPreventExitStatus in deploy/*.service)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,15 @@ class Result:
         """How often each process ended by what only a bug ends it."""
         ends = self.outcome.ends.items()
         counts = {name: sum(count for status, count in each.items() if status in BUGS) for name, each in ends}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def stayed_down(self) -> dict[str, int]:
+        """How often each process ended so that it would have waited for a person."""
+        counts = {}
+        for name, ends in self.outcome.ends.items():
+            final = STAYS_DOWN["server" if name == "server" else "board"]
+            counts[name] = sum(count for status, count in ends.items() if status in final)
         return {name: count for name, count in counts.items() if count}
 
     @property

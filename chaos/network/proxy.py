@@ -13,6 +13,7 @@ from typing import Literal
 
 from chaos.network.http import Answer, HttpError, Request, made_up, read_answer, read_request
 from chaos.network.line_faults import LineFault, LineFaults
+from chaos.network.ports import quiet_port
 
 REFUSED_S = (0.05, 0.4)
 """How long nothing listens, from and to: several tries of a board."""
@@ -103,9 +104,9 @@ class FaultProxy:
 
     async def start(self) -> None:
         """Listen, at the same port as before where there was one."""
+        self.port = self.port or quiet_port()
         if self._listener is None:
             self._listener = await asyncio.start_server(self._take, "127.0.0.1", self.port, limit=LIMIT_BYTES)
-            self.port = self._listener.sockets[0].getsockname()[1]
 
     @property
     def is_listening(self) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from chaos.federation import Outcome, Plan
 from chaos.ledger import Acknowledged, Ledger
 from chaos.report import as_json, as_text
-from chaos.suite import Result
+from chaos.suite import STAYS_DOWN, Result
 from chaos.verdict import Stored
 
 UPDATE = Acknowledged("ada", 1, "a" * 64)
@@ -42,6 +42,18 @@ def test_a_good_run() -> None:
     numbers = as_json(result(), 12.0)
     assert numbers["good"] and (numbers["lost"], numbers["twice"], numbers["acknowledged"]) == (0, 0, 1)
     assert numbers["faults"] == {"429": 3} and numbers["ends"] == {"server": {-9: 2, 0: 1}}
+
+
+def test_ends_that_wait_for_a_person_are_told() -> None:
+    """By the statuses of the shipped units."""
+    ends = {"server": Counter({5: 1, 11: 2}), "board1": Counter({7: 3, 10: 1})}
+    text = "\n".join(as_text(result(outcome=replace(result().outcome, ends=ends)), 1.0))
+
+    assert "server ended 1 times for a person" in text and "board1 ended 3 times for a person" in text
+    units = Path(__file__).parents[2] / "deploy"
+    for side, unit in (("server", "aggregator.service"), ("board", "edge-client.service")):
+        line = f"RestartPreventExitStatus={' '.join(map(str, STAYS_DOWN[side]))}"
+        assert line in (units / unit).read_text().splitlines()
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Database:
     """
 
     def __init__(self, path: Path | None) -> None:
+        self._path = path
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}}
         if path is None:
             options["poolclass"] = StaticPool
@@ -58,14 +60,31 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with _mapped(), self._engine.connect() as connection:
+        with self._mapped(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that takes the write lock at once, so that what it reads stays true until it commits."""
-        with _mapped(), self._engine.connect().execution_options(braid_write=True) as connection, connection.begin():
-            yield connection
+        with self._mapped(), self._engine.connect() as connection:
+            connection.execution_options(braid_write=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """Turn the driver's errors into ours."""
+        try:
+            yield
+        except OperationalError as error:
+            raise DiskError(f"The database cannot be used: {error.orig}", _DISK_HINT) from error
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
+            if self._path is not None and is_whole(self._path):  # SQLite says the same of a page that cannot be read
+                raise DiskError("The database could not be read, and is not damaged", _DISK_HINT) from error
+            hint = "Restore the folder from a backup, or start a new run with `aggregator init`."
+            raise StateError(f"The database is damaged: {error.orig}", hint) from error
 
 
 class Rows:
@@ -100,15 +119,15 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-@contextmanager
-def _mapped() -> Iterator[None]:
-    """Turn the driver's errors into ours."""
+def is_whole(path: Path) -> bool:
+    """Whether a database that SQLite took for damaged is not, and its disk could not be read for a moment.
+
+    Through SQLite alone: closing the file ourselves would give up the locks that this process has on it.
+    """
     try:
-        yield
-    except OperationalError as error:
-        raise DiskError(f"The database cannot be used: {error.orig}", _DISK_HINT) from error
-    except IntegrityError:
-        raise
-    except DatabaseError as error:
-        hint = "Restore the folder from a backup, or start a new run with `aggregator init`."
-        raise StateError(f"The database is damaged: {error.orig}", hint) from error
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
+            return bool(connection.execute("PRAGMA quick_check").fetchone() == ("ok",))
+    except sqlite3.OperationalError:
+        return True
+    except sqlite3.DatabaseError:
+        return False

@@ -24,6 +24,8 @@ from chaos.federation import Chaos, Federation, Plan
 from chaos.report import as_json, as_text
 from chaos.suite import run_suite
 
+DESCRIPTION = "Run a fleet of real processes under faults by seed, and say what it lost (docs/develop/chaos.md)."
+
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
 
@@ -32,7 +34,6 @@ LIVE_EVERY_S = 0.5
 class Progress:
     """A line that says how far a run is: redrawn on a terminal, written now and then elsewhere."""
 
-    rounds: int
     is_live: bool = field(default_factory=lambda: moves_cursor(sys.stderr))
     _phase: str = ""
     _began_s: float = 0.0
@@ -40,15 +41,15 @@ class Progress:
 
     def __call__(self, phase: str, done: int, fleet: Federation) -> None:
         """Take in that so many rounds are over."""
-        now_s = time.monotonic()
+        now_s, rounds = time.monotonic(), fleet.plan.rounds
         if phase != self._phase:
             self._phase, self._began_s, self._drawn_s = phase, now_s, 0.0
         if now_s - self._drawn_s < (LIVE_EVERY_S if self.is_live else PLAIN_EVERY_S):
             return
         self._drawn_s = now_s
-        left = f", {show_seconds(round((now_s - self._began_s) / done * (self.rounds - done)))} left" if done else ""
+        left = f", {show_seconds(round((now_s - self._began_s) / done * (rounds - done)))} left" if done else ""
         text = (
-            f"{phase}: round {done} of {self.rounds}, {len(fleet.ledger.acknowledged)} updates acknowledged, "
+            f"{phase}: round {done} of {rounds}, {len(fleet.ledger.acknowledged)} updates acknowledged, "
             f"{sum(fleet.fired().values())} faults{left}"
         )
         sys.stderr.write(f"\r\x1b[2K{text}" if self.is_live else f"{text}\n")
@@ -62,7 +63,7 @@ class Progress:
 
 def main(argv: list[str] | None = None) -> int:
     """Run, print, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m chaos", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=DESCRIPTION)
     parser.add_argument("--seed", type=int, default=1, help="of the faults and of the training [1]")
     parser.add_argument("--rounds", type=int, default=500, help="rounds of training [500]")
     parser.add_argument("--boards", type=int, default=8, help="boards in each round [8]")
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     library = build_library(folder) if find_compiler() else None
     if library is None:
         print("no C compiler is here: files do not fail, and nobody is killed at their calls", file=sys.stderr)
-    progress, began_s = Progress(flags.rounds), time.monotonic()
+    progress, began_s = Progress(), time.monotonic()
     plan = Plan(flags.seed, flags.rounds, flags.boards)
     result = asyncio.run(run_suite(folder, plan, Chaos(library, longest_s=60 * flags.minutes), progress))
     progress.close()

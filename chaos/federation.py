@@ -122,7 +122,7 @@ class Federation:
     """
 
     def __init__(self, folder: Path, plan: Plan, chaos: Chaos | None = None, order: Order | None = None) -> None:
-        self._folder, self._plan, self._chaos, self._order = folder, plan, chaos, order
+        self.plan, self._folder, self._chaos, self._order = plan, folder, chaos, order
         self.ledger = Ledger()
         self._server_folder, self._port = folder / "server", quiet_port()
         self._files: dict[str, FileFaults] = {}
@@ -136,20 +136,23 @@ class Federation:
         await self._prepare()
         lanes = [asyncio.ensure_future(self._lane(side)) for side in SIDES] if self._chaos is not None else []
         serving = asyncio.ensure_future(self._processes["server"].keep())
-        boards = asyncio.gather(*(self._processes[name].keep() for name in self._plan.names))
+        boards = asyncio.gather(*(self._processes[name].keep() for name in self.plan.names))
         try:
             is_stuck = not await self._follow(boards, on_round)
         finally:
             for lane in lanes:
                 lane.cancel()
-            await asyncio.gather(*lanes, return_exceptions=True)
+            ended = await asyncio.gather(*lanes, return_exceptions=True)
             self._heal()
-            await asyncio.gather(*(self._processes[name].stop() for name in self._plan.names))
+            await asyncio.gather(*(self._processes[name].stop() for name in self.plan.names))
             await self._processes["server"].stop()
             serving.cancel()
             boards.cancel()
             await asyncio.gather(serving, boards, return_exceptions=True)
             await asyncio.gather(*(line.stop() for line in self._lines.values()))
+        for error in ended:
+            if isinstance(error, Exception):  # a run whose mishaps have stopped proves nothing
+                raise error
         ends = {name: process.ends for name, process in self._processes.items()}
         return Outcome(self._server_folder, self.ledger, self.fired(), ends, is_stuck)
 
@@ -173,18 +176,18 @@ class Federation:
     async def _prepare(self) -> None:
         settings = {
             **SETTINGS,
-            "run.seed": str(self._plan.seed),
-            "run.rounds": str(self._plan.rounds),
-            "rounds.quorum": str(self._plan.boards),
+            "run.seed": str(self.plan.seed),
+            "run.rounds": str(self.plan.rounds),
+            "rounds.quorum": str(self.plan.boards),
         }
         pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-        where, count = str(self._server_folder), str(self._plan.boards)
+        where, count = str(self._server_folder), str(self.plan.boards)
         await run_command("aggregator", "init", where, "--model", "builtin", "--min-devices", count, *pairs)
         token = await run_command("aggregator", "token", "create", where, "--uses", count, "--json", key="token")
         command = (str(BIN / "aggregator"), "serve", where, "--port", str(self._port), "--tls", "off")
         self._add("server", command, self._server_folder)
-        faults = LineFaults(f"{self._plan.seed} lines", self._chaos.line_chance) if self._chaos is not None else None
-        for name in self._plan.names:
+        faults = LineFaults(f"{self.plan.seed} lines", self._chaos.line_chance) if self._chaos is not None else None
+        for name in self.plan.names:
             before = self._turn if self._order is not None else None
             line = FaultProxy(name, self._port, self.ledger.note, faults, before)
             await line.start()
@@ -220,7 +223,7 @@ class Federation:
                 seen, since = len(self.ledger.acknowledged), time.monotonic()
             elif time.monotonic() - since > STALLED_S:
                 return False
-            while len(self.ledger.boards_of(done_rounds + 1)) == self._plan.boards:
+            while len(self.ledger.boards_of(done_rounds + 1)) == self.plan.boards:
                 done_rounds += 1
             on_round(done_rounds)
         if boards.done():
@@ -238,11 +241,11 @@ class Federation:
     async def _lane(self, side: Side) -> None:
         """One mishap of a side after another, to the run's end, or until each kind has fired."""
         assert self._chaos is not None
-        mishaps = Mishaps(f"{self._plan.seed} mishaps of the {side}", side)
+        mishaps = Mishaps(f"{self.plan.seed} mishaps of the {side}", side)
         while not (self._chaos.until_all_fired and self.missing().isdisjoint(names_of(side))):
             await self._pass(mishaps.uniform(0, self._chaos.longest_pause))
             mishap = mishaps.next()
-            owner = "server" if side == "server" else mishaps.choice(self._plan.names)
+            owner = "server" if side == "server" else mishaps.choice(self.plan.names)
             if isinstance(mishap, KilledOnLine):
                 has_fired = await self._spring(mishap)
             elif owner not in self._files:
@@ -256,7 +259,7 @@ class Federation:
 
     async def _pass(self, rounds: float) -> None:
         """Wait until so many rounds' updates have come."""
-        until = len(self.ledger.acknowledged) + rounds * self._plan.boards
+        until = len(self.ledger.acknowledged) + rounds * self.plan.boards
         while len(self.ledger.acknowledged) < until:  # noqa: ASYNC110 - other events come between
             await asyncio.sleep(0.05)
 

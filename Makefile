@@ -4,14 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # A file's tests stay together: they share servers, control groups and measurements. The long files come early as it is.
+SEED ?= 1
+ROUNDS ?= 500
+BOARDS ?= 8
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test test-fast test-one layout docs format clean
+.PHONY: help setup demo check test test-fast test-one chaos layout docs format clean
 
 help:
 	@echo "make demo       a server and three boards of unequal memory braid one adapter (under 5 minutes)"
 	@echo "make test       all tests (make test-fast: under a minute)"
 	@echo "make test-one T=tests/wire            some tests"
+	@echo "make chaos      a fleet of real processes under faults: SEED=1 ROUNDS=500 BOARDS=8 JSON=file"
 	@echo "make check      format, lint, types, import contracts, sizes, generated docs"
 	@echo "make layout     the rooms of every package, the arrows between them, floors and circles"
 	@echo "make docs       rewrite the generated pages and tables in docs/"
@@ -47,6 +51,9 @@ test-fast: $(READY)
 
 test-one: $(READY)
 	$(BIN)/python -m pytest $(T)
+
+chaos: $(READY)
+	$(BIN)/python -m chaos --seed $(SEED) --rounds $(ROUNDS) --boards $(BOARDS) $(if $(JSON),--json $(JSON))
 
 layout: $(READY)
 	$(BIN)/python -m scripts.layout

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from aggregator.errors import AddressError
+from aggregator.errors import AddressError, DiskError
 from aggregator.http.addresses import authority, listening_sockets, own_host, reachable_hosts
 from aggregator.http.app import make_app
 from aggregator.http.app_keys import GUARD, WORKER
@@ -98,7 +98,8 @@ def serve(
             asyncio.run(_serve(opened, listening, certificates, say))
         finally:
             opened.store.close()
-            folder.address.unlink(missing_ok=True)
+            with suppress(OSError):  # what ended the server is to be told, not this
+                folder.address.unlink(missing_ok=True)
 
 
 def join_command(url: str, token: str, pin: str) -> str:
@@ -124,7 +125,7 @@ async def _serve(opened: Opened, wanted: Listening, certificates: Certificates, 
 
         def renewed() -> None:
             now = replace(listening, tls=certificates.tls)
-            with suppress(OSError):  # a full disk: `status` beside the server asks for the old certificate
+            with suppress(DiskError):  # a full disk: `status` beside the server asks for the old certificate
                 _publish(folder, now)
             _tell_renewed(now, say)
 
@@ -180,9 +181,13 @@ async def _until_told(worker: asyncio.Task[None]) -> None:
 
 
 def _publish(folder: Folder, listening: Listening) -> None:
-    """Leave the address for the commands beside the server. They take this certificate and no other, whoever signed."""
+    """Leave the address for the commands beside the server. They take this certificate and no other, whoever signed.
+    Raises DiskError."""
     facts = {"url": listening.own_url, "fingerprint": listening.tls.certificate, "pid": os.getpid()}
-    write_atomically(folder.address, json.dumps(facts).encode())
+    try:
+        write_atomically(folder.address, json.dumps(facts).encode())
+    except OSError as error:
+        raise DiskError(f"{folder.address} cannot be written: {error}", "Check free space and permissions.") from error
 
 
 def _greet(opened: Opened, listening: Listening, say: Callable[[str], None]) -> None:

@@ -21,6 +21,7 @@ from aggregator.store.uploads import Part
 from wire.limits import MAX_LONG_POLL_S
 from wire.messages import Receipt, Report, RoundSpec
 from wire.rounds import RunState
+from wire.routes import UPLOAD_OFFSET
 
 
 class Submissions:
@@ -120,15 +121,15 @@ class Submissions:
     async def receive(self, device: str, round_id: int, digest: str, part: Part) -> None:
         """Take in a whole upload. It outlives a power cut once this returns, and is judged soon.
 
-        Raises CallError "bad_request" where the bytes have another digest (the upload is discarded), "gone" where it
-        counts no more, "conflict" after another answer; ShutOutError for a device that was revoked or removed while it
-        sent.
+        Raises CallError "conflict" where the bytes have another digest (the upload is discarded, and begins anew) and
+        after another answer, "gone" where it counts no more; ShutOutError for a device that was revoked or removed
+        while it sent.
         """
         run = self._run
         if await asyncio.to_thread(part.finish) != digest:
             part.discard()
             message = "what arrived has another SHA-256 than announced"
-            raise CallError("bad_request", message, "Send it again from 0.")
+            raise CallError("conflict", message, "Send it again from 0.", headers={UPLOAD_OFFSET: "0"})
         async with run.short_writes:  # what is there may have changed meanwhile
             if self.received(device, round_id, digest) or self.receipt_of(device, round_id, digest):
                 part.discard()

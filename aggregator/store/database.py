@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from aggregator.errors import DiskError, StateError
+from aggregator.store.kept_log import kept_log
 from aggregator.store.tables import migrate, require_newest
 
 BUSY_TIMEOUT_S = 10.0
@@ -38,8 +40,7 @@ class Database:
     """
 
     def __init__(self, path: Path | None, *, is_read_only: bool = False) -> None:
-        if path is not None and not is_read_only:
-            _make_private(path)
+        self._path = path
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}}
         if path is None:
             options["poolclass"] = StaticPool
@@ -47,6 +48,16 @@ class Database:
         if not is_read_only:
             event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
+        if path is None or is_read_only:
+            return self._open(is_read_only)
+        try:
+            _make_private(path)
+            with kept_log(path):
+                self._open(is_read_only)
+        except OSError as error:
+            raise DiskError(f"The database cannot be used: {error}", _DISK_HINT) from error
+
+    def _open(self, is_read_only: bool) -> None:
         try:
             if is_read_only:
                 with self.reading() as connection:
@@ -81,14 +92,30 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with _mapped(), self._engine.connect() as connection:
+        with self._mapped(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that takes the write lock at once, so that what it reads stays true until it commits."""
-        with _mapped(), self._engine.connect().execution_options(braid_write=True) as connection, connection.begin():
-            yield connection
+        with self._mapped(), self._engine.connect() as connection:
+            connection.execution_options(braid_write=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """Turn the driver's errors into ours."""
+        try:
+            yield
+        except OperationalError as error:
+            raise DiskError(f"The database cannot be used: {error.orig}", _DISK_HINT) from error
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
+            if self._path is not None and is_whole(self._path):  # SQLite says the same of a page that cannot be read
+                raise DiskError("The database could not be read, and is not damaged", _DISK_HINT) from error
+            raise StateError(f"The database is damaged: {error.orig}", DAMAGED_HINT) from error
 
 
 class Rows:
@@ -120,12 +147,8 @@ def _url(path: Path | None, is_read_only: bool) -> str:
 
 
 def _make_private(path: Path) -> None:
-    """Make the file, if it is not there, one that its owner alone may read; SQLite gives its own beside it as much.
-    Raises DiskError."""
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise DiskError(f"The database cannot be used: {error}", _DISK_HINT) from error
+    """Make the file, if it is not there, one that its owner alone may read; SQLite gives its own beside it as much."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _prepare(connection: Any, _record: object) -> None:
@@ -140,14 +163,15 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-@contextmanager
-def _mapped() -> Iterator[None]:
-    """Turn the driver's errors into ours."""
+def is_whole(path: Path) -> bool:
+    """Whether a database that SQLite took for damaged is not, and its disk could not be read for a moment.
+
+    Through SQLite alone: closing the file ourselves would give up the locks that this process has on it.
+    """
     try:
-        yield
-    except OperationalError as error:
-        raise DiskError(f"The database cannot be used: {error.orig}", _DISK_HINT) from error
-    except IntegrityError:
-        raise
-    except DatabaseError as error:
-        raise StateError(f"The database is damaged: {error.orig}", DAMAGED_HINT) from error
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
+            return bool(connection.execute("PRAGMA quick_check").fetchone() == ("ok",))
+    except sqlite3.OperationalError:
+        return True
+    except sqlite3.DatabaseError:
+        return False

@@ -20,6 +20,7 @@ from aggregator.merge.state import encode_state
 from aggregator.report.tables import status_text
 from aggregator.run.upkeep.short_writes import ShortWrites
 from aggregator.run.upkeep.trouble import FIRST_PAUSE_S, LONGEST_PAUSE_S, Trouble, is_full
+from aggregator.store import database
 from aggregator.store.blobs import Blobs
 
 SETTINGS = {"train.targets": ["q"], "merge.max_rank": 1}
@@ -248,12 +249,13 @@ async def test_the_first_version_waits_for_the_disk(
 
 
 async def test_a_damaged_database_is_told_without_a_traceback(
-    training: Any, disk: Disk, caplog: pytest.LogCaptureFixture
+    training: Any, disk: Disk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call that meets damage is answered 503: its board tries again, and the log says what to do."""
     server, (board, *_), _, _ = training
     refuse_row(disk, server, "SELECT updates", FULL)
     disk.error = lambda: sqlite3.DatabaseError("database disk image is malformed")
+    monkeypatch.setattr(database, "is_whole", lambda path: False)  # asked again, it is damaged still
 
     status, answer, _ = await board.patch(1, b"x")
 

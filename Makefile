@@ -2,16 +2,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MINUTES ?= 10
 READY := $(VENV)/.ready
 # A file's tests stay together: they share servers, control groups and measurements. The long files come early as it is.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test test-fast test-one layout docs format clean
+.PHONY: help setup demo check test test-fast test-one fuzz layout docs format clean
 
 help:
 	@echo "make demo       a server and three boards of unequal memory braid one adapter (under 5 minutes)"
 	@echo "make test       all tests (make test-fast: under a minute)"
 	@echo "make test-one T=tests/wire            some tests"
+	@echo "make fuzz MINUTES=10                  hostile input for all that reads what others send"
 	@echo "make check      format, lint, types, import contracts, sizes, generated docs"
 	@echo "make layout     the rooms of every package, the arrows between them, floors and circles"
 	@echo "make docs       rewrite the generated pages and tables in docs/"
@@ -48,6 +50,10 @@ test-fast: $(READY)
 test-one: $(READY)
 	$(BIN)/python -m pytest $(T)
 
+fuzz: $(READY)
+	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m fuzz --minutes $(MINUTES)
+
 layout: $(READY)
 	$(BIN)/python -m scripts.layout
 
@@ -62,5 +68,5 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-run
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz demo-run
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -139,14 +139,20 @@ async def _serve(opened: Opened, wanted: Listening, certificates: Certificates, 
 
 @asynccontextmanager
 async def serving(
-    app: web.Application, sockets: Sequence[socket.socket], context: ssl.SSLContext | None = None
+    app: web.Application,
+    sockets: Sequence[socket.socket],
+    context: ssl.SSLContext | None = None,
+    connection: type[Connection] = Connection,
 ) -> AsyncIterator[int]:
-    """The application at these sockets, until the block ends; gives the port of the first of them."""
+    """The application at these sockets, until the block ends; gives the port of the first of them.
+
+    `connection`: what each connection is handled by; one that is watched, where the server is under test.
+    """
     guard = app[GUARD]
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     assert runner.server is not None
-    make = partial(Connection, runner.server, on_end=guard.guests.leave, on_nonsense=guard.hear_nonsense)
+    make = partial(connection, runner.server, on_end=guard.guests.leave, on_nonsense=guard.hear_nonsense)
     listener = Listener(sockets, make, guard, context)
     try:
         listener.start()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from aggregator.http.guard.guests import Guest
 
@@ -70,9 +70,12 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """Answer what is no HTTP, in one line without its bytes. What else fails here is a bug of ours, and aiohttp's
-        to tell."""
+        to tell; but for an Expect header beyond ASCII at an address that is none, which aiohttp quotes in its refusal,
+        and cannot send."""
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return super().handle_error(request, status, exc, message)
+            if request.headers.get(hdrs.EXPECT, "").isascii():
+                return super().handle_error(request, status, exc, message)
+            status = HTTPStatus.BAD_REQUEST
         self._on_nonsense(self.guest)
         answer = web.Response(status=status, text="this is no HTTP/1.1\n", headers={"Server": SERVER})
         answer.force_close()

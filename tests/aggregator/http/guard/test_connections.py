@@ -82,6 +82,7 @@ async def test_nobody_stays_in_the_book_who_has_gone(door: Door) -> None:
         b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 10_000 + b"\r\n\r\n",
         b"\xff\xfe" * 200 + b"\r\n\r\n",
+        b"GET /nowhere HTTP/1.1\r\nHost: x\r\nExpect: \xe9",  # which aiohttp quotes there: once a 500
     ],
 )
 async def test_what_is_no_http_is_answered_400_and_closed(door: Door, data: bytes, caplog: Any) -> None:

@@ -29,7 +29,10 @@ MESSAGE_S = 5.0
 """A stranger's message, which fits into three packets, has to come within this."""
 
 BLOCK_BYTES = 64 * 1024
-"""Read from disk and handed to the socket at once."""
+"""Read from disk at once."""
+
+PIECE_BYTES = 16 * 1024
+"""Handed to the connection at once: a record of TLS. What it encrypts at once, each connection keeps memory for."""
 
 DECODED_AT_ONCE_BYTES = 4 * 1024
 """Longer messages are decoded beside the event loop: everybody waits for what is done in it."""
@@ -162,11 +165,16 @@ async def send_file(
         file.seek(range_.start)
         left = range_.length
         while left and (block := await asyncio.to_thread(file.read, min(left, BLOCK_BYTES))):
-            await _in_time(request, response.write(block))
+            await _in_time(request, _write(response, block))
             board.bytes_down += len(block)
             left -= len(block)
     await _in_time(request, response.write_eof())
     return response
+
+
+async def _write(response: web.StreamResponse, block: bytes) -> None:
+    for start in range(0, len(block), PIECE_BYTES):
+        await response.write(block[start : start + PIECE_BYTES])
 
 
 async def _in_time(request: web.Request, sending: Coroutine[Any, Any, None]) -> None:

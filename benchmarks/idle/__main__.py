@@ -51,8 +51,11 @@ def main() -> None:
         Path(options.json).write_text(json.dumps(found, indent=2))
 
 
-async def measure_idle(polls: int, *, tls: bool, liveness_s: float = 120.0) -> dict[str, Any]:
-    """The numbers of so many polls. A poll lasts half of `liveness_s`, and a minute at most."""
+async def measure_idle(
+    polls: int, *, tls: bool, liveness_s: float = 120.0, without_worker: bool = True
+) -> dict[str, Any]:
+    """The numbers of so many polls. A poll lasts half of `liveness_s`, and a minute at most. `without_worker`: they
+    begin when the client's worker has left, which takes a minute."""
     settings = {**SETTINGS, "rounds.liveness_s": str(liveness_s)}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -70,13 +73,13 @@ async def measure_idle(polls: int, *, tls: bool, liveness_s: float = 120.0) -> d
                 tell = lambda at, event: waits.set() if event["event"] == "waiting" else None  # noqa: E731
                 async with ClientProcess(folder / "state", flags, tell) as client:
                     await asyncio.wait_for(waits.wait(), START_S)
+                    while without_worker and _children(client.pid):
+                        await asyncio.sleep(0.5)
                     return await _watched(line, server, client, polls)
 
 
 async def _watched(line: CountedLine, server: ServerProcess, client: ClientProcess, polls: int) -> dict[str, Any]:
-    """The numbers from one poll's beginning to that of the poll after so many more, once the worker has left."""
-    while _children(client.pid):
-        await asyncio.sleep(0.5)
+    """The numbers from one poll's beginning to that of the poll after so many more."""
     await _next_poll(line)
     began_s, before = time.monotonic(), (server.cost(), cost_of(client.pid))
     line.counts.clear()

@@ -127,7 +127,9 @@ class Board:
     async def _profile(self, api: Api, reports: Reports) -> None:
         run = await api.run()
         await self._tell_plan(reports, 0)
-        await self._send(api, PROFILING, await self._fleet.prepared.profile(run, self._number))
+        result = self._file("result")
+        result.write_bytes(await self._fleet.prepared.profile(run, self._number))
+        await self._send(api, PROFILING, result)
 
     async def _train(self, api: Api, reports: Reports, task: Task) -> None:
         fleet, spec = self._fleet, task.spec
@@ -137,13 +139,14 @@ class Board:
         held = self._held if fleet.prepared.knows(spec, self._ranks) else None
         await api.adapter(run, spec.version, self._ranks, adapter, held)
         # Another board of this size may have fetched the whole in the meantime; its update is as good as one of ours.
-        data = await fleet.prepared.update(run, spec, self._ranks, adapter, self._number)
+        result = self._file("result")
+        result.write_bytes(await fleet.prepared.update(run, spec, self._ranks, adapter, self._number))
         adapter.unlink()
         self._held = Held(spec.version, self._ranks, spec.version_digest)
         progress = Progress(phase="train", step=1, steps=1, loss=1.0, tokens_per_s=1.0, peak_bytes=1)
         reports.progress(spec.round, spec.version, progress, {})
         await asyncio.sleep(fleet.train_s)
-        await self._send(api, spec.round, data)
+        await self._send(api, spec.round, result)
         await reports.evaluation(spec.round, spec.version, {"loss": 1.0, "n_examples": 10.0})
 
     async def _evaluate(self, api: Api, reports: Reports, task: Task) -> None:
@@ -157,11 +160,8 @@ class Board:
             self._has_told_plan = True
             await reports.plan(round_id, "bf16", "bf16", {"ranks_total": sum(self._ranks)})
 
-    async def _send(self, api: Api, round_id: int, data: bytes) -> None:
-        fleet, source = self._fleet, self._file("result")
-        source.write_bytes(data)
-        del data
-        began_s = time.monotonic()
+    async def _send(self, api: Api, round_id: int, source: Path) -> None:
+        fleet, began_s = self._fleet, time.monotonic()
         receipt = await api.upload(round_id, source)
         fleet.calls.waits[RECEIPT].seconds.append(time.monotonic() - began_s)
         if receipt.accepted:

@@ -21,8 +21,7 @@ from typing import Any
 
 from benchmarks.idle.line import CountedLine
 from benchmarks.processes.client import ClientProcess
-from benchmarks.processes.cost import Cost
-from benchmarks.processes.cost import cost_of
+from benchmarks.processes.cost import Cost, cost_of
 from benchmarks.processes.server import ServerProcess
 from benchmarks.processes.unit import unit_limits
 from edge_client.host.machine import describe_machine
@@ -73,7 +72,7 @@ async def measure_idle(
                 tell = lambda at, event: waits.set() if event["event"] == "waiting" else None  # noqa: E731
                 async with ClientProcess(folder / "state", flags, tell) as client:
                     await asyncio.wait_for(waits.wait(), START_S)
-                    while without_worker and _children(client.pid):
+                    while without_worker and _children(client.pid):  # noqa: ASYNC110 - another process's
                         await asyncio.sleep(0.5)
                     return await _watched(line, server, client, polls)
 
@@ -102,7 +101,7 @@ async def _watched(line: CountedLine, server: ServerProcess, client: ClientProce
 async def _next_poll(line: CountedLine) -> None:
     """Return when the client has sent its next request."""
     count = len(line.counts.requests_at)
-    while len(line.counts.requests_at) == count:
+    while len(line.counts.requests_at) == count:  # noqa: ASYNC110 - a look each 20 ms is exact enough for a minute
         await asyncio.sleep(0.02)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load.honest import Seen, enrol, poll, profile
-from benchmarks.load.nuisances import NUISANCES, OF_A_DEVICE
+from benchmarks.load.nuisances import OF_A_DEVICE
 from benchmarks.processes.server import ServerProcess
 from benchmarks.processes.unit import descriptors
 from braid_common.units import show_size
@@ -67,11 +67,11 @@ def measure_beside(names: Sequence[str], seconds: float, rest_s: float) -> list[
 
 
 def _measure(name: str, seconds: float, rest_s: float) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        with ServerProcess(Path(folder) / "run", SETTINGS, descriptors(DESCRIPTORS)) as server:
-            seen = asyncio.run(_bother(server, name, seconds))
-            time.sleep(rest_s)
-            return _row(name, seen, server)
+    limits = descriptors(DESCRIPTORS)
+    with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder) / "run", SETTINGS, limits) as server:
+        seen = asyncio.run(_bother(server, name, seconds))
+        time.sleep(rest_s)
+        return _row(name, seen, server)
 
 
 async def _bother(server: ServerProcess, name: str, seconds: float) -> Seen:

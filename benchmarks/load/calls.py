@@ -1,4 +1,4 @@
-"""The calls of a fleet: how long each kind took, and how often one failed, measured inside the client's own transport."""
+"""The calls of a fleet: how long each kind took, and how often one failed, measured in the client's own transport."""
 
 from __future__ import annotations
 

@@ -70,7 +70,10 @@ class Setting:
 def measure_fleet(setting: Setting) -> dict[str, Any]:
     """Run a fleet to its end; the numbers of the run."""
     _need_descriptors(setting.boards)
-    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory(prefix="braid-boards-", dir=_memory()) as files:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        tempfile.TemporaryDirectory(prefix="braid-boards-", dir=_memory()) as files,
+    ):
         folder = Path(place) / "run"
         with ServerProcess(folder, setting.run_settings, unit_limits(), model=setting.model, tls=setting.tls) as server:
             own_before_s = time.process_time()
@@ -93,7 +96,9 @@ async def _live(fleet: Fleet, setting: Setting) -> list[str]:
     """The lives of all boards at once; why some ended early."""
     failures: list[str] = []
     telling = asyncio.create_task(_tell(fleet, setting))
-    await asyncio.gather(*(_live_later(fleet, number, number / JOIN_PER_S, failures) for number in range(setting.boards)))
+    await asyncio.gather(
+        *(_live_later(fleet, number, number / JOIN_PER_S, failures) for number in range(setting.boards))
+    )
     telling.cancel()
     await asyncio.gather(telling, return_exceptions=True)
     return failures
@@ -140,7 +145,13 @@ def _numbers(
         "timeouts": calls.timeouts.total(),
         "errors": calls.errors.total() + len(failures),
         "throttled": calls.throttled.total(),
-        "details": {**_named("timeout", calls.timeouts), **_named("429", calls.throttled), **calls.errors, **_counted(failures), **_counted(fleet.refused)},
+        "details": {
+            **_named("timeout", calls.timeouts),
+            **_named("429", calls.throttled),
+            **calls.errors,
+            **_counted(failures),
+            **_counted(fleet.refused),
+        },
         "seconds": seconds,
         "requests": calls.n_answered,
         "requests_per_s": calls.n_answered / seconds,

@@ -22,7 +22,7 @@ STEP = 1e-3
 """Standard deviation of what is added to each value: less than a round's training at the default rate."""
 
 EXAMPLES = 256
-"""Examples that the first board claims; each further one claims one more, so that no two uploads have the same bytes."""
+"""Examples that the first board claims; each further one claims one more: no two uploads have the same bytes."""
 
 
 class Prepared:

@@ -14,7 +14,16 @@ UNIT = Path(__file__).parents[2] / "deploy" / "aggregator.service"
 _RESOURCES = {"LimitNOFILE": resource.RLIMIT_NOFILE, "LimitAS": resource.RLIMIT_AS, "LimitNPROC": resource.RLIMIT_NPROC}
 """Settings of a unit that are limits of a process."""
 
-_OF_A_GROUP = ("MemoryMax", "MemoryHigh", "CPUQuota", "TasksMax", "LimitMEMLOCK", "LimitCORE", "LimitFSIZE", "LimitSTACK")
+_OF_A_GROUP = (
+    "MemoryMax",
+    "MemoryHigh",
+    "CPUQuota",
+    "TasksMax",
+    "LimitMEMLOCK",
+    "LimitCORE",
+    "LimitFSIZE",
+    "LimitSTACK",
+)
 """Settings that limit a service in other ways, and are told where they are left out."""
 
 

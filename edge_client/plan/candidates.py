@@ -26,7 +26,7 @@ from wire.checks import equal_ranks
 
 ROOMY = 1.25
 """A budget of so many times the peak has room for what saves time only. A worker whose limit is a quarter above its
-peak keeps its free memory from step to step (`host.worker_memory.CAREFUL_SHARE`); what is kept must not cost it that."""
+peak keeps its free memory from step to step (`host.worker_memory.CAREFUL_SHARE`), and must not lose that."""
 
 
 @dataclass(frozen=True, slots=True)

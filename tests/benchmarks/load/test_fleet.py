@@ -57,7 +57,9 @@ def test_what_a_database_lacks_is_lost(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("cause", [aiohttp.SocketTimeoutError(), aiohttp.ConnectionTimeoutError(), asyncio.TimeoutError()])
+@pytest.mark.parametrize(
+    "cause", [aiohttp.SocketTimeoutError(), aiohttp.ConnectionTimeoutError(), asyncio.TimeoutError()]
+)
 def test_the_clients_own_timeouts_are_told_apart(cause: Exception) -> None:
     """As the client's transport raises them; a refusal to connect is another error, and 429 none."""
     calls = Calls()

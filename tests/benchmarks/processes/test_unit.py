@@ -30,7 +30,11 @@ def test_a_process_starts_under_them(tmp_path: Path) -> None:
 
     limits = unit_limits(unit)
     done = subprocess.run(
-        [sys.executable, "-c", TELL], env=limits.full_environment(), preexec_fn=limits.take, capture_output=True, text=True
+        [sys.executable, "-c", TELL],
+        env=limits.full_environment(),
+        preexec_fn=limits.take,
+        capture_output=True,
+        text=True,
     )
 
     assert done.stdout.split() == ["512", "512", "7"]

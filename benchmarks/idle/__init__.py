@@ -1,1 +1,1 @@
-"""What Braid costs while it has nothing to do, and what a round costs beside its training."""
+"""The cost of Braid while it has nothing to do, and of a round beside its training."""

@@ -71,7 +71,7 @@ def _fleets(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _model(shape: str, bases: Path) -> str:
-    """What `aggregator init --model` is given; a random base is written where it is not there yet."""
+    """The base, as `aggregator init --model` is given it; a random one is written where it is not there yet."""
     if shape == "builtin":
         return shape
     if not (bases / shape).exists():

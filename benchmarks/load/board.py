@@ -39,7 +39,7 @@ class Sent:
 
 @dataclass(slots=True)
 class Fleet:
-    """What the boards of one server share.
+    """Facts and counts that the boards of one server share.
 
     Attributes:
         url, fingerprint, token: of the server.

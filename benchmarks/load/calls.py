@@ -79,7 +79,7 @@ class MeasuredTransport(Transport):
 
     @asynccontextmanager
     async def open(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """As the client's; timed until the answer has been read."""
+        """One request, as the client makes it; timed until its answer has been read."""
         name, began_s = call_name(method, path), time.monotonic()
         try:
             async with super().open(method, path, **options) as response:

@@ -1,4 +1,4 @@
-"""What a process costs: memory and processor time, as the kernel counts them for one process."""
+"""The cost of a process: memory and processor time, as the kernel counts them."""
 
 from __future__ import annotations
 

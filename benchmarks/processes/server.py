@@ -85,7 +85,7 @@ class ServerProcess:
         return self.folder / "serve.log"
 
     def _published(self) -> dict[str, str]:
-        """What the server leaves in its folder once it listens. Raises RuntimeError where it ends before."""
+        """The server's address and certificate, once it listens. Raises RuntimeError where it ends before."""
         path = self.folder / "server.json"
         for _ in range(int(START_S / 0.05)):
             if path.exists():

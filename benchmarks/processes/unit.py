@@ -78,6 +78,6 @@ def descriptors(soft: int) -> Limits:
 
 
 def _allowed(number: int, wanted: int) -> int:
-    """As much of a resource as this process may have, at most what is wanted."""
+    """The amount of a resource that this process may have, at most what is wanted."""
     _, hard = resource.getrlimit(number)
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

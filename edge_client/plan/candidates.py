@@ -196,8 +196,8 @@ class Candidates:
         return self.with_ranks(mode, self._nothing if ranks is None else ranks)
 
     def _kept_bytes(self, mode: TrainingMode, ranks: Sequence[int], expected_bytes: int) -> int:
-        """What keeping the encoder loaded takes beyond the expected peak, where the budget has room for it and to
-        spare; else 0."""
+        """Bytes that keeping the encoder loaded takes beyond the expected peak, where the budget has room for it
+        and to spare; else 0."""
         if mode.cache == "none":
             return 0
         kept_bytes = predict_kept(self._situation.base, self._run, mode, ranks)

@@ -52,7 +52,7 @@ class TaskPlans:
             plan = await self._probed(run, task, kept)
             files.write_plan(plan)
         await self._events.plan(task.spec.round, plan, partial(self._planner.why, run, plan))
-        if kept is not None and plan != kept:
+        if kept is not None and (plan.mode, plan.ranks) != (kept.mode, kept.ranks):  # what is kept loaded is no news
             await self._events.backed_off(task, plan)
         return plan
 

@@ -30,7 +30,10 @@ MESSAGE_S = 5.0
 """A stranger's message, which fits into three packets, has to come within this."""
 
 BLOCK_BYTES = 64 * 1024
-"""Read from disk and handed to the socket at once."""
+"""Read from disk at once."""
+
+PIECE_BYTES = 16 * 1024
+"""Handed to the connection at once: a record of TLS. What it encrypts at once, each connection keeps memory for."""
 
 DECODED_AT_ONCE_BYTES = 4 * 1024
 """Longer messages are decoded beside the event loop: everybody waits for what is done in it."""
@@ -165,7 +168,7 @@ async def send_file(
         if request.method == "HEAD":
             return response
         async for block in _checked_blocks(request, file, range_, path, digest if range_.length == size else ""):
-            await _in_time(request, response.write(block))
+            await _in_time(request, _write(response, block))
             board.bytes_down += len(block)
     await _in_time(request, response.write_eof())
     return response
@@ -201,6 +204,11 @@ def _broken_off(request: web.Request, path: Path, what: str) -> ConnectionError:
     if request.transport is not None:
         request.transport.abort()
     return ConnectionAbortedError(f"{path} {what}")
+
+
+async def _write(response: web.StreamResponse, block: bytes) -> None:
+    for start in range(0, len(block), PIECE_BYTES):
+        await response.write(block[start : start + PIECE_BYTES])
 
 
 async def _in_time(request: web.Request, sending: Coroutine[Any, Any, None]) -> None:

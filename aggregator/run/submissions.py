@@ -6,16 +6,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from aggregator.errors import CallError
 from aggregator.run.broadcast import wait_for_event
-from aggregator.run.commit import Committer
+from aggregator.run.commit import Arrival, Committer
 from aggregator.run.fleet import Board, Ending
 from aggregator.run.identity.sessions import Sessions
 from aggregator.run.intake.inbox import is_same
 from aggregator.run.memory import RunMemory
 from aggregator.run.round_spec import PROFILING
+from aggregator.run.upkeep.together import Together
 from aggregator.store.records import Answer, Device, Received, StoredReport
 from aggregator.store.uploads import Part
 from wire.limits import MAX_LONG_POLL_S
@@ -29,6 +31,8 @@ class Submissions:
 
     def __init__(self, run: RunMemory, committer: Committer) -> None:
         self._run, self._committer = run, committer
+        self._arrivals = Together(run.short_writes, self._take_in)
+        self._reports = Together(run.short_writes, self._store_reports)
 
     async def enrol(self, install_id: str, name: str, credential_hash: str, token: str | None = None) -> Device:
         """Store a device, or find it again by its `install_id`. `token`: the hash of the join token by which it comes,
@@ -130,13 +134,34 @@ class Submissions:
             part.discard()
             message = "what arrived has another SHA-256 than announced"
             raise CallError("conflict", message, "Send it again from 0.", headers={UPLOAD_OFFSET: "0"})
-        async with run.short_writes:  # what is there may have changed meanwhile
-            if self.received(device, round_id, digest) or self.receipt_of(device, round_id, digest):
-                part.discard()
-                return
-            self.require_open(device, round_id)
-            run.inbox.add(await asyncio.to_thread(self._committer.receive, device, round_id, digest, part))
+        arrival = Arrival(device, round_id, digest, part)
+        await self._arrivals.put(arrival)
+        if arrival.refusal is not None:
+            raise arrival.refusal
         run.changed.send()
+
+    async def _take_in(self, arrivals: Sequence[Arrival]) -> None:
+        """Take in uploads that came together, those of one device one after the other."""
+        run, rest = self._run, list(arrivals)
+        while rest:
+            of_each = {each.device: each for each in reversed(rest)}  # the first of each
+            rest = [each for each in rest if of_each[each.device] is not each]
+            if wanted := [each for each in of_each.values() if self._is_wanted(each)]:
+                for received in await asyncio.to_thread(self._committer.receive, wanted):
+                    run.inbox.add(received)
+
+    def _is_wanted(self, arrival: Arrival) -> bool:
+        """Whether an upload is still to be taken in: what is there may have changed while it came."""
+        key = (arrival.device, arrival.round, arrival.digest)
+        try:
+            if self.received(*key) or self.receipt_of(*key):
+                arrival.part.discard()
+                return False
+            self.require_open(arrival.device, arrival.round)
+        except CallError as error:
+            arrival.refusal = error
+            return False
+        return True
 
     async def receipt(self, device: str, round_id: int, digest: str, wait_s: float) -> Receipt | None:
         """The judgement on an upload, as soon as there is one; None where there is none after `wait_s`.
@@ -178,13 +203,15 @@ class Submissions:
             run.note(f"{self._label(device)}: {report.text}")
         elif report.kind != "progress":
             stored = StoredReport(device, report.kind, report.version, report.round, report.text, report.values)
-            async with run.short_writes:
-                await asyncio.to_thread(run.storage.records.put_report, stored)
+            await self._reports.put(stored)
         if report.kind == "data":
             run.heard_lengths()
         if report.kind == "evaluation" and is_first:  # a repeat replaces it, and is no news
             loss = board.losses[report.version].get("loss", math.nan)
             run.note(f"{self._label(device)} evaluated version {report.version}: held-out loss {loss:.4f}")
+
+    async def _store_reports(self, reports: Sequence[StoredReport]) -> None:
+        await asyncio.to_thread(self._run.storage.records.put_reports, reports)
 
     async def returned(self, board: Board) -> None:
         """A board asks what to do: it is back, if it had said that it leaves."""
@@ -200,7 +227,7 @@ class Submissions:
         """A board leaves, and says why: kept until it comes back, also by a server that is restarted."""
         stored = StoredReport(board.device, "ended", 0, report.round, report.text, report.values)
         async with self._run.short_writes:
-            at = await asyncio.to_thread(self._run.storage.records.put_report, stored)
+            at = await asyncio.to_thread(self._run.storage.records.put_reports, [stored])
             board.ending = Ending.of(replace(stored, received_at=at))
         status = board.ending.status
         what = f"gave up with status {status}" if status else "left"

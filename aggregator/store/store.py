@@ -7,7 +7,7 @@ writes in a thread, one at a time. Several processes may use one database (the c
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, update
@@ -128,20 +128,21 @@ class Store(DeviceRecords, Answers):
 
     # --- what boards reported ---
 
-    def put_report(self, report: StoredReport) -> float:
-        """Store a report in place of the device's last one of the same kind and version; return when, in seconds since
-        1970."""
+    def put_reports(self, reports: Sequence[StoredReport]) -> float:
+        """Store reports, each in place of the device's last one of the same kind and version; return when, in seconds
+        since 1970."""
         now = self.wall_clock()
-        fresh = {
-            "round": report.round,
-            "text": report.text,
-            "values": json.dumps(dict(report.values)),
-            "received_at": now,
-        }
-        key = {"device": report.device, "kind": report.kind, "version": report.version}
         with self._writing() as connection:
-            row = insert(REPORTS).values(**key, **fresh)
-            connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=fresh))
+            for report in reports:
+                fresh = {
+                    "round": report.round,
+                    "text": report.text,
+                    "values": json.dumps(dict(report.values)),
+                    "received_at": now,
+                }
+                key = {"device": report.device, "kind": report.kind, "version": report.version}
+                row = insert(REPORTS).values(**key, **fresh)
+                connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=fresh))
         return now
 
     def forget_reports(self, device: str, kind: str) -> None:

@@ -89,6 +89,9 @@ class Uploads:
         make_private_folder(folder)
         self._folder = folder
         self._holders: dict[Path, Part] = {}
+        self._of_device: dict[str, set[Path]] = {}  # files that may be there; to list the folder takes long for a fleet
+        for path in folder.iterdir():
+            self._of_device.setdefault(path.name.partition(".")[0], set()).add(path)
 
     def size(self, device: str, round_id: int, digest: str) -> int:
         """Bytes that have arrived."""
@@ -103,10 +106,10 @@ class Uploads:
         path = self._path(device, round_id, digest)
         if (size := self.size(device, round_id, digest)) != offset:
             raise OffsetError(size)
-        for other in self._folder.glob(f"{device}.*"):
-            if other != path:
-                other.unlink(missing_ok=True)
-                self._holders.pop(other, None)
+        for other in self._of_device.get(device, set()) - {path}:
+            other.unlink(missing_ok=True)
+            self._holders.pop(other, None)
+        self._of_device[device] = {path}
         return Part(path, self._holders)
 
     def sweep(self, rounds: Collection[int]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 import aiohttp
 import numpy as np
 
+from benchmarks.load.times import Times
 from wire import routes
 from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode, encode
@@ -25,27 +25,6 @@ POLL_EVERY_S = 0.1
 FRESH_EVERY_S = 0.25
 TIMEOUT_S = 30.0
 """The client's own limit on an answer."""
-
-
-@dataclass(slots=True)
-class Times:
-    """Seconds that calls of one kind took, and how many had no answer."""
-
-    seconds: list[float] = field(default_factory=list)
-    errors: int = 0
-
-    def percentile(self, percent: int) -> float:
-        """Seconds within which so many of the calls were answered; 0 where none was."""
-        ordered = sorted(self.seconds)
-        return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] if ordered else 0.0
-
-    @property
-    def longest(self) -> float:
-        return max(self.seconds, default=0.0)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds) if self.seconds else 0.0
 
 
 @dataclass(slots=True)

@@ -3,11 +3,11 @@
     python -m benchmarks.load.one_round                       # 50 boards
     python -m benchmarks.load.one_round --boards 1000 --json one_round.json
 
-The server is a process of its own with its defaults: rule weave, scope "decoder", uploads in bf16. Boards enrol and
-profile, and send updates of rank 8 on every weight that differ in their example counts alone, which costs the server
-what any others do. All but the last are accepted when the server is killed with SIGKILL and started again; the last one
-closes the round. Memory is resident, of the process alone (VmRSS, VmHWM): files that the system keeps in its cache
-count nowhere. "after" is 2 s after the merge.
+The server is a process of its own under the shipped unit's limits, with its defaults: rule weave, scope "decoder",
+uploads in bf16. Boards enrol and profile, and send updates of rank 8 on every weight that differ in their example
+counts alone, which costs the server what any others do. All but the last are accepted when the server is killed with
+SIGKILL and started again; the last one closes the round. Memory is resident, of the process alone (VmRSS, VmHWM): files
+that the system keeps in its cache count nowhere. "after" is 2 s after the merge.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import numpy as np
 
 from benchmarks.load.base_shape import write_base
 from benchmarks.load.honest import TIMEOUT_S, enrol, sent_whole, sketches_of
-from benchmarks.load.server import ServerProcess
+from benchmarks.processes.server import ServerProcess
+from benchmarks.processes.unit import unit_limits
 from braid_common.units import MIB
 from edge_client.host.machine import describe_machine
 from wire.codec import decode, encode
@@ -63,7 +64,7 @@ def main() -> None:
             "train.max_source_tokens": "192",
             "train.max_target_tokens": "32",
         }
-        with ServerProcess(Path(folder) / "run", settings, str(Path(folder) / "base")) as server:
+        with ServerProcess(Path(folder) / "run", settings, unit_limits(), model=str(Path(folder) / "base")) as server:
             facts = asyncio.run(_round(server, options.boards))
     for name, value in facts.items():
         print(f"{name:24} {value:10.1f}")
@@ -74,7 +75,8 @@ def main() -> None:
 async def _round(server: ServerProcess, n_boards: int) -> dict[str, float]:
     """One round, with a kill before its last update."""
     facts: dict[str, float] = {"boards": n_boards, "idle_mib": server.cost().resident_mib}
-    boards = [await enrol(server.url, server.token, number) for number in range(n_boards)]
+    token = server.token(n_boards)
+    boards = [await enrol(server.url, token, number) for number in range(n_boards)]
     await _send_all(server, boards, PROFILING, _profiles(boards[0]))
     _note(facts, server, "profiling")
     await _version(server, boards[0], 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -123,14 +123,16 @@ class Events:
             **traffic,
         )
 
-    async def plan(self, round_id: int, plan: Plan, why: Sequence[str]) -> None:
-        """The plan of a round: `why` in full the first time, one line when the plan changes."""
+    async def plan(self, round_id: int, plan: Plan, explain: Callable[[], Sequence[str]]) -> None:
+        """The plan of a round: its explanation in full the first time, one line when the plan changes. It is made where
+        it is shown alone: it takes longer than a plan."""
         before, self._plan = self._plan, plan
         if plan == before:
             return
         numbers = plan_numbers(plan)
         shown: dict[str, Any] = {name: numbers[name] for name in ("ranks_total", "max_rank", "predicted_peak_bytes")}
         self._status.update(format=plan.mode.format, **shown)
+        why = explain()
         text = "\n".join(why if before is None else why[:1]) or f"plan: {plan_words(plan)}"
         self.console.event("plan", text, round=round_id, **_shown(plan))
         await self._reports.plan(round_id, plan.mode.format, plan.mode.compute, numbers)
@@ -248,6 +250,6 @@ def plan_numbers(plan: Plan) -> dict[str, int]:
         "ranks_total": sum(plan.ranks),
         "max_rank": max(plan.ranks, default=0),
         "weights": sum(rank > 0 for rank in plan.ranks),
-        "predicted_peak_bytes": plan.expected_peak_bytes,
+        "predicted_peak_bytes": plan.whole_peak_bytes,
         "budget_bytes": plan.budget_bytes,
     }

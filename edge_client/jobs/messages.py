@@ -54,6 +54,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         predicted_bytes: the worker's peak memory, from shapes alone.
         expected_peak_bytes: the same, calibrated by what was measured on this board.
         budget_bytes: what the worker may take.
+        kept_bytes: what it takes beyond that peak because the encoder stays loaded, for the texts of later rounds; 0
+            where it is read from the base's files each time that texts are new.
     """
 
     mode: TrainingMode
@@ -61,6 +63,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     predicted_bytes: int
     expected_peak_bytes: int
     budget_bytes: int
+    kept_bytes: int = 0
+
+    @property
+    def whole_peak_bytes(self) -> int:
+        """The peak to expect with what is kept."""
+        return self.expected_peak_bytes + self.kept_bytes
 
 
 class BaseJob(msgspec.Struct, frozen=True, kw_only=True):

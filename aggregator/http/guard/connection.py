@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
@@ -17,6 +18,14 @@ KEEPALIVE_S = 75.0
 READ_BYTES = 64 * 1024
 """Read from a connection at once. asyncio's own 256 KiB is more than aiohttp takes in one piece: it keeps the rest of a
 body that nobody wants until the connection ends."""
+
+TLS_READ_BYTES = 16 * 1024
+"""Read from a connection with TLS at once: a record. asyncio's own 256 KiB are taken for each connection when it is
+opened, and as much again once they were full: 200 boards came to 430 MiB, and to 200 with this and UNSENT_BYTES."""
+
+UNSENT_BYTES = 16 * 1024
+"""Bytes of an answer that wait to be sent, beyond which nothing more is read for it. With TLS asyncio lets 512 KiB wait
+for each connection."""
 
 LINGER_S = 1.0
 """How long a connection stays open after an answer that came before the request's body: for the answer to be read."""
@@ -48,7 +57,9 @@ class Connection(web.RequestHandler):
         self._is_deaf = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.guest.close = cast(asyncio.Transport, transport).abort
+        opened = cast(asyncio.Transport, transport)
+        self.guest.close = opened.abort
+        opened.set_write_buffer_limits(high=UNSENT_BYTES)
         cast(Any, transport).max_size = READ_BYTES
         super().connection_made(transport)
 
@@ -84,3 +95,9 @@ class Connection(web.RequestHandler):
 
 SERVER = "Braid"
 """The Server header: which versions of what run here is nobody's business."""
+
+
+def bound_tls_buffers() -> None:
+    """Let connections with TLS that are opened from now on read TLS_READ_BYTES at once. asyncio has no other way to
+    say so than this, for all of the process."""
+    setattr(asyncio.sslproto.SSLProtocol, "max_size", TLS_READ_BYTES)  # noqa: B010 - typeshed does not know it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from edge_client.host.worker_memory import peak_bytes, return_free_memory
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import DATA_FACTS, BaseJob, Progress
 from quantize.base import FrozenBase, load_base
+from quantize.weight import CPU
 from wire.run import RunInfo
 
 Phase = Literal["load", "encode", "profile", "train", "evaluate"]
@@ -37,6 +39,7 @@ ALONE = Host()
 _IS_IN_PART: Mapping[str, Callable[[str], bool]] = {
     "all": lambda name: True,
     "decoder": lambda name: not name.startswith("encoder."),
+    "encoder": lambda name: name.startswith("encoder."),
 }
 """Whether a tensor belongs to a part of the base, by the part's name."""
 
@@ -52,6 +55,7 @@ class Session:
         self.emit, self.clock, self.wants_stop = host.emit, host.clock, host.wants_stop
         self._base: FrozenBase | None = None
         self._base_key = ("", "", "", "")
+        self._encoder: FrozenBase | None = None  # of the same base, where the plan keeps it beside the decoder
         self._tokeniser: Tokeniser | None = None
         self._tokeniser_key = ""
         self._data: Data | None = None
@@ -69,17 +73,39 @@ class Session:
         key = (job.base_folder, job.plan.mode.format, part, job.plan.mode.device)
         if self._base is None or self._base_key != key:
             self.release_base()  # before the next one is loaded: there is room for one
-            with base_errors():
-                self._base = load_base(
-                    Path(job.base_folder), job.plan.mode.format, wanted=_IS_IN_PART[part], device=self.torch_device(job)
-                )
+            self._base = self._loaded(job, part, self.torch_device(job))
             self._base_key = key
-            return_free_memory()
+        if not job.plan.kept_bytes and self._encoder is not None:
+            self.release_encoder()
         return self._base
+
+    def whole_base(self, job: BaseJob) -> FrozenBase | None:
+        """The base with its encoder, for a job whose plan keeps both loaded; None where it keeps none. The encoder is
+        read when texts are new for the first time. Raises as `base`."""
+        if not job.plan.kept_bytes:
+            return None
+        decoder = self.base(job)
+        if self._encoder is None:
+            self._encoder = self._loaded(job, "encoder", CPU)  # the pass moves each block to where it computes
+        encoder = self._encoder
+        return replace(
+            decoder, weights={**decoder.weights, **encoder.weights}, plain={**decoder.plain, **encoder.plain}
+        )
+
+    def _loaded(self, job: BaseJob, part: str, device: torch.device) -> FrozenBase:
+        with base_errors():
+            base = load_base(Path(job.base_folder), job.plan.mode.format, wanted=_IS_IN_PART[part], device=device)
+        return_free_memory()
+        return base
 
     def release_base(self) -> None:
         """Make room: the base is loaded again when it is asked for."""
         self._base = None
+        self.release_encoder()
+
+    def release_encoder(self) -> None:
+        """Make room beside the decoder: a kept encoder is read again when texts are new."""
+        self._encoder = None
         gc.collect()
         return_free_memory()
 

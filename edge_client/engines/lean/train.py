@@ -28,7 +28,7 @@ def train(job: TrainJob, session: Session) -> dict[str, float]:
     for step in range(first_step, training.n_steps):
         loss = training.backward(step)
         training.step(step, loss)
-        return_memory_near(plan.expected_peak_bytes, plan.budget_bytes)
+        return_memory_near(plan.whole_peak_bytes, plan.budget_bytes)
         meter.count(step + 1, loss.mean, loss.n_tokens)
         stops = session.wants_stop()
         training.save(now=stops or step + 1 == training.n_steps)

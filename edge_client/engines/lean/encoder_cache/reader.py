@@ -1,6 +1,7 @@
 """The frozen encoder's outputs that a job's decoder reads: computed once, kept on disk, read batch by batch.
 
-While the encoder works the rest of the base is not in memory: a job asks for what it needs first, and loads after.
+While the encoder works the rest of the base is not in memory, unless the plan has room for both: a job asks for what it
+needs first, and loads after.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class EncoderOutputs:
         while group := list(islice(remaining, SOURCES_AT_ONCE)):
             self._cache.keep(group)
             if missing := self._cache.missing(group):
-                self._session.release_base()
+                if not self._job.plan.kept_bytes:
+                    self._session.release_base()
                 self._encode(missing)
 
     def encoded(self, batch: Batch) -> Tensor | None:
@@ -85,7 +87,13 @@ class EncoderOutputs:
 
         meter = Meter(self._session, "encode", len(sources))
         encode_sources(
-            EncoderSpec(Path(self._job.base_folder), self._job.plan.mode.format, self._compute, self._device),
+            EncoderSpec(
+                Path(self._job.base_folder),
+                self._job.plan.mode.format,
+                self._compute,
+                self._device,
+                self._session.whole_base(self._job),
+            ),
             sources,
             store,
             tell=lambda n_done, n_tokens: meter.count(n_done, 0.0, n_tokens),
@@ -108,7 +116,7 @@ class EncoderOutputs:
 
     def _hidden_bytes(self) -> int:
         """Memory for the chunk of hidden states: a quarter of what the plan leaves, for others are beside it."""
-        spare_bytes = self._job.plan.expected_peak_bytes - resident_bytes()
+        spare_bytes = self._job.plan.whole_peak_bytes - resident_bytes()
         return max(LEAST_HIDDEN_BYTES, min(HIDDEN_BYTES, spare_bytes // 4))
 
 

@@ -23,6 +23,10 @@ TLS_READ_BYTES = 16 * 1024
 """Read from a connection with TLS at once: a record. asyncio's own 256 KiB are taken for each connection when it is
 opened, and as much again once they were full: 200 boards came to 430 MiB, and to 200 with this and UNSENT_BYTES."""
 
+UNREAD_BYTES = 16 * 1024
+"""Bytes of a body that wait for whoever takes them in; at twice as many nothing more is read. aiohttp's own is four
+times that, for each of the bodies that are read at once."""
+
 UNSENT_BYTES = 16 * 1024
 """Bytes of an answer that wait to be sent, beyond which nothing more is read for it. With TLS asyncio lets 512 KiB wait
 for each connection."""
@@ -50,6 +54,7 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type] # aiohttp's own word for none
             keepalive_timeout=KEEPALIVE_S,
             lingering_time=LINGER_S,
+            read_bufsize=UNREAD_BYTES,
             auto_decompress=False,  # no message is compressed, and a bomb must not burst before it is counted
         )
         self.guest = guest

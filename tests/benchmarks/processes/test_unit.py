@@ -15,10 +15,10 @@ TELL = "import os, resource; print(*resource.getrlimit(resource.RLIMIT_NOFILE), 
 
 
 def test_the_shipped_units_limits_are_known() -> None:
-    """Descriptors and malloc's arenas, on which a server's memory depends."""
+    """Descriptors and threads, on which a server's memory depends."""
     limits = unit_limits()
 
-    assert limits.environment["MALLOC_ARENA_MAX"] == "2"
+    assert limits.environment["OPENBLAS_NUM_THREADS"] == "1"
     assert any(line.startswith("LimitNOFILE=65536") for line in limits.applied)
     assert limits.resources[resource.RLIMIT_NOFILE][0] > 4096
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from aggregator.errors import AddressError, DiskError
+from aggregator.errors import AddressError, DiskError, disk_errors_named
 from aggregator.http.addresses import authority, listening_sockets, own_host, reachable_hosts
 from aggregator.http.app import make_app
 from aggregator.http.app_keys import GUARD, WORKER
@@ -90,7 +90,7 @@ def serve(
 ) -> None:
     """Serve the folder's run until SIGTERM or SIGINT. Raises a ServerError that says what is in the way."""
     folder.need()
-    with folder.locked():
+    with folder.locked(), disk_errors_named():
         certificates = Certificates(prepare(tls_choice, host, folder), lambda: prepare(tls_choice, host, folder))
         listening = Listening(host, port, certificates.tls, public_url.rstrip("/"))
         opened = open_run(folder, time.monotonic)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,3 +41,29 @@ def test_an_address_that_cannot_be_removed_hides_nothing(
 
     with pytest.raises(StateError, match="damaged"):
         serve(folder)
+
+
+@pytest.mark.parametrize("name", ["run.toml", "config.json", "model.safetensors"])
+def test_a_disk_that_cannot_be_read_is_no_wrong_setting_and_no_wrong_base(
+    make_folder: Callable[..., Folder], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A unit does not start a server again whose settings or base are wrong; this one has to be (found by `make
+    chaos`)."""
+    folder, fired = make_folder({}), []
+    (folder.root / "base.json").unlink(missing_ok=True)  # what is known of the base's files: they are read again
+
+    def failing(whole: Callable[..., Any]) -> Callable[..., Any]:
+        def read(path: Path, *arguments: Any, **options: Any) -> Any:
+            if path.name == name:
+                fired.append(path)
+                raise OSError(errno.EIO, "Input/output error")
+            return whole(path, *arguments, **options)
+
+        return read
+
+    for way in ("read_text", "read_bytes", "open"):
+        monkeypatch.setattr(Path, way, failing(getattr(Path, way)))
+
+    with pytest.raises(DiskError, match="Input/output error"):
+        serve(folder)
+    assert fired

@@ -19,7 +19,7 @@ def wiped(server: FakeServer) -> None:
     server.devices.clear()
     server.ids.clear()
     server.next_credentials.clear()
-    server.commits, server.parts, server.evaluated = [], {}, set()
+    server.commits, server.profiles, server.parts, server.evaluated = [], 0, {}, set()
     server.run_id, server.state, server.version, server.round = "run-2", "profiling", 0, 0
 
 

@@ -8,7 +8,7 @@ SEED ?= 1
 ROUNDS ?= 500
 BOARDS ?= 8
 MINUTES ?= 10
-# A file's tests stay together: they share servers, control groups and measurements. The long files come early as it is.
+# A file's tests stay together: they share servers, control groups and measurements. tests/conftest.py puts long ones first.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo check test test-fast test-one chaos fuzz layout docs format clean

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.store.records import Answer
+from aggregator.store.records import Answer, Upload
 from aggregator.store.store import Store
 from chaos.ledger import Acknowledged
 from chaos.verdict import Stored, first_difference, lost, read_store, twice
@@ -66,7 +66,7 @@ def test_a_servers_store_is_read_as_it_wrote_it(tmp_path: Path) -> None:
         store.add_update(replace(answer, device=device, digest=letter * 64, accepted=accepted))
     store.merge_round(1, "all", 2, digest, {})
     store.open_round(2, 2)
-    store.add_received(devices[0], 2, "f" * 64, 9)
+    store.add_received([Upload(devices[0], 2, "f" * 64, 9)])
     store.close()
 
     stored = read_store(tmp_path)

@@ -15,7 +15,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 help:
 	@echo "make demo       a server and three boards of unequal memory braid one adapter (under 5 minutes)"
-	@echo "make test       all tests (make test-fast: under a minute)"
+	@echo "make test       all tests (make test-fast: under two minutes)"
 	@echo "make test-one T=tests/wire            some tests"
 	@echo "make chaos      a fleet of real processes under faults: SEED=1 ROUNDS=500 BOARDS=8 JSON=file"
 	@echo "make fuzz       hostile input for all that reads what others send: MINUTES=10"

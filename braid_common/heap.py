@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-_M_ARENA_MAX = -8  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 def give_back() -> None:
@@ -24,6 +24,11 @@ def use_one_arena() -> None:
     glibc gives every thread a heap of its own, of which much stays: a server of 50 boards of FLAN-T5-base kept 80 MiB
     more after a round. Threads that hold Python's lock do not wait for each other's heap.
     """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None:
-        set_option(_M_ARENA_MAX, 1)
+    set_option(M_ARENA_MAX, 1)
+
+
+def set_option(option: int, value: int) -> None:
+    """Set one of malloc's options, M_…; nothing where the C library has no such call."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(option, value)

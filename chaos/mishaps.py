@@ -25,10 +25,10 @@ NAMED: Mapping[Side, Sequence[tuple[Call, str]]] = {
         ("rename", "/cuts/"),  # what boards download
     ),
     "board": (
-        ("write", "/work/"),  # a download arrives
-        ("rename", "/work/"),
-        ("fsync", "/work/"),
-        ("unlink", "/work/"),  # the task is over
+        ("write", "work/"),  # a download arrives
+        ("rename", "work/"),
+        ("fsync", "work/"),
+        ("unlink", "work/"),  # the task is over
         ("rename", "/held/"),  # its adapter is kept for the next one
         ("rename", "status.json"),
     ),

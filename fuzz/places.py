@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT / "fuzz" / "corpus"
 """Folders of inputs by target: honest ones, those that reach code which no other does, and those that were finds."""
 
-WORK = ROOT / ".fuzz" / "work"
+WORK = ROOT / ".fuzz" / "grown"
 """Inputs that runs on this machine have added to those of the corpus; the next run begins with them as well."""
 
 FOUND = ROOT / ".fuzz" / "found"

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -35,7 +34,7 @@ from aggregator.store.folder import Folder
 from aggregator.store.join_tokens import token_state
 from aggregator.store.secrets import secret_hash
 from braid_common.atomic_file import write_atomically
-from braid_common.loopback import is_loopback
+from braid_common.loopback import is_loopback, is_plain_to_others
 from braid_common.units import show_seconds
 
 SHUTDOWN_S = 20.0
@@ -71,8 +70,7 @@ class Listening:
     @property
     def is_plain_for_boards(self) -> bool:
         """Whether boards were told to call over plain HTTP, and not from this machine."""
-        parts = urlsplit(self.public_url)
-        return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+        return is_plain_to_others(self.public_url)
 
     @property
     def own_url(self) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
-from braid_common.loopback import is_loopback
+from braid_common.loopback import is_plain_to_others
 from braid_common.units import printable, show_size
 from edge_client.agent.console import Console
 from edge_client.agent.length_words import cut_warnings, lengths_words
@@ -55,8 +54,7 @@ class Events:
 
     def calling(self, server: str) -> None:
         """The board is about to call a server: others can read along where that is in plain HTTP."""
-        parts = urlsplit(server)
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        if is_plain_to_others(server):
             self.console.notice(
                 f"{server} is plain HTTP: everybody on the way can read this board's credential and what it sends",
                 "use the server's https:// address; `aggregator serve` has TLS by itself",

@@ -41,18 +41,17 @@ class RunTrust:
 
         Raises BaseModelError or RefusedError for another run; a history that is another one is told.
         """
-        known = read_known_run(self._folder)
-        if known is None:
-            known = KnownRun.beginning(run)
-            if is_damaged(self._folder):
-                self._events.console.notice(
-                    "what this board knew of its run cannot be read: the server's word is taken for base and weights"
-                )
+        stored = read_known_run(self._folder)
+        known = stored or KnownRun.beginning(run)
+        if stored is None and is_damaged(self._folder):
+            self._events.console.notice(
+                "what this board knew of its run cannot be read: the server's word is taken for base and weights"
+            )
         require_same_run(known, run)
         after, warning = with_versions(known, run, await self._since(known, run))
         if warning:
             await self._events.other_history(run, warning)
-        if after != read_known_run(self._folder):
+        if after != stored:
             with suppress(DiskError):  # the next answer is compared with what is kept, and adds the same
                 write_known_run(self._folder, after)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from aggregator.commands.check import check
 from aggregator.commands.common import DIR, JSON, folder_of, show
 from aggregator.commands.members import device, token
 from aggregator.errors import ConfigError, ExitCode, NothingToExportError, ServerError, StateError
@@ -72,13 +73,16 @@ def serve(folder: Path, host: str, port: int, tls: str | None, url: str) -> None
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from aggregator.http.server import log_to
     from aggregator.http.server import serve as serve_folder
+    from braid_common.heap import use_one_arena
 
+    use_one_arena()
     log_to(_say)
     if url and not url.startswith(("http://", "https://")):
         raise ConfigError(f"--url {url} is no address.", "Write https://HOST[:PORT][/PREFIX].")
     serve_folder(folder_of(folder), host, port, tls_choice=tls, public_url=url, say=_say)
 
 
+cli.add_command(check)
 cli.add_command(token)
 cli.add_command(device)
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from aggregator.errors import ConfigError, OperatorRefusedError, StateError, UnreachableError
 from aggregator.store.folder import Folder
 from braid_common.fingerprint import parse_fingerprint
-from braid_common.loopback import is_loopback
+from braid_common.loopback import is_plain_to_others
 from wire import routes
 
 TIMEOUT_S = 10.0
@@ -54,8 +54,7 @@ def address_of(target: str, token: str, fingerprint: str) -> Address:
 
 def plain_warning(address: Address) -> str:
     """A sentence where everybody on the way can read the operator's token; "" elsewhere."""
-    parts = urlsplit(address.url)
-    if parts.scheme != "http" or is_loopback(parts.hostname or ""):
+    if not is_plain_to_others(address.url):
         return ""
     return f"{address.url} is plain HTTP: everybody on the way can read the operator's token. Use https://."
 

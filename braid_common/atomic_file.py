@@ -46,9 +46,19 @@ def open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
-def make_private_folder(folder: Path) -> None:
-    """Make a folder of ours, and shut others out of it where it is there and open to them. Raises OSError."""
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, for its owner only and for good: what lies in a folder is lost
+    with the folder's own name. One that is there stays as it is. Raises OSError."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync_folder(made.parent)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder of ours, whose name survives a power cut, and shut others out of it where it is there and open to
+    them. Raises OSError."""
+    make_folder(folder)
     if folder.stat().st_mode & _OTHERS:
         folder.chmod(0o700)
 

@@ -111,10 +111,22 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskError(f"no space left for {path}", "free some space or choose another --state folder") from error
-        reason = error.strerror or str(error)
-        raise DiskError(f"{path} cannot be used: {reason}", "check its owner and rights, or choose --state") from error
+        raise DiskError(*_words(error, path)) from error
+
+
+def _words(error: OSError, path: Path) -> tuple[str, str]:
+    """Message and hint for an operating system's error about `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"no space left for {path}", "free some space or choose another --state folder"
+    reason = error.strerror or str(error)
+    if error.errno == errno.EROFS:
+        return (
+            f"{path} cannot be used: its file system is read-only",
+            "see `dmesg`: a card or disk that fails is made read-only. Mount it for writing, or replace it",
+        )
+    if error.errno == errno.EIO:
+        return f"{path} cannot be used: its disk fails ({reason})", "see `dmesg`; replace the card or disk"
+    return f"{path} cannot be used: {reason}", "check its owner and rights, or choose --state"
 
 
 @contextmanager

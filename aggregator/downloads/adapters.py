@@ -9,6 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from aggregator.downloads.encoder import AdapterEncoder, HeldState
+from aggregator.downloads.sound_files import SoundFiles
 from aggregator.downloads.versions import read_version
 from aggregator.errors import CallError, StateError
 from aggregator.merge.state import AdapterState, initial_state
@@ -48,8 +49,8 @@ class Adapters:
     """Makes and finds the files. Frozen factors and basis go out in bf16 unless the run uploads in fp32: B is trained
     on what was received, so their rounding costs nothing that B's own does not."""
 
-    def __init__(self, terms: Terms, storage: Storage) -> None:
-        self._terms, self._storage = terms, storage
+    def __init__(self, terms: Terms, storage: Storage, sound_files: SoundFiles) -> None:
+        self._terms, self._storage, self._sound_files = terms, storage, sound_files
         self._encoder = AdapterEncoder(terms)
         self._older: AdapterState | None = None  # the last that was read: boards are mostly one version behind
         self._cutting = asyncio.Lock()
@@ -73,7 +74,9 @@ class Adapters:
         if version == 0 and any(ranks):
             raise CallError("bad_request", "version 0 has no basis", "Ask for ranks 0.")
         if (found := self._storage.cuts.find(version, ranks, held)) is not None:
-            return found  # at once, whatever is being made for others
+            if await self._sound_files.is_sound(found.path, found.digest):
+                return found  # at once, whatever is being made for others
+            self._storage.cuts.drop(found)  # it is made again
         async with self._cutting:  # one version at a time is read into memory
             allowance.need()
             make = partial(self._file, newest, version, ranks, held)

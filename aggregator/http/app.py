@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from aiohttp import web
 
-from aggregator.errors import CallError, DiskError
+from aggregator.errors import CallError, DiskError, StateError
 from aggregator.http.app_keys import (
     BASE_FILES,
     BASE_FOLDER,
@@ -94,6 +94,8 @@ def make_app(
     app = web.Application(middlewares=[watched, refusals, patience, sensible])
     app[RUN], app[STORE], app[UPLOADS] = opened.run, opened.store, opened.uploads
     app[BASE_FOLDER], app[BASE_FILES] = opened.config.model.path, opened.base_files
+    for name, file in opened.base_files.items():  # as they were when they were read
+        opened.run.sound_files.trust(opened.config.model.path / name, (file.size_bytes, file.changed_ns))
     app[OPERATOR_HASH] = operator_hash
     app[CERTIFICATES] = certificates or Certificates(Tls(None), lambda: Tls(None))
     app[GUARD] = Guard(limits or Limits(), opened.run.clock)
@@ -179,6 +181,9 @@ def _call_error(error: Exception) -> CallError:
         log.error("no room is left: %s; free some space, boards try again", error)
         retry = {"Retry-After": str(RETRY_AFTER_S)}
         return CallError("full", "the server's disk is full", "It goes on once there is room.", headers=retry)
+    if isinstance(error, StateError):
+        log.error("%s %s", error.message, error.hint)
+        return CallError("busy", "the server's data is damaged", headers={"Retry-After": str(RETRY_AFTER_S)})
     if isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS)):
         log.error("the disk cannot be used: %s; boards try again", error)
         return CallError("busy", "the server cannot use its disk", headers={"Retry-After": str(RETRY_AFTER_S)})

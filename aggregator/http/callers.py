@@ -8,7 +8,8 @@ from aggregator.errors import CallError
 from aggregator.http.app_keys import GUARD, OPERATOR_HASH, RUN, STORE
 from aggregator.run.fleet import Board
 from aggregator.run.identity.copies import former_credential, require_served
-from aggregator.run.tasks import ASK
+from aggregator.run.tasks import shut_out
+from aggregator.store.records import ShutOutError
 from aggregator.store.secrets import bearer, is_among, operator_secret, secret_hash
 from wire.codec import MEDIA_TYPE, check_content_type
 from wire.routes import SESSION, SESSION_PATTERN
@@ -42,7 +43,7 @@ def board_of(request: web.Request) -> Board:
     run.refresh(device)
     if device.revoked:
         guard.fail_login(request)
-        raise CallError("revoked", f"device {device.device} was revoked", ASK)
+        raise shut_out(ShutOutError(device.device))
     guard.welcome(request, device.device, known_hash)
     accepted = request.headers.get("Accept", "")
     if accepted.startswith(MEDIA_TYPE):

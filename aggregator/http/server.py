@@ -15,11 +15,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from aggregator.errors import AddressError
+from aggregator.errors import AddressError, DiskError, disk_errors_named
 from aggregator.http.addresses import authority, listening_sockets, own_host, reachable_hosts
 from aggregator.http.app import make_app
 from aggregator.http.app_keys import GUARD, WORKER
@@ -35,7 +34,7 @@ from aggregator.store.folder import Folder
 from aggregator.store.join_tokens import token_state
 from aggregator.store.secrets import secret_hash
 from braid_common.atomic_file import write_atomically
-from braid_common.loopback import is_loopback
+from braid_common.loopback import is_loopback, is_plain_to_others
 from braid_common.units import show_seconds
 
 SHUTDOWN_S = 20.0
@@ -71,8 +70,7 @@ class Listening:
     @property
     def is_plain_for_boards(self) -> bool:
         """Whether boards were told to call over plain HTTP, and not from this machine."""
-        parts = urlsplit(self.public_url)
-        return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+        return is_plain_to_others(self.public_url)
 
     @property
     def own_url(self) -> str:
@@ -90,7 +88,7 @@ def serve(
 ) -> None:
     """Serve the folder's run until SIGTERM or SIGINT. Raises a ServerError that says what is in the way."""
     folder.need()
-    with folder.locked():
+    with folder.locked(), disk_errors_named():
         certificates = Certificates(prepare(tls_choice, host, folder), lambda: prepare(tls_choice, host, folder))
         listening = Listening(host, port, certificates.tls, public_url.rstrip("/"))
         opened = open_run(folder, time.monotonic)
@@ -98,7 +96,8 @@ def serve(
             asyncio.run(_serve(opened, listening, certificates, say))
         finally:
             opened.store.close()
-            folder.address.unlink(missing_ok=True)
+            with suppress(OSError):  # what ended the server is to be told, not this
+                folder.address.unlink(missing_ok=True)
 
 
 def join_command(url: str, token: str, pin: str) -> str:
@@ -114,12 +113,17 @@ async def _serve(opened: Opened, wanted: Listening, certificates: Certificates, 
     gc.freeze()  # a full collection takes a tenth of a second, nearly all of it for what was imported and never goes
     async with serving(app, _sockets(wanted), wanted.tls.context) as port:
         listening = replace(wanted, port=port)
-        _publish(folder, listening)
+        try:
+            _publish(folder, listening)
+        except OSError as error:  # a full disk is no reason not to serve what is there
+            say(
+                f"WARNING: {folder.address} cannot be written ({error}): `aggregator status URL` alone finds the server"
+            )
         _greet(opened, listening, say)
 
         def renewed() -> None:
             now = replace(listening, tls=certificates.tls)
-            with suppress(OSError):  # a full disk: `status` beside the server asks for the old certificate
+            with suppress(DiskError):  # a full disk: `status` beside the server asks for the old certificate
                 _publish(folder, now)
             _tell_renewed(now, say)
 
@@ -133,14 +137,20 @@ async def _serve(opened: Opened, wanted: Listening, certificates: Certificates, 
 
 @asynccontextmanager
 async def serving(
-    app: web.Application, sockets: Sequence[socket.socket], context: ssl.SSLContext | None = None
+    app: web.Application,
+    sockets: Sequence[socket.socket],
+    context: ssl.SSLContext | None = None,
+    connection: type[Connection] = Connection,
 ) -> AsyncIterator[int]:
-    """The application at these sockets, until the block ends; gives the port of the first of them."""
+    """The application at these sockets, until the block ends; gives the port of the first of them.
+
+    `connection`: what each connection is handled by; one that is watched, where the server is under test.
+    """
     guard = app[GUARD]
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     assert runner.server is not None
-    make = partial(Connection, runner.server, on_end=guard.guests.leave, on_nonsense=guard.hear_nonsense)
+    make = partial(connection, runner.server, on_end=guard.guests.leave, on_nonsense=guard.hear_nonsense)
     listener = Listener(sockets, make, guard, context)
     try:
         listener.start()
@@ -175,9 +185,13 @@ async def _until_told(worker: asyncio.Task[None]) -> None:
 
 
 def _publish(folder: Folder, listening: Listening) -> None:
-    """Leave the address for the commands beside the server. They take this certificate and no other, whoever signed."""
+    """Leave the address for the commands beside the server. They take this certificate and no other, whoever signed.
+    Raises DiskError."""
     facts = {"url": listening.own_url, "fingerprint": listening.tls.certificate, "pid": os.getpid()}
-    write_atomically(folder.address, json.dumps(facts).encode())
+    try:
+        write_atomically(folder.address, json.dumps(facts).encode())
+    except OSError as error:
+        raise DiskError(f"{folder.address} cannot be written: {error}", "Check free space and permissions.") from error
 
 
 def _greet(opened: Opened, listening: Listening, say: Callable[[str], None]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from aiohttp import web
 
@@ -29,7 +30,10 @@ MESSAGE_S = 5.0
 """A stranger's message, which fits into three packets, has to come within this."""
 
 BLOCK_BYTES = 64 * 1024
-"""Read from disk and handed to the socket at once."""
+"""Read from disk at once."""
+
+PIECE_BYTES = 16 * 1024
+"""Handed to the connection at once: a record of TLS. What it encrypts at once, each connection keeps memory for."""
 
 DECODED_AT_ONCE_BYTES = 4 * 1024
 """Longer messages are decoded beside the event loop: everybody waits for what is done in it."""
@@ -144,7 +148,11 @@ def answer(message: Message, board: Board | None = None, status: int = 200) -> w
 async def send_file(
     request: web.Request, path: Path, digest: str, content_type: str, board: Board
 ) -> web.StreamResponse:
-    """A file, or the part of it that the request's Range asks for, under its SHA-256 as ETag."""
+    """A file, or the part of it that the request's Range asks for, under its SHA-256 as ETag.
+
+    A file that was sent in full and has another one is broken off before its end, and read again before it is sent
+    again. Raises CallError where it is gone, ConnectionError where its end is not to be had.
+    """
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
@@ -159,14 +167,48 @@ async def send_file(
         await response.prepare(request)
         if request.method == "HEAD":
             return response
-        file.seek(range_.start)
-        left = range_.length
-        while left and (block := await asyncio.to_thread(file.read, min(left, BLOCK_BYTES))):
-            await _in_time(request, response.write(block))
+        async for block in _checked_blocks(request, file, range_, path, digest if range_.length == size else ""):
+            await _in_time(request, _write(response, block))
             board.bytes_down += len(block)
-            left -= len(block)
     await _in_time(request, response.write_eof())
     return response
+
+
+async def _checked_blocks(
+    request: web.Request, file: BinaryIO, range_: Range, path: Path, digest: str
+) -> AsyncIterator[bytes]:
+    """The bytes of a range, the last of them only where the whole has this digest; "" is not checked."""
+    found, left = hashlib.sha256(), range_.length
+
+    def read() -> bytes:
+        block = file.read(min(left, BLOCK_BYTES))
+        if digest:
+            found.update(block)
+        return block
+
+    file.seek(range_.start)
+    while left:
+        try:
+            block = await asyncio.to_thread(read)
+        except OSError as error:
+            raise _broken_off(request, path, f"cannot be read: {error.strerror}") from error
+        left -= len(block)
+        if not block or (not left and digest and found.hexdigest() != digest):
+            raise _broken_off(request, path, "is damaged: its SHA-256 is another than it was")
+        yield block
+
+
+def _broken_off(request: web.Request, path: Path, what: str) -> ConnectionError:
+    """The end of an answer that cannot be given in full."""
+    request.app[RUN].sound_files.doubt(path, what)
+    if request.transport is not None:
+        request.transport.abort()
+    return ConnectionAbortedError(f"{path} {what}")
+
+
+async def _write(response: web.StreamResponse, block: bytes) -> None:
+    for start in range(0, len(block), PIECE_BYTES):
+        await response.write(block[start : start + PIECE_BYTES])
 
 
 async def _in_time(request: web.Request, sending: Coroutine[Any, Any, None]) -> None:

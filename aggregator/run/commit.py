@@ -5,16 +5,29 @@ Everything here blocks, and is called by one thread at a time, under the run's l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from aggregator.errors import CallError
 from aggregator.settings.config import RunConfig
-from aggregator.store.records import Answer, Received
+from aggregator.store.records import Answer, Received, Upload
 from aggregator.store.storage import Storage
 from aggregator.store.uploads import Part
 
 KEPT_VERSIONS = 3
 """Versions whose blobs stay: the current one, the one boards may still fetch, and one to look back to. A run that
 counts late updates keeps all that these may have been trained on."""
+
+
+@dataclass(slots=True)
+class Arrival:
+    """An upload whose bytes are all here, and durable. `refusal`: why it is not taken in all the same."""
+
+    device: str
+    round: int
+    digest: str
+    part: Part
+    refusal: CallError | None = None
 
 
 class Committer:
@@ -28,19 +41,22 @@ class Committer:
     def __init__(self, config: RunConfig, storage: Storage) -> None:
         self._config, self._storage = config, storage
 
-    def receive(self, device: str, round_id: int, digest: str, part: Part) -> Received:
-        """Keep a whole upload until it is judged; a power cut cannot take it from now on.
+    def receive(self, arrivals: Sequence[Arrival]) -> tuple[Received, ...]:
+        """Keep whole uploads, one of a device at most, until they are judged; a power cut cannot take them from now on.
 
-        Raises UnjudgedError where another one of the device waits. The upload stays unfinished if an error is raised.
+        Raises UnjudgedError where another one of a device waits. The uploads stay unfinished if an error is raised.
         """
         blobs = self._storage.blobs
-        size_bytes, was_there = part.size, blobs.path(digest).exists()
-        blobs.adopt(part.path, digest)
+        uploads = [Upload(each.device, each.round, each.digest, each.part.size) for each in arrivals]
+        files = {each.digest: each.part.path for each in arrivals}
+        new = {digest for digest in files if not blobs.path(digest).exists()}
         try:
-            return self._storage.records.add_received(device, round_id, digest, size_bytes)
+            blobs.adopt(files)
+            return self._storage.records.add_received(uploads)
         except BaseException:
-            if not was_there:  # or it is another board's as well
-                blobs.path(digest).replace(part.path)
+            for digest in new:  # the others are of other boards as well
+                if blobs.path(digest).exists():
+                    blobs.path(digest).replace(files[digest])
             raise
 
     def publish_first(self, version: int, data: bytes) -> str:

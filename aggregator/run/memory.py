@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from aggregator.errors import StateError
 from aggregator.merge.state import AdapterState, strand_values
@@ -63,6 +64,7 @@ class RunMemory:
         inbox: uploads that are not judged yet.
         losses: sentences about files that were found missing or damaged since the start.
         trouble: what the disk refuses now.
+        damaged_base: sentences about files of the base that are damaged or missing now, by their paths.
         writing: the lock of whoever judges, or opens and closes rounds.
         short_writes: the lock of whoever writes rows and files of boards. Who holds both took `writing` first.
         changed: sent when something happened that the schedule should look at.
@@ -76,6 +78,7 @@ class RunMemory:
         self.epoch = secrets.token_hex(8)
         self.is_merging = False
         self.trouble = Trouble()
+        self.damaged_base: dict[Path, str] = {}
         self.changed = Broadcast()
         self.last_sizes: tuple[Sizes, ...] = ()
         self._first_chained = self._chained = 0, empty_history(terms.run_id, config.model.digest, terms.manifest)
@@ -140,7 +143,20 @@ class RunMemory:
         """Faults of the run that people should mend, each with what to do about it."""
         found = list(lengths.warnings(self.boards.text_lengths(), self.train).values())
         full = [FULL] * (len(self.boards) >= MAX_DEVICES)
-        return [*([self.trouble.text] if self.trouble.text else []), *self.losses, *full, *found]
+        trouble = [self.trouble.text] if self.trouble.text else []
+        return [*trouble, *self.damaged_base.values(), *self.losses, *full, *found]
+
+    def base_is_damaged(self, path: Path) -> None:
+        """Tell people of a file of the base that cannot be sent, once, until it is put back."""
+        if path not in self.damaged_base:
+            sentence = f"{path} is damaged or missing: put the base's file back; boards that need it wait"
+            self.damaged_base[path] = sentence
+            self.note(sentence, level=logging.ERROR)
+
+    def base_is_sound(self, path: Path) -> None:
+        """A file of the base can be sent."""
+        if self.damaged_base.pop(path, None):
+            self.note(f"{path} is sound again")
 
     def heard_lengths(self) -> None:
         """A board has told its text's lengths: they may be what the run waits for, or more than it can hold."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from aggregator.downloads.adapters import FREE, Adapters, Allowance
+from aggregator.downloads.sound_files import SoundFiles
 from aggregator.downloads.versions import Versions
 from aggregator.errors import CallError, DiskError
 from aggregator.run.broadcast import wait_for_event
@@ -72,7 +73,8 @@ class Run(RunMemory):
     ) -> None:
         self._fleet_changes = storage.records.fact(FLEET_FACT)  # first: what changes from now on is seen later
         super().__init__(config, terms, storage, clock)
-        self._adapters = Adapters(terms, storage)
+        self.sound_files = SoundFiles()
+        self._adapters = Adapters(terms, storage, self.sound_files)
         self._committer = Committer(config, storage)
         self._sent = SentVersions(terms, Versions(storage.records, storage.blobs))
         self.sums = RoundSums(config, terms, storage.blobs, self._sent)

@@ -164,6 +164,7 @@ def open_run(folder: Folder, clock: Callable[[], float], wall_clock: Callable[[]
     try:
         if folder.make_private():
             log.warning("what is in %s was open to others on this machine: it is its owner's alone now", folder.root)
+        store.require_sound()
         _bind(config, store)
         terms = terms_of(config, store)
         files = base_model.verify(config.model.path, config.model.digest, folder.base)

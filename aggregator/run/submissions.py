@@ -6,21 +6,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from aggregator.errors import CallError
 from aggregator.run.broadcast import wait_for_event
-from aggregator.run.commit import Committer
+from aggregator.run.commit import Arrival, Committer
 from aggregator.run.fleet import Board, Ending
 from aggregator.run.identity.sessions import Sessions
 from aggregator.run.intake.inbox import is_same
 from aggregator.run.memory import RunMemory
 from aggregator.run.round_spec import PROFILING
+from aggregator.run.upkeep.together import Together
 from aggregator.store.records import Answer, Device, Received, StoredReport
 from aggregator.store.uploads import Part
 from wire.limits import MAX_LONG_POLL_S
 from wire.messages import Receipt, Report, RoundSpec
 from wire.rounds import RunState
+from wire.routes import UPLOAD_OFFSET
 
 
 class Submissions:
@@ -28,6 +31,8 @@ class Submissions:
 
     def __init__(self, run: RunMemory, committer: Committer) -> None:
         self._run, self._committer = run, committer
+        self._arrivals = Together(run.short_writes, self._take_in)
+        self._reports = Together(run.short_writes, self._store_reports)
 
     async def enrol(self, install_id: str, name: str, credential_hash: str, token: str | None = None) -> Device:
         """Store a device, or find it again by its `install_id`. `token`: the hash of the join token by which it comes,
@@ -45,14 +50,14 @@ class Submissions:
 
     async def offer_credential(self, device: str, credential_hash: str) -> None:
         """Take the hash of a board's next credential. Raises RenewalError where none is due."""
-        async with self._run.writing:
+        async with self._run.short_writes:
             await asyncio.to_thread(self._run.storage.records.offer_credential, device, credential_hash)
 
     async def take_credential(self, board: Board, credential_hash: str) -> None:
         """End a board's credential, where it has now used its next one."""
         if credential_hash != board.next_credential:
             return
-        async with self._run.writing:
+        async with self._run.short_writes:
             renewed = await asyncio.to_thread(self._run.storage.records.take_credential, board.device, credential_hash)
         self._run.boards.add(renewed)
         board.renewed_s = self._run.clock()
@@ -120,22 +125,43 @@ class Submissions:
     async def receive(self, device: str, round_id: int, digest: str, part: Part) -> None:
         """Take in a whole upload. It outlives a power cut once this returns, and is judged soon.
 
-        Raises CallError "bad_request" where the bytes have another digest (the upload is discarded), "gone" where it
-        counts no more, "conflict" after another answer; ShutOutError for a device that was revoked or removed while it
-        sent.
+        Raises CallError "conflict" where the bytes have another digest (the upload is discarded, and begins anew) and
+        after another answer, "gone" where it counts no more; ShutOutError for a device that was revoked or removed
+        while it sent.
         """
         run = self._run
         if await asyncio.to_thread(part.finish) != digest:
             part.discard()
             message = "what arrived has another SHA-256 than announced"
-            raise CallError("bad_request", message, "Send it again from 0.")
-        async with run.short_writes:  # what is there may have changed meanwhile
-            if self.received(device, round_id, digest) or self.receipt_of(device, round_id, digest):
-                part.discard()
-                return
-            self.require_open(device, round_id)
-            run.inbox.add(await asyncio.to_thread(self._committer.receive, device, round_id, digest, part))
+            raise CallError("conflict", message, "Send it again from 0.", headers={UPLOAD_OFFSET: "0"})
+        arrival = Arrival(device, round_id, digest, part)
+        await self._arrivals.put(arrival)
+        if arrival.refusal is not None:
+            raise arrival.refusal
         run.changed.send()
+
+    async def _take_in(self, arrivals: Sequence[Arrival]) -> None:
+        """Take in uploads that came together, those of one device one after the other."""
+        run, rest = self._run, list(arrivals)
+        while rest:
+            of_each = {each.device: each for each in reversed(rest)}  # the first of each
+            rest = [each for each in rest if of_each[each.device] is not each]
+            if wanted := [each for each in of_each.values() if self._is_wanted(each)]:
+                for received in await asyncio.to_thread(self._committer.receive, wanted):
+                    run.inbox.add(received)
+
+    def _is_wanted(self, arrival: Arrival) -> bool:
+        """Whether an upload is still to be taken in: what is there may have changed while it came."""
+        key = (arrival.device, arrival.round, arrival.digest)
+        try:
+            if self.received(*key) or self.receipt_of(*key):
+                arrival.part.discard()
+                return False
+            self.require_open(arrival.device, arrival.round)
+        except CallError as error:
+            arrival.refusal = error
+            return False
+        return True
 
     async def receipt(self, device: str, round_id: int, digest: str, wait_s: float) -> Receipt | None:
         """The judgement on an upload, as soon as there is one; None where there is none after `wait_s`.
@@ -177,13 +203,15 @@ class Submissions:
             run.note(f"{self._label(device)}: {report.text}")
         elif report.kind != "progress":
             stored = StoredReport(device, report.kind, report.version, report.round, report.text, report.values)
-            async with run.short_writes:
-                await asyncio.to_thread(run.storage.records.put_report, stored)
+            await self._reports.put(stored)
         if report.kind == "data":
             run.heard_lengths()
         if report.kind == "evaluation" and is_first:  # a repeat replaces it, and is no news
             loss = board.losses[report.version].get("loss", math.nan)
             run.note(f"{self._label(device)} evaluated version {report.version}: held-out loss {loss:.4f}")
+
+    async def _store_reports(self, reports: Sequence[StoredReport]) -> None:
+        await asyncio.to_thread(self._run.storage.records.put_reports, reports)
 
     async def returned(self, board: Board) -> None:
         """A board asks what to do: it is back, if it had said that it leaves."""
@@ -199,7 +227,7 @@ class Submissions:
         """A board leaves, and says why: kept until it comes back, also by a server that is restarted."""
         stored = StoredReport(board.device, "ended", 0, report.round, report.text, report.values)
         async with self._run.short_writes:
-            at = await asyncio.to_thread(self._run.storage.records.put_report, stored)
+            at = await asyncio.to_thread(self._run.storage.records.put_reports, [stored])
             board.ending = Ending.of(replace(stored, received_at=at))
         status = board.ending.status
         what = f"gave up with status {status}" if status else "left"

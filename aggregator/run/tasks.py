@@ -74,13 +74,13 @@ def task_of(run: RunMemory, device: str, after: int) -> Task:
 def require_member(run: RunMemory, device: str) -> None:
     """Raise CallError "revoked" or "unauthorised" for a device that was shut out or removed while its call waited."""
     if device not in run.boards:
-        raise CallError("unauthorised", f"device {device} was removed", JOIN_AGAIN)
+        raise shut_out(ShutOutError(device, revoked=False))
     if run.boards[device].revoked:
-        raise CallError("revoked", f"device {device} was revoked", ASK)
+        raise shut_out(ShutOutError(device))
 
 
 def shut_out(error: ShutOutError) -> CallError:
-    """The answer to a device that was revoked or removed while it was sending, or its upload waited."""
+    """The answer to a device that was revoked or removed, maybe while it was sending or its upload waited."""
     if error.revoked:
         return CallError("revoked", str(error), ASK)
     return CallError("unauthorised", str(error), JOIN_AGAIN)

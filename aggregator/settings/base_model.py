@@ -132,7 +132,7 @@ def digest(folder: Path) -> str:
     _require_readable(folder / TOKENIZER_FILE)
     try:
         files_bytes = sum((folder / name).stat().st_size for name in base_file_names(folder))
-        read = _told_of(files_bytes + sum(tensor.size_bytes for tensor in floats(base.tensors.values())))
+        read = told_of(files_bytes + sum(tensor.size_bytes for tensor in floats(base.tensors.values())))
         require_finite(base.tensors.values(), read)
         return base_digest(folder, read)
     except BaseFilesError as error:
@@ -154,7 +154,7 @@ def _require_readable(tokenizer: Path) -> None:
         raise BaseModelError(f"{tokenizer} cannot be read ({error}): download the model again", HINT) from error
 
 
-def _told_of(total_bytes: int) -> Callable[[int], object]:
+def told_of(total_bytes: int) -> Callable[[int], object]:
     """A listener to bytes that are read, which tells a person where there are many."""
     if total_bytes < MANY_BYTES:
         return lambda n_bytes: None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Connection, Table, case, delete, func, select
@@ -17,6 +19,7 @@ from aggregator.store.records import (
     Received,
     RoundClosedError,
     UnjudgedError,
+    Upload,
 )
 from aggregator.store.tables import LOSSES, PROFILES, RECEIVED, REPORTS, ROUNDS, UPDATES, VERSIONS
 
@@ -26,19 +29,11 @@ class Answers(Rows):
 
     # --- received, and not judged yet ---
 
-    def add_received(self, device: str, round_id: int, digest: str, size_bytes: int) -> Received:
-        """Store that an upload is on the disk, whole; return it, or the same one stored before. Raises UnjudgedError
-        where another one of the device waits to be judged."""
+    def add_received(self, uploads: Sequence[Upload]) -> tuple[Received, ...]:
+        """Store that uploads are on the disk, whole; return them, or the same ones stored before. Raises UnjudgedError
+        where another one of a device waits to be judged; none of them is stored then."""
         with self._writing() as connection:
-            row = connection.execute(select(RECEIVED).where(RECEIVED.c.device == device)).mappings().one_or_none()
-            if row is not None:
-                before = _received_of(row)
-                if (before.round, before.digest) != (round_id, digest):
-                    raise UnjudgedError(f"{device} waits for the judgement on an upload for round {before.round}")
-                return before
-            columns = {"device": device, "round": round_id, "digest": digest, "size_bytes": size_bytes}
-            insertion = RECEIVED.insert().values(**columns, received_at=self.wall_clock()).returning(RECEIVED.c.id)
-            return Received(int(connection.execute(insertion).scalar_one()), device, round_id, digest, size_bytes)
+            return tuple(_add_received(connection, upload, self.wall_clock()) for upload in uploads)
 
     def received(self) -> tuple[Received, ...]:
         """All uploads that wait to be judged, in the order in which they came."""
@@ -184,6 +179,18 @@ def _judged(connection: Connection, answer: Answer) -> None:
     """The received upload that this is the answer to waits no more."""
     same = (RECEIVED.c.device == answer.device) & (RECEIVED.c.digest == answer.digest)
     connection.execute(delete(RECEIVED).where(same))
+
+
+def _add_received(connection: Connection, upload: Upload, now: float) -> Received:
+    same = select(RECEIVED).where(RECEIVED.c.device == upload.device)
+    row = connection.execute(same).mappings().one_or_none()
+    if row is not None:
+        before = _received_of(row)
+        if (before.round, before.digest) != (upload.round, upload.digest):
+            raise UnjudgedError(f"{upload.device} waits for the judgement on an upload for round {before.round}")
+        return before
+    insertion = RECEIVED.insert().values(**asdict(upload), received_at=now).returning(RECEIVED.c.id)
+    return Received(id=int(connection.execute(insertion).scalar_one()), **asdict(upload))
 
 
 def _received_of(row: object) -> Received:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,9 +42,10 @@ class Blobs:
             write_atomically(path, data)
         return digest
 
-    def adopt(self, file: Path, digest: str) -> None:
-        """Move a closed, fsynced file of this digest, on the same file system, in among the blobs."""
-        file.replace(self.path(digest))
+    def adopt(self, files: Mapping[str, Path]) -> None:
+        """Move closed, fsynced files on the same file system, by their digests, in among the blobs."""
+        for digest, file in files.items():
+            file.replace(self.path(digest))
         sync_folder(self._folder)
 
     def get(self, digest: str) -> bytes:

@@ -6,10 +6,10 @@ blobs by digest; whoever writes a row has written its blob before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
-from aggregator.store.records import Answer, Counts, Device, Loss, Received, Round, StoredReport
+from aggregator.store.records import Answer, Counts, Device, Loss, Received, Round, StoredReport, Upload
 
 
 class RunRecords(Protocol):
@@ -82,8 +82,8 @@ class RunRecords(Protocol):
 
     # --- what boards sent ---
 
-    def add_received(self, device: str, round_id: int, digest: str, size_bytes: int) -> Received:
-        """Store that an upload is on the disk, whole. Raises UnjudgedError where another one of the device waits."""
+    def add_received(self, uploads: Sequence[Upload]) -> tuple[Received, ...]:
+        """Store that uploads are on the disk, whole. Raises UnjudgedError where another one of a device waits."""
 
     def received(self) -> tuple[Received, ...]:
         """All uploads that wait to be judged, in the order in which they came."""
@@ -122,9 +122,9 @@ class RunRecords(Protocol):
     def refusals(self) -> dict[str, str]:
         """Why the last answer of each device that was refused, was refused."""
 
-    def put_report(self, report: StoredReport) -> float:
-        """Store a report in place of the device's last one of the same kind and version; return when, in seconds since
-        1970."""
+    def put_reports(self, reports: Sequence[StoredReport]) -> float:
+        """Store reports, each in place of the device's last one of the same kind and version; return when, in seconds
+        since 1970."""
 
     def forget_reports(self, device: str, kind: str) -> None:
         """Drop a device's reports of one kind."""

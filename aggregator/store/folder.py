@@ -37,6 +37,11 @@ class Folder:
         return self.root / "blobs"
 
     @property
+    def quarantine(self) -> Path:
+        """Damaged blobs, for people to look at; made when it is needed."""
+        return self.root / "quarantine"
+
+    @property
     def uploads(self) -> Path:
         """Uploads that have not arrived in full."""
         return self.root / "uploads"
@@ -80,13 +85,20 @@ class Folder:
         The folder itself stays as whoever made it has left it: it may be one with other things in it.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        databases = [self.database.with_name(self.database.name + suffix) for suffix in ("", "-wal", "-shm")]
-        files = [*databases, self.config, self.base, self.address, self.certificate, self.key]
-        known = [path for path in files if path.exists()]
+        known = [path for path in self._files() if path.exists()]
         is_open = [path for path in known if path.stat().st_mode & OTHERS]
         for path in is_open:
             path.chmod(path.stat().st_mode & ~OTHERS)
         return bool(is_open)
+
+    def known(self) -> list[Path]:
+        """All files and folders that a server may make here."""
+        secrets = [self.operator_token, self.join_token, self.root / "lock"]
+        return [*self._files(), *secrets, self.blobs, self.uploads, self.cuts, self.quarantine]
+
+    def _files(self) -> list[Path]:
+        databases = [self.database.with_name(self.database.name + suffix) for suffix in ("", "-wal", "-shm")]
+        return [*databases, self.config, self.base, self.address, self.certificate, self.key]
 
     def need(self) -> None:
         """Raise StateError unless `aggregator init` has been here."""

@@ -80,6 +80,16 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload: whose, of which round, and its bytes' digest and number."""
+
+    device: str
+    round: int
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """An upload that is on the disk, whole, and not judged yet. `id` says in which order they came."""
 

@@ -53,6 +53,12 @@ class Cuts:
                 self._cuts.move_to_end(key)
             return cut
 
+    def drop(self, cut: Cut) -> None:
+        """Forget a cut whose file is damaged or gone, under all its names."""
+        with self._lock:
+            for key in [key for key, each in self._cuts.items() if each == cut]:
+                self._drop(key)
+
     def get(self, version: int, ranks: Sequence[int], make: Callable[[], bytes], held: Held | None = None) -> Cut:
         """The cut, made by `make` where it is not there. Blocks; for one thread at a time."""
         if (cut := self.find(version, ranks, held)) is not None:

@@ -7,13 +7,15 @@ writes in a thread, one at a time. Several processes may use one database (the c
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from aggregator.errors import StateError
 from aggregator.store.answers import Answers, is_open
+from aggregator.store.database import DAMAGED_HINT
 from aggregator.store.devices import DeviceRecords, count_bytes
 from aggregator.store.records import Round, RoundClosedError, StoredReport
 from aggregator.store.tables import FACTS, HISTORY, REPORTS, ROUNDS, VERSIONS
@@ -33,6 +35,19 @@ class Store(DeviceRecords, Answers):
 
     def close(self) -> None:
         self._database.close()
+
+    def require_sound(self) -> None:
+        """Raise StateError where SQLite finds the file damaged."""
+        if found := self._database.damage():
+            raise StateError(f"The database is damaged: {found[0]}", DAMAGED_HINT)
+
+    def size_bytes(self) -> int:
+        """Bytes of the database file, without its log."""
+        return self._database.size_bytes()
+
+    def damage(self) -> list[str]:
+        """The damage that SQLite finds in the file, the first few things. Takes as long as reading all of it twice."""
+        return self._database.damage(is_thorough=True)
 
     # --- the run ---
 
@@ -113,20 +128,21 @@ class Store(DeviceRecords, Answers):
 
     # --- what boards reported ---
 
-    def put_report(self, report: StoredReport) -> float:
-        """Store a report in place of the device's last one of the same kind and version; return when, in seconds since
-        1970."""
+    def put_reports(self, reports: Sequence[StoredReport]) -> float:
+        """Store reports, each in place of the device's last one of the same kind and version; return when, in seconds
+        since 1970."""
         now = self.wall_clock()
-        fresh = {
-            "round": report.round,
-            "text": report.text,
-            "values": json.dumps(dict(report.values)),
-            "received_at": now,
-        }
-        key = {"device": report.device, "kind": report.kind, "version": report.version}
         with self._writing() as connection:
-            row = insert(REPORTS).values(**key, **fresh)
-            connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=fresh))
+            for report in reports:
+                fresh = {
+                    "round": report.round,
+                    "text": report.text,
+                    "values": json.dumps(dict(report.values)),
+                    "received_at": now,
+                }
+                key = {"device": report.device, "kind": report.kind, "version": report.version}
+                row = insert(REPORTS).values(**key, **fresh)
+                connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=fresh))
         return now
 
     def forget_reports(self, device: str, kind: str) -> None:

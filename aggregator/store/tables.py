@@ -218,12 +218,29 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all, _add_
 
 def migrate(connection: Connection) -> None:
     """Bring the database to the newest schema, inside the caller's transaction. Raises StateError if it is newer."""
+    version = _version(connection)
+    if version == len(MIGRATIONS):
+        return  # nothing is written: a full disk keeps no server from starting
+    for step in MIGRATIONS[version:]:
+        step(connection)
+    connection.execute(text(f"PRAGMA user_version = {len(MIGRATIONS)}"))  # part of the transaction in SQLite
+
+
+def require_newest(connection: Connection) -> None:
+    """Raise StateError unless the database has the newest schema."""
+    if (version := _version(connection)) != len(MIGRATIONS):
+        raise StateError(
+            f"The database has schema version {version}, of an older program.",
+            "`aggregator serve` brings it up to date.",
+        )
+
+
+def _version(connection: Connection) -> int:
+    """The version of the database's schema. Raises StateError where it is newer than any that this program knows."""
     version = int(connection.execute(text("PRAGMA user_version")).scalar_one())
     if version > len(MIGRATIONS):
         raise StateError(
             f"The database has schema version {version}; this program knows up to {len(MIGRATIONS)}.",
             "Install the newer version of braid that wrote it.",
         )
-    for step in MIGRATIONS[version:]:
-        step(connection)
-    connection.execute(text(f"PRAGMA user_version = {len(MIGRATIONS)}"))  # part of the transaction in SQLite
+    return version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Collection
@@ -49,7 +50,8 @@ class Part:
     def finish(self) -> str:
         """Make the file durable; return the SHA-256 of what is in it. Blocks for as long as reading takes.
 
-        Raises SupersededError as `append` does.
+        Raises SupersededError as `append` does. Where the disk refuses, all has to be sent again: the system may count
+        what it could not write as written, and say so if it is asked once more.
         """
         self._need_hold()
         try:
@@ -58,6 +60,10 @@ class Part:
             raise SupersededError(self._path.name) from error
         try:
             os.fsync(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                self.discard()
+            raise
         finally:
             os.close(descriptor)
         return file_digest(self._path)
@@ -83,6 +89,9 @@ class Uploads:
         make_private_folder(folder)
         self._folder = folder
         self._holders: dict[Path, Part] = {}
+        self._of_device: dict[str, set[Path]] = {}  # files that may be there; to list the folder takes long for a fleet
+        for path in folder.iterdir():
+            self._of_device.setdefault(path.name.partition(".")[0], set()).add(path)
 
     def size(self, device: str, round_id: int, digest: str) -> int:
         """Bytes that have arrived."""
@@ -97,10 +106,10 @@ class Uploads:
         path = self._path(device, round_id, digest)
         if (size := self.size(device, round_id, digest)) != offset:
             raise OffsetError(size)
-        for other in self._folder.glob(f"{device}.*"):
-            if other != path:
-                other.unlink(missing_ok=True)
-                self._holders.pop(other, None)
+        for other in self._of_device.get(device, set()) - {path}:
+            other.unlink(missing_ok=True)
+            self._holders.pop(other, None)
+        self._of_device[device] = {path}
         return Part(path, self._holders)
 
     def sweep(self, rounds: Collection[int]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,39 +11,20 @@ from dataclasses import dataclass, field
 import aiohttp
 import numpy as np
 
+from benchmarks.load.times import Times
 from wire import routes
 from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.limits import PROTOCOL_VERSION
 from wire.messages import Enrol, Enrolled, NamedTensor, Profile, Receipt
 from wire.routes import UPLOAD_DIGEST, UPLOAD_LENGTH, UPLOAD_OFFSET
+from wire.run import RunInfo
 from wire.tensors import pack
 
 POLL_EVERY_S = 0.1
 FRESH_EVERY_S = 0.25
 TIMEOUT_S = 30.0
 """The client's own limit on an answer."""
-
-
-@dataclass(slots=True)
-class Times:
-    """Seconds that calls of one kind took, and how many had no answer."""
-
-    seconds: list[float] = field(default_factory=list)
-    errors: int = 0
-
-    def percentile(self, percent: int) -> float:
-        """Seconds within which so many of the calls were answered; 0 where none was."""
-        ordered = sorted(self.seconds)
-        return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] if ordered else 0.0
-
-    @property
-    def longest(self) -> float:
-        return max(self.seconds, default=0.0)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds) if self.seconds else 0.0
 
 
 @dataclass(slots=True)
@@ -75,25 +55,37 @@ async def enrol(url: str, token: str, number: int) -> Enrolled:
 
 async def profile(url: str, enrolled: Enrolled) -> None:
     """Send sketches of random numbers, so that there is a first version."""
-    run, drawn = enrolled.run, np.random.default_rng(1)
+    await sent_whole(url, enrolled, routes.PROFILING, encode(sketches_of(enrolled.run)))
+
+
+def sketches_of(run: RunInfo) -> Profile:
+    """Sketches of random numbers."""
+    drawn = np.random.default_rng(1)
     shapes = {weight.name: (basis_rank(weight, run.max_rank), weight.columns) for weight in run.weights}
     sketches = tuple(
         NamedTensor(name=name, tensor=pack(drawn.standard_normal(shape, np.float32), "bf16"))
         for name, shape in shapes.items()
     )
-    message = Profile(
+    return Profile(
         protocol=PROTOCOL_VERSION, run_id=run.run_id, manifest=run.manifest, n_examples=100, sketches=sketches
     )
-    body = encode(message)
+
+
+async def sent_whole(url: str, enrolled: Enrolled, round_id: int, body: bytes) -> None:
+    """Send an upload, and wait until it is accepted."""
     digest = hashlib.sha256(body).hexdigest()
-    path = routes.UPLOAD.path.format(round=routes.PROFILING)
+    path = routes.UPLOAD.path.format(round=round_id)
     sent = {UPLOAD_DIGEST: digest, UPLOAD_LENGTH: str(len(body)), UPLOAD_OFFSET: "0", "Content-Type": CONTENT_TYPE}
     async with _session(enrolled.credential) as session:
         async with session.patch(url + path, data=body, headers=sent) as response:
             response.raise_for_status()
-        async with session.get(f"{url}{path}?wait=30", headers={UPLOAD_DIGEST: digest}) as response:
-            response.raise_for_status()
-            assert decode(await response.read(), Receipt).accepted
+        status = 202
+        while status == 202:
+            async with session.get(f"{url}{path}?wait=25", headers={UPLOAD_DIGEST: digest}) as response:
+                response.raise_for_status()
+                status, answer = response.status, await response.read()
+        receipt = decode(answer, Receipt)
+        assert receipt.accepted, receipt.reason
 
 
 async def poll(url: str, credentials: Sequence[str], seconds: float) -> Seen:

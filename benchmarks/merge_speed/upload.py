@@ -28,7 +28,7 @@ from aggregator.downloads.versions import Versions
 from aggregator.merge.in_groups import groups_of
 from aggregator.merge.rules import folded
 from aggregator.merge.state import F32, AdapterState, WeightState
-from aggregator.run.commit import Committer
+from aggregator.run.commit import Arrival, Committer
 from aggregator.run.intake.judging import Judge
 from aggregator.run.intake.round_sums import RoundSums
 from aggregator.run.intake.sent_versions import SentVersions
@@ -107,7 +107,7 @@ def _measured(config: RunConfig, terms: Terms, storage: Storage, n_uploads: int)
         part = storage.uploads.take(device, 1, hashlib.sha256(data).hexdigest(), 0)
         part.append(data)
         begun_s = time.process_time()
-        received = committer.receive(device, 1, part.finish(), part)
+        (received,) = committer.receive([Arrival(device, 1, part.finish(), part)])
         answer, verdict = judge.judge(received, open_round.spec, open_round, state)
         costs.append(Cost(len(data), time.process_time() - begun_s))
         assert answer.accepted, answer.reason

@@ -17,6 +17,7 @@ from edge_client.agent.settings import JoinSettings
 from edge_client.errors import ClientError, ConfigError
 from edge_client.network.api import Api
 from edge_client.network.errors import (
+    ClockError,
     MisconfiguredError,
     OtherCertificateError,
     RequestError,
@@ -34,6 +35,11 @@ from wire.proof import is_certificate_proof, is_proof, new_nonce
 from wire.run import RunInfo
 
 T = TypeVar("T")
+
+
+class StrangerError(ConfigError):
+    """The server at an address does not know this device, so it is none that the board has enrolled at."""
+
 
 FIRST_ATTEMPTS = 3
 """Tries of a first enrolment without --wait: a lost packet is no reason to send a person away."""
@@ -83,7 +89,7 @@ async def follow(api: Api, folder: StateFolder, identity: Identity, settings: Jo
 
     The server shows first that it knows this device (`wire/proof.py`); only then is the credential sent. A pinned
     certificate must be there besides, unless it is the kept one, and the server proves another to be its own or a known
-    authority vouches for it. Raises ConfigError where somebody else is there, and as `enrol` where nobody is.
+    authority vouches for it. Raises StrangerError where somebody else is there, and as `enrol` where nobody is.
     """
     new = destination(identity, settings)
     where = f"{folder.path} belongs to a device of {identity.server}, and {new.server}"
@@ -106,9 +112,10 @@ async def follow(api: Api, folder: StateFolder, identity: Identity, settings: Jo
     except Unavailable as error:
         raise type(error)(f"{where} has not shown that it is the same server: {error.message}", error.hint) from error
     if not is_ours:
-        raise ConfigError(
+        raise StrangerError(
             f"{where} is not that server: it does not know this device",
-            "check --server; for another run use another --state folder, or `edge-client leave` first",
+            "check --server; for another run use another --state folder, or `edge-client leave` first; of a server "
+            "that was set up anew give both --fingerprint and a new --token",
         )
     outage.end()
     folder.write_identity(new)
@@ -168,7 +175,7 @@ async def enrol(
     """Enrol, and keep the credential before anything is done with it. Safe to repeat: the same id is the same device.
 
     Raises RefusedError (token, version) and MisconfiguredError at once, and Unavailable after FIRST_ATTEMPTS; with
-    --wait, it waits for the server instead.
+    --wait, it waits for the server instead, and for the network to set the board's clock.
     """
     message = Enrol(
         protocol=PROTOCOL_VERSION,
@@ -192,7 +199,7 @@ async def _first_answer(call: Callable[[], Awaitable[T]], api: Api, settings: Jo
     backoff = api.new_backoff(attempts=None if settings.wait else FIRST_ATTEMPTS)
 
     def on_failure(error: Unavailable) -> None:
-        if isinstance(error, MisconfiguredError):
+        if isinstance(error, MisconfiguredError) and not (settings.wait and isinstance(error, ClockError)):
             raise error
         if isinstance(error, ThrottledError):
             backoff.progressed()

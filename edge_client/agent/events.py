@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
-from braid_common.loopback import is_loopback
+from braid_common.loopback import is_plain_to_others
 from braid_common.units import printable, show_size
 from edge_client.agent.console import Console
 from edge_client.agent.length_words import cut_warnings, lengths_words
 from edge_client.agent.reports import Reports
+from edge_client.errors import ClientError
 from edge_client.jobs.messages import Plan, Progress
 from edge_client.jobs.sizes import IMPORTS_BYTES
 from edge_client.network.transport import Traffic
@@ -35,6 +35,7 @@ class Events:
         self.console = console
         self._status, self._reports, self._traffic = status, reports, traffic
         self._plan: Plan | None = None
+        self._unsaved = ""
         self.rounds_done = 0
 
     def phase(self, phase: str, task: Task) -> None:
@@ -57,8 +58,7 @@ class Events:
 
     def calling(self, server: str) -> None:
         """The board is about to call a server: others can read along where that is in plain HTTP."""
-        parts = urlsplit(server)
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        if is_plain_to_others(server):
             self.console.notice(
                 f"{server} is plain HTTP: everybody on the way can read this board's credential and what it sends",
                 "use the server's https:// address; `aggregator serve` has TLS by itself",
@@ -125,14 +125,16 @@ class Events:
             **traffic,
         )
 
-    async def plan(self, round_id: int, plan: Plan, why: Sequence[str]) -> None:
-        """The plan of a round: `why` in full the first time, one line when the plan changes."""
+    async def plan(self, round_id: int, plan: Plan, explain: Callable[[], Sequence[str]]) -> None:
+        """The plan of a round: its explanation in full the first time, one line when the plan changes. It is made where
+        it is shown alone: it takes longer than a plan."""
         before, self._plan = self._plan, plan
         if plan == before:
             return
         numbers = plan_numbers(plan)
         shown: dict[str, Any] = {name: numbers[name] for name in ("ranks_total", "max_rank", "predicted_peak_bytes")}
         self._status.update(format=plan.mode.format, **shown)
+        why = explain()
         text = "\n".join(why if before is None else why[:1]) or f"plan: {plan_words(plan)}"
         self.console.event("plan", text, round=round_id, **_shown(plan))
         await self._reports.plan(round_id, plan.mode.format, plan.mode.compute, numbers)
@@ -171,6 +173,17 @@ class Events:
         self.console.event("backed_off", text, round=task.spec.round, message=text, **_shown(plan))
         await self._reports.event(task.spec.round, text, plan_numbers(plan))
 
+    async def obstacle(self, round_id: int, error: ClientError, sentence: str) -> None:
+        """Something on this board is in the way; the server hears a `sentence` of ours, not the error's words."""
+        self._status.update(at_once=True, phase="obstacle")
+        self.console.notice(f"{error.message}; trying again until that is mended", error.hint)
+        await self._reports.event(round_id, sentence, {})
+
+    async def obstacle_passed(self, round_id: int) -> None:
+        """It is out of the way."""
+        self.console.notice("what was in the way is mended: the work goes on")
+        await self._reports.event(round_id, "what was in its way is mended: it goes on", {})
+
     def progress(self, task: Task, progress: Progress) -> None:
         """How far the worker is."""
         place: dict[str, Any] = {
@@ -186,6 +199,10 @@ class Events:
         loss: dict[str, Any] = {"loss": progress.loss} if progress.loss else {}
         self._status.update(**place, **loss, **shown)
         self._reports.progress(task.spec.round, task.spec.version, progress, self.traffic())
+        if progress.unsaved and not self._unsaved:
+            self.console.notice(f"{progress.unsaved}; training goes on, what it does is not saved meanwhile")
+            self._reports.note(task.spec.round, "its disk takes nothing: it trains on without saving")
+        self._unsaved = progress.unsaved
 
     def answered(self, task: Task, receipt: Receipt, values: Mapping[str, float]) -> None:
         """The server's verdict on an upload. A refusal is no error: the run goes on without this part."""
@@ -249,6 +266,6 @@ def plan_numbers(plan: Plan) -> dict[str, int]:
         "ranks_total": sum(plan.ranks),
         "max_rank": max(plan.ranks, default=0),
         "weights": sum(rank > 0 for rank in plan.ranks),
-        "predicted_peak_bytes": plan.expected_peak_bytes,
+        "predicted_peak_bytes": plan.whole_peak_bytes,
         "budget_bytes": plan.budget_bytes,
     }

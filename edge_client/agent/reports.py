@@ -28,6 +28,7 @@ class Reports:
     def __init__(self, api: Api, *, every_s: float = PROGRESS_EVERY_S) -> None:
         self._api, self._every_s = api, every_s
         self._newest: Report | None = None
+        self._notes: list[Report] = []
         self._fresh = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -66,6 +67,11 @@ class Reports:
         """Tell the server's log one sentence."""
         await self._send(_report("event", round_id, 0, numbers, text=text))
 
+    def note(self, round_id: int, text: str) -> None:
+        """Tell the server's log one sentence beside the work, in a call that may be made from where nothing waits."""
+        self._notes.append(_report("event", round_id, 0, {}, text=text))
+        self._fresh.set()
+
     async def evaluation(self, round_id: int, version: int, values: Mapping[str, float]) -> None:
         """Send an evaluation, waiting for the server if need be."""
         await self._send(_report("evaluation", round_id, version, values))
@@ -79,9 +85,12 @@ class Reports:
         while True:
             await self._fresh.wait()
             self._fresh.clear()
-            if self._newest is not None:
-                # The main path meets the same error at its next call and acts on it; here nothing may stop.
-                with contextlib.suppress(ClientError):
+            # The main path meets the same error at its next call and acts on it; here nothing may stop.
+            with contextlib.suppress(ClientError):
+                while self._notes:
+                    await self._api.report(self._notes[0], patient=False)
+                    del self._notes[0]
+                if self._newest is not None:
                     await self._api.report(self._newest, patient=False)
             await asyncio.sleep(self._every_s)
 

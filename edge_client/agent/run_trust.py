@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from edge_client.agent.events import Events
+from edge_client.errors import DiskError
 from edge_client.network.api import Api
 from edge_client.network.errors import RequestError
 from edge_client.state.folder import StateFolder
-from edge_client.state.known_run import KnownRun, read_known_run, require_same_run, with_versions, write_known_run
+from edge_client.state.known_run import (
+    KnownRun,
+    is_damaged,
+    read_known_run,
+    require_same_run,
+    with_versions,
+    write_known_run,
+)
 from wire.messages import Version
 from wire.run import RunInfo
 
@@ -31,13 +41,19 @@ class RunTrust:
 
         Raises BaseModelError or RefusedError for another run; a history that is another one is told.
         """
-        known = read_known_run(self._folder) or KnownRun.beginning(run)
+        stored = read_known_run(self._folder)
+        known = stored or KnownRun.beginning(run)
+        if stored is None and is_damaged(self._folder):
+            self._events.console.notice(
+                "what this board knew of its run cannot be read: the server's word is taken for base and weights"
+            )
         require_same_run(known, run)
         after, warning = with_versions(known, run, await self._since(known, run))
         if warning:
             await self._events.other_history(run, warning)
-        if after != read_known_run(self._folder):
-            write_known_run(self._folder, after)
+        if after != stored:
+            with suppress(DiskError):  # the next answer is compared with what is kept, and adds the same
+                write_known_run(self._folder, after)
 
     async def _since(self, known: KnownRun, run: RunInfo) -> list[Version]:
         """The versions between the known one and the answer's, as the server says."""

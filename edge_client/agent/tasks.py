@@ -7,13 +7,15 @@ download is completed. Nothing else is remembered.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from edge_client.agent.board_setup import BoardSetup
 from edge_client.agent.events import Events
+from edge_client.agent.faults.data_watch import DataWatch
 from edge_client.agent.relevance import is_wanted
 from edge_client.agent.task_plans import TaskPlans
 from edge_client.agent.watch import TaskOver, Watch
-from edge_client.errors import NoPlanError, RevokedError
+from edge_client.errors import ClientError, ExitCode, NoPlanError, RevokedError, disk_errors
 from edge_client.jobs.messages import Job, Plan
 from edge_client.network.api import Api
 from edge_client.network.errors import ConflictError, GoneError, RequestError
@@ -28,6 +30,17 @@ from wire.run import RunInfo
 MAX_WORKER_LOSSES = 5
 """Times that one task may lose its worker. More of them are no accident but the board's doing: four leaner plans later
 it trains in half of the memory above the libraries that it began with."""
+
+
+_LOST: Mapping[str, str] = MappingProxyType(
+    {
+        "residual_lost": (
+            "what quantisation dropped of the last update cannot be read, or is of another run: it is left out"
+        ),
+        "training_lost": "the saved training is damaged, or of another text: the round was begun again",
+    }
+)
+"""What is said of a round, by the worker's number for it."""
 
 
 class TaskRunner:
@@ -48,6 +61,7 @@ class TaskRunner:
         self._board, self._api, self._worker = board, api, worker
         self._plans, self._events, self._watch = plans, events, watch
         self._held = HeldAdapter(board.folder.held)
+        self._data = DataWatch(board, events)
         self._state = BoardState.IDLE
 
     def next_task(self, told: Task) -> Task:
@@ -59,8 +73,9 @@ class TaskRunner:
     async def carry_out(self, task: Task) -> None:
         """Do `task` to its end, whichever it is.
 
-        Raises RevokedError, NoPlanError, and what the worker fails with. What the server refuses or no longer wants is
-        told and dropped.
+        Raises RevokedError, UnknownCredentialError, NoPlanError, DiskError, and what the worker fails with; it can be
+        called again then, and goes on from what is on disk. What the server refuses or no longer wants is told and
+        dropped.
         """
         kinds = {"profile": self._profile, "train": self._train, "evaluate": self._evaluate}
         files = TaskFiles(self._board.folder.work, task)
@@ -76,6 +91,9 @@ class TaskRunner:
         except RevokedError:
             self._advance(BoardEvent.DEVICE_REVOKED)
             raise
+        except ClientError:
+            self._advance(BoardEvent.INTERRUPTED)
+            raise
         self._keep_adapter(task, files)
         files.remove()
 
@@ -83,13 +101,16 @@ class TaskRunner:
         self, carry_out: Callable[[Task, TaskFiles], Awaitable[None]], task: Task, files: TaskFiles
     ) -> None:
         """Repeat a task whose worker died, from where it was; with a leaner plan, where memory was the reason."""
-        losses = 0
+        losses, has_fetched_again = 0, False
         while True:
             try:
                 return await carry_out(task, files)
             except (WorkerLost, WorkerError) as error:
                 losses += 1
                 is_unread = self._held.give_up(files.adapter)  # a patch that could not be used: the whole is next
+                if not has_fetched_again and not is_unread and _speaks_of_adapter(error, files):
+                    is_unread = has_fetched_again = True
+                    files.drop_adapter()
                 if error.ran_short and losses == MAX_WORKER_LOSSES:
                     raise NoPlanError(error.message, error.hint) from error
                 may_go_on = error.ran_short or is_unread or (isinstance(error, WorkerLost) and not error.is_certain)
@@ -125,15 +146,14 @@ class TaskRunner:
         if job is not None:
             self._events.phase("train", task)
             values = await self._work(task, job, files)
-            if "residual_lost" in values:
-                self._events.console.notice(
-                    "what quantisation dropped of the last update cannot be read, or is of another run: it is left out"
-                )
+            for lost, sentence in _LOST.items():
+                if lost in values:
+                    self._events.console.notice(sentence)
         self._advance(BoardEvent.RESULT_WRITTEN)
         self._events.phase("upload", task)
         await self._send(task, self._api.upload(task.spec.round, files.result), values)
         if "held_out_loss" in values:
-            n_examples = min(self._board.eval_examples, self._board.n_held_out)
+            n_examples = min(self._board.eval_examples, self._data.n_held_out)
             await self._events.evaluation(task, {"loss": values["held_out_loss"], "n_examples": n_examples})
 
     async def _evaluate(self, task: Task, files: TaskFiles) -> None:
@@ -181,12 +201,14 @@ class TaskRunner:
         done = await self._watch.while_wanted(
             task, self._worker.run_job(job, lambda progress: self._events.progress(task, progress))
         )
-        files.write_values(done.values)
-        return done.values
+        values = self._data.seen(done.values)
+        files.write_values(values)
+        return values
 
     async def _send(self, task: Task, sending: Awaitable[Receipt], values: Mapping[str, float]) -> None:
         """Await the server's verdict on a result, and tell it."""
-        receipt = await sending
+        with disk_errors(self._board.folder.work):  # somebody has removed the result while it was sent
+            receipt = await sending
         self._advance(BoardEvent.ANSWERED)
         self._events.answered(task, receipt, values)
 
@@ -197,6 +219,14 @@ class TaskRunner:
 def _adapter_ranks(task: Task, plan: Plan) -> Sequence[int]:
     """The ranks that a task's adapter is cut to: none for an evaluation, which reads the frozen factors alone."""
     return plan.ranks if task.kind == "train" else [0] * len(plan.ranks)
+
+
+def _speaks_of_adapter(error: WorkerLost | WorkerError, files: TaskFiles) -> bool:
+    """Whether a worker may have failed because of the adapter's file, which the network can mend: it is no adapter of
+    this run (any more), or gone."""
+    if error.exit_code is ExitCode.CONFIG:
+        return not files.adapter.exists()
+    return error.exit_code is ExitCode.REFUSED and files.adapter.exists()
 
 
 def _name(task: Task) -> str:

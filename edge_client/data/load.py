@@ -16,8 +16,9 @@ from edge_client.data.files import find_files
 from edge_client.data.reading import Reading
 from edge_client.data.shapes.chosen import ChosenShape, chosen_shape
 from edge_client.data.shapes.shape import Fields
+from edge_client.data.stamp import stamp_of
 from edge_client.errors import ConfigError, DataError
-from edge_client.jobs.data_spec import DataSpec
+from edge_client.jobs.data_spec import BUILTIN, DataSpec
 
 MIN_UNITS = 2
 """Examples or conversations that training needs: one to train on, one to measure on."""
@@ -26,15 +27,38 @@ SHOWN_COLUMNS = 20
 """Columns that an error names."""
 
 
+MAX_READS = 3
+"""Times that data is read which changes meanwhile: a file that is copied over another is whole by then, or written for
+long."""
+
+
 def load_data(data: DataSpec) -> Data:
     """Read what `--data` names: a file, a folder of files, or "builtin:docstrings[/LIBRARY]".
 
-    Raises DataError where nothing is there, or nothing in it can be used; ConfigError for flags that cannot be right.
-    The hint says what is expected.
+    What changes while it is read is read again: a part of one text and a part of another are no data. Raises DataError
+    where nothing is there, nothing in it can be used, or it goes on changing; ConfigError for flags that cannot be
+    right. The hint says what is expected.
     """
+    before = stamp_of(data)
+    for _ in range(MAX_READS):
+        try:
+            read = _load(data)
+        except DataError:
+            if stamp_of(data) == before:
+                raise
+        else:
+            if stamp_of(data) == before:
+                return read
+        before = stamp_of(data)
+    raise DataError(
+        f"{data} changes while it is read", "replace data in one step: write the new file beside it, then rename it"
+    )
+
+
+def _load(data: DataSpec) -> Data:
     chosen = chosen_shape(data)
     collection = Collection(chosen)
-    if data.path.startswith("builtin:"):
+    if data.path.startswith(BUILTIN):
         if chosen:
             raise ConfigError(f"{data.path} has no columns to choose from", "leave --source and --target out")
         read_builtin(data.path, collection)

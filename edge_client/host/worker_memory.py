@@ -8,9 +8,10 @@ import signal
 import warnings
 from pathlib import Path
 
+from braid_common import heap
+
 _PR_SET_PDEATHSIG = 1
 _OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 MMAP_THRESHOLD_BYTES = 64 << 20
 """Tensors from this size on get pages of their own, which the kernel clears when it gives them and takes back when they
@@ -48,9 +49,7 @@ def _status_bytes(field: str) -> int:
 
 def return_free_memory() -> None:
     """Ask malloc to give free pages back to the system. Does nothing where the C library is not glibc."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    heap.give_back()
 
 
 def return_memory_near(peak_bytes: int, limit_bytes: int) -> None:
@@ -66,11 +65,9 @@ def return_memory_near(peak_bytes: int, limit_bytes: int) -> None:
 
 def keep_malloc_small() -> None:
     """One arena, and only the largest blocks returned at once. Call before threads start; glibc only."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+    heap.use_one_arena()
+    heap.set_option(heap.M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+    heap.set_option(heap.M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
 
 
 def bound_kernel_caches() -> None:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+BUILTIN = "builtin:"
+"""What the path of data begins with that lies in no file of the board's."""
+
 
 class DataSpec(msgspec.Struct, frozen=True):
     """A data set to read, with all that was said about it on the command line. It travels inside jobs.

@@ -54,6 +54,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         predicted_bytes: the worker's peak memory, from shapes alone.
         expected_peak_bytes: the same, calibrated by what was measured on this board.
         budget_bytes: what the worker may take.
+        kept_bytes: what it takes beyond that peak because the encoder stays loaded, for the texts of later rounds; 0
+            where it is read from the base's files each time that texts are new.
     """
 
     mode: TrainingMode
@@ -61,6 +63,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     predicted_bytes: int
     expected_peak_bytes: int
     budget_bytes: int
+    kept_bytes: int = 0
+
+    @property
+    def whole_peak_bytes(self) -> int:
+        """The peak to expect with what is kept."""
+        return self.expected_peak_bytes + self.kept_bytes
 
 
 class BaseJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +170,8 @@ Job = EngineJob | MeasureJob
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
-    """Sent about once a second. `tokens_per_s` counts source and target; `peak_bytes` is the worker's peak RSS."""
+    """Sent about once a second. `tokens_per_s` counts source and target; `peak_bytes` is the worker's peak RSS;
+    `unsaved` is why the worker cannot write now what it can do without, "" as long as it can."""
 
     phase: Literal["load", "encode", "profile", "train", "evaluate"]
     step: int
@@ -170,6 +179,12 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     loss: float
     tokens_per_s: float
     peak_bytes: int
+    unsaved: str = ""
+
+
+DATA_FACTS = ("data_crc32", "n_train", "n_held_out")
+"""Numbers in the `Done` of a job that read the board's data: a checksum of its text, by which a change shows, and how
+many examples both parts have."""
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):

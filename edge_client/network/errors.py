@@ -28,6 +28,10 @@ class ThrottledError(Unavailable):
     """429: the server is there, and asks for patience."""
 
 
+class NotKnownError(Unavailable):
+    """401 to an enrolled board: its server has lost it, as one that was set up anew, or is another one."""
+
+
 class MisconfiguredError(Unavailable):
     """Somebody answers, and a person has to change a setting. An enrolled board keeps trying, a new one stops."""
 
@@ -36,6 +40,11 @@ class MisconfiguredError(Unavailable):
 
 class UntrustedError(MisconfiguredError):
     """Somebody answers, but cannot show that it is our server."""
+
+
+class ClockError(UntrustedError):
+    """The board's clock lies before the server's certificate: one without a battery begins in 1970, until the network
+    has set it."""
 
 
 class OtherCertificateError(UntrustedError):

@@ -51,7 +51,11 @@ class _Part:
 
     @property
     def size_bytes(self) -> int:
-        return self.path.stat().st_size if self.path else 0
+        """The size of the part, 0 before its first bytes have come."""
+        if self.path is None or not self.path.exists():
+            return 0
+        with disk_errors(self.path):
+            return self.path.stat().st_size
 
     def restart(self, digest: str) -> None:
         """Forget what was there; `digest` is what the server has now."""
@@ -60,7 +64,8 @@ class _Part:
 
     def drop(self) -> None:
         if self.path:
-            self.path.unlink(missing_ok=True)
+            with disk_errors(self.path):
+                self.path.unlink(missing_ok=True)
         self.path = None
 
     def append(self, chunk: bytes) -> None:

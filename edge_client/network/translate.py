@@ -13,7 +13,13 @@ from urllib.request import getproxies_environment
 import aiohttp
 from yarl import URL
 
-from edge_client.network.errors import MisconfiguredError, OtherCertificateError, Unavailable, UntrustedError
+from edge_client.network.errors import (
+    ClockError,
+    MisconfiguredError,
+    OtherCertificateError,
+    Unavailable,
+    UntrustedError,
+)
 from edge_client.network.proxy import proxy_variable, shown, without_proxy
 
 _NOT_YET_VALID = 9  # X509_V_ERR_CERT_NOT_YET_VALID of OpenSSL's x509_vfy.h
@@ -32,7 +38,8 @@ def translate(error: BaseException, url: str, proxy: URL | None = None) -> Unava
     if isinstance(error, aiohttp.ServerFingerprintMismatch):
         return OtherCertificateError(
             f"the certificate of {url} has the fingerprint {error.got.hex()}, not the one given",
-            "compare with the fingerprint that `aggregator serve` printed, then pass that one with --fingerprint",
+            "compare with the fingerprint that `aggregator serve` printed, then pass that one with --fingerprint, and "
+            "if the server was set up anew a new --token",
             error.got.hex(),
         )
     if proxy is not None and (of_proxy := _proxy_error(error, url, proxy)) is not None:
@@ -96,7 +103,7 @@ def _tls_error(error: aiohttp.ClientConnectorSSLError, url: str) -> UntrustedErr
 def _certificate_error(error: Exception, url: str) -> UntrustedError:
     code = error.verify_code if isinstance(error, ssl.SSLCertVerificationError) else None
     if code == _NOT_YET_VALID:
-        return UntrustedError(
+        return ClockError(
             f"this board's clock is wrong: the certificate of {url} lies in its future",
             "set the clock (timedatectl set-ntp true), or pass --fingerprint, which needs no clock",
         )

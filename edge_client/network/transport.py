@@ -18,7 +18,7 @@ from aiohttp import hdrs
 from yarl import URL
 
 from braid_common.fingerprint import parse_fingerprint
-from edge_client.errors import ConfigError, RefusedError
+from edge_client.errors import ConfigError, DiskError, RefusedError
 from edge_client.network.answers import Answer, parse_count, refused, said_by_others
 from edge_client.network.errors import OtherCertificateError, TryAgain, Unavailable, UnknownCredentialError
 from edge_client.network.proxy import environment_proxy
@@ -212,16 +212,22 @@ class Transport:
                 self._refused.clear()
                 yield response
         except (aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, OSError) as error:
-            if isinstance(error, _NOT_HTTP) and await self._wants_tls():
-                raise speaks_tls_error(self.server) from error
-            failure = translate(error, self.server, self.proxy)
-            if isinstance(failure, OtherCertificateError) and await self._follows(failure):
-                raise TryAgain("the server has shown a new certificate to be its own") from error
-            raise failure from error
+            raise await self._failure(error) from error
         except UnknownCredentialError as error:
             if self._has_other(sent):
                 raise TryAgain("the server may know another credential of this board") from error
             raise
+
+    async def _failure(self, error: BaseException) -> Exception:
+        """The error that a broken connection or answer stands for."""
+        if isinstance(error.__cause__, DiskError):  # the request's body could not be read here
+            return error.__cause__
+        if isinstance(error, _NOT_HTTP) and await self._wants_tls():
+            return speaks_tls_error(self.server)
+        failure = translate(error, self.server, self.proxy)
+        if isinstance(failure, OtherCertificateError) and await self._follows(failure):
+            return TryAgain("the server has shown a new certificate to be its own")
+        return failure
 
     async def _follows(self, mismatch: OtherCertificateError) -> bool:
         return self.keeper is not None and await self.keeper.follows(mismatch.fingerprint)

@@ -83,7 +83,7 @@ class Planner:
         """Whether a plan made earlier still fits the board: its memory, its device, and the disk that it was given."""
         situation = self._situation
         fits_disk = plan.mode.cache == "none" or situation.cache.limit_bytes > 0
-        fits_memory = plan.expected_peak_bytes <= situation.budget_bytes
+        fits_memory = plan.whole_peak_bytes <= situation.budget_bytes
         return fits_memory and fits_disk and plan.mode.device == situation.board.device
 
     def is_measured(self, plan: Plan) -> bool:
@@ -107,11 +107,11 @@ class Planner:
             if now.memory_bytes < self._offered.memory_bytes:
                 self._offered = _with_memory(self._offered, now.memory_bytes, now.memory_source)
         imports_bytes = self._situation.calibration.imports_bytes
-        above_bytes = int(SHRINK_SHARE * max(0, plan.expected_peak_bytes - imports_bytes))
+        above_bytes = int(SHRINK_SHARE * max(0, plan.whole_peak_bytes - imports_bytes))
         less = _with_memory(
             self._offered,
             imports_bytes + above_bytes + CLIENT_BYTES,
-            f"memory ran short at a plan for {show_size(plan.expected_peak_bytes)}",
+            f"memory ran short at a plan for {show_size(plan.whole_peak_bytes)}",
         )
         board = min(self._situation.board, self._offered, less, key=lambda board: board.memory_bytes)
         self._situation = replace(self._situation, board=board)

@@ -1,6 +1,7 @@
 """The folder where a board keeps who it is and where it was, so that a power cut costs at most the current step.
 
     lock              held by the one running client
+    trial             written and removed while a disk was full, to see whether it still is
     identity.json     server, device, credential (mode 0600)
     install_id        the id that this board had when it left a server, so that it joins again as the same device
     status.json       what the client is doing, for `edge-client status` and dashboards
@@ -18,6 +19,8 @@ Files appear under their names only when whole (`braid_common/atomic_file.py`), 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -27,10 +30,16 @@ from pathlib import Path
 
 import msgspec
 
-from braid_common.atomic_file import make_private_folder, sweep_temporaries, write_atomically
+from braid_common.atomic_file import make_folder, make_private_folder, sweep_temporaries, write_atomically
 from edge_client.errors import ConfigError, DiskError, LockedError, disk_errors
 
 _INSTALL_ID = re.compile(r"[0-9a-f]{32}")
+
+
+TRIAL = "trial"
+TRIAL_BYTES = 1 << 20
+"""Written to see whether a disk that was full takes files again: most of a round's files have that size or less, and a
+worker that is started only to fail costs a board more."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,10 +109,10 @@ class StateFolder:
     def lock(self) -> None:
         """Create the folder and take it for this process. Raises LockedError or DiskError."""
         with disk_errors(self.path):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.path)
             for folder in (self.work, self.cache, self.held):
                 make_private_folder(folder)
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = _open_lock(self.path / "lock")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -113,12 +122,19 @@ class StateFolder:
                 f"another edge-client (process {holder or 'unknown'}) uses {self.path}",
                 "stop that one, or give this one a folder of its own with --state",
             ) from error
-        with disk_errors(self.path):
+        self._lock_fd = descriptor
+        with contextlib.suppress(OSError):  # on a full disk; who holds the lock is for people to read
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
-            for folder in (self.path, self.work, self.held):  # what a killed client was writing
-                sweep_temporaries(folder)
-        self._lock_fd = descriptor
+        try:
+            with disk_errors(self.path):
+                for folder in (self.path, self.work, self.held):  # what a killed client was writing
+                    sweep_temporaries(folder)
+                if (self.path / TRIAL).exists():
+                    (self.path / TRIAL).unlink()
+        except DiskError:
+            self.unlock()
+            raise
 
     def unlock(self) -> None:
         if self._lock_fd >= 0:
@@ -200,14 +216,32 @@ class StateFolder:
         with disk_errors(path):
             write_atomically(path, data)
 
+    def try_out(self) -> None:
+        """Write TRIAL_BYTES and remove them again. Raises DiskError where the disk takes nothing."""
+        path = self.path / TRIAL
+        self.write(TRIAL, bytes(TRIAL_BYTES))
+        with disk_errors(path):
+            path.unlink()
+
     # --- work ------------------------------------------------------------------------------------------------------
 
     def sweep(self, keep: str) -> None:
         """Remove the work files whose names do not start with `keep` ("" removes all)."""
         with disk_errors(self.work):
             for path in self.work.glob("*"):
-                if not keep or not path.name.startswith(keep):
+                if not path.is_dir() and not (keep and path.name.startswith(keep)):
                     path.unlink(missing_ok=True)
+
+
+def _open_lock(path: Path) -> int:
+    """The descriptor of a lock file, made where there is none. On a file system that has become read-only one that is
+    there can be locked as well: its client waits until it can write."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def new_install_id() -> str:

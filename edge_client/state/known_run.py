@@ -88,6 +88,11 @@ def read_known_run(folder: StateFolder) -> KnownRun | None:
     return read_small(Path(folder.path) / FILE, KnownRun)
 
 
+def is_damaged(folder: StateFolder) -> bool:
+    """Whether there is a file, and nothing can be made of it."""
+    return (folder.path / FILE).exists() and read_known_run(folder) is None
+
+
 def write_known_run(folder: StateFolder, known: KnownRun) -> None:
     """Keep it, for good. Raises DiskError."""
     folder.write(FILE, msgspec.json.encode(known))

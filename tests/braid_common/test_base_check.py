@@ -18,7 +18,7 @@ from braid_common.base_files import BaseFilesError
 from braid_common.base_tokenizer import check_tokenizer
 from braid_common.t5_config import FLAN_T5, T5Config
 from braid_common.t5_layout import tensor_shapes
-from tests.fakes.bases import word_tokenizer, write_base
+from tests.fakes.models.bases import word_tokenizer, write_base
 from tests.fakes.runs import TINY_T5
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -19,8 +19,8 @@ import click
 import pytest
 
 from scripts.commands_docs import PROGRAMS
-from tests.fakes.flan_t5 import SMALL, hub_environment, tiny_small_repo
 from tests.fakes.hub import FakeHub, loopback_hub
+from tests.fakes.models.flan_t5 import SMALL, hub_environment, tiny_small_repo
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]

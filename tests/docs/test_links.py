@@ -19,7 +19,7 @@ TOP = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-MODULE = re.compile(r"python -m ((?:benchmarks|scripts|demo|builtin_base)[\w.]*)")
+MODULE = re.compile(r"python -m ((?:benchmarks|chaos|scripts|demo|builtin_base)[\w.]*)")
 IN_CODE = re.compile(r"docs/[\w/.-]+\.md|DECISIONS\.md|CONTRIBUTING\.md")
 PAPER = re.compile(r"arxiv\.org/abs/([\d.]+)")
 

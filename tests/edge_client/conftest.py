@@ -9,8 +9,8 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from edge_client.host.matmul_speed import MatmulSpeed, matmul_key
-from tests.fakes.bases import write_base
 from tests.fakes.board import FakeBoard
+from tests.fakes.models.bases import write_base
 from tests.fakes.server import CONFIG, FakeServer
 
 TOKENIZER = {

@@ -6,7 +6,8 @@ import asyncio
 import io
 import json
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ class FakeBoard:
     memory_bytes: int = 2 << 30  # at the start
     memory_left_bytes: int = 2 << 30  # when it ran short
     limits: RoundLimits = NO_LIMITS
+    now_unix_s: Callable[[], float] = time.time
 
     def settings(self, **changes: Any) -> JoinSettings:
         values: dict[str, Any] = {
@@ -85,6 +87,7 @@ class FakeBoard:
                 sleep=self._short_sleep,
                 watch_every_s=self.watch_every_s,
                 measure=lambda: Board(self.memory_left_bytes, "as is left", 2, "x86_64", False),
+                now_unix_s=self.now_unix_s,
             )
             console = Console(as_json=True, stream=self.output)
             async with open_client(settings, checked, console, self.worker(), surroundings) as client:

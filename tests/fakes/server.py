@@ -15,6 +15,7 @@ from braid_common.base_files import base_digest, base_file_names
 from braid_common.t5_config import T5Config
 from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode, encode
+from wire.errors import WireError
 from wire.fields import Message
 from wire.manifest import manifest_digest, t5_weights
 from wire.messages import (
@@ -207,7 +208,10 @@ class FakeServer:
                     self.devices[install_id], self.next_credentials[install_id], self.renew = sent, "", False
             if sent not in self.devices.values():
                 return refusal(401, "unauthorised", "this credential is not known")
-        return await handler(request)
+        try:
+            return await handler(request)
+        except WireError as error:  # as an aggregator answers what is no message
+            return refusal(400, "bad_request", str(error))
 
     async def enrol(self, request: web.Request) -> web.Response:
         message = decode(await request.read(), Enrol)

@@ -8,7 +8,8 @@ is saved after every step, as the real one does, and resumed from, in a text fil
 --hold FILE           do not finish training while there is this file
 --kill KIND[:STEP]    SIGKILL itself at a job of this kind, a training job after so many steps; once per --kill
 --signal NAME         the signal that --kill sends, SIGKILL unless it is given
---fail-once KIND      answer one job of this kind with a Failed that says that memory ran out
+--fail-once KIND      answer one job of this kind with a Failed that says that memory ran out, or what --status says
+--status CODE         of --fail-once
 --prune               send every weight of two strands or more with one less, and keep that as the real one does; --kill
                       kept dies between that file and the result
 --took KIND=BYTES     what a probe says that it took, by the plan's format; without it, what was predicted
@@ -164,7 +165,7 @@ def answer(job: EngineJob, flags: argparse.Namespace, faults: Faults) -> Done | 
     if flags.fail:
         return Failed(exit_code=flags.fail, message="the fake worker fails", hint="as it was told")
     if faults.fails(kind):
-        return Failed(exit_code=6, message="memory ran out while training", hint="as it was told")
+        return Failed(exit_code=flags.status, message="memory ran out while training", hint="as it was told")
     if isinstance(job, ProbeJob):
         took = dict(text.split("=") for text in flags.took)
         peak_bytes = float(took.get(job.plan.mode.format, job.plan.expected_peak_bytes))
@@ -202,6 +203,7 @@ def main() -> None:
     parser.add_argument("--kill", action="append", default=[])
     parser.add_argument("--signal", default="SIGKILL")
     parser.add_argument("--fail-once", action="append", default=[])
+    parser.add_argument("--status", type=int, default=6)
     parser.add_argument("--prune", action="store_true")
     parser.add_argument("--took", action="append", default=[])
     parser.add_argument("--imports", type=float, default=0.0)

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from quantize.base import FORMATS, load_base
 from quantize.cli import main
 from quantize.writer import convert
-from tests.fakes.flan_t5 import XL, tiny_xl_repo, use_hub
 from tests.fakes.hub import loopback_hub
+from tests.fakes.models.flan_t5 import XL, tiny_xl_repo, use_hub
 
 
 def run(*arguments: str) -> Any:

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from aggregator.http.guard.connection import Connection
+from aggregator.http.guard.connection import Connection, bound_tls_buffers
 from aggregator.http.guard.guard import Guard
 from aggregator.http.guard.guests import Guest
 from aggregator.http.guard.nuisances import Nuisance
@@ -49,6 +49,8 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        if context is not None:
+            bound_tls_buffers()
 
     @property
     def port(self) -> int:

@@ -25,6 +25,9 @@ from wire.routes import (
     whole_number,
 )
 
+DAMAGED_RETRY_S = 60
+"""When a file of the base is damaged or gone: a person has to put it back."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -107,8 +110,15 @@ async def base_file(request: web.Request) -> web.StreamResponse:
     file = request.app[BASE_FILES].get(name)
     if file is None:
         raise CallError("not_found", f"the base has no file {name[:100]!r}", "GET /v1/base lists them.")
-    path = request.app[BASE_FOLDER] / name
+    path, run = request.app[BASE_FOLDER] / name, request.app[RUN]
     with request.app[GUARD].download(board.device):
+        if not await run.sound_files.is_sound(path, file.digest):
+            run.base_is_damaged(path)
+            headers = {"Retry-After": str(DAMAGED_RETRY_S)}
+            raise CallError(
+                "busy", f"the base here is damaged: {name}", "Whoever runs the server is told.", headers=headers
+            )
+        run.base_is_sound(path)
         return await send_file(request, path, file.digest, "application/octet-stream", board)
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from braid_common.atomic_file import make_folder
 from braid_common.base_files import is_base_file, read_t5_config
 from braid_common.t5_config import T5Config
 from braid_common.units import show_size
@@ -35,12 +36,25 @@ async def find_base(model: str, run: RunInfo, api: Api, cache: Path, console: Co
         return await asyncio.to_thread(open_base, str(find_here(run.base)), run.base.digest)
     except BaseModelError as error:
         console.notice(f"{error.message}; taking it from the server")
-    return await _fetch(run, api, cache / run.base.digest)
+    return await _fetch(run, api, cache / run.base.digest, console)
 
 
-async def _fetch(run: RunInfo, api: Api, folder: Path) -> Path:
+async def _fetch(run: RunInfo, api: Api, folder: Path, console: Console) -> Path:
+    """The folder with the server's files. Files that an earlier start has left are used where they are sound."""
+    if any(folder.glob("[!.]*")):  # noqa: ASYNC240 - one folder
+        try:
+            return await _fetch_missing(run, api, folder)
+        except BaseModelError as error:
+            if folder.exists():  # noqa: ASYNC240 - not what was here was wrong
+                raise
+            console.notice(f"{error.message}; what was kept of it is fetched again")
+    return await _fetch_missing(run, api, folder)
+
+
+async def _fetch_missing(run: RunInfo, api: Api, folder: Path) -> Path:
+    """Fetch what the folder lacks. Raises BaseModelError, and removes the folder where its content is the reason."""
     with disk_errors(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - one entry
+        make_folder(folder)
     try:
         listed = (await api.base_files()).files
         missing = [file for file in listed if not (folder / file.name).exists()]

@@ -65,7 +65,8 @@ def _rows_of_columns(value: Mapping[str, object]) -> list[object]:
         return []
     names, rows = value.get("columns"), value.get("data")
     if isinstance(names, list) and isinstance(rows, list) and all(isinstance(row, list) for row in rows):
-        return [dict(zip(names, row, strict=False)) for row in rows]  # as pandas writes a table that is split
+        column_names = list(map(str, names))  # numbers, where a table had no header
+        return [dict(zip(column_names, row, strict=False)) for row in rows]  # as pandas writes one that is split
     if all(isinstance(column, list) for column in columns):
         lists = [column for column in columns if isinstance(column, list)]
         has_objects = any(isinstance(cell, (dict, list)) for column in lists for cell in column)

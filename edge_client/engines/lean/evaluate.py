@@ -41,6 +41,8 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     pairs = [_pair(tokeniser, example, job) for example in examples]
     encoder_outputs = EncoderOutputs(job, session)
     encoder_outputs.prepare(pair.source for pair in pairs)
+    if job.rouge and job.plan.kept_bytes:
+        session.release_encoder()  # unpacked weights make texts be written faster
     model = Model(session.base(job), adapter, job.plan.mode.compute)
     loss, tokens_per_s = held_out_loss(model, encoder_outputs, job, session, pairs)
     values = {"loss": loss, "n_examples": float(len(examples)), "tokens_per_s": tokens_per_s}

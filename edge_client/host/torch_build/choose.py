@@ -1,7 +1,7 @@
 """The choice of torch for a board, from the table in builds.json, which is all that is read. Standard library only.
 
 One place knows which build serves which board: Makefile, installer, packages, containers and `edge-client doctor` ask
-here (docs/decisions/0080-which-torch-for-which-board.md).
+here (docs/decisions/0068-which-torch-for-which-board.md).
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from aggregator.store.folder import Folder
 from braid_common.base_files import base_digest
 from braid_common.t5_config import T5Config
 from braid_common.t5_layout import tensor_shapes
-from tests.fakes.flan_t5 import SMALL, tiny_small_repo, use_hub
 from tests.fakes.hub import FakeHub, loopback_hub
+from tests.fakes.models.flan_t5 import SMALL, tiny_small_repo, use_hub
 from tests.fakes.runs import TINY_T5
 from wire.run import Base
 

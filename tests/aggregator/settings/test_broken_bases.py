@@ -16,7 +16,7 @@ from aggregator.settings import base_model
 from braid_common.t5_config import T5Config
 from braid_common.t5_layout import tensor_shapes
 from tests.fakes.aggregator_command import call
-from tests.fakes.bases import word_tokenizer, write_base, write_weights
+from tests.fakes.models.bases import word_tokenizer, write_base, write_weights
 from tests.fakes.runs import TINY_T5
 
 Break = Callable[[Path], object]

@@ -136,7 +136,7 @@ class TestContract:
         """The last report of a kind and version stays, so a board cannot fill the disk."""
         enrolled(store)
         for loss in (3.0, 2.0):
-            store.put_report(StoredReport("d-1", "evaluation", 1, 1, "", {"loss": loss}))
+            store.put_reports([StoredReport("d-1", "evaluation", 1, 1, "", {"loss": loss})])
 
         assert [dict(report.values) for report in store.reports()] == [{"loss": 2.0}]
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from benchmarks.load.honest import Times
 from benchmarks.load.nuisances import NUISANCES, OF_A_DEVICE, Target, be
+from benchmarks.load.times import Times
 from wire.limits import MAX_CONTROL_BYTES
 
 

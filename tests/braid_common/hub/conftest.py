@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.flan_t5 import SMALL, XL, small_repo, use_hub, xl_repo
 from tests.fakes.hub import FakeHub, loopback_hub
+from tests.fakes.models.flan_t5 import SMALL, XL, small_repo, use_hub, xl_repo
 
 
 @dataclass

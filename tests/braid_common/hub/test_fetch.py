@@ -16,8 +16,8 @@ from braid_common.hub.errors import HubDiskError, HubError, HubUnreachableError
 from braid_common.hub.fetch import fetch, fetch_config
 from braid_common.hub.model_id import HubId
 from tests.braid_common.hub.conftest import Heard
-from tests.fakes.flan_t5 import NOT_FETCHED, SMALL, XL, config_json, small_repo
 from tests.fakes.hub import Break, FakeHub
+from tests.fakes.models.flan_t5 import NOT_FETCHED, SMALL, XL, config_json, small_repo
 
 WEIGHTS = "model.safetensors"
 

@@ -15,8 +15,8 @@ from braid_common.hub.errors import HubError
 from braid_common.hub.fetch import fetch
 from braid_common.hub.model_id import HubId, parse_hub_id
 from tests.braid_common.hub.conftest import Heard
-from tests.fakes.flan_t5 import SMALL, XL, small_repo, xl_repo
 from tests.fakes.hub import FakeHub, Repo
+from tests.fakes.models.flan_t5 import SMALL, XL, small_repo, xl_repo
 
 WEIGHTS = "model.safetensors"
 

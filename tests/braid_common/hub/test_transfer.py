@@ -12,8 +12,8 @@ from braid_common.hub.library import list_files
 from braid_common.hub.model_id import HubId
 from braid_common.hub.transfer import fetch_large, part_of
 from tests.braid_common.hub.conftest import Heard
-from tests.fakes.flan_t5 import SMALL
 from tests.fakes.hub import Break, FakeHub
+from tests.fakes.models.flan_t5 import SMALL
 
 WEIGHTS = "model.safetensors"
 

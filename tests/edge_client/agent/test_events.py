@@ -38,7 +38,7 @@ def test_plain_http_to_another_machine_is_told(board: Any, server: str, is_told:
 
 async def test_a_board_warns_of_plain_http_when_it_joins(board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loopback address is as good as another one here."""
-    monkeypatch.setattr("edge_client.agent.events.is_loopback", lambda host: False)
+    monkeypatch.setattr("braid_common.loopback.is_loopback", lambda host: False)
 
     await board.join()
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from edge_client.cli.main import run
-from edge_client.errors import ConfigError, ExitCode, RefusedError
+from edge_client.errors import ConfigError, ExitCode
 from edge_client.network.errors import OtherCertificateError, Unavailable, UntrustedError
 from edge_client.state.folder import Identity, StateFolder
 from tests.edge_client.network.test_transport import self_signed
@@ -193,16 +193,60 @@ async def test_a_new_fingerprint_at_the_same_address_is_proven_as_well(
     assert kept(board) == before, "another spelling of the same is no change"
 
 
+async def test_a_server_set_up_anew_is_joined_by_its_fingerprint_and_a_token(
+    board: Any, server: FakeServer, base_folder: Path, tmp_path: Path
+) -> None:
+    """Its certificate is another one, and it knows nobody: with either alone the board refuses; with both it enrols,
+    under the same install id, and the credential of before is shown to nobody."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    old, old_pin = self_signed(tmp_path / "old")
+    new, new_pin = self_signed(tmp_path / "new")
+    anew, shown = FakeServer(base_folder, run_id="run-2"), list[tuple[str, str]]()
+
+    async def look(request: web.Request) -> None:
+        shown.append((request.path, request.headers.get("Authorization", "")))
+
+    anew.faults[""] = [look] * 99
+    async with at_another_address(server, old) as first, at_another_address(anew, new) as second:
+        before = await enrolled(board, server=first, fingerprint=old_pin)
+        with pytest.raises(OtherCertificateError) as caught:
+            await board.join(server=second)
+        assert "--fingerprint, and if the server was set up anew a new --token" in caught.value.hint
+        with pytest.raises(ConfigError) as refused:
+            await board.join(server=second, fingerprint=new_pin, token="")
+        assert "give both --fingerprint and a new --token" in refused.value.hint and kept(board) == before
+
+        await board.join(server=second, fingerprint=new_pin)
+
+    after = kept(board)
+    assert anew.state == "finished" and list(anew.devices) == [before.install_id] == [after.install_id]
+    assert (after.server, after.fingerprint) == (second, new_pin)
+    until_enrolled = shown[: 1 + [path for path, _ in shown].index("/v1/devices")]
+    assert len(until_enrolled) > 2 and not any(credential for _, credential in until_enrolled)
+    assert server.requests.count("POST /v1/devices") == 1
+
+
 async def test_a_server_that_lost_the_credential_takes_the_board_back_with_a_token(
     board: Any, server: FakeServer
 ) -> None:
-    """Restored from an old backup, say: without a token that is the end, with one the board is the same device."""
+    """Restored from an old backup, say: without a token it keeps trying and says what to do; stopped and started with
+    one, it is the same device."""
     before = await enrolled(board)
     install_id, _ = server.devices.popitem()
     server.devices[install_id] = "another one"
 
-    with pytest.raises(RefusedError):
-        await board.join(token="")
+    life, asked = asyncio.ensure_future(board.join(token="")), asyncio.Event()
+
+    async def ask(_: web.Request) -> None:
+        if board.events("offline"):
+            asked.set()
+
+    server.faults["GET /v1/run"] = [ask] * 99
+    await asked.wait()
+    life.cancel()
+    await asyncio.gather(life, return_exceptions=True)
+    assert life.cancelled() and "start this board again with it" in board.events("offline")[0]["hint"]
     await board.join()
 
     after = kept(board)

@@ -15,9 +15,9 @@ from braid_common.t5_config import FLAN_T5
 from edge_client.base.config import base_config
 from edge_client.base.locate import find_here, open_base, pinned_id, require_whole, resolve
 from edge_client.errors import BaseModelError, DiskError
-from tests.fakes.bases import write_base
-from tests.fakes.flan_t5 import SMALL, small_repo, use_hub
 from tests.fakes.hub import FakeHub, loopback_hub
+from tests.fakes.models.bases import write_base
+from tests.fakes.models.flan_t5 import SMALL, small_repo, use_hub
 from tests.fakes.runs import TINY_T5
 from wire.run import Base
 

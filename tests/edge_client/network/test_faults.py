@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from edge_client.errors import DiskError, LockedError, RefusedError
+from edge_client.errors import LockedError, RefusedError
 from edge_client.network.errors import GoneError, Unavailable
 from edge_client.network.retry import Backoff
 from edge_client.network.transfer import download, upload
@@ -294,36 +294,6 @@ async def first_attempt_only(board: Any) -> None:
         await board.join()
     finally:
         board.backoff = patient
-
-
-async def test_a_full_disk_is_told_and_damages_nothing(
-    board: Any, server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """ENOSPC while the adapter arrives: exit code DISK, and with space again the run is finished."""
-    import errno
-
-    from edge_client.network import transfer
-
-    append = transfer._Part.append
-    fired = []
-
-    def full(self: Any, chunk: bytes) -> None:
-        fired.append(self.path)
-        from edge_client.errors import disk_errors
-
-        with disk_errors(self.path):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(transfer._Part, "append", full)
-    with pytest.raises(DiskError, match="no space left"):
-        await board.join()
-    monkeypatch.setattr(transfer._Part, "append", append)
-
-    await board.join()
-
-    assert len(fired) == 1
-    assert_once(server)
-    assert server.requests.count("POST /v1/devices") == 1, "the identity survived"
 
 
 def test_two_clients_do_not_share_a_folder(tmp_path: Path) -> None:

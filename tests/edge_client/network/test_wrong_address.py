@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_client.agent.settings import normalise_server, read_config
 from edge_client.errors import ConfigError
-from edge_client.network.errors import ProxyLimitError, Unavailable, UntrustedError
+from edge_client.network.errors import ClockError, ProxyLimitError, Unavailable, UntrustedError
 from edge_client.network.retry import Backoff
 from edge_client.network.transfer import upload
 from edge_client.network.transport import Transport
@@ -134,7 +134,7 @@ async def test_what_is_wrong_with_a_certificate_is_named(
         if not message:
             assert (await ask(url)).run_id == "run-1"
             return
-        error = await fault(url, UntrustedError)
+        error = await fault(url, ClockError if days[0] > 0 else UntrustedError)
         assert message in error.message and hint in error.hint and "--fingerprint" in error.hint
         assert (await ask(url, fingerprint=pin_of(public))).run_id == "run-1"
 

@@ -16,8 +16,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from demo.fleet import BIN, Aggregator, BoardSpec
-from tests.fakes.flan_t5 import SMALL, XL, random_tensors, small_repo, tiny_xl_repo
 from tests.fakes.hub import Break, FakeHub, loopback_hub
+from tests.fakes.models.flan_t5 import SMALL, XL, random_tensors, small_repo, tiny_xl_repo
 from tests.system.e2e.test_real_processes import SETTINGS, specs
 
 pytestmark = pytest.mark.slow

@@ -76,3 +76,25 @@ async def test_a_restored_backup_is_gone_on_with(
     rounds = [(row.state, counts.accepted) for row, counts in live.run.rounds()]
     assert rounds == [("merged", 2)] * 6 and live.run.state.version == 7
     assert all(board.events("finished") for board in boards)
+
+
+async def test_a_backup_of_before_training_is_gone_on_with(
+    live: LiveServer, fleet: tuple[list[LiveBoard], list[Any]], tmp_path: Path
+) -> None:
+    """The backup knows both boards, and of what they sent their profiles at most; they have trained since. They go on
+    to the end of the run."""
+    boards, lives = fleet
+    for board in boards:
+        (tmp_path / f"hold-{board.name}").touch()
+    await live.until(lambda run: len(run.boards) == len(NAMES))
+    await copied(live, tmp_path / "backup")
+    for board in boards:
+        (tmp_path / f"hold-{board.name}").unlink()
+    await live.until(lambda run: run.open_round is not None and run.open_round.round >= 2)
+
+    await put_back(live, tmp_path / "backup")
+    assert live.run.closed == 0, "it went back"
+
+    await asyncio.wait_for(asyncio.gather(*lives), 60)
+    assert [(row.state, counts.accepted) for row, counts in live.run.rounds()] == [("merged", 2)] * 6
+    assert all(board.events("finished") for board in boards)

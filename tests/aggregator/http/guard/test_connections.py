@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import errno
 import socket
 import ssl
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from aggregator.http.guard.connection import TLS_READ_BYTES, UNSENT_BYTES, Connection
 from aggregator.http.guard.guard import Guard
 from aggregator.http.guard.limits import Limits
 from aggregator.http.guard.listener import Listener
@@ -82,6 +84,7 @@ async def test_nobody_stays_in_the_book_who_has_gone(door: Door) -> None:
         b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 10_000 + b"\r\n\r\n",
         b"\xff\xfe" * 200 + b"\r\n\r\n",
+        b"GET /nowhere HTTP/1.1\r\nHost: x\r\nExpect: \xe9",  # which aiohttp quotes there: once a 500
     ],
 )
 async def test_what_is_no_http_is_answered_400_and_closed(door: Door, data: bytes, caplog: Any) -> None:
@@ -192,3 +195,31 @@ async def test_with_tls_connections_count_before_their_handshake(
     assert await silent[0].is_closed()
     assert door.count("crowd") >= 20 and door.count("not_tls") == 1 and len(door.guard.guests) <= 10
     assert not [r for r in caplog.records if r.levelname == "ERROR"]
+
+
+async def test_a_connection_with_tls_holds_little(
+    open_door: Any, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio gives each a quarter of a mebibyte to read into, and lets half of one wait to be sent: of a thousand
+    boards that is most of a small server."""
+    made: list[tuple[int, int]] = []
+    original = Connection.connection_made
+
+    def noted(self: Connection, transport: asyncio.BaseTransport) -> None:
+        original(self, transport)
+        made.append(cast(asyncio.Transport, transport).get_write_buffer_limits())
+
+    monkeypatch.setattr(Connection, "connection_made", noted)
+    monkeypatch.setattr(asyncio.sslproto.SSLProtocol, "max_size", 256 * 1024)  # as asyncio has it
+    door = await open_door(tls=tls)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port, ssl=context)
+    caller = Caller(reader, writer)
+    await caller.send(request("GET", "/healthz"))
+    assert (await caller.answer()).status == 200
+    await caller.close()
+
+    assert [most for _, most in made] == [UNSENT_BYTES]
+    assert asyncio.sslproto.SSLProtocol.max_size == TLS_READ_BYTES < 64 * 1024

@@ -22,6 +22,10 @@ BODY_BYTES = 8 << 20
 """More than what sockets and proxies hold."""
 
 
+async def at_once(_: float) -> None:
+    """A pause that is none."""
+
+
 @pytest.fixture
 async def door(open_door: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Door]:
     """A server that lingers as long as it does for boards."""
@@ -34,7 +38,7 @@ async def door(open_door: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["directly", *PROXIES])
 async def test_a_board_hears_that_its_credential_is_not_known(door: Door, tmp_path: Path, way: str) -> None:
-    """401 while megabytes are on their way: with a lost answer it would send them again and again."""
+    """401 while megabytes are on their way: it is heard, and they are not sent again and again."""
     body = tmp_path / "profile"
     body.write_bytes(bytes(BODY_BYTES))
     async with AsyncExitStack() as stack:
@@ -47,8 +51,11 @@ async def test_a_board_hears_that_its_credential_is_not_known(door: Door, tmp_pa
             transport = proxy.transport("of another server")
         await stack.enter_async_context(transport)
 
-        for _ in range(3):
+        for number in range(1, 4):
             with pytest.raises(UnknownCredentialError):
-                await Api(transport, lambda **_: Backoff(attempts=1)).profile(body)
+                await Api(transport, lambda **_: Backoff(attempts=2, sleep=at_once)).upload(1, body)
+            assert transport.traffic.up_bytes <= number * BODY_BYTES, "a body was sent again"
 
-    assert door.count("login") == 3
+    # nginx may end the connection before a client that is writing has read the answer: then the next call, which asks
+    # how much is there and has no body, hears it.
+    assert door.count("login") == 3 or (way == "nginx" and 3 < door.count("login") <= 6)

@@ -16,6 +16,7 @@ from aggregator.http import streaming
 from aggregator.http.guard.connection import Connection
 from aggregator.run.setup import Opened
 from aggregator.settings.base_model import BaseFile
+from braid_common.base_files import file_digest
 from tests.aggregator.http.guard.conftest import Door, enrolment, request
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.limits import MAX_CONTROL_BYTES, MAX_NAME_CHARS, MAX_STRANGERS_BYTES
@@ -163,7 +164,7 @@ def with_big_file(opened: Opened) -> Opened:
     path = Path(opened.config.model.path) / "big.safetensors"
     with path.open("wb") as file:
         file.truncate(BIG_BYTES)
-    files = {**opened.base_files, path.name: BaseFile(size_bytes=BIG_BYTES, changed_ns=0, digest="0" * 64)}
+    files = {**opened.base_files, path.name: BaseFile(size_bytes=BIG_BYTES, changed_ns=0, digest=file_digest(path))}
     return replace(opened, base_files=MappingProxyType(files))
 
 

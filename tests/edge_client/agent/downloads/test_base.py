@@ -87,3 +87,35 @@ async def test_a_base_that_is_not_the_runs_is_refused(board: Any, base_folder: P
 
     assert caught.value.exit_code == ExitCode.BASE
     assert "--model" in caught.value.hint
+
+
+@pytest.mark.parametrize("fault", ["flipped bit", "half", "empty", "gone"])
+async def test_a_base_that_a_card_has_damaged_is_fetched_again(
+    board: Any, server: Any, far_base: Path, fault: str
+) -> None:
+    """The folder that an earlier start has left: found by its digest, said, and fetched whole, in one start."""
+    async with board.client(token="token-for-tests") as client:
+        identity, run = await client.enrol()
+        await client.prepare(identity.device, run)
+    (weights,) = (board.folder / "base").rglob("model.safetensors")
+    whole = weights.read_bytes()
+    damaged = {"flipped bit": whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], "half": whole[: len(whole) // 2]}
+    weights.unlink() if fault == "gone" else weights.write_bytes(damaged.get(fault, b""))
+    server.requests.clear()
+
+    await board.join()
+
+    assert server.state == "finished" and weights.read_bytes() == whole
+    assert server.requests.count("GET /v1/base/model.safetensors") == 1
+    assert any("is fetched again" in event["message"] for event in board.events("notice")) == (fault != "gone")
+
+
+async def test_a_server_whose_base_is_not_the_runs_is_asked_once(board: Any, server: Any, far_base: Path) -> None:
+    """What was just fetched and is wrong is not fetched for ever."""
+    server.base_said = "a" * 64
+
+    with pytest.raises(BaseModelError, match="is not the run's"):
+        await board.join()
+
+    assert server.requests.count("GET /v1/base/model.safetensors") == 1
+    assert not any((board.folder / "base").rglob("*.safetensors"))

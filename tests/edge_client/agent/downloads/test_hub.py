@@ -17,8 +17,8 @@ from edge_client.agent.console import Console
 from edge_client.agent.downloads.hub import fetch_apart
 from edge_client.base.locate import find_here
 from edge_client.errors import BaseModelError, DiskError
-from tests.fakes.flan_t5 import SMALL, hub_environment, use_hub
 from tests.fakes.hub import FakeHub, Repo, loopback_hub
+from tests.fakes.models.flan_t5 import SMALL, hub_environment, use_hub
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,20 @@ DOCUMENTS: dict[str, Any] = {
         key: {str(n): record[key] for n, record in enumerate(RECORDS)} for key in ("source", "target")
     },
 }
+
+
+@pytest.mark.parametrize("names", [[0, 1], [["a", "b"], ["a", "c"]], [None, True]])
+def test_a_split_table_whose_columns_have_no_names(names: list[Any], tmp_path: Path) -> None:
+    """pandas writes numbers where a table had no header, and lists where it had several. Once a traceback."""
+    path = tmp_path / "a.json"
+    rows = [["a text to read", "and its answer"], ["another text to read", "and another"]]
+    path.write_text(json.dumps({"columns": names, "index": [0, 1], "data": rows}))
+    source, target = map(str, names)
+
+    with pytest.raises(DataError) as refused:
+        read(path)
+    assert f"--source {shlex.quote(source)} --target {shlex.quote(target)}" in refused.value.hint
+    assert read(path, source=source, targets=[target]).n_examples == 2
 
 
 @pytest.mark.parametrize("indent", [None, 2])

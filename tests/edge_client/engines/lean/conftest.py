@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from braid_common.base_files import read_t5_config
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import EvaluateJob, Job, Plan, ProbeJob, ProfileJob, TrainingMode, TrainJob
-from tests.fakes.random_t5 import random_t5, save_base
+from tests.fakes.models.random_t5 import random_t5, save_base
 from wire.checks import basis_rank
 from wire.codec import encode
 from wire.manifest import manifest_digest, t5_weights

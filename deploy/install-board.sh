@@ -20,12 +20,13 @@ usage: install-board.sh [options]
   --dry-run            say what would be done, and do nothing
   --offline FOLDER     install from the packages in FOLDER, without a network
   --download FOLDER    only fetch into FOLDER what --offline needs, on a machine with a network
-  --build NAME         with --download: for this kind of board instead of this machine; NAME is of the table in
-                       edge_client/host/torch_build/builds.json, such as armv8.0, aarch64 or jetpack-6.1
+  --build NAME         for this kind of board instead of this machine, as with --download or in a container; NAME is of
+                       the table in edge_client/host/torch_build/builds.json, such as armv8.0, aarch64 or jetpack-6.1
   --board-python X.Y   with --download: the board's Python, where it is not this machine's
   --python PROGRAM     the Python to use                        [python3]
   --torch REQUIREMENT  your own torch instead of the table's, as pip takes it
   --no-service         the program alone, without service and settings
+  --no-doctor          do not try the board at the end: for a container or an image that is made elsewhere
   --uninstall          remove program and service; settings, identity and state stay
   --purge              with --uninstall: remove these too
   --root FOLDER        work below FOLDER, as for an image or a test; no service is started
@@ -44,7 +45,7 @@ say() { printf '%s\n' "$*"; }
 # --- what was asked for ------------------------------------------------------------------------------------------------
 
 server='' token='' fingerprint='' data=''
-dry_run='' offline='' download='' build_name='' board_python='' python=python3 torch='' service=yes uninstall='' purge='' root=''
+dry_run='' offline='' download='' build_name='' board_python='' python=python3 torch='' service=yes doctor=yes uninstall='' purge='' root=''
 while [ $# -gt 0 ]; do
     case $1 in
     --server | --token | --fingerprint | --data | --offline | --download | --build | --board-python | --python | --torch | --root)
@@ -66,6 +67,7 @@ while [ $# -gt 0 ]; do
         ;;
     --dry-run) dry_run=yes ;;
     --no-service) service='' ;;
+    --no-doctor) doctor='' ;;
     --uninstall) uninstall=yes ;;
     --purge) purge=yes ;;
     -h | --help)
@@ -230,9 +232,10 @@ install() {
     run "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
         ${offline:+--no-index --find-links "$offline"} ${constraints:+--constraint "$constraints"} "$@"
 }
-# torch first: what comes after it is satisfied with this build, and never asks for another.
+# torch first: what comes after it is satisfied with this build, and never asks for another. What torch needs comes with
+# the rest, so that an index beside PyPI that cannot be reached is waited for once.
 # shellcheck disable=SC2086
-install ${index:+--extra-index-url "$index" --timeout 10 --retries 1} "$requirement"
+install --no-deps ${index:+--extra-index-url "$index" --timeout 10 --retries 1} "$requirement"
 # shellcheck disable=SC2046
 install "${source}[client]" $(field also)
 [ -z "$wheel" ] || install --no-deps --force-reinstall "$wheel" # the same version may be another build
@@ -299,7 +302,7 @@ fi
 
 # --- does it work? -----------------------------------------------------------------------------------------------------
 
-run "$venv/bin/edge-client" doctor || fail "this board cannot train yet" "do what the line above says, and run this again" $?
+[ -z "$doctor" ] || run "$venv/bin/edge-client" doctor || fail "this board cannot train yet" "do what the line above says, and run this again" $?
 if [ -n "$service" ]; then
     if [ -n "$server" ]; then
         systemctl_here enable edge-client.service

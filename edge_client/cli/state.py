@@ -11,7 +11,7 @@ import msgspec
 
 from braid_common.units import show_seconds, show_size
 from edge_client.cli.options import debug_option, state_option
-from edge_client.errors import ClientError, ConfigError
+from edge_client.errors import ClientError, ConfigError, UnreachableError
 from edge_client.state.folder import Identity, StateFolder
 from edge_client.state.status import Status, read_status
 
@@ -22,8 +22,9 @@ TELL_TIMEOUT_S = 10.0
 @click.command()
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--check", is_flag=True, help="End with 8 where its server is away, with 3 where no client runs.")
 @debug_option
-def status(state: Path, as_json: bool, debug: bool) -> None:
+def status(state: Path, as_json: bool, check: bool, debug: bool) -> None:
     """Show what the client on this board is doing."""
     del debug
     folder = StateFolder(state.expanduser())
@@ -35,6 +36,12 @@ def status(state: Path, as_json: bool, debug: bool) -> None:
         click.echo(msgspec.json.encode({"running": is_running, **msgspec.to_builtins(kept)}).decode())
     else:
         click.echo("\n".join(_lines(kept, is_running, time.time())))
+    if check and not is_running:
+        raise ConfigError(f"no client runs with {folder.path}", "start one with `edge-client join`, or give --state")
+    if check and not kept.online:
+        raise UnreachableError(
+            f"the server of this board is away: {kept.server}", "the client goes on by itself when it is back"
+        )
 
 
 def _lines(kept: Status, is_running: bool, now_unix_s: float) -> list[str]:

@@ -17,6 +17,8 @@ from edge_client.errors import DataError, ExitCode
 from edge_client.host.forked import ForkedError, run_forked
 from edge_client.host.packages import require_packages
 from edge_client.host.torch_trial import Trial
+from edge_client.state.folder import StateFolder
+from edge_client.state.status import StatusFile
 
 FINGERPRINT = "ab" * 32
 
@@ -213,6 +215,25 @@ def test_status_shows_the_last_state(good: dict[str, str], capsys: Any) -> None:
     facts = json.loads(capsys.readouterr().out)
     assert facts["running"] is False
     assert facts["phase"] == "connecting"
+
+
+@pytest.mark.parametrize(
+    ("is_running", "is_online", "status"),
+    [(True, True, ExitCode.OK), (True, False, ExitCode.UNREACHABLE), (False, True, ExitCode.CONFIG)],
+)
+def test_status_checks_for_containers(
+    tmp_path: Path, is_running: bool, is_online: bool, status: ExitCode, capsys: Any
+) -> None:
+    """The exit status says whether a client runs here and reaches its server; what it does is printed all the same."""
+    folder = StateFolder(tmp_path / "state")
+    folder.lock()
+    StatusFile(folder).update(at_once=True, phase="train", server="https://192.0.2.7", online=is_online)
+    if not is_running:
+        folder.unlock()
+
+    assert run(["status", "--state", str(folder.path)]) == ExitCode.OK
+    assert run(["status", "--state", str(folder.path), "--check"]) == status
+    assert capsys.readouterr().out.count("phase     train") == 2
 
 
 def test_plan_works_without_a_server(base_folder: Path, capsys: Any) -> None:

@@ -14,6 +14,7 @@ usage: install-board.sh [options]
 
   --server URL         the server's address, as `aggregator serve` printed it
   --token TOKEN        join token; needed once
+  --token-file FILE    the same from a file's first line, which no list of processes shows; - for standard input
   --fingerprint HEX    of the server's own certificate
   --data PATH          this board's text
 
@@ -44,15 +45,16 @@ say() { printf '%s\n' "$*"; }
 
 # --- what was asked for ------------------------------------------------------------------------------------------------
 
-server='' token='' fingerprint='' data=''
+server='' token='' token_file='' fingerprint='' data=''
 dry_run='' offline='' download='' build_name='' board_python='' python=python3 torch='' service=yes doctor=yes uninstall='' purge='' root=''
 while [ $# -gt 0 ]; do
     case $1 in
-    --server | --token | --fingerprint | --data | --offline | --download | --build | --board-python | --python | --torch | --root)
+    --server | --token | --token-file | --fingerprint | --data | --offline | --download | --build | --board-python | --python | --torch | --root)
         [ $# -ge 2 ] || fail "$1 needs a value" "see --help" 2
         case $1 in
         --server) server=$2 ;;
         --token) token=$2 ;;
+        --token-file) token_file=$2 ;;
         --fingerprint) fingerprint=$2 ;;
         --data) data=$2 ;;
         --offline) offline=$2 ;;
@@ -78,6 +80,12 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+
+case $token_file in
+'') ;;
+-) read -r token || [ -n "$token" ] || fail "standard input has no token" "see --help" 2 ;;
+*) read -r token <"$token_file" || [ -n "$token" ] || fail "$token_file has no token" "write the token into its first line" ;;
+esac
 
 newline='
 '
@@ -304,7 +312,7 @@ fi
 
 [ -z "$doctor" ] || run "$venv/bin/edge-client" doctor || fail "this board cannot train yet" "do what the line above says, and run this again" $?
 if [ -n "$service" ]; then
-    if [ -n "$server" ]; then
+    if [ -n "$server" ] || { [ -z "$root" ] && systemctl is-enabled --quiet edge-client.service 2>/dev/null; }; then
         systemctl_here enable edge-client.service
         systemctl_here restart edge-client.service
         say "The board is at work: journalctl -fu edge-client; what the service may reach: systemctl start edge-client-doctor"

@@ -72,10 +72,9 @@ class Machine:
         path.write_text(text)
         path.chmod(0o755)
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [SCRIPT, "--root", self.root, *arguments], capture_output=True, text=True, env=self.env, timeout=60
-        )
+    def run(self, *arguments: str, words: str = "") -> subprocess.CompletedProcess[str]:
+        command = [SCRIPT, "--root", self.root, *arguments]
+        return subprocess.run(command, input=words, capture_output=True, text=True, env=self.env, timeout=60)
 
     def asked_of_pip(self) -> list[str]:
         return self.log.read_text().splitlines()
@@ -150,6 +149,20 @@ def test_a_board_is_installed_and_installed_again(tmp_path: Path) -> None:
     assert settings["data"] == "/srv/notes.jsonl"
     assert token.read_text() == "BRAID_TOKEN=SECRET\n"
     assert "is brought up to date" in second.stdout
+
+
+@pytest.mark.parametrize("source", ["-", "file"])
+def test_a_token_may_come_where_no_list_of_processes_shows_it(tmp_path: Path, source: str) -> None:
+    """By standard input, or by a file's first line; an empty one is refused before anything is installed."""
+    machine, file = Machine(tmp_path, "Pi 4"), tmp_path / "token"
+
+    for text, status in (("", 2 if source == "-" else 3), ("SECRET", 0)):
+        file.write_text(text)
+        done = machine.run("--token-file", "-" if source == "-" else str(file), words=text)
+        assert done.returncode == status, done.stderr
+
+    assert "no token" in machine.run("--token-file", "-", words="").stderr
+    assert (machine.root / "etc/braid/edge-client.env").read_text() == "BRAID_TOKEN=SECRET\n"
 
 
 def test_a_jetson_gets_its_gpu_and_a_card_that_moves_loses_it(tmp_path: Path) -> None:
@@ -294,3 +307,12 @@ def test_offline_boards_get_all_that_a_board_needs() -> None:
     assert needed("braid-fl[client]") - {"braid-fl", "torch"} == names - on_old_pythons
     assert names - on_old_pythons <= set(pinned())
     assert [line for line in lines if line.endswith("# sdist")] == ["rouge-score # sdist"]
+
+
+def test_the_fleets_script_is_sound() -> None:
+    """shellcheck has nothing to say, and it says how it is called."""
+    script = ROOT / "deploy/fleet/one-board.sh"
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+
+    assert subprocess.run([shellcheck, script], capture_output=True, text=True).stdout == ""
+    assert "usage: " in subprocess.run([script], capture_output=True, text=True).stderr

@@ -42,8 +42,8 @@ def make(package: Package, architecture: str, version: str, root: Path, target: 
         if path.is_dir():
             path.chmod(0o755)
         os.utime(path, (epoch_s, epoch_s), follow_symlinks=False)
-    # Wheels are compressed already: xz takes a minute for each package, and a board as long to undo it, for nothing.
-    command = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", str(root), str(target)]
+    # Wheels are compressed already: xz would take a minute for each package, for nothing. (lintian wants some compression.)
+    command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(root), str(target)]
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch_s)}
     subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)
 

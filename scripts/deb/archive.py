@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +34,10 @@ def make(package: Package, architecture: str, version: str, root: Path, target: 
     size_kib = sum(-(-path.stat().st_size // 1024) for path in files) + sum(1 for _ in root.rglob("*"))
     control.mkdir()
     (control / "control").write_text("\n".join(fields(package, architecture, version, size_kib)) + "\n")
-    sums = [f"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}  {path.relative_to(root)}\n" for path in files]
+    sums = [
+        f"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}  {path.relative_to(root)}\n"
+        for path in files
+    ]
     (control / "md5sums").write_text("".join(sums))
     for name in (*SCRIPTS, "triggers"):
         shutil.copyfile(FILES / f"{package.name}.{name}", control / name)
@@ -42,7 +46,7 @@ def make(package: Package, architecture: str, version: str, root: Path, target: 
         if path.is_dir():
             path.chmod(0o755)
         os.utime(path, (epoch_s, epoch_s), follow_symlinks=False)
-    # Wheels are compressed already: xz would take a minute for each package, for nothing. (lintian wants some compression.)
+    # Wheels are compressed already: xz takes a minute for each package, for nothing. lintian wants some compression.
     command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(root), str(target)]
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch_s)}
     subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)
@@ -71,7 +75,5 @@ def maintainer() -> str:
 
 
 def _wrapped(paragraphs: tuple[str, ...]) -> list[str]:
-    import textwrap
-
     parts = [textwrap.wrap(paragraph, 78) for paragraph in paragraphs]
     return [line for index, part in enumerate(parts) for line in ([""] if index else []) + part]

@@ -23,7 +23,7 @@ script=/usr/share/debootstrap/scripts/$suite
 [ -e "$script" ] || script=/usr/share/debootstrap/scripts/jammy
 [ -d "$bare" ] || { debootstrap --variant=minbase "$suite" "$bare.new" "$mirror" "$script" >"$bare.log" 2>&1 && mv "$bare.new" "$bare"; } ||
     { tail -n 3 "$bare.log"; exit 1; }
-rm -rf "$root"
+rm -rf --one-file-system "$root"
 cp -a "$bare" "$root"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 log=$root.log
@@ -77,5 +77,5 @@ in_root "apt-get update"
 life braid-edge-client edge-client /opt/braid/venv /var/lib/private/braid
 life braid-aggregator aggregator /opt/braid-aggregator/venv /var/lib/braid-aggregator
 promise "the server's user is gone" "! getent passwd braid"
-rm -rf "$root"
+rm -rf --one-file-system "$root"
 exit $failed

@@ -52,9 +52,9 @@ def lay_out(package: Package, root: Path, version: str, braid: Path, wheels: Whe
 
 
 def setup_help() -> str:
-    """What `edge-client-setup --help` says: the help of the installer, as the package calls it."""
+    """Help of `edge-client-setup`: that of the installer, as the package calls it."""
     env = {**os.environ, "INSTALL_BOARD_PACKAGED": "yes"}
-    command = [DEPLOY / "install-board.sh", "--help"]
+    command = [str(DEPLOY / "install-board.sh"), "--help"]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
 
 

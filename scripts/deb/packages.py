@@ -45,7 +45,7 @@ class Package:
 
     @property
     def folder(self) -> str:
-        """Where wheels and scripts lie."""
+        """Folder of wheels and scripts, without the leading slash."""
         return f"usr/lib/{self.name}"
 
 

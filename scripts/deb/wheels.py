@@ -30,7 +30,7 @@ class Target:
 
     @property
     def markers(self) -> dict[str, str]:
-        """What the markers of requirements ask about."""
+        """Values of the markers that requirements may have."""
         return {
             "implementation_name": "cpython",
             "implementation_version": f"{self.python}.0",
@@ -101,7 +101,7 @@ def wheels_in(folder: Path) -> dict[str, Path]:
 
 
 def requirements_of(wheel: Path) -> list[str]:
-    """What a wheel says that it needs."""
+    """Requirements that a wheel's metadata name."""
     with ZipFile(wheel) as file:
         name = next(name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
         return BytesParser().parsebytes(file.read(name)).get_all("Requires-Dist") or []

@@ -53,7 +53,9 @@ def asked(*command: str | Path) -> str:
 def test_a_package_says_what_it_is_and_needs(package: Package, packages: dict[str, Path]) -> None:
     """python3 alone, of those that it has wheels for; neither pip nor torch, nor anything that needs a network."""
     fields = dict(
-        line.split(": ", 1) for line in asked("dpkg-deb", "--field", packages[package.name]).splitlines() if line[0] != " "
+        line.split(": ", 1)
+        for line in asked("dpkg-deb", "--field", packages[package.name]).splitlines()
+        if line[0] != " "
     )
 
     assert (fields["Package"], fields["Version"], fields["Architecture"]) == (package.name, "0.1.0~1", "arm64")
@@ -88,7 +90,10 @@ def test_a_package_has_program_units_pages_and_completion(
     assert f"usr/share/bash-completion/completions/{package.program}" in files
     assert f"usr/share/doc/{package.name}/RUNBOOK.md.gz" in files
     sums = (tmp_path / package.folder / "wheels.sha256").read_text().splitlines()
-    assert [line.split("  ")[1] for line in sums] == ["braid_fl-0.1.0-py3-none-any.whl", "wheels/other-1.0-py3-none-any.whl"]
+    assert [line.split("  ")[1] for line in sums] == [
+        "braid_fl-0.1.0-py3-none-any.whl",
+        "wheels/other-1.0-py3-none-any.whl",
+    ]
     assert subprocess.run(["sha256sum", "--check", "wheels.sha256"], cwd=tmp_path / package.folder).returncode == 0
 
 
@@ -122,7 +127,9 @@ def test_lintian_has_nothing_against_them(packages: dict[str, Path]) -> None:
 @pytest.mark.parametrize("script", sorted(path.name for path in FILES.iterdir() if path.read_bytes()[:2] == b"#!"))
 def test_scripts_are_clean(script: str) -> None:
     """By shellcheck, as POSIX shell; a maintainer script ends at its first failure."""
-    done = subprocess.run([Path(sys.executable).with_name("shellcheck"), FILES / script], capture_output=True, text=True)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("shellcheck"), FILES / script], capture_output=True, text=True
+    )
 
     assert done.returncode == 0, done.stdout
     text = (FILES / script).read_text()

@@ -39,7 +39,9 @@ def test_a_page_is_clean_for_man(name: str) -> None:
     """groff has nothing to say, and words that look like its own are shown."""
     page = man_page(name, PROGRAMS[name], "1", "x") if name in PROGRAMS else setup_page(name, "x", setup_help(), "1")
 
-    done = subprocess.run(["groff", "-man", "-Tutf8", "-P-cbou", "-ww", "-k"], input=page, capture_output=True, text=True)
+    done = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-P-cbou", "-ww", "-k"], input=page, capture_output=True, text=True
+    )
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "OPTIONS" in done.stdout

@@ -15,7 +15,9 @@ from scripts.deb.version import changelog, epoch_s, package_version
 def git(folder: Path, *arguments: str, time: str = "2026-01-02T03:04:05Z") -> None:
     who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@a", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@a"}
     when = {"GIT_AUTHOR_DATE": time, "GIT_COMMITTER_DATE": time, "GIT_CONFIG_GLOBAL": os.devnull}
-    subprocess.run(["git", "-C", folder, *arguments], check=True, env={**os.environ, **who, **when}, capture_output=True)
+    subprocess.run(
+        ["git", "-C", folder, *arguments], check=True, env={**os.environ, **who, **when}, capture_output=True
+    )
 
 
 @pytest.fixture

@@ -52,7 +52,12 @@ def test_wheels_are_asked_for_by_their_pins(tmp_path: Path, monkeypatch: pytest.
             wheel(tmp_path, name.partition("==")[0])
 
     monkeypatch.setattr(wheels, "pip", pip)
-    constraints = ["# pins", "leaf==1.0", "quick==1.0 ; python_full_version < '3.11'", "quick==9 ; python_version >= '3.11'"]
+    constraints = [
+        "# pins",
+        "leaf==1.0",
+        "quick==1.0 ; python_full_version < '3.11'",
+        "quick==9 ; python_version >= '3.11'",
+    ]
 
     found = fetch(["root"], OLD, constraints, tmp_path / "own", tmp_path)
 

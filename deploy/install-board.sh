@@ -139,7 +139,9 @@ fi
 # --- what this board is ------------------------------------------------------------------------------------------------
 
 # The clone above this folder, or the wheel in it (or in the offline folder): what is installed, and what knows the table.
-wheel=$(find "$here" ${offline:+"$offline"} -maxdepth 1 -name 'braid_fl-*.whl' 2>/dev/null | sort | tail -n 1)
+wheel_in() { find "$1" -maxdepth 1 -name 'braid_fl-*.whl' 2>/dev/null | sort | tail -n 1; }
+wheel=$(wheel_in "$here")
+[ -n "$wheel" ] || [ -z "$offline" ] || wheel=$(wheel_in "$offline")
 if [ -n "$wheel" ]; then source=$wheel; else source=$(dirname -- "$here"); fi
 [ -z "$offline" ] || [ -d "$offline" ] || fail "there is no folder $offline" "make it with --download"
 [ -n "$wheel" ] || [ -e "$source/pyproject.toml" ] ||

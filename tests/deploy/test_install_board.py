@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -207,6 +208,61 @@ def test_a_board_that_cannot_train_is_not_started(tmp_path: Path) -> None:
     assert "cannot train yet" in done.stderr
     assert "systemctl enable" not in done.stdout
     assert "systemctl restart" not in done.stdout
+
+
+def test_in_a_package_program_and_units_are_apts(tmp_path: Path) -> None:
+    """The environment that is there gets torch, units of an earlier installation go, for they would hide the package's,
+    and what apt installed is not removed by hand."""
+    machine = Machine(tmp_path, "Orin, JetPack 7.2")
+    machine.run()
+    units = machine.root / "etc/systemd/system"
+    assert (units / "edge-client.service").exists()
+    machine.env["INSTALL_BOARD_PACKAGED"] = "yes"
+
+    done = machine.run(*ASKED)
+
+    assert done.returncode == 0, done.stderr
+    assert "brought up to date" in done.stdout
+    assert not (units / "edge-client.service").exists()
+    assert (units / "edge-client.service.d/jetson.conf").exists()
+    assert read_config(machine.root / "etc/braid/edge-client.toml")["server"] == ASKED[1]
+    refused = machine.run("--uninstall")
+    assert refused.returncode == 2
+    assert "apt remove braid-edge-client" in refused.stderr
+    assert (machine.root / "opt/braid/venv").exists()
+
+
+def test_the_wheel_beside_the_installer_is_the_one_that_is_installed(tmp_path: Path) -> None:
+    """Not another one in the offline folder, whose name sorts behind it; that is for the libraries."""
+    machine, beside, offline = Machine(tmp_path, "Pi 4"), tmp_path / "a", tmp_path / "wheels"
+    for folder in (beside, offline):
+        folder.mkdir()
+        wheel(folder)
+    installer = shutil.copy(SCRIPT, beside)
+
+    done = subprocess.run(
+        [installer, "--root", machine.root, "--dry-run", "--offline", offline],
+        capture_output=True,
+        text=True,
+        env=machine.env,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert f"{beside}/braid_fl-0.1.0-py3-none-any.whl[client]" in done.stdout
+    assert f"{offline}/braid_fl" not in done.stdout
+
+
+def test_an_environment_without_torch_needs_its_room(tmp_path: Path) -> None:
+    """As a package leaves it; no python3-venv is asked for."""
+    machine = Machine(tmp_path, "Pi 4", free_mib=700)
+    programs = machine.root / "opt/braid/venv/bin"
+    programs.mkdir(parents=True)
+    Machine.program(programs / "python", (tmp_path / "bin/python3").read_text())
+
+    done = machine.run()
+
+    assert done.returncode == 3
+    assert "700 MiB free, and about 722 MiB are needed" in done.stderr
 
 
 def test_removing_keeps_the_identity_unless_it_is_asked_for(tmp_path: Path) -> None:

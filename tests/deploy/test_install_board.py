@@ -210,28 +210,6 @@ def test_a_board_that_cannot_train_is_not_started(tmp_path: Path) -> None:
     assert "systemctl restart" not in done.stdout
 
 
-def test_in_a_package_program_and_units_are_apts(tmp_path: Path) -> None:
-    """The environment that is there gets torch, units of an earlier installation go, for they would hide the package's,
-    and what apt installed is not removed by hand."""
-    machine = Machine(tmp_path, "Orin, JetPack 7.2")
-    machine.run()
-    units = machine.root / "etc/systemd/system"
-    assert (units / "edge-client.service").exists()
-    machine.env["INSTALL_BOARD_PACKAGED"] = "yes"
-
-    done = machine.run(*ASKED)
-
-    assert done.returncode == 0, done.stderr
-    assert "brought up to date" in done.stdout
-    assert not (units / "edge-client.service").exists()
-    assert (units / "edge-client.service.d/jetson.conf").exists()
-    assert read_config(machine.root / "etc/braid/edge-client.toml")["server"] == ASKED[1]
-    refused = machine.run("--uninstall")
-    assert refused.returncode == 2
-    assert "apt remove braid-edge-client" in refused.stderr
-    assert (machine.root / "opt/braid/venv").exists()
-
-
 def test_the_wheel_beside_the_installer_is_the_one_that_is_installed(tmp_path: Path) -> None:
     """Not another one in the offline folder, whose name sorts behind it; that is for the libraries."""
     machine, beside, offline = Machine(tmp_path, "Pi 4"), tmp_path / "a", tmp_path / "wheels"
@@ -330,7 +308,7 @@ def test_it_is_for_root(tmp_path: Path) -> None:
     assert "must be run as root" in done.stderr
 
 
-@pytest.mark.parametrize("script", ["deploy/install-board.sh", "scripts/setup.sh"])
+@pytest.mark.parametrize("script", ["deploy/install-board.sh", "scripts/setup.sh", "scripts/deb/check.sh"])
 def test_scripts_are_clean(script: str) -> None:
     """By shellcheck; and nothing that comes from a network is given to a shell."""
     done = subprocess.run([Path(sys.executable).with_name("shellcheck"), ROOT / script], capture_output=True, text=True)

@@ -14,9 +14,10 @@ from zipfile import ZipFile
 
 import pytest
 
+from edge_client.agent.settings import read_config
 from scripts.deb.__main__ import build
 from scripts.deb.packages import BOARD, PACKAGES, SERVER, Package
-from tests.deploy.test_install_board import wheel
+from tests.deploy.test_install_board import ASKED, Machine, wheel
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "scripts/deb/files"
@@ -232,3 +233,25 @@ def test_another_python_makes_it_anew_and_says_what_is_lost(tmp_path: Path) -> N
     (installed.venv / "wheels.sha256").unlink()
     assert installed.make() == ""
     assert len(installed.asked_of_pip()) == 2
+
+
+def test_in_a_package_program_and_units_are_apts(tmp_path: Path) -> None:
+    """The environment that is there gets torch, units of an earlier installation go, for they would hide the package's,
+    and what apt installed is not removed by hand."""
+    machine = Machine(tmp_path, "Orin, JetPack 7.2")
+    machine.run()
+    units = machine.root / "etc/systemd/system"
+    assert (units / "edge-client.service").exists()
+    machine.env["INSTALL_BOARD_PACKAGED"] = "yes"
+
+    done = machine.run(*ASKED)
+
+    assert done.returncode == 0, done.stderr
+    assert "brought up to date" in done.stdout
+    assert not (units / "edge-client.service").exists()
+    assert (units / "edge-client.service.d/jetson.conf").exists()
+    assert read_config(machine.root / "etc/braid/edge-client.toml")["server"] == ASKED[1]
+    refused = machine.run("--uninstall")
+    assert refused.returncode == 2
+    assert "apt remove braid-edge-client" in refused.stderr
+    assert (machine.root / "opt/braid/venv").exists()

@@ -105,10 +105,10 @@ run() {
 [ -n "$dry_run" ] || [ -n "$root" ] || [ -n "$download" ] || [ "$(id -u)" = 0 ] ||
     fail "this must be run as root" "sudo $0 …, or look first with --dry-run"
 
-# systemd is asked only about the machine that this runs on.
+# systemd is asked only about the machine that this runs on, and where it runs: not in an image that is being made.
 systemctl_here() {
-    if [ -n "$root" ] && [ -z "$dry_run" ]; then
-        say "left out below --root: systemctl $*"
+    if [ -z "$dry_run" ] && { [ -n "$root" ] || [ ! -d /run/systemd/system ]; }; then
+        say "left out, for systemd does not run here: systemctl $*"
     else
         run systemctl "$@"
     fi

@@ -6,10 +6,15 @@
 #
 # Run it again as often as you like: what is there is kept or brought up to date. `--dry-run` says what it would do.
 # Lies in a clone, or in a folder with the wheel (braid_fl-….whl) and the rest of deploy/. Fetches with pip alone.
+# In Debian's package it is `edge-client-setup`: program and units are then apt's, and the rest is done as anywhere.
 set -eu
 
+packaged=${INSTALL_BOARD_PACKAGED:-}
+command=install-board.sh
+[ -z "$packaged" ] || command=edge-client-setup
+
 usage() {
-    cat <<'END'
+    sed "s/^usage: install-board.sh/usage: $command/" <<'END'
 usage: install-board.sh [options]
 
   --server URL         the server's address, as `aggregator serve` printed it
@@ -110,10 +115,10 @@ run() {
 [ -n "$dry_run" ] || [ -n "$root" ] || [ -n "$download" ] || [ "$(id -u)" = 0 ] ||
     fail "this must be run as root" "sudo $0 …, or look first with --dry-run"
 
-# systemd is asked only about the machine that this runs on.
+# systemd is asked only about the machine that this runs on, and where it runs: not in an image that is being made.
 systemctl_here() {
-    if [ -n "$root" ] && [ -z "$dry_run" ]; then
-        say "left out below --root: systemctl $*"
+    if [ -z "$dry_run" ] && { [ -n "$root" ] || [ ! -d /run/systemd/system ]; }; then
+        say "left out, for systemd does not run here: systemctl $*"
     else
         run systemctl "$@"
     fi
@@ -122,6 +127,7 @@ systemctl_here() {
 # --- removing ----------------------------------------------------------------------------------------------------------
 
 if [ -n "$uninstall" ]; then
+    [ -z "$packaged" ] || fail "apt installed this board" "apt remove braid-edge-client, or apt purge for identity and settings too" 2
     if [ -e "$units/edge-client.service" ] || [ -n "$dry_run" ]; then
         systemctl_here disable --now edge-client.service
         for unit in edge-client edge-client-doctor; do
@@ -143,7 +149,9 @@ fi
 # --- what this board is ------------------------------------------------------------------------------------------------
 
 # The clone above this folder, or the wheel in it (or in the offline folder): what is installed, and what knows the table.
-wheel=$(find "$here" ${offline:+"$offline"} -maxdepth 1 -name 'braid_fl-*.whl' 2>/dev/null | sort | tail -n 1)
+wheel_in() { find "$1" -maxdepth 1 -name 'braid_fl-*.whl' 2>/dev/null | sort | tail -n 1; }
+wheel=$(wheel_in "$here")
+[ -n "$wheel" ] || [ -z "$offline" ] || wheel=$(wheel_in "$offline")
 if [ -n "$wheel" ]; then source=$wheel; else source=$(dirname -- "$here"); fi
 [ -z "$offline" ] || [ -d "$offline" ] || fail "there is no folder $offline" "make it with --download"
 [ -n "$wheel" ] || [ -e "$source/pyproject.toml" ] ||
@@ -155,7 +163,7 @@ fi
 command -v "$python" >/dev/null || fail "there is no $python" "apt-get install python3 python3-venv, or give --python"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
     fail "$python is older than 3.10" "install a newer system, or give a newer --python"
-"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+[ -x "$venv/bin/python" ] || "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python cannot make virtual environments" "apt-get install python3-venv"
 
 # INSTALL_BOARD_FACTS is for tests: flags that say what board this is.
@@ -225,7 +233,7 @@ fi
 
 need_mib=$(($(field disk_mib) + 320)) # Braid and all else but torch: 315 MiB on x86-64
 free_mib=$(df -Pm "${root:-/}" | awk 'NR == 2 { print $4 }')
-[ "$free_mib" -ge "$need_mib" ] || [ -x "$venv/bin/python" ] ||
+[ "$free_mib" -ge "$need_mib" ] || [ -n "$(find "$venv" -maxdepth 4 -path '*/site-packages/torch' 2>/dev/null)" ] ||
     fail "$root/opt has $free_mib MiB free, and about $need_mib MiB are needed" "free some space, or take a larger card"
 
 if [ -x "$venv/bin/python" ] && "$venv/bin/python" -c '' 2>/dev/null; then
@@ -297,7 +305,11 @@ if [ -n "$service" ]; then
         fi
     fi
     for unit in edge-client edge-client-doctor; do
-        run cp "$here/$unit.service" "$units/$unit.service"
+        if [ -n "$packaged" ]; then
+            run rm -f "$units/$unit.service" # of a board that was no package: it would hide the package's
+        else
+            run cp "$here/$unit.service" "$units/$unit.service"
+        fi
         if [ "$(field gpu)" = yes ]; then
             run mkdir -p "$units/$unit.service.d"
             run cp "$here/edge-client.service.d/jetson.conf" "$units/$unit.service.d/jetson.conf"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -222,6 +223,39 @@ def test_a_board_that_cannot_train_is_not_started(tmp_path: Path) -> None:
     assert "systemctl restart" not in done.stdout
 
 
+def test_the_wheel_beside_the_installer_is_the_one_that_is_installed(tmp_path: Path) -> None:
+    """Not another one in the offline folder, whose name sorts behind it; that is for the libraries."""
+    machine, beside, offline = Machine(tmp_path, "Pi 4"), tmp_path / "a", tmp_path / "wheels"
+    for folder in (beside, offline):
+        folder.mkdir()
+        wheel(folder)
+    installer = shutil.copy(SCRIPT, beside)
+
+    done = subprocess.run(
+        [installer, "--root", machine.root, "--dry-run", "--offline", offline],
+        capture_output=True,
+        text=True,
+        env=machine.env,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert f"{beside}/braid_fl-0.1.0-py3-none-any.whl[client]" in done.stdout
+    assert f"{offline}/braid_fl" not in done.stdout
+
+
+def test_an_environment_without_torch_needs_its_room(tmp_path: Path) -> None:
+    """As a package leaves it; no python3-venv is asked for."""
+    machine = Machine(tmp_path, "Pi 4", free_mib=700)
+    programs = machine.root / "opt/braid/venv/bin"
+    programs.mkdir(parents=True)
+    Machine.program(programs / "python", (tmp_path / "bin/python3").read_text())
+
+    done = machine.run()
+
+    assert done.returncode == 3
+    assert "700 MiB free, and about 722 MiB are needed" in done.stderr
+
+
 def test_removing_keeps_the_identity_unless_it_is_asked_for(tmp_path: Path) -> None:
     """Program and units go; settings and state only with --purge. Twice is as good as once."""
     machine = Machine(tmp_path, "Pi 4")
@@ -287,7 +321,7 @@ def test_it_is_for_root(tmp_path: Path) -> None:
     assert "must be run as root" in done.stderr
 
 
-@pytest.mark.parametrize("script", ["deploy/install-board.sh", "scripts/setup.sh"])
+@pytest.mark.parametrize("script", ["deploy/install-board.sh", "scripts/setup.sh", "scripts/deb/check.sh"])
 def test_scripts_are_clean(script: str) -> None:
     """By shellcheck; and nothing that comes from a network is given to a shell."""
     done = subprocess.run([Path(sys.executable).with_name("shellcheck"), ROOT / script], capture_output=True, text=True)

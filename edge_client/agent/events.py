@@ -128,7 +128,8 @@ class Events:
     def paused(self, why: str, *, aloud: bool) -> None:
         """The board may not train now. Told here and, beside the work, to the server."""
         status = self._status.status
-        self._phase_before = status.phase
+        if status.phase != "pause":  # else another reason has come
+            self._phase_before = status.phase
         self._status.update(at_once=True, phase="pause", waits=why)
         if aloud:
             self.console.event("paused", f"training pauses: {why}", round=status.round, message=why)

@@ -78,13 +78,10 @@ class Pauses:
         self._told_s: dict[frozenset[str], float] = {}
         self._is_told = False
 
-    async def until_allowed(self, sleep: Callable[[float], Awaitable[None]]) -> bool:
-        """Wait until the board may train; whether that took any time."""
-        has_waited = False
+    async def until_allowed(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Wait until the board may train."""
         while (found := self._ask()) is not None:
-            has_waited = True
             await sleep(found.ask_again_s)
-        return has_waited
 
     async def until_away(self) -> None:
         """Pause the worker whenever the rules object, and let it go on. Raises Away where it is to end; never returns

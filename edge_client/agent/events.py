@@ -35,7 +35,7 @@ class Events:
         self.console = console
         self._status, self._reports, self._traffic = status, reports, traffic
         self._plan: Plan | None = None
-        self._unsaved = ""
+        self._unsaved = self._phase_before = ""
         self.rounds_done = 0
 
     def phase(self, phase: str, task: Task) -> None:
@@ -124,6 +124,29 @@ class Events:
             rounds_done=self.rounds_done,
             **traffic,
         )
+
+    def paused(self, why: str, *, aloud: bool) -> None:
+        """The board may not train now. Told here and, beside the work, to the server."""
+        status = self._status.status
+        if status.phase != "pause":  # else another reason has come
+            self._phase_before = status.phase
+        self._status.update(at_once=True, phase="pause", waits=why)
+        if aloud:
+            self.console.event("paused", f"training pauses: {why}", round=status.round, message=why)
+            self._reports.note(status.round, f"its training pauses: {why}")
+
+    def unpaused(self, *, aloud: bool) -> None:
+        """The board may train again."""
+        status = self._status.status
+        self._status.update(at_once=True, phase=self._phase_before, waits="")
+        if aloud:
+            self.console.event("unpaused", "training goes on", round=status.round)
+            self._reports.note(status.round, "its training goes on")
+
+    def slowed(self, reasons: str) -> None:
+        """The board is slowed down, by heat or by its supply; the server is told as well, which waits for it."""
+        self.console.notice(f"this board is slowed down: {reasons}", "`edge-client doctor` shows clocks and heat")
+        self._reports.note(self._status.status.round, f"it is slowed down: {reasons}")
 
     async def plan(self, round_id: int, plan: Plan, explain: Callable[[], Sequence[str]]) -> None:
         """The plan of a round: its explanation in full the first time, one line when the plan changes. It is made where

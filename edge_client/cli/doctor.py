@@ -18,6 +18,7 @@ from edge_client.cli.options import debug_option, state_option
 from edge_client.cli.service import Reach, examine_service, first_problem, service_lines
 from edge_client.errors import ClientError, TorchError
 from edge_client.host.board import probe_board
+from edge_client.host.condition.condition import Condition, condition_words, read_condition
 from edge_client.host.matmul_speed import MatmulSpeed, with_matmul_speed
 from edge_client.host.packages import require_packages, versions
 from edge_client.host.processor_name import processor
@@ -43,7 +44,7 @@ CONFIG = Path("/etc/braid/edge-client.toml")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @debug_option
 def doctor(state: Path, service: bool, config: Path, as_json: bool, debug: bool) -> None:
-    """Check this board: memory, processors, torch, and installed packages.
+    """Check this board: memory, processors, power mode, heat and clocks, torch, and installed packages.
 
     One product is tried for each dtype, number of threads and device. Status 12 where torch dies or cannot be loaded, 3
     where something else is missing.
@@ -81,6 +82,7 @@ def examine(state: Path, trial: Trial | None, error: ClientError | None) -> dict
         "nf4": kernel.name,
         "nf4_reason": kernel.reason,
         "packages": versions(),
+        "condition": msgspec.to_builtins(read_condition()),
         "builtin_base": find_spec("builtin_base") is not None,
     }
 
@@ -109,10 +111,12 @@ def _fail_for(trial: Trial | None, error: ClientError | None, reached: list[Reac
 
 def _lines(facts: dict[str, Any], trial: Trial | None, error: ClientError | None) -> list[str]:
     works = trial is not None and not trial.failed
+    condition = msgspec.convert(facts["condition"], Condition)
     lines = [
         f"board       {facts['board']} ({facts['machine']}), Python {facts['python']}",
         f"memory      {show_size(facts['memory_bytes'])} ({facts['memory_source']})",
         f"processors  {facts['cpu_count']}, {facts['processor']}",
+        *(f"{part:<12}{words}" for part, words in condition_words(condition).items()),
         *(f"torch       {line}" for line in _torch_lines(trial, error)),
         f"arithmetic  {_arithmetic(facts, works)}",
         f"4-bit base  {facts['nf4']} ({facts['nf4_reason']})",

@@ -15,6 +15,7 @@ from edge_client.cli.options import (
     cache_option,
     data_options,
     debug_option,
+    manners_options,
     round_time_option,
     round_traffic_option,
     state_option,
@@ -55,6 +56,7 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
 @cache_option
 @round_time_option
 @round_traffic_option
+@manners_options
 @state_option
 @click.option(
     "--name", envvar="BRAID_NAME", default=socket.gethostname, help="Name on the server's page.  [default: host]"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -16,8 +17,9 @@ import msgspec
 
 from edge_client.errors import ClientError, ExitCode
 from edge_client.host.deaths import Death, explain_death
+from edge_client.host.priority import yield_to_others
 from edge_client.jobs.frames import MAX_FRAME_BYTES
-from edge_client.jobs.messages import Done, Event, Failed, Job, MeasureJob, Progress
+from edge_client.jobs.messages import Done, Event, Failed, Job, MeasureJob, Parked, Progress
 
 IDLE_S = 60.0
 """How long a worker is kept without work: reloading the base costs seconds, and rounds often follow each other."""
@@ -72,12 +74,14 @@ def worker_command() -> list[str]:
 class WorkerProcess:
     """The training worker as seen from the network side: one process at most, one job at a time.
 
-    Call `close` at the end.
+    Call `close` at the end. `nice`: how far it makes way for others, 0 for not at all. `is_parked`: it waits between
+    two steps, as it was asked to.
     """
 
-    def __init__(self, command: Sequence[str] | None = None, *, idle_s: float = IDLE_S) -> None:
+    def __init__(self, command: Sequence[str] | None = None, *, idle_s: float = IDLE_S, nice: int = 0) -> None:
         self._command = list(command or worker_command())
-        self._idle_s = idle_s
+        self._idle_s, self._nice = idle_s, nice
+        self.is_parked = self._is_paused = False
         self._process: asyncio.subprocess.Process | None = None
         self._stderr_task: asyncio.Task[None] | None = None
         self._idle_timer: asyncio.Task[None] | None = None
@@ -111,11 +115,30 @@ class WorkerProcess:
         await self._cancel_idle_timer()
         await self._stop()
 
+    def pause(self) -> None:
+        """Ask the worker to wait between two steps; it says so when it does. One that has just started may not hear it:
+        ask again."""
+        self._is_paused = True
+        self._signal(signal.SIGTSTP)
+
+    def go_on(self) -> None:
+        """Let a worker that pauses go on."""
+        if self._is_paused:
+            self._is_paused = self.is_parked = False
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
     async def _answer(self, process: asyncio.subprocess.Process, on_event: Callable[[Progress], None]) -> Done:
         while True:
             event = await self._next_event(process)
             if isinstance(event, Progress):
                 on_event(event)
+            elif isinstance(event, Parked):
+                self.is_parked = self._is_paused
             elif isinstance(event, Failed):
                 raise WorkerError(event)
             else:
@@ -165,6 +188,8 @@ class WorkerProcess:
             limit=MAX_FRAME_BYTES + _LENGTH.size,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
+        yield_to_others(self._process.pid, self._nice)
+        self.is_parked = self._is_paused = False
         self._stderr_task = asyncio.create_task(self._keep_stderr(self._process))
         return self._process
 

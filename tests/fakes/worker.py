@@ -6,6 +6,8 @@ is saved after every step, as the real one does, and resumed from, in a text fil
 --fail CODE           answer every job with a Failed
 --hang                never finish training
 --hold FILE           do not finish training while there is this file
+--stall FILE          make this file after the first step of training, once, and go on when it is gone or a pause is
+                      asked for; SIGTERM then ends the worker between two steps, as it ends the real one
 --kill KIND[:STEP]    SIGKILL itself at a job of this kind, a training job after so many steps; once per --kill
 --signal NAME         the signal that --kill sends, SIGKILL unless it is given
 --fail-once KIND      answer one job of this kind with a Failed that says that memory ran out, or what --status says
@@ -40,12 +42,14 @@ from edge_client.jobs.messages import (
     Failed,
     Job,
     MeasureJob,
+    Parked,
     ProbeJob,
     ProfileJob,
     Progress,
     TrainJob,
 )
 from edge_client.state.pruned_ranks import keep_pruned
+from edge_client.worker.pause import Pause
 from wire.codec import encode
 from wire.messages import NamedTensor, Profile, Tensor, Update, UpdatePart
 from wire.text_lengths import PERCENTS, TextLengths
@@ -148,13 +152,48 @@ def log_job(job: EngineJob, kind: str, first: int, path: Path) -> None:
         log.write(f"{job.plan.mode.cache} {cache[0] or '-'} {cache[1]}\n")
 
 
+STOPS: list[int] = []
+PAUSE = Pause(lambda: say(Parked()), lambda: bool(STOPS), sleep=lambda _: time.sleep(0.01))
+
+
+def stall(path: Path) -> None:
+    """Say that the first step is done, by a file, and stay there until it is taken away or a pause is asked for."""
+    if not path.with_suffix(".done").exists():
+        path.touch()
+        while path.exists() and not PAUSE.is_wanted():
+            time.sleep(0.01)
+        path.unlink(missing_ok=True)
+        path.with_suffix(".done").touch()
+
+
+def begun(job: EngineJob) -> tuple[Path | None, int]:
+    """The file that a job's training is saved in, and the steps that were done before."""
+    saved = Path(job.training_state_path) if isinstance(job, TrainJob) and job.training_state_path else None
+    return saved, int(saved.read_text()) if saved is not None and saved.exists() else 0
+
+
+def take_steps(job: EngineJob, flags: argparse.Namespace, faults: Faults) -> None:
+    """Go through a job's steps, saved and told one by one."""
+    kind = str(job.__struct_config__.tag)
+    saved, first = begun(job)
+    steps = job.run.settings.local_steps
+    for step in range(first, steps + 1):
+        if saved is not None:
+            saved.write_text(str(step))
+        if flags.stall and kind == "train" and step == 1:
+            stall(flags.stall)
+        PAUSE.wait()
+        if STOPS:
+            sys.exit(0)
+        say(Progress(phase=kind, step=step, steps=steps, loss=2.0, tokens_per_s=9.0, peak_bytes=1 << 20))
+        faults.kill(f"{kind}:{step}")
+
+
 def answer(job: EngineJob, flags: argparse.Namespace, faults: Faults) -> Done | Failed:
     """Do a job, unless a fault comes before."""
     kind = str(job.__struct_config__.tag)
-    saved = Path(job.training_state_path) if isinstance(job, TrainJob) and job.training_state_path else None
-    first = int(saved.read_text()) if saved is not None and saved.exists() else 0
     if flags.log:
-        log_job(job, kind, first, flags.log)
+        log_job(job, kind, begun(job)[1], flags.log)
     faults.kill(kind)
     if isinstance(job, TrainJob | EvaluateJob) and job.held_path:  # read as the real one does
         ranks = job.plan.ranks if isinstance(job, TrainJob) else [0] * len(job.run.weights)
@@ -172,12 +211,7 @@ def answer(job: EngineJob, flags: argparse.Namespace, faults: Faults) -> Done | 
         return Done(values={"peak_bytes": peak_bytes, "imports_bytes": flags.imports, "step_s": 0.1})
     if job.plan.mode.cache != "none":
         say(Progress(phase="encode", step=3, steps=3, loss=0.0, tokens_per_s=9.0, peak_bytes=1 << 20))
-    steps = job.run.settings.local_steps
-    for step in range(first, steps + 1):
-        if saved is not None:
-            saved.write_text(str(step))
-        say(Progress(phase=kind, step=step, steps=steps, loss=2.0, tokens_per_s=9.0, peak_bytes=1 << 20))
-        faults.kill(f"{kind}:{step}")
+    take_steps(job, flags, faults)
     while flags.hang and kind == "train":
         time.sleep(60)
     while flags.hold and flags.hold.exists() and kind == "train":
@@ -200,6 +234,7 @@ def main() -> None:
     parser.add_argument("--fail", type=int)
     parser.add_argument("--hang", action="store_true")
     parser.add_argument("--hold", type=Path)
+    parser.add_argument("--stall", type=Path)
     parser.add_argument("--kill", action="append", default=[])
     parser.add_argument("--signal", default="SIGKILL")
     parser.add_argument("--fail-once", action="append", default=[])
@@ -211,6 +246,9 @@ def main() -> None:
     parser.add_argument("--memory", type=Path)
     parser.add_argument("--log", type=Path)
     flags = parser.parse_args()
+    PAUSE.listen()
+    if flags.stall:
+        signal.signal(signal.SIGTERM, lambda number, frame: STOPS.append(number))
     faults = Faults(flags)
     while (frame := read_frame(sys.stdin.buffer)) is not None:
         job = msgspec.msgpack.decode(frame, type=Job)

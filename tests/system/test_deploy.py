@@ -13,9 +13,12 @@ import pytest
 
 from aggregator.errors import ExitCode as ServerExitCode
 from edge_client.agent.allowances import parse_limits
+from edge_client.agent.manners.leave_to_train import Rules, Window
+from edge_client.agent.manners.rules import parse_rules
 from edge_client.agent.settings import normalise_server, read_config
 from edge_client.cli.main import group
 from edge_client.errors import ExitCode
+from edge_client.host.priority import NICE
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = ("edge-client.service", "edge-client-doctor.service", "aggregator.service")
@@ -40,6 +43,7 @@ SINCE = {
     "OOMPolicy": 243,
     # systemd.exec(5)
     **dict.fromkeys(("EnvironmentFile", "Environment", "User", "Group", "Nice", "UMask", "SupplementaryGroups"), 1),
+    "IOSchedulingClass": 1,
     **dict.fromkeys(("LimitNOFILE", "PrivateTmp", "CapabilityBoundingSet"), 1),
     **dict.fromkeys(("NoNewPrivileges", "SystemCallFilter"), 187),
     **dict.fromkeys(("PrivateDevices", "SystemCallArchitectures"), 209),
@@ -190,6 +194,15 @@ def test_the_example_settings_are_accepted(tmp_path: Path) -> None:
     assert {"memory", "round_time", "round_traffic"} <= settings.keys()
     limits = parse_limits(settings["round_time"], settings["round_traffic"])
     assert (limits.round_s, limits.round_bytes) == (1200, 10_000_000)
+    rules = parse_rules(settings["window"], settings["below"], settings["only_on_mains"])
+    assert rules == Rules(windows=(Window(22 * 3600, 6 * 3600),), below_c=70.0, only_on_mains=True)
+
+
+def test_the_units_priority_is_that_of_a_join_by_hand() -> None:
+    """The same niceness as the worker of `edge-client join` has by default, and the idle class for the disk."""
+    found = settings(DEPLOY / "edge-client.service")
+
+    assert ("Nice", str(NICE)) in found and ("IOSchedulingClass", "idle") in found
 
 
 @pytest.mark.parametrize("unit", UNITS[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from edge_client.agent.console import Console
 from edge_client.agent.events import Events
 from edge_client.jobs.messages import Plan, TrainingMode
+from edge_client.state.folder import StateFolder
+from edge_client.state.status import StatusFile
 from wire.messages import RoundSpec, Task
 
 MIB = 1 << 20
@@ -59,3 +62,23 @@ def test_a_probe_over_its_budget_says_what_takes_the_memory(board: Any) -> None:
     assert text.count("more than the 655 MiB there are") == 1
     assert text.count("importing torch and its libraries takes 695 MiB of that") == 1
     assert "edge-client doctor" in text
+
+
+def test_a_pause_whose_reason_changes_ends_where_it_began(board: Any) -> None:
+    """The status has the newest reason, and afterwards the phase that was paused; what is not told aloud is there
+    too."""
+    status = StatusFile(StateFolder(board.folder))
+    board.folder.mkdir()
+    notes: list[str] = []
+    reports: Any = SimpleNamespace(note=lambda round_id, text: notes.append(text))
+    events = Events(Console(as_json=True, stream=board.output), status, reports, None)  # type: ignore[arg-type]
+    status.update(phase="train", round=3)
+
+    events.paused("70.5 °C, waits for below 65 °C", aloud=True)
+    events.paused("waits for 22:00", aloud=False)
+    assert (status.status.phase, status.status.waits) == ("pause", "waits for 22:00")
+    events.unpaused(aloud=True)
+
+    assert (status.status.phase, status.status.waits) == ("train", "")
+    assert notes == ["its training pauses: 70.5 °C, waits for below 65 °C", "its training goes on"]
+    assert [event["round"] for event in board.events("paused") + board.events("unpaused")] == [3, 3]

@@ -14,11 +14,13 @@ import pytest
 from edge_client.agent.preflight import Probes
 from edge_client.cli.main import COMMANDS, run
 from edge_client.errors import DataError, ExitCode
+from edge_client.host.condition.condition import Condition, read_condition
 from edge_client.host.forked import ForkedError, run_forked
 from edge_client.host.packages import require_packages
 from edge_client.host.torch_trial import Trial
 from edge_client.state.folder import StateFolder
 from edge_client.state.status import StatusFile
+from tests.fakes.sysfs import ORIN_NANO, lay_out
 
 FINGERPRINT = "ab" * 32
 
@@ -64,6 +66,9 @@ BAD_FLAGS = {
     "unreachable server": ({}, ExitCode.UNREACHABLE, "cannot be reached"),
     "no token": ({"--token": ""}, ExitCode.CONFIG, "token"),
     "bad fingerprint": ({"--fingerprint": "12:34"}, ExitCode.CONFIG, "fingerprint"),
+    "bad window": ({"--window": "25:00-6"}, ExitCode.CONFIG, "is no time of a day"),
+    "window of no length": ({"--window": "06:00-06:00"}, ExitCode.CONFIG, "ends when it starts"),
+    "bad limit": ({"--below": "700"}, ExitCode.CONFIG, "not between 30 and 110 °C"),
     "bad memory": ({"--memory": "lots"}, ExitCode.CONFIG, "memory size"),
     "missing data": ({"--data": "/no/such.jsonl"}, ExitCode.DATA, "/no/such.jsonl"),
     "unknown builtin": ({"--data": "builtin:docstrings/no_such_library"}, ExitCode.DATA, "no_such_library"),
@@ -236,6 +241,26 @@ def test_status_checks_for_containers(
     assert capsys.readouterr().out.count("phase     train") == 2
 
 
+def test_status_says_why_a_running_client_pauses(good: dict[str, str], capsys: Any, monkeypatch: Any) -> None:
+    """And how hot the board is, and what slows it down, as it is when a person asks."""
+    condition = Condition(temperature_c=71.2, sensor="cpu-thermal", slowed_by=("under-voltage",))
+    monkeypatch.setattr("edge_client.cli.state.read_condition", lambda: condition)
+    folder = StateFolder(Path(good["--state"]))
+    folder.lock()
+    try:
+        StatusFile(folder).update(at_once=True, phase="pause", waits="71.2 °C, waits for below 65 °C")
+        assert run(["status", "--state", good["--state"]]) == ExitCode.OK
+        text = capsys.readouterr().out
+        assert run(["status", "--state", good["--state"], "--json"]) == ExitCode.OK
+        facts = json.loads(capsys.readouterr().out)
+    finally:
+        folder.unlock()
+
+    assert "pauses    71.2 °C, waits for below 65 °C\n" in text
+    assert "heat      71.2 °C (cpu-thermal)\nslowed    now by under-voltage\n" in text
+    assert (facts["waits"], facts["condition"]["temperature_c"]) == ("71.2 °C, waits for below 65 °C", 71.2)
+
+
 def test_plan_works_without_a_server(base_folder: Path, capsys: Any) -> None:
     """Text says why; --json gives the same numbers to programs."""
     assert run(["plan", "--model", str(base_folder), "--memory", "1GiB"]) == ExitCode.OK
@@ -292,6 +317,24 @@ def test_doctor_shows_what_was_measured(tmp_path: Path, capsys: Any, monkeypatch
     facts = json.loads(capsys.readouterr().out)
     assert facts["arithmetic"]["device"] == "cpu"
     assert facts["bf16"] == "emulated"
+
+
+def test_doctor_shows_the_boards_condition(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it tells of power, heat and clocks, a line each."""
+    root = lay_out(tmp_path / "root", ORIN_NANO)
+    monkeypatch.setattr("edge_client.cli.doctor.require_packages", lambda: None)
+    monkeypatch.setattr("edge_client.cli.doctor.try_torch", lambda: Trial(version="2"))
+    monkeypatch.setattr("edge_client.cli.doctor.read_condition", lambda: read_condition(root))
+
+    assert run(["doctor", "--state", str(tmp_path)]) == ExitCode.OK
+    text = capsys.readouterr().out
+    assert run(["doctor", "--state", str(tmp_path), "--json"]) == ExitCode.OK
+    facts = json.loads(capsys.readouterr().out)
+
+    assert "power mode  MAXN_SUPER (mode 2)\nheat        50.2 °C" in text
+    assert facts["condition"]["clocks"][0] == {
+        "name": "CPU 0-3", "now_mhz": 1344, "allowed_mhz": 1344, "most_mhz": 1728
+    }  # fmt: skip
 
 
 def test_files_whose_names_are_no_text_are_shown(good: dict[str, str], tmp_path: Path, capsys: Any) -> None:

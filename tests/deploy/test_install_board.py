@@ -341,12 +341,3 @@ def test_offline_boards_get_all_that_a_board_needs() -> None:
     assert needed("braid-fl[client]") - {"braid-fl", "torch"} == names - on_old_pythons
     assert names - on_old_pythons <= set(pinned())
     assert [line for line in lines if line.endswith("# sdist")] == ["rouge-score # sdist"]
-
-
-def test_the_fleets_script_is_sound() -> None:
-    """shellcheck has nothing to say, and it says how it is called."""
-    script = ROOT / "deploy/fleet/one-board.sh"
-    shellcheck = Path(sys.executable).with_name("shellcheck")
-
-    assert subprocess.run([shellcheck, script], capture_output=True, text=True).stdout == ""
-    assert "usage: " in subprocess.run([script], capture_output=True, text=True).stderr

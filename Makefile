@@ -3,15 +3,26 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# A file's tests stay together: they share servers, control groups and measurements. The long files come early as it is.
+# Of `make chaos`, and of `make fuzz`.
+SEED ?= 1
+ROUNDS ?= 500
+BOARDS ?= 8
+MINUTES ?= 10
+# Of `make deb-check`.
+SUITE ?= bookworm
+# A file's tests stay together: they share servers, control groups and measurements. tests/conftest.py puts long ones first.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test test-fast test-one layout docs base-card format clean
+.PHONY: help setup demo check test test-fast test-one chaos fuzz deb deb-check layout docs base-card format clean
 
 help:
 	@echo "make demo       a server and three boards of unequal memory braid one adapter (under 5 minutes)"
-	@echo "make test       all tests (make test-fast: under a minute)"
+	@echo "make test       all tests (make test-fast: under two minutes)"
 	@echo "make test-one T=tests/wire            some tests"
+	@echo "make chaos      a fleet of real processes under faults: SEED=1 ROUNDS=500 BOARDS=8 JSON=file"
+	@echo "make fuzz       hostile input for all that reads what others send: MINUTES=10"
+	@echo "make deb        packages for Debian and Ubuntu, amd64 and arm64, in dist/deb"
+	@echo "make deb-check  installs, upgrades, removes and purges them in a fresh system: SUITE=bookworm, trixie, jammy or noble; root"
 	@echo "make check      format, lint, types, import contracts, sizes, generated docs"
 	@echo "make layout     the rooms of every package, the arrows between them, floors and circles"
 	@echo "make docs       rewrite the generated pages and tables in docs/"
@@ -49,6 +60,22 @@ test-fast: $(READY)
 test-one: $(READY)
 	$(BIN)/python -m pytest $(T)
 
+chaos: $(READY)
+	$(BIN)/python -m chaos --seed $(SEED) --rounds $(ROUNDS) --boards $(BOARDS) $(if $(JSON),--json $(JSON))
+
+fuzz: $(READY)
+	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m fuzz --minutes $(MINUTES)
+
+deb: $(READY)
+	rm -rf dist/deb
+	$(BIN)/python -m scripts.deb
+
+# Of what `make deb` made. Needs lintian, debootstrap, root and the distribution's mirror.
+deb-check:
+	lintian --fail-on=error,warning dist/deb/*.deb
+	scripts/deb/check.sh $(SUITE)
+
 layout: $(READY)
 	$(BIN)/python -m scripts.layout
 
@@ -66,5 +93,5 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-run
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz demo-run
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

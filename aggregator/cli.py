@@ -6,16 +6,17 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from aggregator.commands.check import check
+from aggregator.commands.common import DIR, JSON, folder_of, show
+from aggregator.commands.members import device, token
 from aggregator.errors import ConfigError, ExitCode, NothingToExportError, ServerError, StateError
+from braid_common.terminal import give_up, run_on_any_terminal, typed
 
-DIR = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-JSON = click.option("--json", "as_json", is_flag=True, help="Facts as JSON.")
 TOKEN = click.option("--token", default="", envvar="BRAID_OPERATOR_TOKEN", help="The operator's token, for a URL.")
 PIN = click.option("--fingerprint", default="", help="SHA-256 of the server's own certificate, for a URL.")
 
@@ -29,7 +30,12 @@ def cli(debug: bool) -> None:
 
 @cli.command()
 @DIR
-@click.option("--model", default="builtin", show_default=True, help="builtin, or the base model's folder.")
+@click.option(
+    "--model",
+    default="builtin",
+    show_default=True,
+    help="Base: builtin, a folder, or a hub id, ORG/NAME or ORG/NAME@REVISION.",
+)
 @click.option("--rounds", type=int, help="Rounds of training.")
 @click.option("--min-devices", type=int, help="Boards that must have joined before the first round.")
 @click.option("--name", help="What people call the run.")
@@ -41,7 +47,7 @@ def init(folder: Path, model: str, pairs: tuple[str, ...], force: bool, **given:
     from aggregator.run.setup import create
 
     places = {"rounds": "run.rounds", "min_devices": "rounds.min_devices", "name": "run.name", "scope": "train.scope"}
-    settings = {places[option]: value for option, value in given.items() if value is not None}
+    settings = {places[option]: _typed(value) for option, value in given.items() if value is not None}
     config = create(folder, model, {**settings, **_settings(pairs)}, force)
     click.echo(
         f"{folder / 'run.toml'}: {config.rounds.total} rounds, at least {config.rounds.min_devices} boards; "
@@ -55,85 +61,30 @@ def init(folder: Path, model: str, pairs: tuple[str, ...], force: bool, **given:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8470, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--tls", metavar="MODE", help="self-signed, off or CERT,KEY. Default: off on loopback, else self-signed.")
-def serve(folder: Path, host: str, port: int, tls: str | None) -> None:
+@click.option(
+    "--url",
+    default="",
+    help="Address that boards use, where it is another: a proxy's, such as https://a.example/braid.",
+)
+def serve(folder: Path, host: str, port: int, tls: str | None, url: str) -> None:
     """Run the server. Prints the command that joins a board; SIGTERM ends it in an orderly way."""
     # Before numpy is loaded. Merging factors small matrices, where OpenBLAS's threads spin while they wait for each
     # other: on a busy machine of two cores, the merge of two small updates took 8 s.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from aggregator.http.server import log_to
     from aggregator.http.server import serve as serve_folder
+    from braid_common.heap import use_one_arena
 
+    use_one_arena()
     log_to(_say)
-    serve_folder(_folder(folder), host, port, tls, _say)
+    if url and not url.startswith(("http://", "https://")):
+        raise ConfigError(f"--url {url} is no address.", "Write https://HOST[:PORT][/PREFIX].")
+    serve_folder(folder_of(folder), host, port, tls_choice=tls, public_url=url, say=_say)
 
 
-@cli.group()
-def token() -> None:
-    """Join tokens: who has one may enrol boards."""
-
-
-@token.command("create")
-@DIR
-@click.option("--label", default="", help="Whom it is for.")
-@JSON
-def token_create(folder: Path, label: str, as_json: bool) -> None:
-    """Make a join token. It is shown once; only its hash is kept."""
-    from aggregator.store.secrets import new_secret, secret_hash
-
-    secret = new_secret()
-    number = _with_store(folder, lambda store: store.add_token(secret_hash(secret), label))
-    _show({"id": number, "token": secret, "label": label}, as_json, secret)
-
-
-@token.command("list")
-@DIR
-@JSON
-def token_list(folder: Path, as_json: bool) -> None:
-    """List join tokens by number."""
-    from aggregator.report.tables import table
-
-    tokens = _with_store(folder, lambda store: store.tokens())
-    facts = [{"id": t.id, "label": t.label, "created_at": t.created_at, "revoked": t.revoked} for t in tokens]
-    rows = [[str(t.id), t.label, "revoked" if t.revoked else "valid"] for t in tokens]
-    _show(facts, as_json, table(["number", "label", "state"], rows))
-
-
-@token.command("revoke")
-@DIR
-@click.argument("number", type=int)
-def token_revoke(folder: Path, number: int) -> None:
-    """End a join token. Boards that have enrolled with it stay."""
-    if not _with_store(folder, lambda store: store.revoke_token(number)):
-        raise ConfigError(f"There is no token {number}.", f"See `aggregator token list {folder}`.")
-    click.echo(f"token {number} is revoked")
-
-
-@cli.group()
-def device() -> None:
-    """Enrolled boards."""
-
-
-@device.command("list")
-@DIR
-@JSON
-def device_list(folder: Path, as_json: bool) -> None:
-    """List enrolled boards."""
-    from aggregator.report.tables import table
-
-    devices = _with_store(folder, lambda store: store.devices())
-    facts = [{"device": d.device, "name": d.name, "enrolled_at": d.enrolled_at, "revoked": d.revoked} for d in devices]
-    rows = [[d.device, d.name, "revoked" if d.revoked else "enrolled"] for d in devices]
-    _show(facts, as_json, table(["device", "name", "state"], rows))
-
-
-@device.command("revoke")
-@DIR
-@click.argument("device_id", metavar="DEVICE")
-def device_revoke(folder: Path, device_id: str) -> None:
-    """Shut a board out, from its next call on."""
-    if not _with_store(folder, lambda store: store.revoke_device(device_id)):
-        raise ConfigError(f"There is no device {device_id}.", f"See `aggregator device list {folder}`.")
-    click.echo(f"{device_id} is revoked")
+cli.add_command(check)
+cli.add_command(token)
+cli.add_command(device)
 
 
 @cli.command()
@@ -146,7 +97,7 @@ def status(target: str, token: str, fingerprint: str, as_json: bool) -> None:
     from aggregator.report.tables import status_text
 
     facts = _facts(target, token, fingerprint)
-    _show(facts, as_json, status_text(facts))
+    show(facts, as_json, status_text(facts))
 
 
 @cli.command()
@@ -159,7 +110,7 @@ def rounds(target: str, token: str, fingerprint: str, as_json: bool) -> None:
     from aggregator.report.tables import rounds_text
 
     facts = _facts(target, token, fingerprint)
-    _show({key: facts[key] for key in ("rounds", "evaluations")}, as_json, rounds_text(facts))
+    show({key: facts[key] for key in ("rounds", "evaluations")}, as_json, rounds_text(facts))
 
 
 @cli.command()
@@ -171,80 +122,76 @@ def rounds(target: str, token: str, fingerprint: str, as_json: bool) -> None:
 @JSON
 def export(folder: Path, out: Path, rank: int | None, version: int | None, force: bool, as_json: bool) -> None:
     """Write the adapter as a PEFT folder, which `PeftModel.from_pretrained` loads onto the base."""
-    from aggregator.export import export_peft
+    from aggregator.export import Origin, export_peft
     from aggregator.merge.state import decode_state
     from aggregator.run.setup import read_version
     from wire.errors import WireError
 
-    config, number, data = read_version(_folder(folder), version)
+    stored = read_version(folder_of(folder), version)
+    number, model = stored.version, stored.config.model
+    origin = Origin(model.id, model.revision, stored.config.train.text_form, stored.run_id)
     try:
-        state = decode_state(data)
+        state = decode_state(stored.data)
     except WireError as error:
         raise StateError(f"Version {number} is damaged: {error}", "Export another with --version.") from error
     try:
-        export_peft(state, out, base_model=config.model.id, rank=rank, force=force)
+        export_peft(state, out, origin, rank=rank, force=force)
     except OSError as error:
         raise NothingToExportError(f"{out} cannot be written: {error}", "Choose another --out.") from error
-    facts = {"folder": str(out), "version": number, "base": config.model.id}
-    _show(facts, as_json, f"version {number} is in {out}: PeftModel.from_pretrained(base, {str(out)!r})")
+    facts = {"folder": str(out), "version": number, "base": model.id, "revision": model.revision}
+    show(facts, as_json, f"version {number} is in {out}: PeftModel.from_pretrained(base, {str(out)!r})")
 
 
 def main() -> None:
     """The console script: one line for an error and one for what to do, and a documented exit code."""
+    sys.exit(run_on_any_terminal(_run))
+
+
+def _run() -> int:
     try:
         cli(standalone_mode=False)
     except ServerError as error:
-        _fail(error.message, error.hint, error.exit_code)
+        return _fail(error.message, error.hint, error.exit_code)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        error.show(file=sys.stderr)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        return 130
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Exception as error:  # noqa: BLE001 - one of the two top loops: a bug is one line, and a traceback with --debug
-        _fail(f"{type(error).__name__}: {error}", "This is a bug; please report it with --debug.", ExitCode.INTERNAL)
+        what = f"{type(error).__name__}: {error}"
+        return _fail(what, "This is a bug; please report it with --debug.", ExitCode.INTERNAL)
+    return ExitCode.OK
 
 
-def _fail(message: str, hint: str, code: ExitCode) -> None:
+def _fail(message: str, hint: str, code: ExitCode) -> int:
     if "--debug" in sys.argv:
         traceback.print_exc()
     click.echo(f"error: {message}", err=True)
     if hint:
         click.echo(f"  → {hint}", err=True)
-    sys.exit(code)
+    return code
 
 
 def _say(line: str) -> None:
-    """A line of the server's log, at once even into a pipe."""
-    click.echo(line)
-    sys.stdout.flush()
-
-
-def _show(facts: Any, as_json: bool, text: str) -> None:
-    click.echo(json.dumps(facts, indent=2) if as_json else text)
+    """A line of the server's log, at once even into a pipe. A log that nobody reads, or that is full, ends no run."""
+    try:
+        click.echo(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        give_up(sys.stdout)
+    except OSError:  # a full disk
+        return
 
 
 def _facts(target: str, token: str, fingerprint: str) -> dict[str, Any]:
-    from aggregator.remote import address_of, fetch_status
+    from aggregator.remote import address_of, fetch_status, plain_warning
 
-    return fetch_status(address_of(target, token, fingerprint))
-
-
-def _folder(path: Path) -> Any:
-    from aggregator.store.folder import Folder
-
-    return Folder(path)
-
-
-def _with_store(path: Path, use: Callable[[Any], Any]) -> Any:
-    from aggregator.run.setup import open_store
-
-    store = open_store(_folder(path))
-    try:
-        return use(store)
-    finally:
-        store.close()
+    address = address_of(target, token, fingerprint)
+    if warning := plain_warning(address):
+        click.echo(f"WARNING: {warning}", err=True)
+    return fetch_status(address)
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -257,8 +204,12 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         try:
             settings[key] = json.loads(text)
         except ValueError:
-            settings[key] = text
+            settings[key] = typed(text)
     return settings
+
+
+def _typed(value: Any) -> Any:
+    return typed(value) if isinstance(value, str) else value
 
 
 if __name__ == "__main__":

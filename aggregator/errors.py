@@ -5,7 +5,9 @@ Every error a person sees is one line, `message`, and one that says what to do n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import IntEnum
 
 from braid_common.errors import CommandError
@@ -26,7 +28,7 @@ class ExitCode(IntEnum):
     TLS = 8  # certificate or key cannot be used
     UNREACHABLE = 9  # no server answered `status` or `rounds`
     REFUSED = 10  # the server refused the operator's token
-    DISK = 11  # the folder cannot be written
+    DISK = 11  # the folder cannot be written, or the disk not read
     EXPORT = 12  # there is nothing to export, or the target cannot be used
 
 
@@ -85,7 +87,7 @@ class OperatorRefusedError(ServerError):
 
 
 class DiskError(ServerError):
-    """The folder cannot be written."""
+    """The folder cannot be written, or the disk cannot be read."""
 
     exit_code = ExitCode.DISK
 
@@ -102,11 +104,13 @@ STATUS: Mapping[RefusalCode, int] = {
     "revoked": 403,
     "not_found": 404,
     "conflict": 409,
+    "copied": 409,
     "gone": 410,
     "too_large": 413,
     "protocol_version": 426,
     "internal": 500,
     "busy": 503,
+    "full": 507,
 }
 """The one table from an error's code to the HTTP status of its answer."""
 
@@ -132,3 +136,27 @@ class CallError(Exception):
         self.hint = hint
         self.headers = dict(headers or {})
         self.status = STATUS[code] if status is None else status
+
+
+@contextmanager
+def disk_errors_named() -> Iterator[None]:
+    """Whatever a failing disk was taken for, such as a missing base or a wrong setting, raise DiskError instead: a
+    service that ends with it is started again, one whose settings are wrong is not."""
+    try:
+        yield
+    except DiskError:
+        raise
+    except ServerError as error:
+        if not _is_of_disk(error):
+            raise
+        raise DiskError(error.message, "The disk reports an error: look at `dmesg`, and think of a backup.") from error
+
+
+def _is_of_disk(error: BaseException) -> bool:
+    """Whether an error was raised because the disk could not be read."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno == errno.EIO:
+            return True
+        cause = cause.__cause__
+    return False

@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,31 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from aggregator.errors import NothingToExportError
-from aggregator.merge.lowrank import truncate
+from aggregator.merge.low_rank.approximation import truncate
 from aggregator.merge.state import F32, AdapterState
 from aggregator.settings.base_model import BUILTIN
+from braid_common.text_form import DEFAULT_FORM, TextForm
 
 MARKER = "braid.json"
-"""Says that a folder was written by `export`, so that it may be replaced."""
+"""Says that a folder was written by `export`, so that it may be replaced, and in which form the adapter met its texts:
+who lets it write has to meet it with the same (`edge_client.base.adapter_form`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The run that an adapter is of, as its folder says it.
+
+    Attributes:
+        base_model: what the user of the folder passes to `from_pretrained` for the base.
+        revision: the base's commit where it is from the hub, else "".
+        form: the form of the run's texts.
+        run_id: the run's name.
+    """
+
+    base_model: str
+    revision: str = ""
+    form: TextForm = DEFAULT_FORM
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +59,19 @@ class ExportSummary:
 
 
 def export_peft(
-    state: AdapterState, folder: Path, *, base_model: str, rank: int | None = None, force: bool = False
+    state: AdapterState,
+    folder: Path,
+    origin: Origin,
+    *,
+    rank: int | None = None,
+    force: bool = False,
 ) -> ExportSummary:
     """Write the adapter as a PEFT folder, all or nothing.
 
-    `base_model` is what the user of the folder passes to `from_pretrained` for the base; `rank` cuts every weight to
-    its best approximation of that rank. Weights whose adapter is zero are left out. A folder that an export wrote is
-    replaced, an empty one too; any other is refused, or with `force` moved aside to NAME.old. Raises
-    NothingToExportError where the adapter is zero or the folder cannot be used, OSError where the disk says no.
+    `rank` cuts every weight to its best approximation of that rank. Weights whose adapter is zero are left out. A
+    folder that an export wrote is replaced, an empty one too; any other is refused, or with `force` moved aside to
+    NAME.old. Raises NothingToExportError where the adapter is zero or the folder cannot be used, OSError where the disk
+    says no.
     """
     factors = _factors(state, rank)
     if not factors:
@@ -60,7 +84,7 @@ def export_peft(
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write(staging / "new", factors, base_model, state.version)
+        _write(staging / "new", factors, origin, state.version)
         _swap(staging / "new", folder, aside or staging / "old")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -90,7 +114,8 @@ def _factors(state: AdapterState, rank: int | None) -> dict[str, tuple[F32, F32]
 # --- the files -----------------------------------------------------------------------------------------------------
 
 
-def _write(folder: Path, factors: Mapping[str, tuple[F32, F32]], base_model: str, version: int) -> None:
+def _write(folder: Path, factors: Mapping[str, tuple[F32, F32]], origin: Origin, version: int) -> None:
+    """Write all files."""
     folder.mkdir()
     tensors = {}
     for name, (b, a) in factors.items():  # in C order: safetensors writes an array's memory as it lies there
@@ -98,14 +123,14 @@ def _write(folder: Path, factors: Mapping[str, tuple[F32, F32]], base_model: str
         tensors[f"base_model.model.{name}.lora_B.weight"] = np.ascontiguousarray(b)
     ranks = {name: len(a) for name, (_, a) in factors.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "adapter_config.json", lora_config(ranks, base_model))
-    _write_json(folder / MARKER, {"version": version, "n_weights": len(ranks), "rank": max(ranks.values())})
-    (folder / "README.md").write_text(_readme(base_model, version, ranks), encoding="utf-8")
+    _write_json(folder / "adapter_config.json", lora_config(ranks, origin.base_model, origin.revision))
+    _write_json(folder / MARKER, {**asdict(origin.form), "version": version, "run": origin.run_id})
+    (folder / "README.md").write_text(_readme(origin, version, ranks), encoding="utf-8")
     for path in [*folder.iterdir(), folder]:
         _sync(path)
 
 
-def lora_config(ranks: Mapping[str, int], base_model: str) -> dict[str, Any]:
+def lora_config(ranks: Mapping[str, int], base_model: str, revision: str = "") -> dict[str, Any]:
     """adapter_config.json for modules of these ranks, each with scaling 1."""
     # peft matches a pattern as a regular expression at the *end* of a module's name; ^ and escapes make it exact, so
     # that encoder.block.1 is not decoder.block.1 nor block.11.
@@ -115,6 +140,7 @@ def lora_config(ranks: Mapping[str, int], base_model: str) -> dict[str, Any]:
         "peft_type": "LORA",
         "task_type": "SEQ_2_SEQ_LM",
         "base_model_name_or_path": base_model,
+        "revision": revision or None,  # of the base; peft's AutoPeftModel passes it on
         "inference_mode": True,
         "r": most,
         "lora_alpha": most,
@@ -130,12 +156,15 @@ def lora_config(ranks: Mapping[str, int], base_model: str) -> dict[str, Any]:
     }
 
 
-def _readme(base_model: str, version: int, ranks: Mapping[str, int]) -> str:
-    convert, source = "", base_model
+def _readme(origin: Origin, version: int, ranks: Mapping[str, int]) -> str:
+    base_model, form = origin.base_model, origin.form
+    convert, source, named = "", repr(base_model), base_model
+    if origin.revision:
+        source, named = f"{source}, revision={origin.revision!r}", f"{base_model}@{origin.revision}"
     if base_model == BUILTIN:  # it ships in 8 bits, which transformers does not read
         convert, source = (
             "\n`quantize convert builtin --format fp32 --out base` writes the base as transformers reads it.\n",
-            "base",
+            "'base'",
         )
     return f"""---
 base_model: {base_model}
@@ -147,17 +176,26 @@ A LoRA adapter for `{base_model}`: {len(ranks)} weights, rank {min(ranks.values(
 version {version} of its run. Written by `aggregator export`. Use it on the spot:
 
 ```
-edge-client generate --model {base_model} --adapter PATH/TO/THIS/FOLDER "some text"
+edge-client generate --model {named} --adapter PATH/TO/THIS/FOLDER "some text"
 ```
 {convert}
 ```python
 from peft import PeftModel
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-base = AutoModelForSeq2SeqLM.from_pretrained({source!r})
+tokenizer = AutoTokenizer.from_pretrained({source})
+base = AutoModelForSeq2SeqLM.from_pretrained({source})
 model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")
 model = model.merge_and_unload()  # optional: plain weights, no adapter at run time
+
+ids = tokenizer({form.prefix!r} + "some text", return_tensors="pt").input_ids
+answer = model.generate(input_ids=ids, max_new_tokens={form.max_target_tokens})[0]
+print(tokenizer.decode(answer, skip_special_tokens=True))
 ```
+
+It learnt from texts with `{form.prefix!r}` before them, of up to {form.max_source_tokens} tokens with it, and wrote \
+up to {form.max_target_tokens}; of longer texts the {form.truncate_source} was left out. Without that prefix it is not \
+what it was trained to be. `edge-client generate` puts it there by itself: {MARKER} says it.
 
 Use bfloat16 or float32, not float16: T5 overflows in it.
 """

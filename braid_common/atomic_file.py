@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+_OTHERS = 0o077  # the rights of everybody but the owner
+
 _PREFIX, _SUFFIX = ".braid-", ".part"
 
 
@@ -37,6 +39,28 @@ def write_atomically(path: Path, data: bytes | bytearray | memoryview | Iterable
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def open_private(path: str, flags: int) -> int:
+    """An opener for `open`: a file that is made by it is readable by its owner only."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, for its owner only and for good: what lies in a folder is lost
+    with the folder's own name. One that is there stays as it is. Raises OSError."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync_folder(made.parent)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder of ours, whose name survives a power cut, and shut others out of it where it is there and open to
+    them. Raises OSError."""
+    make_folder(folder)
+    if folder.stat().st_mode & _OTHERS:
+        folder.chmod(0o700)
 
 
 def sync_folder(folder: Path) -> None:

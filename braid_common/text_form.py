@@ -12,6 +12,10 @@ so a fresh adapter starts from "write the summary", not from "guess what is want
 Cut = Literal["start", "end", "middle"]
 """The part of a source that is left out where it is longer than allowed. A dialogue needs its end: cut its start."""
 
+LONGEST_PIECE_CHARS = 16
+"""Characters that one token stands for, at most: SentencePiece's own limit, which T5's vocabulary and the builtin one
+reach. English has 4 to 5 characters per token."""
+
 
 @dataclass(frozen=True, slots=True)
 class TextForm:

@@ -20,7 +20,7 @@ DURATION_FORMS = "90s, 10min or 1.5h"
 _UNITS_BYTES = {"": 1, "b": 1}
 _UNITS_BYTES |= {f"{letter}ib": 1 << (10 * power) for power, letter in enumerate("kmgt", 1)}
 _UNITS_BYTES |= {f"{letter}{b}": 10 ** (3 * power) for power, letter in enumerate("kmgt", 1) for b in ("", "b")}
-_UNITS_S = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
+_UNITS_S = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -55,7 +55,7 @@ def show_share(share: float) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of "90s", "10min" or "1.5h". Raises ValueError for anything else, and for zero."""
+    """Seconds of "90s", "10min", "1.5h" or "7d". Raises ValueError for anything else, and for zero."""
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2].lower() not in _UNITS_S:
         raise ValueError(f"{text!r} is not a duration")

@@ -13,11 +13,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from braid_common.example import Example
+from braid_common.terminal import use_any_terminal
 from demo.display import Display, size
 from demo.federation import Outcome, PowerCut, run_federation
-from demo.fleet import BoardSpec, BoardView, DemoError
-from demo.score import Score, held_out_text, most_improved, score
+from demo.fleet import BoardSpec, BoardView, DemoError, run_command
+from demo.held_out import write_held_out
+from edge_client.evaluation.report import Report, from_json
+from edge_client.evaluation.table import example_lines, table_lines
 
 FOLDER = Path("demo-run")
 BOARDS = (
@@ -45,12 +47,16 @@ SETTINGS: Mapping[str, str] = {
     "merge.server_rank": "32",
 }
 PER_LIBRARY = 50
+SHOWN = 3
+"""Examples of what is written: where the braided adapter helps most, at its median, and where it helps least."""
+
 QUESTION = "sorted_by_key(rows, key) Sort a list of rows in place. The order of equal rows is kept."
 CLEARLY = 0.05
 """The braided adapter's held-out loss must be lower than the base's by this many nats per token."""
 
 
 def main() -> int:
+    use_any_terminal()
     display = Display()
     start_s = time.monotonic()
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -82,7 +88,7 @@ async def demo(display: Display) -> None:
     check_run(braided)
     display.say("\nThe same boards alone: same rounds, same steps, a federation of one each.\n")
     alone = await train_alone(display)
-    report(display, braided, alone)
+    await report(display, braided, alone)
 
 
 async def train_alone(display: Display) -> dict[str, Outcome]:
@@ -111,35 +117,41 @@ def check_run(outcome: Outcome) -> None:
             raise DemoError(f"round {entry['round']} has {entry['accepted']} updates of {len(BOARDS)}")
 
 
-def report(display: Display, braided: Outcome, alone: Mapping[str, Outcome]) -> None:
-    """The closing table, an example, and how to use the adapter. Raises DemoError if braiding did not help clearly."""
+async def report(display: Display, braided: Outcome, alone: Mapping[str, Outcome]) -> None:
+    """The closing table, examples, and how to use the adapter. Raises DemoError if braiding did not help clearly."""
     libraries = [spec.data.rpartition("/")[2] for spec in BOARDS]
-    examples = held_out_text(libraries, UNSEEN, per_library=PER_LIBRARY)
+    text = FOLDER / "held-out.jsonl"
+    n_examples = write_held_out(text, libraries, UNSEEN, per_library=PER_LIBRARY)
     sources = ", ".join([*libraries, UNSEEN])
-    display.say(f"\nHeld-out text: {len(examples)} docstrings that no board trained on, from {sources}.")
-    adapters = {"base": None, **{f"{name} alone": outcome.exported for name, outcome in alone.items()}}
-    scores: dict[str, Score] = {}
-    display.say(f"\n  {'':<18} {'loss':>7} {'ROUGE-L':>8}")
-    for name, adapter in {**adapters, "braided": braided.exported}.items():
-        scores[name] = score(adapter, examples)
-        display.say(f"  {name:<18} {scores[name].loss:>7.3f} {100 * scores[name].rouge_l:>8.1f}")
-    gain = scores["base"].loss - scores["braided"].loss
-    show_example(display, examples, scores["base"], scores["braided"])
+    display.say(f"\nHeld-out text: {n_examples} docstrings that no board trained on, from {sources}.\n")
+    adapters = {f"{name} alone": outcome.exported for name, outcome in alone.items()} | {"braided": braided.exported}
+    judged = await evaluate(text, adapters)
+    for line in table_lines(judged, ["loss", "rougeL"]):
+        display.say(f"  {line}")
+    display.say("\nExamples: where braiding helped ROUGE-L most, its median, and where it helped least.")
+    for line in example_lines(judged, ["base", "braided"]):
+        display.say(f"  {line}".rstrip())
     tell_use(display, braided)
+    losses = {name: one.loss for name, one in judged.contestants.items()}
+    gain = losses["base"] - losses["braided"]
     if gain < CLEARLY:
         raise DemoError(f"the braided adapter is only {gain:.3f} nats better than the base, {CLEARLY} were promised")
-    best_alone = min(scores[f"{spec.name} alone"].loss for spec in BOARDS)
-    if scores["braided"].loss > best_alone:
+    best_alone = min(losses[f"{spec.name} alone"] for spec in BOARDS)
+    if losses["braided"] > best_alone:
         display.say(f"\nNote: {best_alone:.3f} was reached by a board alone, better than braided.")
 
 
-def show_example(display: Display, examples: Sequence[Example], before: Score, after: Score) -> None:
-    index = most_improved(examples, before, after)
-    display.say("\nThe held-out text where braiding helped most:\n")
-    display.say(f"  text    {examples[index].source[:150]!r}…")
-    display.say(f"  author  {examples[index].target}")
-    display.say(f"  base    {before.written[index]}")
-    display.say(f"  braided {after.written[index]}")
+async def evaluate(text: Path, adapters: Mapping[str, Path]) -> Report:
+    """The base and the adapters on the text: all of it in one call of `edge-client evaluate`."""
+    named = [part for name, folder in adapters.items() for part in ("--adapter", f"{name}={folder}")]
+    limits = [
+        part for key in ("source", "target") for part in (f"--max-{key}-tokens", SETTINGS[f"train.max_{key}_tokens"])
+    ]
+    answer = await run_command(
+        *("edge-client", "evaluate", "--data", str(text), "--model", "builtin"),
+        *(*named, *limits, "--show", str(SHOWN), "--json"),
+    )
+    return from_json(answer)
 
 
 def tell_use(display: Display, braided: Outcome) -> None:

@@ -149,7 +149,9 @@ class Aggregator:
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def token(self) -> str:
-        return (await run_command("aggregator", "token", "create", str(self.folder), "--json", key="token")).strip()
+        """A join token for as many boards as anybody plays here."""
+        create = ("aggregator", "token", "create", str(self.folder), "--uses", "100", "--json")
+        return (await run_command(*create, key="token")).strip()
 
     async def status(self) -> dict[str, Any]:
         answer = json.loads(await run_command("aggregator", "status", str(self.folder), "--json"))

@@ -27,10 +27,11 @@ class ExitCode(IntEnum):
     BASE = 5  # base model missing, damaged, or not the run's
     MEMORY = 6  # no plan fits the board
     REFUSED = 7  # the server refused: token, protocol version
-    UNREACHABLE = 8  # no server answered a first enrolment
+    UNREACHABLE = 8  # no server answered a first enrolment, or `status --check`
     REVOKED = 9  # the device was revoked; the only end of an enrolled client that is not success
     DISK = 10  # the state folder cannot be written
     LOCKED = 11  # another client uses the same state folder
+    TORCH = 12  # torch dies or cannot be loaded on this board's processor
 
 
 class ClientError(CommandError):
@@ -92,6 +93,12 @@ class DiskError(ClientError):
     exit_code = ExitCode.DISK
 
 
+class TorchError(ClientError):
+    """torch cannot be loaded, or dies, on this board."""
+
+    exit_code = ExitCode.TORCH
+
+
 class LockedError(ClientError):
     """Another client uses the same state folder."""
 
@@ -104,10 +111,22 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskError(f"no space left for {path}", "free some space or choose another --state folder") from error
-        reason = error.strerror or str(error)
-        raise DiskError(f"{path} cannot be used: {reason}", "check its owner and rights, or choose --state") from error
+        raise DiskError(*_words(error, path)) from error
+
+
+def _words(error: OSError, path: Path) -> tuple[str, str]:
+    """Message and hint for an operating system's error about `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"no space left for {path}", "free some space or choose another --state folder"
+    reason = error.strerror or str(error)
+    if error.errno == errno.EROFS:
+        return (
+            f"{path} cannot be used: its file system is read-only",
+            "see `dmesg`: a card or disk that fails is made read-only. Mount it for writing, or replace it",
+        )
+    if error.errno == errno.EIO:
+        return f"{path} cannot be used: its disk fails ({reason})", "see `dmesg`; replace the card or disk"
+    return f"{path} cannot be used: {reason}", "check its owner and rights, or choose --state"
 
 
 @contextmanager

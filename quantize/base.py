@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from braid_common.t5_config import T5Config
+from braid_common.t5_layout import is_matrix
 from quantize.checkpoint import Checkpoint, open_checkpoint
 from quantize.errors import BaseFormatError
 from quantize.formats import FORMATS, Format
 from quantize.int8 import Int8Weight, int8_of_chunks
-from quantize.layout import is_matrix
 from quantize.nf4 import Nf4Weight, nf4_of_chunks
 from quantize.weight import CPU, Chunks, DenseWeight, FrozenWeight, Scratch, dense_of_chunks, matrix_chunks, row_chunks
 
@@ -46,6 +46,12 @@ class FrozenBase:
         """Memory that the tensors hold; a tied matrix counts once."""
         distinct = {id(weight): weight.resident_bytes for weight in self.weights.values()}
         return sum(distinct.values()) + sum(tensor.nbytes for tensor in self.plain.values())
+
+    def part(self, wanted: Callable[[str], bool]) -> FrozenBase:
+        """The tensors that `wanted` takes by name, as `load_base` would load them; the memory is shared."""
+        weights = {name: weight for name, weight in self.weights.items() if wanted(name)}
+        plain = {name: tensor for name, tensor in self.plain.items() if wanted(name)}
+        return replace(self, weights=weights, plain=plain)
 
 
 def load_base(

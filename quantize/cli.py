@@ -13,10 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from braid_common.hub.errors import HubError
+from braid_common.hub.fetch import fetch
+from braid_common.hub.model_id import parse_hub_id
+from braid_common.hub.progress import StreamProgress
+from braid_common.terminal import moves_cursor, use_any_terminal
 from quantize.errors import BaseFormatError
 from quantize.formats import FORMATS
 
@@ -34,19 +39,35 @@ LINE_EVERY_S = 10.0
 _folder = click.Path(path_type=Path, file_okay=False)
 
 
-def _model_folder(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
-    """The folder behind MODEL: itself, or the base that ships with the project."""
-    if str(value) != BUILTIN or value.exists():
-        return value
-    import builtin_base
-
-    return builtin_base.folder()
+_model = click.argument("model")
 
 
-_model = click.argument("model", type=_folder, callback=_model_folder)
+def _folder_of(model: str) -> Path:
+    """The folder of MODEL: itself, the base that ships with the project, or one in the hub's cache, fetched if need be.
+
+    Raises HubError.
+    """
+    path = Path(model)
+    if path.exists():
+        return path
+    if model == BUILTIN:
+        import builtin_base
+
+        return builtin_base.folder()
+    hub_id = parse_hub_id(model)
+    return path if hub_id is None else fetch(hub_id, StreamProgress()).folder
 
 
-@click.group()
+class _OnAnyTerminal(click.Group):
+    """A group whose output suits whatever it is written to."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        use_any_terminal()
+        return super().main(*args, **options)
+
+
+@click.group(cls=_OnAnyTerminal, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="braid-fl", prog_name="quantize")
 def main() -> None:
     """Measure and convert the frozen base model."""
 
@@ -57,8 +78,8 @@ def main() -> None:
     "--text", type=click.Path(path_type=Path, dir_okay=False), help="JSONL of source and target for the loss."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print facts for programs.")
-def report(model: Path, text: Path | None, as_json: bool) -> None:
-    """Show the costs and losses of each format of MODEL, a base folder or `builtin`.
+def report(model: str, text: Path | None, as_json: bool) -> None:
+    """Show the costs and losses of each format of MODEL: a base folder, a hub id or `builtin`.
 
     Size of the file that `convert` writes, memory of the loaded base, relative error of the weights, and loss in nats
     per target token on --text, else on a small sample: `change` is against the weights as MODEL stores them. The loss
@@ -67,8 +88,9 @@ def report(model: Path, text: Path | None, as_json: bool) -> None:
     with _sentences():
         from quantize.report import report as measure
 
+        folder = _folder_of(model)
         with _progress("measuring") as tell:
-            found = measure(model, text, loss=_loss(), tell=tell)
+            found = measure(folder, text, loss=_loss(), tell=tell)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return
@@ -94,8 +116,8 @@ def report(model: Path, text: Path | None, as_json: bool) -> None:
 @_model
 @click.option("--format", "format_name", type=click.Choice(FORMATS), required=True)
 @click.option("--out", type=_folder, required=True, help="New folder to write.")
-def convert(model: Path, format_name: str, out: Path) -> None:
-    """Store MODEL, a base folder or `builtin`, in another format.
+def convert(model: str, format_name: str, out: Path) -> None:
+    """Store MODEL, a base folder, a hub id or `builtin`, in another format.
 
     fp32 and bf16 folders are Hugging Face ones; int8 (a scale per row) and nf4 (4 bits) are for Braid.
     """
@@ -103,9 +125,10 @@ def convert(model: Path, format_name: str, out: Path) -> None:
         from quantize.checkpoint import open_checkpoint
         from quantize.writer import convert as write
 
-        stored = open_checkpoint(model).stored_format
+        folder = _folder_of(model)
+        stored = open_checkpoint(folder).stored_format
         with _progress(f"writing {out}") as tell:
-            write(model, format_name, out, tell=tell)
+            write(folder, format_name, out, tell=tell)
     size_bytes = sum(path.stat().st_size for path in out.iterdir())
     click.echo(f"wrote {out} ({_mib(size_bytes)})")
     if stored in ("int8", "nf4") and format_name != stored:
@@ -127,7 +150,7 @@ def _loss() -> Loss | None:
 @contextmanager
 def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, elsewhere a line now and then; both on stderr."""
-    if sys.stderr.isatty():
+    if moves_cursor(sys.stderr):
         with click.progressbar(length=1000, label=label, file=sys.stderr) as bar:
             yield lambda done, total: bar.update(1000 * done // total - bar.pos)
         return
@@ -149,6 +172,8 @@ def _sentences() -> Iterator[None]:
         yield
     except BaseFormatError as error:
         raise click.ClickException(str(error)) from error
+    except HubError as error:
+        raise click.ClickException(f"{error.message}; {error.hint}") from error
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is not installed; install braid-fl[quant]") from error
 

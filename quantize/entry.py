@@ -1,18 +1,16 @@
-"""One tensor in a safetensors file: where it lies, and its values, a few at a time."""
+"""One tensor in a safetensors file: its values, a few at a time."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from braid_common.safetensors_header import StoredTensor
 from quantize.errors import BaseFormatError
 
 DTYPES = {
@@ -25,23 +23,10 @@ DTYPES = {
 }
 """torch's dtype by safetensors' name, of all that a base may hold."""
 
-LENGTH_BYTES = 8
-"""A safetensors file begins with the length of its JSON header, little-endian."""
-
 
 @dataclass(frozen=True)
-class Entry:
-    """A tensor's place in a file: its bytes begin at `offset_bytes`. `dtype` is safetensors' name for its type."""
-
-    name: str
-    path: Path
-    dtype: str
-    shape: tuple[int, ...]
-    offset_bytes: int
-
-    @property
-    def size_bytes(self) -> int:
-        return prod(self.shape) * DTYPES[self.dtype].itemsize
+class Entry(StoredTensor):
+    """A tensor's place in a file, and its values. `dtype` is one of DTYPES."""
 
     def read(self) -> Tensor:
         """The whole tensor, as it is stored. Raises as `fill`."""
@@ -68,21 +53,6 @@ class Entry:
             _check_finite(self, values)
 
 
-def read_entries(path: Path) -> Iterator[Entry]:
-    """Every tensor of one file. Raises BaseFormatError where it is missing, truncated or damaged.
-
-    safetensors' own reader checks that the tensors fill the file without gaps or overlaps, but does not say where they
-    lie, so the header is read a second time.
-    """
-    with _readable(path), safe_open(path, framework="pt"), path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(LENGTH_BYTES), "little")
-        header = json.loads(file.read(header_bytes))
-    header.pop("__metadata__", None)
-    for name, place in header.items():
-        start = LENGTH_BYTES + header_bytes + place["data_offsets"][0]
-        yield Entry(name, path, place["dtype"], tuple(place["shape"]), start)
-
-
 def _check_finite(entry: Entry, values: Tensor) -> None:
     low, high = torch.aminmax(values)  # NaN wins both; no temporary as isfinite would need
     if not (torch.isfinite(low) and torch.isfinite(high)):
@@ -91,10 +61,10 @@ def _check_finite(entry: Entry, values: Tensor) -> None:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Map what safetensors and the file system raise for a bad file."""
+    """Map what the file system raises for a bad file."""
     try:
         yield
     except FileNotFoundError as error:
         raise BaseFormatError(f"{path} is missing; copy or download the base again") from error
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         raise BaseFormatError(f"{path} is damaged or truncated ({error}); copy or download the base again") from error

@@ -12,8 +12,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from braid_common.base_weights import BLOCK_VALUES, packed_sizes
 from quantize.kernels import BITSANDBYTES, nf4_kernel
-from quantize.weight import BLOCK_VALUES, CHUNK_VALUES, CPU, Chunks, Scratch, largest_magnitudes, matrix_chunks, taken
+from quantize.weight import CHUNK_VALUES, CPU, Chunks, Scratch, largest_magnitudes, matrix_chunks, taken
 
 # fmt: off
 LEVELS = (
@@ -105,11 +106,6 @@ def unpack_with_bitsandbytes(codes: Tensor, absmax: Tensor, out: Tensor) -> None
     n_codes, n_blocks = packed_sizes(len(out))
     packed = codes[:n_codes].view(-1, 1)
     functional.dequantize_4bit(packed, absmax=absmax[:n_blocks], out=out, blocksize=BLOCK_VALUES, quant_type="nf4")
-
-
-def packed_sizes(n_values: int) -> tuple[int, int]:
-    """Bytes of codes, and blocks, that `n_values` take."""
-    return -(-n_values // 2), -(-n_values // BLOCK_VALUES)
 
 
 def to_nf4(values: Tensor) -> Nf4Weight:

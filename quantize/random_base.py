@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from braid_common.base_files import WEIGHTS_FILE
+from braid_common.base_weights import ROWS_STORAGE, STORAGE_KEY
 from braid_common.t5_config import FLAN_T5, T5Config
-from quantize.checkpoint import ROWS_STORAGE, SINGLE_FILE, STORAGE_KEY
+from braid_common.t5_layout import is_matrix, tensor_shapes
 from quantize.errors import BaseFormatError
 from quantize.int8 import LEVELS
-from quantize.layout import is_matrix, tensor_shapes
 from quantize.weight import row_chunks
 from quantize.writer import Part, Place, int8_places, write_tensors
 
@@ -55,7 +56,7 @@ def write_random_base(folder: Path, shape: str, *, seed: int) -> None:
     Raises BaseFormatError for an unknown shape, a folder with something in it, or a full disk.
     """
     stored = shape_config(shape) | {STORAGE_KEY: ROWS_STORAGE}
-    config, model = SHAPES[shape], folder / SINGLE_FILE
+    config, model = SHAPES[shape], folder / WEIGHTS_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from braid_common.base_files import BaseFilesError
+from braid_common.t5_layout import is_matrix
 from quantize.base import pack
 from quantize.checkpoint import Checkpoint, open_checkpoint
 from quantize.errors import BaseFormatError
 from quantize.formats import FORMATS, Format
-from quantize.layout import is_matrix
 from quantize.sample import SAMPLE, read_texts
 from quantize.writer import silent, written_bytes
 

@@ -10,15 +10,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from braid_common.base_weights import BLOCK_VALUES
+
 CPU = torch.device("cpu")
 
 CHUNK_VALUES = 1 << 18
 """Values that one step of packing or unpacking holds in full precision: 1 MiB, which stays in a processor's cache, and
 enough that the loop costs nothing."""
-
-
-BLOCK_VALUES = 64
-"""Consecutive values (row-major) that share one absmax in nf4."""
 
 
 class Scratch:

@@ -15,24 +15,24 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from quantize.base import matrix_type, read_weight
-from quantize.checkpoint import (
+from braid_common.base_files import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
+from braid_common.base_weights import (
     ABSMAX_SUFFIX,
     BLOCKS_STORAGE,
-    INDEX_FILE,
     ROWS_STORAGE,
     SCALE_SUFFIX,
-    SINGLE_FILE,
     STORAGE_KEY,
-    Checkpoint,
-    open_checkpoint,
+    packed_sizes,
 )
-from quantize.entry import DTYPES, LENGTH_BYTES
+from braid_common.safetensors_header import LENGTH_BYTES
+from braid_common.t5_layout import is_matrix
+from quantize.base import matrix_type, read_weight
+from quantize.checkpoint import Checkpoint, open_checkpoint
+from quantize.entry import DTYPES
 from quantize.errors import BaseFormatError
 from quantize.formats import FORMATS
 from quantize.int8 import Int8Weight
-from quantize.layout import is_matrix
-from quantize.nf4 import Nf4Weight, packed_sizes
+from quantize.nf4 import Nf4Weight
 from quantize.weight import Scratch
 
 _STORAGES = {"int8": ROWS_STORAGE, "nf4": BLOCKS_STORAGE}
@@ -86,8 +86,8 @@ def convert(source: Path, format: str, out: Path, *, tell: Tell = silent) -> Non
     try:
         partial_out.mkdir(parents=True)
         _copy_others(source, partial_out)
-        (partial_out / "config.json").write_text(json.dumps(_config(checkpoint.config_json, format), indent=2) + "\n")
-        with (partial_out / SINGLE_FILE).open("wb") as file:
+        (partial_out / CONFIG_FILE).write_text(json.dumps(_config(checkpoint.config_json, format), indent=2) + "\n")
+        with (partial_out / WEIGHTS_FILE).open("wb") as file:
             write_tensors(file, list(_parts(checkpoint, format)), tell)
         partial_out.rename(out)
     except OSError as error:
@@ -113,7 +113,7 @@ def _config(config: Mapping[str, Any], format: str) -> dict[str, Any]:
 
 def _copy_others(source: Path, target: Path) -> None:
     for path in sorted(source.iterdir()):
-        if path.is_file() and path.suffix in _COPIED_SUFFIXES and path.name not in ("config.json", INDEX_FILE):
+        if path.is_file() and path.suffix in _COPIED_SUFFIXES and path.name not in (CONFIG_FILE, INDEX_FILE):
             shutil.copyfile(path, target / path.name)
 
 

@@ -45,17 +45,18 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
-def _sections(name: str, command: click.Command) -> Iterator[str]:
+def _sections(name: str, command: click.Command, parent: click.Context | None = None) -> Iterator[str]:
     level = "##" if " " not in name else "###"
     yield f"{level} {name}\n"
     if command.help:
         yield cleandoc(command.help).replace("\b\n", "") + "\n"
-    context = click.Context(command, info_name=name)
+    # As the program itself makes it: click keeps the help option that a command is first asked for.
+    context = click.Context(command, info_name=name.rsplit(" ", 1)[-1], parent=parent, **command.context_settings)
     if isinstance(command, click.Group):
         for child_name in command.list_commands(context):
             child = command.get_command(context, child_name)
             assert child is not None
-            yield from _sections(f"{name} {child_name}", child)
+            yield from _sections(f"{name} {child_name}", child, context)
         return
     yield f"```console\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n"
     rows = [(f"`{flags}`", meaning) for flags, meaning in option_rows(command)]

@@ -68,7 +68,8 @@ def calls_table() -> str:
 def headers_table() -> str:
     """Each header of uploads that wire.routes names, with the string below it."""
     reasons = _reasons(wire.routes)
-    names = {name: value for name, value in vars(wire.routes).items() if name.isupper() and isinstance(value, str)}
+    headers = {name: value for name, value in vars(wire.routes).items() if name.startswith("UPLOAD_")}
+    names = {name: value for name, value in headers.items() if isinstance(value, str)}
     rows = [(f"`{header}`", reasons[name]) for name, header in names.items()]
     return _table(("header", "what it says"), rows)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests.fakes.clock import FakeClock
+from tests.fakes.models.bases import write_base
 from tests.fakes.runs import TINY_T5
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 # The matrices here are small. OpenBLAS's threads spin while they wait for each other, which on a busy machine of two
 # cores made one test take 42 s instead of 0.5 s.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# No test asks the real hub. Those of a hub serve one on loopback, and say so to the library or to their processes.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # Test files run side by side, one for each processor: torch's threads would wait for each other as well.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -33,6 +37,19 @@ settings.register_profile("fast", deadline=None, max_examples=15)  # `make test-
 settings.load_profile("untimed")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files that are slow as a whole are not even imported by `make test-fast`: torch and transformers take seconds."""
+    if config.getoption("markexpr") != "not slow" or not collection_path.match("test_*.py"):
+        return None
+    return True if "\npytestmark = pytest.mark.slow" in collection_path.read_text(encoding="utf-8") else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests come first: at the end there are short ones to share out, and no processor idles."""
+    n_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -n_slow[item.path])
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -40,11 +57,9 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def server_base(tmp_path: Path) -> Path:
-    """A base model as a server sees one: a config and bytes called weights."""
+    """A base model as a server sees one: whole, its weights without a meaning."""
     folder = tmp_path / "base"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(dict(TINY_T5)))
-    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 8)
+    write_base(folder, TINY_T5)
     (folder / "secret.txt").write_text("not for boards")
     return folder
 
@@ -65,6 +80,8 @@ def make_folder(tmp_path: Path, server_base: Path) -> Callable[..., Folder]:
             "merge.server_rank": 8,
             "merge.sketch_every": 1,
             "train.targets": ["q", "wo"],
+            "train.max_source_tokens": 192,  # given: what is chosen by boards has its own tests
+            "train.max_target_tokens": 32,
             "train.upload": "fp32",
             "train.learning_rate": 1.0,  # fake boards go far in a round
         }

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from wire.codec import check_protocol
 from wire.errors import WireError
+from wire.limits import MIN_SOURCE_TOKENS, MIN_TARGET_TOKENS
 from wire.manifest import manifest_digest
 from wire.messages import (
     Adapter,
@@ -71,8 +72,16 @@ def part_rank(part: UpdatePart) -> int:
 
 
 def check_run(run: RunInfo) -> None:
-    """Raise WireError unless the run is consistent: version, unique names, manifest digest, and the lists of σ²."""
+    """Raise WireError unless the run is consistent: version, unique names, manifest digest, lengths of texts, and the
+    lists of σ²."""
     check_protocol(run.protocol)
+    settings = run.settings
+    for name, tokens, least in (
+        ("max_source_tokens", settings.max_source_tokens, MIN_SOURCE_TOKENS),
+        ("max_target_tokens", settings.max_target_tokens, MIN_TARGET_TOKENS),
+    ):
+        if 0 < tokens < least:
+            raise WireError(f"run {run.run_id}: {name} is {tokens}, it must be {least} at least, or 0")
     names = [weight.name for weight in run.weights]
     if twice := _first_repeated(names):
         raise WireError(f"run {run.run_id}: weight {twice} is listed twice")
@@ -154,6 +163,8 @@ def check_update(update: Update, run: Agreed, spec: RoundSpec, *, ranks: Sequenc
             f"update is of round {update.round} on version {update.version}, "
             f"this is round {spec.round} on {spec.version}"
         )
+    if update.version_digest != spec.version_digest:
+        raise WireError(f"update was trained on another version {spec.version} than this server's")
     weights = _in_manifest_order([part.name for part in update.parts], run, "update")
     for part, weight in zip(update.parts, weights, strict=True):
         _check_update_part(part, weight, basis_rank(weight, run.max_rank), spec)

@@ -22,7 +22,8 @@ DEFAULT_SETTINGS = TrainSettings(
     trains_a=True,
     seed=1,
 )
-"""What boards are told where run.toml is as `aggregator init` writes it; trains_a follows from its merge rule."""
+"""What boards are told where run.toml is as `aggregator init` writes it; trains_a follows from its merge rule. Lengths,
+which such a run chooses by its boards' texts, are those of the text that the builtin base learnt from."""
 
 DEFAULT_MAX_RANK, DEFAULT_SERVER_RANK = 16, 16
 """Strands that a board may train of a weight, and rank of the global adapter, at most."""

@@ -14,11 +14,26 @@ MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 MAX_CONTROL_BYTES = 256 * 1024
 """A message without tensors (enrolment, report, task). A report of 64 numbers is 2 kB."""
 
+MAX_STRANGERS_BYTES = 4 * 1024
+"""A message of somebody who has no credential yet: an enrolment of the longest names has 2.5 kB."""
+
 MAX_WEIGHTS = 2048
 """Trainable weights of one base. FLAN-T5-xxl has 432."""
 
 MAX_NAME_CHARS = 200
 """A weight's, device's or metric's name. The longest of FLAN-T5 has 44 characters."""
+
+MAX_PREFIX_CHARS = 1000
+"""The words before every source. A paragraph of so many is some 250 tokens, half of what T5 was trained to read."""
+
+MAX_TEXT_TOKENS = 8192
+"""Longest source or target of a run. Attention over a source of this length takes 256 MiB for each head in fp32."""
+
+MIN_SOURCE_TOKENS = 8
+"""Shortest source that a run may allow: a prefix and a few words."""
+
+MIN_TARGET_TOKENS = 2
+"""Shortest target that a run may allow: a token and its eos."""
 
 MAX_TEXT_CHARS = 2000
 """A sentence meant for a person (error, hint, reason)."""
@@ -41,8 +56,17 @@ MAX_EXAMPLES = 1_000_000
 MAX_BASE_FILES = 256
 """Files of one base. The weights of FLAN-T5-xxl lie in 5."""
 
+MAX_HISTORY = 1024
+"""Versions in one answer to GET /v1/versions: 100 kB. A board that was away for longer asks again."""
+
 MAX_ROUNDS = 100_000
 """Rounds of one run."""
+
+VERSION_DIGEST_CHARS = 16
+"""What is sent of a version's digest: 64 bits tell apart all versions of one number that a server ever makes."""
+
+MAX_EPOCH_CHARS = 32
+"""The name of one start of a server. It stands in addresses."""
 
 MAX_DEPTH = 8
 """Nesting of arrays and maps in one message. The deepest legal one, an adapter's patch, has 6."""

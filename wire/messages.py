@@ -24,9 +24,12 @@ from wire.fields import (
     NonNegative,
     RoundId,
     Text,
+    VersionDigest,
 )
 from wire.limits import (
     MAX_BASE_FILES,
+    MAX_EPOCH_CHARS,
+    MAX_HISTORY,
     MAX_METRICS,
     MAX_NAME_CHARS,
     MAX_SIDE,
@@ -97,6 +100,41 @@ class Enrolled(Message, frozen=True, kw_only=True):
     run: RunInfo
 
 
+class Prove(Message, frozen=True, kw_only=True):
+    """`POST /v1/proofs`: a board asks whether this is the server where it enrolled, and shows nothing of its own."""
+
+    protocol: int
+    device: Name  # as the server called it
+    nonce: Digest  # 256 random bits, drawn anew for each question
+
+
+class Proof(Message, frozen=True, kw_only=True):
+    """Answer to `Prove`: HMAC-SHA256 of nonce and device, keyed by the credential's hash (`wire.proof`). For a device
+    that is not known here it is just as long, and nobody can check it."""
+
+    proof: Digest
+    certificate: Digest | None = None  # the same with the fingerprint of the server's own certificate; nil without TLS
+
+
+class Renew(Message, frozen=True, kw_only=True):
+    """`PUT /v1/credential`: the next credential of a board, which has drawn and kept it."""
+
+    credential: Digest  # SHA-256 of it, as the server keeps those in use
+
+
+class Version(Message, frozen=True, kw_only=True):
+    """A version that the run has published, by the digest of the global adapter as the server stores it."""
+
+    version: RoundId
+    digest: Digest
+
+
+class History(Message, frozen=True, kw_only=True):
+    """`GET /v1/versions?after=V`: the versions after V, oldest first; the first MAX_HISTORY of them."""
+
+    versions: Annotated[tuple[Version, ...], Meta(max_length=MAX_HISTORY)] = ()
+
+
 class NamedTensor(Message, frozen=True, kw_only=True):
     """A tensor and the weight it belongs to."""
 
@@ -118,7 +156,7 @@ class BaseFiles(Message, frozen=True, kw_only=True):
 
 
 class Profile(Message, frozen=True, kw_only=True):
-    """`POST /v1/profiles`: sketches Y = Ω·G (R × n) of the weights that the board's backward pass reached.
+    """The body of an upload to round 0: sketches Y = Ω·G (R × n) of the weights that the board's backward pass reached.
 
     `scores`: importance of the same weights in the same order, by the run's `importance`; empty where that is "sketch".
     """
@@ -137,6 +175,7 @@ class RoundSpec(Message, frozen=True, kw_only=True):
 
     round: RoundId
     version: RoundId  # what boards train on
+    version_digest: VersionDigest = ""  # of its content: a server that was restored makes others of the same number
     seed: Count = 0  # names Ω and the data order
     sketch: bool = False  # whether the update is to carry gradient sketches
     trains: Trains = "b"
@@ -152,6 +191,9 @@ class Task(Message, frozen=True, kw_only=True):
     staleness_limit: RoundId = 0  # versions that may be published until the update counts no more; 0: its round's end
     time_left_s: NonNegative | None = None  # until the deadline; nil if none is set
     retry_after_s: NonNegative = 0.0  # least pause before asking again
+    renew: bool = False  # whether the board is to renew its credential
+    notice: Text = ""  # for the people who run the board
+    epoch: Annotated[str, Meta(max_length=MAX_EPOCH_CHARS)] = ""  # the server's start, to be sent with `after`
 
 
 class AdapterPart(Message, frozen=True, kw_only=True):
@@ -226,22 +268,27 @@ class Update(Message, frozen=True, kw_only=True):
     run_id: Name
     round: RoundId
     version: RoundId
+    version_digest: VersionDigest = ""  # as the task's
     manifest: Digest
     n_examples: ExampleCount
     parts: Annotated[tuple[UpdatePart, ...], Meta(min_length=1, max_length=MAX_WEIGHTS)]
 
 
 class Receipt(Message, frozen=True, kw_only=True):
-    """Answer to a finished upload or profile. `accepted` false: `reason` says why; the run goes on without it."""
+    """The server's judgement on an upload. `accepted` false: `reason` says why; the run goes on without it."""
 
     accepted: bool
     reason: Text = ""
 
 
 class Report(Message, frozen=True, kw_only=True):
-    """`POST /v1/reports`: numbers for people. `evaluation` values carry loss, rouge1, rouge2, rougeL, n_examples."""
+    """`POST /v1/reports`: numbers for people. `evaluation` values carry loss, rouge1, rouge2, rougeL, n_examples; those
+    of `data` are the lengths of the board's texts (`wire.text_lengths`), by which a server may choose the run's.
 
-    kind: Literal["plan", "progress", "evaluation", "event"]
+    `ended`: the client leaves before the run is over; `values` carry exit_status, 0 where it was asked to, and `text`
+    says why. No text here is, or quotes, what the board trains on."""
+
+    kind: Literal["data", "plan", "progress", "evaluation", "event", "ended"]
     round: RoundId = 0
     version: RoundId = 0
     text: Text = ""
@@ -255,9 +302,11 @@ RefusalCode = Literal[
     "protocol_version",
     "not_found",
     "conflict",
+    "copied",
     "gone",
     "too_large",
     "busy",
+    "full",
     "internal",
 ]
 

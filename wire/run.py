@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from braid_common.text_form import DEFAULT_PREFIX, Cut, TextForm
-from wire.fields import Count, Digest, Dtype, Message, Name, NonNegative, Positive, Rank, RoundId, Side
-from wire.limits import MAX_NAME_CHARS, MAX_RANK, MAX_WEIGHTS
+from wire.fields import (
+    ChainValue,
+    Commit,
+    Count,
+    Digest,
+    Dtype,
+    Message,
+    Name,
+    NonNegative,
+    Positive,
+    Prefix,
+    Rank,
+    RoundId,
+    Side,
+    Tokens,
+)
+from wire.limits import MAX_RANK, MAX_WEIGHTS
 
 Scope = Literal["decoder", "all"]
 Importance = Literal["sketch", "adalora", "magnitude_gradient"]
+
+LONGEST_CHOSEN_SOURCE_TOKENS, LONGEST_CHOSEN_TARGET_TOKENS = 512, 128
+"""Longest texts of a run whose server chooses the lengths. T5 was pre-trained to read 512 tokens (arXiv 1910.10683) and
+to write 114, which is what its span corruption leaves of them; and a board's memory for a step grows with both. Whoever
+wants longer texts says so."""
 
 
 class Weight(Message, frozen=True, kw_only=True):
@@ -40,9 +61,9 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     batch: Annotated[int, Meta(ge=1, le=4096)]  # examples per optimiser step
     micro_batch: Annotated[int, Meta(ge=1, le=4096)]  # examples per backward pass; a plan may lower it
     local_steps: Annotated[int, Meta(ge=1, le=100_000)]  # optimiser steps per round
-    max_source_tokens: Annotated[int, Meta(ge=8, le=8192)]
-    max_target_tokens: Annotated[int, Meta(ge=2, le=8192)]
-    prefix: Annotated[str, Meta(max_length=MAX_NAME_CHARS)] = DEFAULT_PREFIX  # words before every source
+    max_source_tokens: Tokens  # prefix and eos included; 0: the server has yet to choose, from what boards report
+    max_target_tokens: Tokens  # eos included; 0 as above
+    prefix: Prefix = DEFAULT_PREFIX  # words before every source, never cut
     truncate_source: Cut = "end"  # the part of a longer source that is left out
     sketch_batches: Annotated[int, Meta(ge=1, le=1024)]  # micro-batches that feed a gradient sketch
     upload: Dtype = "bf16"  # dtype of the factors that boards send
@@ -54,16 +75,33 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     seed: Count = 0
 
     @property
+    def has_lengths(self) -> bool:
+        """Whether both lengths are known. Nothing is planned before."""
+        return self.max_source_tokens > 0 and self.max_target_tokens > 0
+
+    @property
+    def with_longest(self) -> TrainSettings:
+        """The settings with the longest lengths that the server may choose, where it has yet to choose them."""
+        return msgspec.structs.replace(
+            self,
+            max_source_tokens=self.max_source_tokens or LONGEST_CHOSEN_SOURCE_TOKENS,
+            max_target_tokens=self.max_target_tokens or LONGEST_CHOSEN_TARGET_TOKENS,
+        )
+
+    @property
     def text_form(self) -> TextForm:
-        """The form in which boards meet their texts."""
-        return TextForm(self.prefix, self.max_source_tokens, self.max_target_tokens, self.truncate_source)
+        """The form in which boards meet their texts; as of `with_longest`."""
+        known = self.with_longest
+        return TextForm(self.prefix, known.max_source_tokens, known.max_target_tokens, self.truncate_source)
 
 
 class Base(Message, frozen=True, kw_only=True):
-    """The frozen base model: the name people type, and what must be equal on both sides."""
+    """The frozen base model: the name people type, its commit where that is a hub id, and what must be equal on both
+    sides."""
 
     model: Name
     digest: Digest
+    revision: Commit = ""
 
 
 class RunInfo(Message, frozen=True, kw_only=True):
@@ -82,6 +120,7 @@ class RunInfo(Message, frozen=True, kw_only=True):
     rounds: RoundId  # how many the run has
     round: RoundId  # the open one, else the last that closed
     version: RoundId  # the newest
+    history: ChainValue = ""  # of all versions up to that one (`wire.proof`); empty where the server keeps none
     values: Annotated[
         tuple[Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_RANK)], ...], Meta(max_length=MAX_WEIGHTS)
     ] = ()

@@ -17,8 +17,13 @@ MAX_DECODED = 2
 
 def read_version(blobs: Blobs, versions: Mapping[int, str], version: int) -> AdapterState:
     """A stored version. Raises StateError where it is missing or damaged, KeyError where it was never stored."""
+    return decoded(blobs.get(versions[version]), version)
+
+
+def decoded(data: bytes, version: int) -> AdapterState:
+    """A version of these bytes. Raises StateError where they are of no format that this program reads."""
     try:
-        return decode_state(blobs.get(versions[version]))
+        return decode_state(data)
     except WireError as error:
         raise StateError(f"Version {version} cannot be read: {error}", "Restore the folder from a backup.") from error
 
@@ -39,6 +44,10 @@ class Versions:
         while len(self._decoded) > MAX_DECODED:
             self._decoded.popitem(last=False)
         return state
+
+    def forget(self) -> None:
+        """Let go of all that is kept."""
+        self._decoded.clear()
 
     def _read(self, version: int) -> AdapterState:
         try:

@@ -5,15 +5,36 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import math
+from collections.abc import AsyncIterator, Iterable, Mapping
 from types import MappingProxyType
 
 from aiohttp import web
 
-from aggregator.errors import CallError, DiskError
-from aggregator.http.app_keys import BASE_FILES, BASE_FOLDER, OPERATOR_HASH, RUN, STORE, UPLOADS, WORKER
+from aggregator.errors import CallError, DiskError, StateError
+from aggregator.http.app_keys import (
+    BASE_FILES,
+    BASE_FOLDER,
+    CERTIFICATES,
+    GUARD,
+    OPERATOR_HASH,
+    RUN,
+    STORE,
+    UPLOADS,
+    WORKER,
+)
+from aggregator.http.certificates import Certificates
+from aggregator.http.guard.connection import SERVER
+from aggregator.http.guard.guard import Guard, address_of
+from aggregator.http.guard.limits import Limits
+from aggregator.http.guard.nuisances import Nuisance
 from aggregator.http.handlers import enrolment, operator, tasks, transfers
+from aggregator.http.middlewares import Handler, expected, patience, sensible, watched
+from aggregator.http.tls import Tls
 from aggregator.run.setup import Opened
+from aggregator.run.tasks import shut_out
+from aggregator.run.upkeep.trouble import is_full
+from aggregator.store.records import ShutOutError
 from aggregator.store.uploads import SupersededError
 from braid_common.units import printable
 from wire import routes
@@ -28,17 +49,25 @@ FOR_PEOPLE = frozenset({routes.INDEX.path, routes.STATUS.path, routes.METRICS.pa
 RETRY_AFTER_S = 30
 """When the disk is full: a person has to act, so asking again sooner is of no use."""
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+NUISANCES: Mapping[int, Nuisance] = MappingProxyType({400: Nuisance.NONSENSE, 413: Nuisance.TOO_LARGE})
+"""Answers that are counted. Boards of ours get none of them."""
+
+WATCH_EVERY_S = 1.0
+"""Between two looks at connections and counts."""
 
 HANDLERS: Mapping[routes.Call, Handler] = MappingProxyType(
     {
         routes.ENROL: enrolment.enrol,
+        routes.PROOF: enrolment.prove,
+        routes.LEAVE: enrolment.leave,
+        routes.RENEW: enrolment.renew,
         routes.RUN: tasks.run_info,
         routes.WORK: tasks.work,
         routes.REPORT: tasks.report,
-        routes.PROFILE: transfers.profile,
         routes.UPLOAD_STATE: transfers.upload_offset,
         routes.UPLOAD: transfers.upload,
+        routes.RECEIPT: transfers.receipt,
+        routes.HISTORY: tasks.history,
         routes.ADAPTER: transfers.adapter,
         routes.BASE: transfers.base_files,
         routes.BASE_FILE: transfers.base_file,
@@ -54,18 +83,30 @@ HANDLERS: Mapping[routes.Call, Handler] = MappingProxyType(
 log = logging.getLogger("aggregator")
 
 
-def make_app(opened: Opened, operator_hash: str) -> web.Application:
-    """The application of one run. Starting it starts the orchestrator, stopping it stops it cleanly."""
+def make_app(
+    opened: Opened, operator_hash: str, certificates: Certificates | None = None, limits: Limits | None = None
+) -> web.Application:
+    """The application of one run. Starting it starts the orchestrator, stopping it stops it cleanly.
+
+    `certificates`: the one that the server shows; None where it speaks plain HTTP.
+    """
     # client_max_size bounds request.read() only; bodies are streamed and counted by aggregator.http.streaming.
-    app = web.Application(middlewares=[refusals])
+    app = web.Application(middlewares=[watched, refusals, patience, sensible])
     app[RUN], app[STORE], app[UPLOADS] = opened.run, opened.store, opened.uploads
     app[BASE_FOLDER], app[BASE_FILES] = opened.config.model.path, opened.base_files
+    for name, file in opened.base_files.items():  # as they were when they were read
+        opened.run.sound_files.trust(opened.config.model.path / name, (file.size_bytes, file.changed_ns))
     app[OPERATOR_HASH] = operator_hash
+    app[CERTIFICATES] = certificates or Certificates(Tls(None), lambda: Tls(None))
+    app[GUARD] = Guard(limits or Limits(), opened.run.clock)
     for call, handler in HANDLERS.items():
-        if call.method == "GET":
-            app.router.add_get(call.path, handler)  # which answers HEAD as well
+        if call.method == "GET":  # which answers HEAD as well, where HEAD is no call of its own
+            allow_head = call is not routes.RECEIPT
+            app.router.add_get(call.path, handler, allow_head=allow_head, expect_handler=expected)
         else:
-            app.router.add_route(call.method, call.path, handler)
+            app.router.add_route(call.method, call.path, handler, expect_handler=expected)
+    app.on_response_prepare.append(_without_versions)
+    app.cleanup_ctx.append(_guarding)
     app.cleanup_ctx.append(_orchestrating)
     app.on_shutdown.append(_release_polls)
     return app
@@ -80,8 +121,33 @@ async def _orchestrating(app: web.Application) -> AsyncIterator[None]:
     await app[RUN].save_traffic()
 
 
+async def _guarding(app: web.Application) -> AsyncIterator[None]:
+    """Look after connections, and tell of nuisances, once a second; of those not told yet at the end."""
+
+    async def look() -> None:
+        while True:
+            _warn(app[GUARD].watch())
+            await asyncio.sleep(WATCH_EVERY_S)
+
+    looking = asyncio.create_task(look(), name="guard")
+    yield
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    _warn(app[GUARD].nuisances.lines(math.inf))
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        log.warning("%s", printable(line))
+
+
+async def _without_versions(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = SERVER
+
+
 async def _release_polls(app: web.Application) -> None:
     app[RUN].polls.stop()
+    app[RUN].inbox.stop()
 
 
 @web.middleware
@@ -107,28 +173,44 @@ def _call_error(error: Exception) -> CallError:
         return CallError("protocol_version", str(error))
     if isinstance(error, WireError):
         return CallError("bad_request", str(error))
+    if isinstance(error, ShutOutError):  # while it was sending
+        return shut_out(error)
     if isinstance(error, SupersededError):  # by another request, or because the round closed: asking again tells which
         return CallError("busy", "this upload is no longer this request's", headers={"Retry-After": "1"})
-    if isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
-        log.error("the disk refuses to be written: %s; free some space, boards try again", error)
-        return CallError("busy", "the server cannot write to its disk", headers={"Retry-After": str(RETRY_AFTER_S)})
+    if is_full(error):
+        log.error("no room is left: %s; free some space, boards try again", error)
+        retry = {"Retry-After": str(RETRY_AFTER_S)}
+        return CallError("full", "the server's disk is full", "It goes on once there is room.", headers=retry)
+    if isinstance(error, StateError):
+        log.error("%s %s", error.message, error.hint)
+        return CallError("busy", "the server's data is damaged", headers={"Retry-After": str(RETRY_AFTER_S)})
+    if isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS)):
+        log.error("the disk cannot be used: %s; boards try again", error)
+        return CallError("busy", "the server cannot use its disk", headers={"Retry-After": str(RETRY_AFTER_S)})
     log.error("a call failed; please report this", exc_info=error)
     return CallError("internal", "the server made a mistake", "Its log has the details.")
 
 
 def _of_http(error: web.HTTPException) -> CallError:
     if error.status == 404:
-        return CallError("not_found", "there is no such call", "docs/concepts/protocol.md lists them.")
+        return CallError(
+            "not_found",
+            "there is no such call",
+            "Is the path in the address right? It is a proxy's prefix (docs/guide/proxy.md), or nothing.",
+        )
     code: RefusalCode = "too_large" if error.status == 413 else "bad_request"
     allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     return CallError(code, error.reason or "bad request", headers=allow, status=error.status)
 
 
 def _answer(request: web.Request, error: CallError) -> web.Response:
-    if error.status >= 500 or error.code == "too_large":
-        log.warning("%s", printable(f"{request.method} {request.path}: {error.message}"))
+    """The answer to an error. Its words may quote the request, of which not every byte can be sent back."""
+    if error.status >= 500:
+        log.warning("%s %s: %s", request.method, printable(request.path), printable(error.message))
+    elif error.status in NUISANCES:
+        request.app[GUARD].nuisances.count(NUISANCES[error.status], address_of(request))
+    message, hint = printable(error.message)[:MAX_TEXT_CHARS], printable(error.hint)[:MAX_TEXT_CHARS]
     if request.path in FOR_PEOPLE:
-        return web.Response(text=f"{error.message}\n{error.hint}\n", status=error.status, headers=error.headers)
-    message, hint = error.message[:MAX_TEXT_CHARS], error.hint[:MAX_TEXT_CHARS]
+        return web.Response(text=f"{message}\n{hint}\n", status=error.status, headers=error.headers)
     body = encode(Refusal(code=error.code, message=message, hint=hint))
     return web.Response(body=body, status=error.status, headers={**error.headers, "Content-Type": CONTENT_TYPE})

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from aiohttp import web
 
 from aggregator.errors import CallError
-from aggregator.http.app_keys import RUN
+from aggregator.http.addresses import UNREAD_S
+from aggregator.http.app_keys import GUARD, RUN
+from aggregator.http.guard.bodies import BLOCK_S, Pace
+from aggregator.http.guard.guard import address_of
+from aggregator.http.guard.nuisances import Nuisance
+from aggregator.http.middlewares import go_on
 from aggregator.http.ranges import Range
 from aggregator.run.fleet import Board
 from aggregator.store.uploads import Part
 from wire.codec import CONTENT_TYPE, check_content_type, decode, encode
 from wire.errors import ProtocolVersionError, WireError
 from wire.fields import Message
-from wire.limits import MAX_CONTROL_BYTES
+from wire.limits import MAX_CONTROL_BYTES, MAX_STRANGERS_BYTES
 from wire.routes import UPLOAD_LENGTH, UPLOAD_OFFSET
 
-SILENCE_S = 60.0
-"""A body whose next byte does not come for this long is given up; what has arrived of an upload is kept."""
+MESSAGE_S = 5.0
+"""A stranger's message, which fits into three packets, has to come within this."""
 
-BLOCK_BYTES = 256 * 1024
-"""Read from disk and handed to the socket at once."""
+BLOCK_BYTES = 64 * 1024
+"""Read from disk at once."""
+
+PIECE_BYTES = 16 * 1024
+"""Handed to the connection at once: a record of TLS. What it encrypts at once, each connection keeps memory for."""
+
+DECODED_AT_ONCE_BYTES = 4 * 1024
+"""Longer messages are decoded beside the event loop: everybody waits for what is done in it."""
 
 M = TypeVar("M", bound=Message)
 
@@ -41,56 +54,88 @@ def check_media(request: web.Request) -> None:
 
 
 async def read_message(request: web.Request, kind: type[M], board: Board | None = None) -> M:
-    """A request's whole body as a message of at most MAX_CONTROL_BYTES. Raises CallError or WireError."""
+    """A request's whole body as a message: of a stranger at most MAX_STRANGERS_BYTES, of a board MAX_CONTROL_BYTES.
+
+    Raises CallError or WireError.
+    """
     check_media(request)
+    most, block_s = (MAX_STRANGERS_BYTES, MESSAGE_S) if board is None else (MAX_CONTROL_BYTES, BLOCK_S)
+    if (request.content_length or 0) > most:
+        raise _too_large(kind, most)
     data = bytearray()
-    while chunk := await next_chunk(request):
-        data += chunk
-        if len(data) > MAX_CONTROL_BYTES:
-            raise CallError("too_large", f"{kind.__name__} is larger than {MAX_CONTROL_BYTES} bytes")
+    with request.app[GUARD].body(request, "" if board is None else board.device):
+        try:
+            async for chunk in _chunks(request, block_s):
+                data += chunk
+                if len(data) > most:
+                    raise _too_large(kind, most)
+        except SlowBodyError as error:
+            raise CallError("busy", str(error), "Send it again.", status=408) from error
     if board is not None:
         board.bytes_up += len(data)
-    return decode(data, kind, max_bytes=MAX_CONTROL_BYTES)
+    if len(data) <= DECODED_AT_ONCE_BYTES:
+        return decode(data, kind, max_bytes=most)
+    return await asyncio.to_thread(decode, data, kind, max_bytes=most)
+
+
+def _too_large(kind: type[Message], most: int) -> CallError:
+    return CallError("too_large", f"{kind.__name__} is larger than {most} bytes")
 
 
 async def receive(request: web.Request, part: Part, rest_bytes: int, board: Board) -> None:
     """Append a request's body to an upload that lacks `rest_bytes`.
 
     Raises CallError "too_large" when more comes (the upload is discarded), "conflict" with the offset reached when less
-    comes (what arrived is kept); SupersededError when the upload is no longer this request's.
+    comes, or too slowly (what arrived is kept); SupersededError when the upload is no longer this request's.
     """
     clock = request.app[RUN].clock
-    while chunk := await next_chunk(request):
-        rest_bytes -= len(chunk)
-        board.bytes_up += len(chunk)
-        board.seen_s = clock()  # a slow upload is a sign of life
-        if rest_bytes < 0:
-            part.discard()
-            raise CallError(
-                "too_large", f"the body is longer than {UPLOAD_LENGTH} says", "Send the upload again from 0."
-            )
-        part.append(chunk)
+    with request.app[GUARD].body(request, board.device):
+        try:
+            async for chunk in _chunks(request):
+                rest_bytes -= len(chunk)
+                board.bytes_up += len(chunk)
+                board.seen_s = clock()  # a slow upload is a sign of life
+                if rest_bytes < 0:
+                    part.discard()
+                    raise CallError(
+                        "too_large", f"the body is longer than {UPLOAD_LENGTH} says", "Send the upload again from 0."
+                    )
+                part.append(chunk)
+        except SlowBodyError as error:
+            raise _conflict(str(error), part) from error
     if rest_bytes:
-        raise CallError(
-            "conflict",
-            f"{rest_bytes} bytes are missing",
-            f"Go on from {UPLOAD_OFFSET}.",
-            headers=offset_header(part.size),
-        )
+        raise _conflict(f"{rest_bytes} bytes are missing", part)
+
+
+def _conflict(what: str, part: Part) -> CallError:
+    return CallError("conflict", what, f"Go on from {UPLOAD_OFFSET}.", headers=offset_header(part.size))
 
 
 def offset_header(offset: int) -> dict[str, str]:
     return {UPLOAD_OFFSET: str(offset)}
 
 
-async def next_chunk(request: web.Request) -> bytes:
-    """The next bytes of the body, b"" at its end. Raises CallError when the sender falls silent or breaks off."""
-    try:
-        return await asyncio.wait_for(request.content.readany(), SILENCE_S)
-    except asyncio.TimeoutError as error:
-        raise CallError("bad_request", f"no byte of the body came for {SILENCE_S:.0f} s", "Send it again.") from error
-    except (ConnectionError, web.RequestPayloadError) as error:
-        raise CallError("bad_request", "the connection broke off in the body", "Send it again.") from error
+class SlowBodyError(Exception):
+    """A body that came more slowly than `guard.bodies` allows."""
+
+
+async def _chunks(request: web.Request, block_s: float = BLOCK_S) -> AsyncIterator[bytes]:
+    """The body, as it comes. Raises SlowBodyError, and CallError when the sender breaks off."""
+    await go_on(request)
+    now = asyncio.get_running_loop().time
+    pace = Pace(now(), block_s)
+    while True:
+        try:
+            chunk = await asyncio.wait_for(request.content.readany(), pace.until_s - now())
+        except asyncio.TimeoutError as error:
+            request.app[GUARD].nuisances.count(Nuisance.SLOW_BODY, address_of(request))
+            raise SlowBodyError("the body comes too slowly") from error
+        except (ConnectionError, web.RequestPayloadError) as error:
+            raise CallError("bad_request", "the connection broke off in the body", "Send it again.") from error
+        if not chunk:
+            return
+        pace.take(len(chunk), now())
+        yield chunk
 
 
 def answer(message: Message, board: Board | None = None, status: int = 200) -> web.Response:
@@ -103,7 +148,11 @@ def answer(message: Message, board: Board | None = None, status: int = 200) -> w
 async def send_file(
     request: web.Request, path: Path, digest: str, content_type: str, board: Board
 ) -> web.StreamResponse:
-    """A file, or the part of it that the request's Range asks for, under its SHA-256 as ETag."""
+    """A file, or the part of it that the request's Range asks for, under its SHA-256 as ETag.
+
+    A file that was sent in full and has another one is broken off before its end, and read again before it is sent
+    again. Raises CallError where it is gone, ConnectionError where its end is not to be had.
+    """
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
@@ -118,11 +167,56 @@ async def send_file(
         await response.prepare(request)
         if request.method == "HEAD":
             return response
-        file.seek(range_.start)
-        left = range_.length
-        while left and (block := await asyncio.to_thread(file.read, min(left, BLOCK_BYTES))):
-            await response.write(block)
+        async for block in _checked_blocks(request, file, range_, path, digest if range_.length == size else ""):
+            await _in_time(request, _write(response, block))
             board.bytes_down += len(block)
-            left -= len(block)
-    await response.write_eof()
+    await _in_time(request, response.write_eof())
     return response
+
+
+async def _checked_blocks(
+    request: web.Request, file: BinaryIO, range_: Range, path: Path, digest: str
+) -> AsyncIterator[bytes]:
+    """The bytes of a range, the last of them only where the whole has this digest; "" is not checked."""
+    found, left = hashlib.sha256(), range_.length
+
+    def read() -> bytes:
+        block = file.read(min(left, BLOCK_BYTES))
+        if digest:
+            found.update(block)
+        return block
+
+    file.seek(range_.start)
+    while left:
+        try:
+            block = await asyncio.to_thread(read)
+        except OSError as error:
+            raise _broken_off(request, path, f"cannot be read: {error.strerror}") from error
+        left -= len(block)
+        if not block or (not left and digest and found.hexdigest() != digest):
+            raise _broken_off(request, path, "is damaged: its SHA-256 is another than it was")
+        yield block
+
+
+def _broken_off(request: web.Request, path: Path, what: str) -> ConnectionError:
+    """The end of an answer that cannot be given in full."""
+    request.app[RUN].sound_files.doubt(path, what)
+    if request.transport is not None:
+        request.transport.abort()
+    return ConnectionAbortedError(f"{path} {what}")
+
+
+async def _write(response: web.StreamResponse, block: bytes) -> None:
+    for start in range(0, len(block), PIECE_BYTES):
+        await response.write(block[start : start + PIECE_BYTES])
+
+
+async def _in_time(request: web.Request, sending: Coroutine[Any, Any, None]) -> None:
+    """Send, unless the reader does not read: then break the connection off. Raises ConnectionError."""
+    try:
+        await asyncio.wait_for(sending, UNREAD_S)
+    except asyncio.TimeoutError as error:
+        request.app[GUARD].nuisances.count(Nuisance.UNREAD, address_of(request))
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionAbortedError("nobody reads the answer") from error

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.merge.lowrank import completed, significant, with_signs
+from aggregator.merge.low_rank.approximation import completed, significant, with_signs
 from aggregator.merge.state import F64, AdapterState, WeightState
 from aggregator.merge.step import MergeSettings, for_each_weight
 from aggregator.merge.sums import Gathered

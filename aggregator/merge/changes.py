@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aggregator.merge.low_rank_sum import LowRankSum, Product
+from aggregator.merge.low_rank.matrix_sum import LowRankSum, Product
 from aggregator.merge.products import ProductSum, add, compacted, empty, low_rank_sum, owned
 from aggregator.merge.state import F64, Factors
 

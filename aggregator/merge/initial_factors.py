@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aggregator.merge.lowrank import completed
+from aggregator.merge.low_rank.approximation import completed
 from aggregator.merge.state import F32, F64, Factors, WeightState
 
 _INDEPENDENT = 1e-3
@@ -15,8 +15,8 @@ were sent in bf16."""
 def initial_factors(weight: WeightState, rank: int, seed: int, *, along_basis: bool = False) -> Factors:
     """The leading `rank` strands of the global adapter, b (m, rank) and a (rank, n) in float32.
 
-    Of an adapter that `lowrank.truncate` made these are the best approximation of that rank, B carrying the singular
-    values (FlexLoRA's way, arXiv 2402.11505); of a pair of averaged factors they are its leading columns and rows
+    Of an adapter that was truncated these are the best approximation of that rank, B carrying the singular values
+    (FlexLoRA's way, arXiv 2402.11505); of a pair of averaged factors they are its leading columns and rows
     (HetLoRA's way, arXiv 2401.06432). Strands that the adapter lacks begin like LoRA's: B = 0, rows of A random, the
     same for boards of every rank; `along_basis`: the leading rows of the weight's basis, as far as they are new.
     """

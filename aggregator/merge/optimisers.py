@@ -27,8 +27,8 @@ from typing import Literal
 
 import numpy as np
 
-from aggregator.merge.low_rank_sum import LowRankSum, Product, multiplied, scaled
-from aggregator.merge.lowrank import truncate_sum
+from aggregator.merge.low_rank.approximation import truncate_sum
+from aggregator.merge.low_rank.matrix_sum import LowRankSum, Product, multiplied, scaled
 from aggregator.merge.state import F32, F64, Factors, Moments
 
 

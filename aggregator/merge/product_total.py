@@ -16,7 +16,7 @@ from aggregator.merge.changes import (
     is_changed,
     no_change,
 )
-from aggregator.merge.low_rank_sum import LowRankSum, scaled
+from aggregator.merge.low_rank.matrix_sum import LowRankSum, scaled
 from aggregator.merge.products import ProductSum, add, compacted, empty, first_long, low_rank_sum
 from aggregator.merge.state import AdapterState, Factors, WeightState
 from aggregator.merge.step import MergeSettings, stepped

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aggregator.merge.low_rank_sum import Dense, LowRankSum, Product, multiplied
+from aggregator.merge.low_rank.matrix_sum import Dense, LowRankSum, Product, multiplied
 from aggregator.merge.state import F32, Factors
 
 _SHORTER = 8

@@ -11,8 +11,8 @@ from threading import Lock
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from aggregator.merge.low_rank_sum import LowRankSum, Product, multiplied, scaled
-from aggregator.merge.lowrank import truncate_dense, truncate_sum
+from aggregator.merge.low_rank.approximation import truncate_dense, truncate_sum
+from aggregator.merge.low_rank.matrix_sum import LowRankSum, Product, multiplied, scaled
 from aggregator.merge.optimisers import (
     NONE,
     Optimiser,

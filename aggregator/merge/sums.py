@@ -13,7 +13,7 @@ from typing import TypedDict, TypeVar
 
 import numpy as np
 
-from aggregator.merge.low_rank_sum import LowRankSum, Product, Term, scaled
+from aggregator.merge.low_rank.matrix_sum import LowRankSum, Product, Term, scaled
 from aggregator.merge.products import ProductSum, add, compacted, empty, first_long, low_rank_sum
 from aggregator.merge.state import F32, F64, AdapterState, Factors, WeightState
 from wire.messages import Trains

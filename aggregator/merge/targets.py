@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from aggregator.merge.low_rank_sum import LowRankSum, Product
-from aggregator.merge.lowrank import truncate_sum
+from aggregator.merge.low_rank.approximation import truncate_sum
+from aggregator.merge.low_rank.matrix_sum import LowRankSum, Product
 from aggregator.merge.state import F64, WeightState
 from aggregator.merge.step import MergeSettings, stepped
 

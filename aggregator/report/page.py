@@ -1,4 +1,8 @@
-"""The status as a page: read-only, one document, nothing from elsewhere. Every text is escaped: boards choose names."""
+"""The status as a page: read-only, one document, nothing from elsewhere.
+
+Boards choose names and sentences: each is escaped, rid of what cannot be seen (a mark that turns the writing direction
+would turn the rest of the page with it), and names are kept apart from their neighbours by <bdi>.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ from itertools import zip_longest
 from typing import Any
 
 from aggregator.report import ranking_table
-from braid_common.units import show_seconds, show_size
+from aggregator.report.board_state import board_state, how_it_counts, run_is_over, why_copied, why_it_gave_up
+from aggregator.report.text_cells import lengths_text, text_cells, took_text, turned_away_text
+from braid_common.units import printable, show_seconds, show_size
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --bad: #d33; --good: #2a7; }
@@ -32,7 +38,8 @@ const main = document.querySelector("main"), gone = document.querySelector("#gon
 async function refresh() {
   if (!document.hidden) {
     try {
-      const answer = await fetch(location.origin + "/?part=1", { cache: "no-store" });  // no user:password in it
+      const here = location.origin + location.pathname;  // with a proxy's prefix, and no user:password
+      const answer = await fetch(here + "?part=1", { cache: "no-store" });
       if (!answer.ok) throw new Error(answer.status);
       main.innerHTML = await answer.text();
       gone.style.display = "none";
@@ -45,7 +52,7 @@ setTimeout(refresh, 3000);
 
 
 BOARD_COLUMNS = (
-    *("board", "state", "plan", "strands", "step", "loss", "held-out", "ROUGE-L"),
+    *("board", "state", "examples", "tokens (95 %)", "cut", "plan", "strands", "step", "loss", "held-out", "ROUGE-L"),
     *("tokens/s", "peak", "up", "down", "updates"),
 )
 TEXT_COLUMNS = frozenset({"board", "state", "plan", "worst board", "why it closed", "weight"})
@@ -65,7 +72,7 @@ CONTENT_SECURITY_POLICY = (
 
 def page(facts: Mapping[str, Any]) -> str:
     """The whole document."""
-    title = escape(f"{facts['run']['name']} – Braid")
+    title = escape(printable(f"{facts['run']['name']} – Braid"))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
@@ -82,8 +89,9 @@ def fragment(facts: Mapping[str, Any]) -> str:
         _evaluations(facts["evaluations"]),
         _rounds(facts["rounds"]),
         _ranking(facts["ranking"]),
+        _turned_away(facts.get("guard")),
     ]
-    events = "".join(f"<li>{escape(event)}</li>" for event in reversed(facts["events"]))
+    events = "".join(f"<li>{_text(event)}</li>" for event in reversed(facts["events"]))
     return "".join(parts) + (f"<h2>Events, newest first</h2><ul>{events}</ul>" if events else "")
 
 
@@ -91,19 +99,26 @@ def _head(facts: Mapping[str, Any]) -> str:
     run, base = facts["run"], facts["base"]
     left = "" if run["time_left_s"] is None else f" · {show_seconds(round(run['time_left_s']))} left"
     stale = f", {run['stale']} of older versions" if run["stale"] else ""
+    over = run_is_over(run)
+    needed = ("updates" if run["version"] else "profiles", f"{run['accepted']} of {run['quorum']} needed{stale}")
     pairs = [
         ("state", run["state"]),
         ("mode", run["mode"]),
         ("round", f"{run['round']} of {run['rounds']}{left}"),
-        ("updates" if run["version"] else "profiles", f"{run['accepted']} of {run['quorum']} needed{stale}"),
+        *([] if over else [needed]),
         ("version", run["version"]),
+        ("tokens", lengths_text(run)),
         ("base", f"{base['model']} ({base['digest'][:12]}…)"),
     ]
-    facts_html = "".join(f"<span>{escape(key)} <b>{escape(str(value))}</b></span>" for key, value in pairs)
+    facts_html = "".join(f"<span>{escape(key)} <b>{_text(str(value))}</b></span>" for key, value in pairs)
     done = run["rounds"] if run["state"] == "finished" else max(0, run["round"] - 1)
+    waiting = f"<p>waiting for {escape(run['waiting_for'])}</p>" if run["waiting_for"] else ""
+    warnings = "".join(f'<p class="bad">{escape(warning)}</p>' for warning in run["warnings"])
     return (
-        f'<h1>{escape(run["name"])} <span class="quiet">{escape(run["id"])}</span></h1>'
-        f'<div class="facts">{facts_html}</div><progress max="{int(run["rounds"])}" value="{int(done)}"></progress>'
+        f'<h1>{_text(run["name"])} <span class="quiet">{escape(run["id"])}</span></h1>'
+        f'<div class="facts">{facts_html}</div>{waiting}{warnings}'
+        f'<progress max="{int(run["rounds"])}" value="{int(done)}"></progress>'
+        + (f'<p class="good">{escape(over[:1].upper() + over[1:])}.</p>' if over else "")
     )
 
 
@@ -115,18 +130,22 @@ def _boards(boards: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _note(board: Mapping[str, Any]) -> str:
-    refusal = f'<span class="bad">last refusal: {escape(board["reason"])}</span>' if board["reason"] else ""
-    event = f"last event: {escape(board['event'])}" if board["event"] else ""
-    return "<br>".join(filter(None, (refusal, event)))
+    why, copied = why_it_gave_up(board), why_copied(board)
+    copy = f'<span class="bad">{_text(copied)}</span>' if copied else ""
+    end = f'<span class="bad">it gave up: {_text(why)}</span>' if why else ""
+    refusal = f'<span class="bad">last refusal: {_text(board["reason"])}</span>' if board["reason"] else ""
+    event = f"last event: {_text(board['event'])}" if board["event"] else ""
+    return "<br>".join(filter(None, (copy, end, refusal, how_it_counts(board), event)))
 
 
 def _board(board: Mapping[str, Any]) -> list[str]:
     held_out = board["evaluation"]
     step = "" if board["step"] is None else f"{board['step']:.0f}/{board['steps'] or 0:.0f}"
     return [
-        escape(board["name"]) + _quiet(board["device"] if board["device"] != board["name"] else ""),
+        _name(board["name"]) + _quiet("" if board["device"] == board["name"] == board["label"] else board["device"]),
         _state(board),
-        escape(board["plan"]),
+        *map(escape, text_cells(board["text"])),
+        _text(board["plan"]),
         f"{board['strands']} on {board['weights']}" if board["strands"] else "",
         step,
         _number(board["loss"] or None, 3),  # 0 before the first step
@@ -147,12 +166,18 @@ def _quiet(text: str) -> str:
 
 
 def _state(board: Mapping[str, Any]) -> str:
-    if board["revoked"]:
-        return '<span class="bad">revoked</span>'
-    if not board["live"]:
-        silent = "" if board["silent_s"] is None else f" for {show_seconds(round(board['silent_s']))}"
-        return f'<span class="bad">silent{silent}</span>'
-    return '<span class="good">done, waiting</span>' if board["answered"] else escape(board["phase"] or "alive")
+    words, tone = board_state(board)
+    return f'<span class="{tone}">{_text(words)}</span>' if tone else _text(words)
+
+
+def _text(text: str) -> str:
+    """Another's words as HTML."""
+    return escape(printable(text))
+
+
+def _name(name: str) -> str:
+    """A name as HTML, whose letters may run from right to left where their neighbours' do not."""
+    return f"<bdi>{_text(name)}</bdi>"
 
 
 def _evaluations(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -164,7 +189,7 @@ def _evaluations(rows: Sequence[Mapping[str, Any]]) -> str:
             str(int(row["version"])),
             _number(row["mean_loss"], 4),
             _number(row["worst_loss"], 4),
-            escape(row["worst_board"] or ""),
+            _name(row["worst_label"] or ""),
             _number(row["rougeL"], 4),
             str(int(row["boards"])),
         ]
@@ -185,8 +210,8 @@ def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
             str(int(row["accepted"])),
             str(int(row["stale"])),
             str(int(row["refused"])),
-            show_seconds(round(max(0.0, row["closed_at"] - row["opened_at"]))) if row["closed_at"] else "",
-            escape(row["reason"]),
+            took_text(row),
+            _text(row["reason"]),
         ]
         for row in reversed(rows)
     )
@@ -199,6 +224,11 @@ def _ranking(ranking: Mapping[str, Any]) -> str:
     rows = [[escape(cell) for cell in row] for row in ranking_table.rows(ranking)]
     title = ranking_table.title(ranking)
     return f"<h2>{escape(title[:1].upper() + title[1:])}</h2>{_table(ranking_table.heads(ranking), rows)}"
+
+
+def _turned_away(guard: Mapping[str, Any] | None) -> str:
+    text = turned_away_text(guard)
+    return f'<p class="quiet">{escape(text)}</p>' if text else ""
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:

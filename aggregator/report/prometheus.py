@@ -31,6 +31,8 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     for live in (True, False):
         yield f'braid_boards{{live="{str(live).lower()}"}} {sum(board["live"] is live for board in boards)}'
     yield from _board_lines(boards)
+    if "guard" in facts:
+        yield from _guard_lines(facts["guard"])
     if facts["evaluations"]:
         yield from _loss_lines(facts["evaluations"][-1])
 
@@ -48,6 +50,14 @@ def _board_lines(boards: list[Mapping[str, Any]]) -> Iterator[str]:
         for board in boards:
             if board[key] is not None:
                 yield f'{metric}{{device="{_label(board["device"])}",name="{_label(board["name"])}"}} {board[key]}'
+
+
+def _guard_lines(guard: Mapping[str, Any]) -> Iterator[str]:
+    yield from _metric("braid_connections", "gauge", "Connections that are open.")
+    yield f"braid_connections {guard['connections']}"
+    yield from _metric("braid_turned_away_total", "counter", "Connections and requests that were turned away, by kind.")
+    for nuisance in guard["turned_away"]:
+        yield f'braid_turned_away_total{{kind="{nuisance["kind"]}"}} {nuisance["count"]}'
 
 
 def _loss_lines(newest: Mapping[str, Any]) -> Iterator[str]:

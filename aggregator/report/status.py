@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from aggregator.merge.weights import bounded_weights
 from aggregator.report.ranking import WORTH_SHARE, ranking
 from aggregator.run.fleet import NUMBERS, Board
+from aggregator.run.identity.copies import copies_text
 from aggregator.run.run import Run
 from aggregator.run.tasks import time_left_s
 from wire.limits import MAX_EXAMPLES
@@ -35,11 +38,20 @@ def describe(run: Run) -> dict[str, Any]:
             "staleness_limit": run.config.rounds.staleness_limit,
             "accepted": open_round.accepted if open_round else 0,
             "stale": open_round.stale if open_round else 0,
+            "max_weight": run.config.merge.max_weight,
             "quorum": run.config.rounds.quorum if run.state.version else run.config.rounds.min_devices,
             "time_left_s": time_left_s(run),
             "complete": _complete(run),
+            "max_source_tokens": run.train.max_source_tokens,
+            "max_target_tokens": run.train.max_target_tokens,
+            "waiting_for": run.waiting_for,
+            "warnings": run.warnings,
         },
-        "base": {"model": run.config.model.id, "digest": run.config.model.digest},
+        "base": {
+            "model": run.config.model.id,
+            "digest": run.config.model.digest,
+            "revision": run.config.model.revision,
+        },
         "ranking": _ranking(run),
         "boards": boards,
         "evaluations": _evaluations(run),
@@ -72,9 +84,12 @@ def _board(run: Run, board: Board) -> dict[str, Any]:
     return {
         "device": board.device,
         "name": board.name,
+        "label": run.boards.label(board),
         "live": run.boards.is_live(board, now),
         "revoked": board.revoked,
+        "has_left": board.has_left,
         "silent_s": None if board.seen_s is None else round(max(0.0, now - board.seen_s), 1),
+        "text": None if board.lengths is None else board.lengths.values(),
         "plan": board.plan,
         "format": board.format,
         "strands": sum(board.ranks),
@@ -89,10 +104,29 @@ def _board(run: Run, board: Board) -> dict[str, Any]:
         "refused": board.refused,
         "reason": board.reason,
         "staleness": board.staleness,
+        "claims": board.claims,
+        "counts_as": board.counts_as,
         "event": board.event,
+        "ended": _ending(board),
+        "copies": _copies(board, now),
+        "finished": run.run_state is RunState.FINISHED and run.state.version in board.losses,
         "evaluated_version": newest,
         "evaluation": dict(board.losses[newest]) if newest is not None else {},
     }
+
+
+def _ending(board: Board) -> dict[str, Any] | None:
+    """Why a board left, when (seconds since 1970), and how many seconds ago that was."""
+    ending = board.ending
+    return None if ending is None else {**asdict(ending), "ago_s": round(max(0.0, time.time() - ending.at), 1)}
+
+
+def _copies(board: Board, now: float) -> dict[str, Any] | None:
+    """The last sign of another client with this board's identity, and how many seconds ago that was."""
+    copies = board.sessions.recent_copies(now)
+    if copies is None:
+        return None
+    return {"served": copies.served, "other": copies.other, "text": copies_text(copies), "ago_s": now - copies.at_s}
 
 
 def _evaluations(run: Run) -> list[dict[str, Any]]:
@@ -107,11 +141,12 @@ def _evaluation(run: Run, version: int) -> dict[str, Any]:
     return {
         "version": version,
         "boards": len(losses),
-        "mean_loss": _mean(losses, "loss"),
+        "mean_loss": _mean(run, losses, "loss"),
         "worst_loss": losses[worst]["loss"] if worst else None,
         "worst_board": worst.name if worst else None,
         "worst_device": worst.device if worst else None,
-        **{name: _mean(losses, name) for name in ("rouge1", "rouge2", "rougeL")},
+        "worst_label": run.boards.label(worst) if worst else None,
+        **{name: _mean(run, losses, name) for name in ("rouge1", "rouge2", "rougeL")},
     }
 
 
@@ -119,10 +154,12 @@ def _examples(values: Mapping[str, float]) -> float:
     return min(max(1.0, values.get("n_examples", 1.0)), MAX_EXAMPLES)
 
 
-def _mean(by_board: Mapping[Board, Mapping[str, float]], name: str) -> float | None:
-    weighed = [(_examples(values), values[name]) for values in by_board.values() if name in values]
-    total = sum(weight for weight, _ in weighed)
-    return sum(weight * value for weight, value in weighed) / total if weighed else None
+def _mean(run: Run, by_board: Mapping[Board, Mapping[str, float]], name: str) -> float | None:
+    """The mean over boards, none of which counts as much more than the middle one, whatever it claims."""
+    found = [values for values in by_board.values() if name in values]
+    weights = bounded_weights([_examples(values) for values in found], run.config.merge.weight_bound)
+    weighed = sum(weight * values[name] for weight, values in zip(weights, found, strict=True))
+    return weighed / sum(weights) if found else None
 
 
 def _rounds(run: Run) -> list[dict[str, Any]]:

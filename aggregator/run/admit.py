@@ -54,17 +54,6 @@ def judge(data: bytes, terms: Terms, spec: RoundSpec, sent: SentVersion, into: O
     return Verdict(update.n_examples, reason=reason) if reason else _update_verdict(update, terms, sent, into)
 
 
-def accepted_before(data: bytes, sent: SentVersion, into: OpenRound) -> Verdict:
-    """The verdict on a message that was accepted before a restart. Raises WireError where it is damaged."""
-    if into.round == PROFILING:
-        profile = decode(data, Profile)
-        added = profile_contribution(profile)
-        return Verdict(profile.n_examples, added, sizes(added))
-    update = decode(data, Update)
-    added = _contribution(update, sent, into)
-    return Verdict(update.n_examples, added, sizes(added))
-
-
 def _profile_verdict(profile: Profile, into: OpenRound) -> Verdict:
     try:
         added = profile_contribution(profile)
@@ -75,7 +64,7 @@ def _profile_verdict(profile: Profile, into: OpenRound) -> Verdict:
 
 def _update_verdict(update: Update, terms: Terms, sent: SentVersion, into: OpenRound) -> Verdict:
     try:
-        added = _contribution(update, sent, into)
+        added = contribution_of(update, sent, into)
     except WireError as error:  # a value that is not finite
         return Verdict(update.n_examples, reason=str(error))
     if reason := too_far(added, terms.farthest, terms.upload):
@@ -90,8 +79,8 @@ def _verdict_by_size(n_examples: int, added: Contribution, into: OpenRound) -> V
     return Verdict(n_examples, added, added_sizes)
 
 
-def _contribution(update: Update, sent: SentVersion, into: OpenRound) -> Contribution:
-    """The contribution of an update. A late one counts less.
+def contribution_of(update: Update, sent: SentVersion, into: OpenRound) -> Contribution:
+    """The contribution of a screened update to the open round. A late one counts less.
 
     Its sketches count only in a round that makes a basis, or one board could make a basis alone. Their Ω is that of
     another round: the sum is then a sketch of both rounds' gradients, one below the other, and its rows still span the

@@ -22,8 +22,12 @@ class Broadcast:
 
 
 async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
-    """Wait for an event, for so long at most."""
+    """Wait for an event, for so long at most.
+
+    Not by asyncio.wait_for: before Python 3.12 it forgets that it was cancelled where the event comes at that moment.
+    """
+    waiting = asyncio.ensure_future(event.wait())
     try:
-        await asyncio.wait_for(event.wait(), timeout_s)
-    except asyncio.TimeoutError:
-        return
+        await asyncio.wait({waiting}, timeout=timeout_s)
+    finally:
+        waiting.cancel()

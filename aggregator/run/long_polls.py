@@ -23,11 +23,11 @@ class LongPolls:
     """The long polls of one run.
 
     Args:
-        task: what a board should do now, by device and the last round that it knows of.
+        task: what a board should do now, by device, the last round that it knows of, and the epoch in which it did.
         longest_s: no poll waits longer, nor longer than MAX_LONG_POLL_S.
     """
 
-    def __init__(self, task: Callable[[str, int], Task], longest_s: float) -> None:
+    def __init__(self, task: Callable[[str, int, str], Task], longest_s: float) -> None:
         self._task = task
         self._longest_s = min(longest_s, MAX_LONG_POLL_S)
         self._news = Broadcast()
@@ -42,16 +42,16 @@ class LongPolls:
         self._is_stopping = True
         self._news.send()
 
-    async def next_task(self, board: Board, after: int, wait_s: float) -> Task:
+    async def next_task(self, board: Board, after: int, wait_s: float, epoch: str = "") -> Task:
         """The board's task, but up to `wait_s` later if there is nothing to do yet."""
         if board.polls >= MAX_POLLS:
-            task = self._task(board.device, after)
+            task = self._task(board.device, after, epoch)
             return replace(task, retry_after_s=TOO_MANY_POLLS_S) if task.kind == "wait" else task
         until = asyncio.get_running_loop().time() + min(wait_s, self._longest_s)
         board.polls += 1
         try:
             while True:
-                news, task = self._news.next_event(), self._task(board.device, after)
+                news, task = self._news.next_event(), self._task(board.device, after, epoch)
                 left_s = until - asyncio.get_running_loop().time()
                 if task.kind != "wait" or left_s <= 0 or self._is_stopping:
                     return task

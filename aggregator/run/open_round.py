@@ -1,15 +1,14 @@
-"""The open round: what boards have sent for it, the running sums, its times. Profiling is round 0. Pure."""
+"""The open round: what boards have answered, and its times. Profiling is round 0. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from aggregator.merge.rules import Rule, Total
-from aggregator.merge.sums import Contribution
-from aggregator.run.round_spec import PROFILING, profiling_spec, round_spec
+from aggregator.run.round_spec import PROFILING, profiling_spec
 from aggregator.run.schedule import View
 from aggregator.run.screen import Sizes
+from aggregator.run.staleness import staleness_weight
 from aggregator.settings.config import RunConfig
 from aggregator.settings.terms import Terms
 from aggregator.store.records import Answer
@@ -21,23 +20,22 @@ from wire.rounds import RoundEvent, RoundState, advance
 class OpenRound:
     """A round that takes updates, or profiling. Immutable; each step returns the next.
 
+    What boards sent stays on the disk: it is summed when the round closes.
+
     Attributes:
         spec: what the round asks of boards.
-        rule: the merge rule, whose sums these are.
         quorum: accepted answers that are enough.
         since_s: when it began; None while a profiling server waits for boards to enrol.
         staleness_power: how fast late updates of earlier rounds lose weight.
         until_s: the deadline after an extension.
         quorum_s: when the quorum was reached.
         answers: what came while it is open, one per board, whichever round it was trained for.
-        total: the rule's sums; None before the first accepted answer.
-        cohort: sizes of the accepted answers.
+        cohort: sizes of the accepted answers, in their order.
         before: those of the round before, so that the first to answer are compared with something.
-        stale: how many of the accepted answers are of an older version.
+        asked_again: devices whose answer was lost; they are told of the round though they know of it.
     """
 
     spec: RoundSpec
-    rule: Rule[Any]
     quorum: int
     since_s: float | None
     staleness_power: float = 0.0
@@ -45,10 +43,9 @@ class OpenRound:
     quorum_s: float | None = None
     state: RoundState = RoundState.OPEN
     answers: dict[str, Answer] = field(default_factory=dict)
-    total: Total | None = None
     cohort: tuple[Sizes, ...] = ()
     before: tuple[Sizes, ...] = ()
-    stale: int = 0
+    asked_again: frozenset[str] = frozenset()
 
     @property
     def round(self) -> int:
@@ -59,17 +56,34 @@ class OpenRound:
         return self.spec.version
 
     @property
-    def accepted(self) -> int:
-        """How many answers are in the sums."""
-        return 0 if self.total is None else self.total.n_updates
-
-    @property
     def answered(self) -> frozenset[str]:
         """The devices that have answered, accepted or refused."""
         return frozenset(self.answers)
 
-    def view(self, live: frozenset[str]) -> View:
-        """The facts that the schedule decides by, while those boards are live."""
+    @property
+    def counted(self) -> tuple[Answer, ...]:
+        """The accepted answers, in the order in which they are summed."""
+        return tuple(answer for answer in self.answers.values() if answer.accepted)
+
+    @property
+    def accepted(self) -> int:
+        """How many answers count."""
+        return len(self.counted)
+
+    @property
+    def stale(self) -> int:
+        """How many of the accepted answers are of an older version."""
+        return sum(answer.staleness > 0 for answer in self.counted)
+
+    def weights(self) -> dict[str, float]:
+        """The weight of every accepted answer, by device, as the board claims it."""
+        return {
+            answer.device: answer.n_examples * staleness_weight(answer.staleness, self.staleness_power)
+            for answer in self.counted
+        }
+
+    def view(self, live: frozenset[str], unjudged: int = 0) -> View:
+        """The facts that the schedule decides by, while those boards are live and so many uploads wait."""
         return View(
             phase="profiling" if self.round == PROFILING else "round",
             round=self.round,
@@ -80,30 +94,34 @@ class OpenRound:
             quorum_s=self.quorum_s,
             until_s=self.until_s,
             refused=frozenset(device for device, answer in self.answers.items() if not answer.accepted),
+            unjudged=unjudged,
         )
 
-    def with_refused(self, answer: Answer) -> OpenRound:
-        """The round with the answer of a board that adds nothing to the sums."""
-        return replace(self, answers={**self.answers, answer.device: answer})
-
-    def with_accepted(self, answer: Answer, added: Contribution, sizes: Sizes, now: float) -> OpenRound:
-        """The round with one more board in the sums, which may then want to be compacted."""
-        total: Total = self.rule.fold(self.total, added)
-        reached = self.quorum_s is None and total.n_updates >= self.quorum
+    def with_answer(self, answer: Answer, sizes: Sizes, now: float) -> OpenRound:
+        """The round with the answer of one more board. `sizes` are those of an accepted one."""
+        after = replace(
+            self, answers={**self.answers, answer.device: answer}, asked_again=self.asked_again - {answer.device}
+        )
+        if not answer.accepted:
+            return after
+        reached = self.quorum_s is None and after.accepted >= self.quorum
         return replace(
-            self,
+            after,
             state=advance(self.state, RoundEvent.UPDATE_ACCEPTED),
-            answers={**self.answers, answer.device: answer},
-            total=total,
             cohort=(*self.cohort, sizes),
-            stale=self.stale + bool(answer.staleness),
             quorum_s=now if reached else self.quorum_s,
         )
 
-    def with_compacted_sums(self) -> OpenRound:
-        """The round with the sums of one weight in less memory; itself where none takes more than it should."""
-        total = None if self.total is None else self.total.compacted()
-        return self if total is self.total else replace(self, total=total)
+    def without(self, devices: Collection[str]) -> OpenRound:
+        """The round without the answers of these devices, which are lost: they are asked again."""
+        sizes = zip(self.counted, self.cohort, strict=True)
+        after = replace(
+            self,
+            answers={device: answer for device, answer in self.answers.items() if device not in devices},
+            cohort=tuple(size for answer, size in sizes if answer.device not in devices),
+            asked_again=self.asked_again | frozenset(devices),
+        )
+        return after if after.accepted >= self.quorum else replace(after, quorum_s=None)
 
     def with_extension(self, until_s: float) -> OpenRound:
         """The round with a later deadline, since too few have answered."""
@@ -114,18 +132,17 @@ class OpenRound:
         return self if self.since_s is not None else replace(self, since_s=now)
 
 
-def begin_profiling(config: RunConfig, terms: Terms) -> OpenRound:
+def begin_profiling(config: RunConfig) -> OpenRound:
     """Profiling, whose deadline does not run yet."""
-    return OpenRound(spec=profiling_spec(config), rule=terms.rule, quorum=config.rounds.min_devices, since_s=None)
+    return OpenRound(spec=profiling_spec(config), quorum=config.rounds.min_devices, since_s=None)
 
 
 def begin_round(
-    config: RunConfig, terms: Terms, round_id: int, version: int, now: float, before: tuple[Sizes, ...] = ()
+    config: RunConfig, terms: Terms, spec: RoundSpec, now: float, before: tuple[Sizes, ...] = ()
 ) -> OpenRound:
     """A new round. `before`: sizes of the last one, which say nothing where rounds train B and A in turn."""
     return OpenRound(
-        spec=round_spec(config, round_id, version),
-        rule=terms.rule,
+        spec=spec,
         quorum=config.rounds.quorum,
         since_s=now,
         staleness_power=config.rounds.staleness_power,

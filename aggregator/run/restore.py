@@ -1,65 +1,117 @@
-"""Restoring a run from its store: the newest version, the open round with its updates folded again, the boards."""
+"""Restoring a run from its store: the newest version, the open round with its answers, the boards.
+
+No upload is read for it: what was accepted stays on the disk until its round closes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from aggregator.downloads.versions import Versions, read_version
+from aggregator.downloads.versions import decoded
 from aggregator.errors import StateError
-from aggregator.merge.contribution import SentVersion
 from aggregator.merge.state import AdapterState, initial_state
-from aggregator.run.admit import Verdict, accepted_before
 from aggregator.run.fleet import Boards
 from aggregator.run.open_round import OpenRound, begin_profiling, begin_round
 from aggregator.run.round_spec import round_spec
+from aggregator.run.screen import decode_sizes
 from aggregator.run.staleness import LateRounds
 from aggregator.settings.config import RunConfig
 from aggregator.settings.terms import Terms
 from aggregator.store.contract import RunRecords
 from aggregator.store.records import OPEN_STATES, Answer, Round
 from aggregator.store.storage import Storage
-from wire.errors import WireError
 from wire.rounds import RoundState
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A run as it was left. `open_round` is None between rounds and after the last; `closed` is the last round that is
-    over, `late` those whose updates still count."""
+    """A run as it was left.
+
+    Attributes:
+        state: the newest version that can be read.
+        digest: of its file; "" for version 0, which has none.
+        open_round: None between rounds and after the last.
+        closed: the last round that is over.
+        late: those of them whose updates still count.
+        losses: sentences about what could not be restored.
+    """
 
     state: AdapterState
+    digest: str
     open_round: OpenRound | None
     closed: int
     late: LateRounds
+    losses: tuple[str, ...] = ()
 
 
 def rebuild(config: RunConfig, terms: Terms, storage: Storage, now: float) -> Restored:
-    """Read everything back. Raises StateError where the folder is damaged.
+    """Read everything back. Raises StateError where the folder is damaged beyond what the run can do without.
 
-    The open round gets its whole deadline again: while the server was away no board could answer. Updates are folded
-    in the order in which they were stored, so the sums are those from before, bit for bit.
+    The open round gets its whole deadline again: while the server was away no board could answer.
     """
     records = storage.records
-    versions = records.versions()
-    if not versions:
-        profiling = begin_profiling(config, terms)
-        state = initial_state(terms.weights)
-        open_round = _Refolding(terms, storage, state, now).all(profiling, records.profiles())
-        return Restored(state, open_round, 0, LateRounds(config.rounds.staleness_limit))
-    state = read_version(storage.blobs, versions, max(versions))
+    state, digest, lost = _newest(terms, storage)
     rounds = records.rounds()
+    lost += _abandon_orphans(records, rounds, state.version)
+    rounds = records.rounds() if lost else rounds
     over = [row for row in rounds if row.state not in OPEN_STATES]
     closed = max((row.round for row in over), default=0)
+    versions = records.versions()
     late = _late(config, over, versions, state.version)
+    if not versions:
+        open_round = _answered(begin_profiling(config), records.profiles(), now)
+        return Restored(state, digest, open_round, closed, late, tuple(lost))
     row = next((row for row in rounds if row.state in OPEN_STATES), None)
     if row is None:
-        return Restored(state, None, closed, late)
-    open_round = begin_round(config, terms, row.round, row.version, now)
+        return Restored(state, digest, None, closed, late, tuple(lost))
+    spec = round_spec(config, row.round, row.version, versions[row.version])
+    open_round = begin_round(config, terms, spec, now)
     if row.state == RoundState.EXTENDED.value:
         open_round = open_round.with_extension(now + config.rounds.deadline_s)
-    open_round = _Refolding(terms, storage, state, now).all(open_round, records.updates(row.round))
-    return Restored(state, open_round, closed, late)
+    open_round = _answered(open_round, records.updates(row.round), now)
+    return Restored(state, digest, open_round, closed, late, tuple(lost))
+
+
+def _newest(terms: Terms, storage: Storage) -> tuple[AdapterState, str, list[str]]:
+    """The newest version whose file is sound, its digest, and what was found of newer ones, which are forgotten.
+
+    Where all of several files are gone it is the folder that is wrong, and nothing is forgotten. Raises StateError.
+    """
+    versions = storage.records.versions()
+    damaged: dict[int, str] = {}
+    for version in sorted(versions, reverse=True):
+        try:
+            data = storage.blobs.get(versions[version])
+        except StateError as error:
+            damaged[version] = error.message
+            continue
+        state = decoded(data, version)
+        return state, versions[version], _forget(storage, versions, damaged, state.version)
+    if len(damaged) > 1:
+        raise StateError(f"No version can be read: {damaged[max(damaged)]}", "Restore the folder from a backup.")
+    return initial_state(terms.weights), "", _forget(storage, versions, damaged, 0)
+
+
+def _forget(storage: Storage, versions: Mapping[int, str], damaged: Mapping[int, str], sound: int) -> list[str]:
+    """Forget damaged versions; a sentence about each."""
+    sentences = []
+    for version, reason in damaged.items():
+        storage.blobs.set_aside(versions[version])
+        storage.records.lose_version(version, reason)
+        sentences.append(f"version {version} is lost, the run goes on from version {sound}: {reason}")
+    return sentences
+
+
+def _abandon_orphans(records: RunRecords, rounds: Iterable[Round], newest: int) -> list[str]:
+    """Abandon an open round whose version is lost; a sentence about it."""
+    sentences = []
+    for row in rounds:
+        if row.state in OPEN_STATES and row.version > newest:
+            reason = f"version {row.version}, on which it began, is lost"
+            records.abandon_round(row.round, reason)
+            sentences.append(f"round {row.round} abandoned: {reason}")
+    return sentences
 
 
 def _late(config: RunConfig, over: Iterable[Round], versions: Mapping[int, str], newest: int) -> LateRounds:
@@ -67,8 +119,15 @@ def _late(config: RunConfig, over: Iterable[Round], versions: Mapping[int, str],
     late = LateRounds(config.rounds.staleness_limit)
     for row in over:
         if row.version in versions:
-            late = late.with_closed(round_spec(config, row.round, row.version), newest)
+            late = late.with_closed(round_spec(config, row.round, row.version, versions[row.version]), newest)
     return late
+
+
+def _answered(open_round: OpenRound, answers: Iterable[Answer], now: float) -> OpenRound:
+    """The round with what was answered before the restart, in the same order."""
+    for answer in answers:
+        open_round = open_round.with_answer(answer, decode_sizes(answer.sizes), now)
+    return open_round
 
 
 def rebuild_boards(records: RunRecords, liveness_s: float, now: float) -> Boards:
@@ -78,47 +137,9 @@ def rebuild_boards(records: RunRecords, liveness_s: float, now: float) -> Boards
     for device in records.devices():
         boards.add(device).seen_s = now
     boards.restore(records.reports())
-    for device_id, counts in records.counts("device").items():
-        board = boards[str(device_id)]
-        board.accepted, board.refused = counts.accepted, counts.refused
-    for device_id, reason in records.refusals().items():
-        boards[device_id].reason = reason
+    counts, reasons = records.counts("device"), records.refusals()
+    for board in boards:  # not those that were removed
+        if board.device in counts:
+            board.accepted, board.refused = counts[board.device].accepted, counts[board.device].refused
+        board.reason = reasons.get(board.device, "")
     return boards
-
-
-class _Refolding:
-    """Folds answers that were accepted or refused before the restart, each as it was then."""
-
-    def __init__(self, terms: Terms, storage: Storage, newest: AdapterState, now: float) -> None:
-        self._terms, self._blobs, self._newest, self._now = terms, storage.blobs, newest, now
-        self._versions = Versions(storage.records, storage.blobs)
-        self._sent: SentVersion | None = None  # the last that was asked for: answers mostly come on one
-
-    def all(self, open_round: OpenRound, answers: Iterable[Answer]) -> OpenRound:
-        for answer in answers:
-            if not answer.accepted:
-                open_round = open_round.with_refused(answer)
-                continue
-            verdict = self._verdict_again(answer, open_round)
-            assert verdict.contribution is not None
-            open_round = open_round.with_accepted(answer, verdict.contribution, verdict.sizes, self._now)
-            while (after := open_round.with_compacted_sums()) is not open_round:
-                open_round = after
-        return open_round
-
-    def _verdict_again(self, answer: Answer, open_round: OpenRound) -> Verdict:
-        """It was screened then, and counts now; against the version that the board was sent."""
-        sent = self._sent_version(open_round.version - answer.staleness)
-        try:
-            return accepted_before(self._blobs.get(answer.digest), sent, open_round)
-        except WireError as error:
-            raise StateError(
-                f"The update of {answer.device} for round {answer.round} cannot be read: {error}",
-                "Restore the folder from a backup.",
-            ) from error
-
-    def _sent_version(self, version: int) -> SentVersion:
-        if self._sent is None or self._sent.state.version != version:
-            state = self._versions.get(version, self._newest)
-            self._sent = SentVersion(self._terms.rule, state, self._terms.download)
-        return self._sent

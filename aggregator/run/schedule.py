@@ -22,7 +22,8 @@ class View:
     boards whose update (or, while profiling, profile) was accepted or refused; `accepted` counts the accepted ones, and
     late ones of earlier rounds among them; `refused` are the boards of the others. `since_s`: when the phase began;
     while profiling, when enough boards had enrolled, None before. `quorum_s`: when the quorum was reached, None before.
-    `until_s`: deadline of the phase, None to derive it from `since_s`.
+    `until_s`: deadline of the phase, None to derive it from `since_s`. `unjudged`: uploads that are here and not judged
+    yet; a phase that waits for boards does not end over what they have sent.
     """
 
     phase: Phase
@@ -34,6 +35,7 @@ class View:
     quorum_s: float | None = None
     until_s: float | None = None
     refused: frozenset[str] = frozenset()
+    unjudged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def decide(view: View, rules: RoundsSection, now: float) -> Decision:
 
 
 def _profiling(view: View, rules: RoundsSection, now: float) -> Decision:
-    if view.since_s is None:
+    if view.since_s is None or view.unjudged:
         return Decision()
     if view.accepted >= rules.min_devices and view.live <= view.answered:
         return Decision(BeginTraining("all boards have profiled"))
@@ -118,6 +120,8 @@ def _round(view: View, rules: RoundsSection, now: float) -> Decision:
     since_s = now if view.since_s is None else view.since_s
     until_s = since_s + rules.deadline_s if view.until_s is None else view.until_s
     quorum = max(1, rules.quorum)
+    if view.unjudged and not (rules.is_asynchronous and view.accepted >= quorum):
+        return Decision()
     if view.accepted < quorum:
         if now < until_s:
             return Decision(wake_s=until_s)

@@ -13,6 +13,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+import msgspec
 import numpy as np
 
 from aggregator.merge.gram import changed, squared_norm
@@ -147,6 +148,16 @@ def screen_profile(
     except WireError as error:
         return str(error)
     return _too_many(profile.n_examples, max_examples)
+
+
+def encode_sizes(sizes: Sizes) -> str:
+    """Sizes as they are stored, exact."""
+    return msgspec.json.encode(sizes).decode()
+
+
+def decode_sizes(text: str) -> Sizes:
+    """Sizes that were stored; none for "", which an older program left."""
+    return msgspec.json.decode(text, type=dict[Kind, Size]) if text else {}
 
 
 def too_large(sent: Sizes, cohort: Sequence[Sizes] = ()) -> str | None:

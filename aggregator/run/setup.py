@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import secrets
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aggregator.errors import ConfigError, DiskError, StateError
+from aggregator.errors import ConfigError, DiskError, NothingToExportError, StateError
 from aggregator.merge.defences.defended import defended
 from aggregator.merge.rules import RULES
+from aggregator.run.memory import LENGTHS_FACT, settled_train
 from aggregator.run.run import Run
 from aggregator.settings import base_model
 from aggregator.settings.config import RunConfig
@@ -33,6 +36,8 @@ from wire.adam import farthest
 from wire.dtypes import download_dtype
 from wire.manifest import manifest_digest
 from wire.run import Weight
+
+log = logging.getLogger("aggregator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +62,12 @@ def create(root: Path, model: str, settings: Mapping[str, Any], force: bool) -> 
         raise ConfigError(f"{folder.config} exists already.", "Edit it, choose another folder, or pass --force.")
     if folder.database.exists():
         raise ConfigError(f"{root} holds a run already.", "Choose another folder, or remove this one yourself.")
-    model_folder = base_model.resolve(model)
+    found = base_model.resolve(model)
     chosen = {
-        "model.path": str(model_folder),
-        "model.id": model,
-        "model.digest": base_model.digest(model_folder),
+        "model.path": str(found.folder),
+        "model.id": found.id,
+        "model.digest": base_model.digest(found.folder),
+        "model.revision": found.revision,
         **settings,
     }
     if "rounds.min_devices" in settings and "rounds.quorum" not in settings:
@@ -72,7 +78,7 @@ def create(root: Path, model: str, settings: Mapping[str, Any], force: bool) -> 
     config = parse(text, folder.config)
     _weights(config)
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        folder.make_private()
         write_atomically(folder.config, text.encode())
     except (OSError, UnicodeEncodeError) as error:
         raise DiskError(f"{root} cannot be written: {error}", "Choose a folder of your own.") from error
@@ -81,12 +87,20 @@ def create(root: Path, model: str, settings: Mapping[str, Any], force: bool) -> 
     return config
 
 
-def open_store(folder: Folder) -> Store:
-    """The folder's database, made where there is none, with the first join token in it."""
+def open_store(folder: Folder, wall_clock: Callable[[], float] = time.time) -> Store:
+    """The folder's database, made where there is none, with the first join token in it.
+
+    That one is for as many boards as the run waits for: more come with tokens of their own.
+    """
     folder.need()
-    store = Store(folder.database)
-    if not store.tokens():
-        store.add_token(secret_hash(folder.secret(folder.join_token)), "first")
+    store = Store(folder.database, wall_clock)
+    try:
+        if not store.tokens():
+            uses = load(folder.config).rounds.min_devices
+            store.add_token(secret_hash(folder.secret(folder.join_token)), "first", uses=uses)
+    except BaseException:
+        store.close()
+        raise
     return store
 
 
@@ -124,7 +138,12 @@ def terms_of(config: RunConfig, store: Store) -> Terms:
         max_rank=config.merge.max_rank,
         server_rank=config.merge.server_rank,
         importance=config.train.importance,
-        rule=defended(RULES[config.merge.rule], config.merge.defence, config.merge.attackers),
+        rule=defended(
+            RULES[config.merge.rule],
+            config.merge.defence,
+            config.merge.attackers,
+            config.merge.weight_bound,
+        ),
         download=download_dtype(config.train.upload),
         rank=0 if RULES[config.merge.rule].TRAITS.prunes else config.train.rank,
         upload=config.train.upload,
@@ -132,12 +151,20 @@ def terms_of(config: RunConfig, store: Store) -> Terms:
     )
 
 
-def open_run(folder: Folder, clock: Callable[[], float]) -> Opened:
-    """Open the folder's run where it was left. The caller holds the folder's lock and closes the store."""
+def open_run(folder: Folder, clock: Callable[[], float], wall_clock: Callable[[], float] = time.time) -> Opened:
+    """Open the folder's run where it was left. The caller holds the folder's lock and closes the store.
+
+    `clock`: monotonic seconds, by which the run decides; `wall_clock`: seconds since 1970, by which tokens end and
+    credentials are renewed.
+    """
     folder.need()
     config = load(folder.config)
-    store = open_store(folder)
+    config = replace(config, model=base_model.restored(config.model))
+    store = open_store(folder, wall_clock)
     try:
+        if folder.make_private():
+            log.warning("what is in %s was open to others on this machine: it is its owner's alone now", folder.root)
+        store.require_sound()
         _bind(config, store)
         terms = terms_of(config, store)
         files = base_model.verify(config.model.path, config.model.digest, folder.base)
@@ -152,16 +179,40 @@ def open_run(folder: Folder, clock: Callable[[], float]) -> Opened:
         raise
 
 
-def read_version(folder: Folder, version: int | None) -> tuple[RunConfig, int, bytes]:
-    """A stored version's bytes, the newest for None. Raises StateError where there is none."""
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """A version as it lies in a folder.
+
+    Attributes:
+        version: its number.
+        data: the adapter, encoded.
+        config: run.toml, with the lengths that the run has chosen.
+        run_id: of the run that made it.
+    """
+
+    version: int
+    data: bytes
+    config: RunConfig
+    run_id: str
+
+
+def read_version(folder: Folder, version: int | None) -> StoredVersion:
+    """A stored version, the newest for None. Raises NothingToExportError where there is none."""
     folder.need()
+    config = load(folder.config)
     store = open_store(folder)
     try:
-        versions = store.versions()
+        versions, run_id = store.versions(), store.fact("run_id") or ""
+        config = replace(config, train=settled_train(config, store.fact(LENGTHS_FACT)))
     finally:
         store.close()
     number = max(versions, default=0) if version is None else version
+    if not versions:
+        raise NothingToExportError(
+            f"{folder.root} has no version yet: no round has closed.",
+            f"Wait for the first merge; `aggregator status {folder.root}` shows the round.",
+        )
     if number not in versions:
-        kept = ", ".join(map(str, versions)) or "none yet"
-        raise StateError(f"There is no version {number} in {folder.root}.", f"Versions that are kept: {kept}.")
-    return load(folder.config), number, Blobs(folder.blobs).get(versions[number])
+        kept = ", ".join(map(str, versions))
+        raise NothingToExportError(f"{folder.root} has no version {number}.", f"Versions that are kept: {kept}.")
+    return StoredVersion(number, Blobs(folder.blobs).get(versions[number]), config, run_id)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aggregator.merge.defences.bounds import MAX_WEIGHT
+from aggregator.merge.defences.defended import NONE
 from aggregator.merge.optimisers import OPTIMISERS
 from aggregator.merge.step import MergeSettings
 from wire.run import TrainSettings
@@ -13,11 +15,13 @@ from wire.run import TrainSettings
 
 @dataclass(frozen=True, slots=True)
 class ModelSection:
-    """The base model: `path` on this machine, `id` that boards pass to --model, `digest` that both sides compare."""
+    """The base model: `path` on this machine, `id` that boards pass to --model, `digest` that both sides compare;
+    `revision` is its commit on the hub, "" for one that is not from there."""
 
     path: Path
     id: str
     digest: str
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +55,17 @@ class MergeSection:
     rule: str
     defence: str
     attackers: float
+    max_weight: float
     server_rank: int
     max_rank: int
     optimiser: str
     eta: float
     sketch_every: int
+
+    @property
+    def weight_bound(self) -> float:
+        """How many boards of the middle weight one may count as; 0 for no bound. A defence always has one."""
+        return self.max_weight or (0.0 if self.defence == NONE else MAX_WEIGHT)
 
     @property
     def settings(self) -> MergeSettings:
@@ -86,6 +96,8 @@ class RunConfig:
             "train.scope": train.scope,
             "train.importance": train.importance,
             "train.rank": train.rank,
+            "train.prefix": train.prefix,
+            "train.truncate_source": train.truncate_source,
             "train.targets": list(self.targets),
             "merge.rule": merge.rule,
             "merge.max_rank": merge.max_rank,

@@ -8,6 +8,8 @@ from aggregator.errors import ConfigError
 from aggregator.merge.defences.defended import DEFENCES, NONE
 from aggregator.merge.rules import RULES
 from aggregator.settings.config import RunConfig
+from braid_common.hub.model_id import parse_hub_id
+from braid_common.text_form import LONGEST_PIECE_CHARS
 
 ASYNCHRONOUS_STALENESS = 10
 """`staleness_limit` of an asynchronous run that names none: such an update still has 0.3 of its weight."""
@@ -19,10 +21,23 @@ def consistent(config: RunConfig) -> RunConfig:
     _check_rule(config)
     _check_defence(config)
     _check_numbers(config)
+    _check_prefix(config)
+    _check_revision(config)
     model = config.model
     if model.path.is_absolute():
         return config
     return replace(config, model=replace(model, path=config.source.parent / model.path))
+
+
+def _check_revision(config: RunConfig) -> None:
+    """Raise ConfigError for a revision that is no commit, or of a model that is not from the hub."""
+    model = config.model
+    hub_id = parse_hub_id(model.id)
+    if model.revision and not (hub_id and hub_id.at(model.revision).is_pinned):
+        raise ConfigError(
+            f"{config.source}: model.revision = {model.revision!r} is no commit of {model.id} on the hub",
+            'Write the 40 hex digits of a commit, or "" for a model that is not from the hub.',
+        )
 
 
 def _with_staleness(config: RunConfig) -> RunConfig:
@@ -79,6 +94,20 @@ def _check_rule(config: RunConfig) -> None:
             f"{config.source}: merge.rule = {merge.rule} averages factors of equal rank, and train.rank = 0 lets "
             "every board choose its own",
             "Set train.rank to a rank that the smallest board can train, or take another rule.",
+        )
+
+
+def _check_prefix(config: RunConfig) -> None:
+    """Raise ConfigError where the prefix leaves no room for text, however well it is tokenised. Boards, which have the
+    tokenizer, know it exactly."""
+    form = config.train.text_form
+    words = form.prefix.split()
+    least = sum(-(-len(word) // LONGEST_PIECE_CHARS) for word in words)
+    if least > form.max_source_tokens - 2:  # eos, and a token of text
+        raise ConfigError(
+            f"{config.source}: train.prefix has {len(words)} words, which take {least} tokens or more: they leave no "
+            f"room for text in sources of {form.max_source_tokens} tokens",
+            "Shorten train.prefix, or raise train.max_source_tokens.",
         )
 
 

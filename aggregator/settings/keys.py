@@ -17,7 +17,16 @@ from aggregator.errors import ConfigError
 from aggregator.merge.defences.defended import DEFENCES, NONE
 from aggregator.merge.optimisers import OPTIMISERS
 from aggregator.merge.rules import RULES
-from wire.limits import MAX_NAME_CHARS, MAX_RANK, MAX_ROUNDS
+from braid_common.text_form import DEFAULT_PREFIX, Cut
+from wire.limits import (
+    MAX_NAME_CHARS,
+    MAX_PREFIX_CHARS,
+    MAX_RANK,
+    MAX_ROUNDS,
+    MAX_TEXT_TOKENS,
+    MIN_SOURCE_TOKENS,
+    MIN_TARGET_TOKENS,
+)
 from wire.run import Importance
 
 TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
@@ -33,12 +42,14 @@ MAX_STALENESS = 100
 """Largest `staleness_limit`: as many versions stay on disk, and an update of a hundred versions ago says little."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # names go into messages and onto terminals
+_CONTROL_IN_PROMPTS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # those that the wire refuses too
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """One key of run.toml. `low` and `high` bound numbers and the length of texts; where there are
-    `choices`, one of these must be taken."""
+    `choices`, one of these must be taken. `or_zero`: 0 is allowed below `low` too; `is_prompt`: line breaks and tabs
+    are allowed in the text."""
 
     section: str
     name: str
@@ -48,6 +59,8 @@ class Key:
     high: float = math.inf
     choices: Sequence[str] = ()
     above: bool = False  # `low` itself is not allowed
+    or_zero: bool = False
+    is_prompt: bool = False
 
     @property
     def path(self) -> str:
@@ -60,8 +73,9 @@ class Key:
             some = ", ".join(json.dumps(choice) for choice in self.choices)
             return f"one or more of [{some}], each once" if isinstance(self.default, tuple) else f"one of {some}"
         if isinstance(self.default, str):
-            return f"a text of {self.low:.0f} to {self.high:.0f} characters, none of them a control character"
-        kind = "a whole number" if isinstance(self.default, int) else "a number"
+            but = r", but for \n and \t" if self.is_prompt else ""
+            return f"a text of {self.low:.0f} to {self.high:.0f} characters, none of them a control character{but}"
+        kind = ("0, or " if self.or_zero else "") + ("a whole number" if isinstance(self.default, int) else "a number")
         return f"{kind} {'above' if self.above else 'from'} {self.low:g} to {self.high:g}"
 
 
@@ -72,6 +86,14 @@ KEYS: tuple[Key, ...] = (
     Key("model", "path", "", "folder of the base model on this machine", 1, 4096),
     Key("model", "id", "builtin", "what boards pass to --model: builtin, a hub id or a folder", 1, MAX_NAME_CHARS),
     Key("model", "digest", "", "digest of the base, written by init; every board compares its own", 64, 64),
+    Key(
+        "model",
+        "revision",
+        "",
+        "commit of a base from the hub, written by init; serve and boards fetch the same one",
+        0,
+        40,
+    ),
     Key(
         "train",
         "scope",
@@ -84,8 +106,40 @@ KEYS: tuple[Key, ...] = (
     Key("train", "batch", 16, "examples per optimiser step", 1, 4096),
     Key("train", "micro_batch", 4, "examples per backward pass; a small board may lower it", 1, 4096),
     Key("train", "local_steps", 20, "optimiser steps per board and round", 1, 100_000),
-    Key("train", "max_source_tokens", 192, "longer inputs are cut", 8, 8192),
-    Key("train", "max_target_tokens", 32, "longer targets are cut", 2, 8192),
+    Key(
+        "train",
+        "max_source_tokens",
+        0,
+        "longer sources, prefix included, are cut; 0: chosen to hold 95 % of the first boards' texts, 512 at most",
+        MIN_SOURCE_TOKENS,
+        MAX_TEXT_TOKENS,
+        or_zero=True,
+    ),
+    Key(
+        "train",
+        "max_target_tokens",
+        0,
+        "longer targets are cut; 0: chosen in the same way, 128 at most",
+        MIN_TARGET_TOKENS,
+        MAX_TEXT_TOKENS,
+        or_zero=True,
+    ),
+    Key(
+        "train",
+        "truncate_source",
+        "end",
+        "the part of a longer source that is left out; a dialogue needs its end: take start",
+        choices=get_args(Cut),
+    ),
+    Key(
+        "train",
+        "prefix",
+        DEFAULT_PREFIX,
+        "words before every source, spaces included; never cut",
+        0,
+        MAX_PREFIX_CHARS,
+        is_prompt=True,
+    ),
     Key("train", "sketch_batches", 8, "micro-batches that feed a gradient sketch", 1, 1024),
     Key("train", "upload", "bf16", "number format of uploads", choices=("fp32", "bf16", "int8", "int4")),
     Key(
@@ -129,6 +183,15 @@ KEYS: tuple[Key, ...] = (
         choices=(NONE, *DEFENCES),
     ),
     Key("merge", "attackers", 0.2, "share of a round's boards that may be bad, for the defence", 0, 0.49, above=True),
+    Key(
+        "merge",
+        "max_weight",
+        3.0,
+        "a board counts as at most so many boards of the middle example count of its round; 0: as it claims",
+        1,
+        1e6,
+        or_zero=True,
+    ),
     Key("merge", "server_rank", 16, "rank of the global adapter, at most; boards are sent all of it", 1, MAX_RANK),
     Key("merge", "max_rank", 16, "strands per weight that a board may train, at most", 1, MAX_RANK),
     Key(
@@ -188,9 +251,11 @@ def checked(key: Key, value: Any, source: Path) -> Any:
     elif key.choices:
         ok = isinstance(value, str) and value in key.choices
     elif isinstance(key.default, str):
-        ok = isinstance(value, str) and key.low <= len(value) <= key.high and not _CONTROL.search(value)
+        control = _CONTROL_IN_PROMPTS if key.is_prompt else _CONTROL
+        ok = isinstance(value, str) and key.low <= len(value) <= key.high and not control.search(value)
     elif not isinstance(value, bool) and isinstance(value, (int, float)):
         ok = key.low <= value <= key.high and (value > key.low or not key.above)
+        ok = ok or (key.or_zero and value == 0)
         ok = ok and not (isinstance(key.default, int) and isinstance(value, float))
     if not ok:
         raise ConfigError(f"{source}: {key.path} = {value!r} is not allowed", f"Allowed is {key.allowed}.")

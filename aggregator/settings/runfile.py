@@ -40,7 +40,7 @@ def parse(text: str, source: Path) -> RunConfig:
     config = RunConfig(
         name=values["run.name"],
         seed=values["run.seed"],
-        model=ModelSection(Path(values["model.path"]), values["model.id"], values["model.digest"]),
+        model=ModelSection(**{**_section(values, "model"), "path": Path(values["model.path"])}),
         targets=tuple(part for part in TARGETS if part in targets),
         train=msgspec.convert({**train, **_of_rule(values["merge.rule"]), "seed": values["run.seed"]}, TrainSettings),
         rounds=RoundsSection(total=values["run.rounds"], **rounds),
@@ -55,7 +55,7 @@ def load(path: Path) -> RunConfig:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes", "Is it a run.toml?")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(f"There is no {path}.", f"Make one with `aggregator init {path.parent}`.") from error
     except (OSError, UnicodeDecodeError) as error:

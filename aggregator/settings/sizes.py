@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aggregator.errors import ConfigError
+from aggregator.merge.in_groups import grouped
 from aggregator.merge.optimisers import NONE, OPTIMISERS, Optimiser
 from aggregator.merge.rules import RULES
 from aggregator.merge.traits import Traits
@@ -67,7 +68,7 @@ def update_bytes(weights: Sequence[Weight], max_rank: int, dtype: Dtype, trains_
 
 
 def sums_bytes(traits: Traits, weights: Sequence[Weight], max_rank: int) -> int:
-    """The most that a round's running sums take, however many boards send, if every weight is trained by them."""
+    """The most that the sums of these weights take, however many boards have trained all of them."""
 
     def of(weight: Weight) -> int:
         m, n, rank = weight.rows, weight.columns, basis_rank(weight, max_rank)
@@ -81,13 +82,20 @@ def sums_bytes(traits: Traits, weights: Sequence[Weight], max_rank: int) -> int:
     return sum(map(of, weights))
 
 
+def merge_bytes(traits: Traits, weights: Sequence[Weight], max_rank: int) -> int:
+    """The most that sums take at once while a round is merged, which is done a group of weights after the other."""
+    by_name = {weight.name: weight for weight in weights}
+    groups = grouped({weight.name: (weight.rows, weight.columns) for weight in weights})
+    return max(sums_bytes(traits, [by_name[name] for name in names], max_rank) for names in groups)
+
+
 def memory_warning(config: RunConfig, weights: Sequence[Weight], installed_bytes: int) -> str | None:
-    """The warning that a round's sums may outgrow this machine, with rules that do with less; None where all is well.
+    """The warning that merging may outgrow this machine, with rules that do with less; None where all is well.
 
     No refusal: a fleet of few boards, or one that trains some of the weights, never needs as much.
     """
     merge = config.merge
-    by_rule = {name: sums_bytes(rule.TRAITS, weights, merge.max_rank) for name, rule in RULES.items()}
+    by_rule = {name: merge_bytes(rule.TRAITS, weights, merge.max_rank) for name, rule in RULES.items()}
     needed = by_rule[merge.rule]
     if needed <= installed_bytes * SUMS_SHARE:
         return None

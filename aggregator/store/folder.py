@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from pathlib import Path
 from aggregator.errors import DiskError, LockedError, StateError
 from aggregator.store.secrets import new_secret
 from braid_common.atomic_file import write_atomically
+
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+"""Rights of everybody but the owner: a folder holds the keys of a fleet, and what its texts have taught."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,11 @@ class Folder:
     @property
     def blobs(self) -> Path:
         return self.root / "blobs"
+
+    @property
+    def quarantine(self) -> Path:
+        """Damaged blobs, for people to look at; made when it is needed."""
+        return self.root / "quarantine"
 
     @property
     def uploads(self) -> Path:
@@ -68,6 +77,28 @@ class Folder:
     def address(self) -> Path:
         """The address of the running server, for the commands beside it."""
         return self.root / "server.json"
+
+    def make_private(self) -> bool:
+        """Make the folder where there is none, and shut others out of files in it that are open to them, as older
+        versions left them; whether any was. Raises OSError.
+
+        The folder itself stays as whoever made it has left it: it may be one with other things in it.
+        """
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        known = [path for path in self._files() if path.exists()]
+        is_open = [path for path in known if path.stat().st_mode & OTHERS]
+        for path in is_open:
+            path.chmod(path.stat().st_mode & ~OTHERS)
+        return bool(is_open)
+
+    def known(self) -> list[Path]:
+        """All files and folders that a server may make here."""
+        secrets = [self.operator_token, self.join_token, self.root / "lock"]
+        return [*self._files(), *secrets, self.blobs, self.uploads, self.cuts, self.quarantine]
+
+    def _files(self) -> list[Path]:
+        databases = [self.database.with_name(self.database.name + suffix) for suffix in ("", "-wal", "-shm")]
+        return [*databases, self.config, self.base, self.address, self.certificate, self.key]
 
     def need(self) -> None:
         """Raise StateError unless `aggregator init` has been here."""

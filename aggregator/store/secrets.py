@@ -7,11 +7,11 @@ time: boards boot in 1970.
 from __future__ import annotations
 
 import base64
-import binascii
-import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
+
+from wire.proof import credential_hash
 
 MAX_HEADER_CHARS = 1024
 """Longest Authorization header that is looked at; ours have about 60 characters."""
@@ -23,7 +23,8 @@ def new_secret() -> str:
 
 
 def secret_hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+    """SHA-256, lower-case hex; a device's is the key of the proof that this is its server."""
+    return credential_hash(secret)
 
 
 def is_among(secret: str, hashes: Iterable[str]) -> bool:
@@ -46,6 +47,6 @@ def operator_secret(header: str | None) -> str | None:
         return bearer(header)
     try:
         _user, _, password = base64.b64decode(value.strip(), validate=True).decode("ascii").partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, or not of ASCII
         return None
     return password

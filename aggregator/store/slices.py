@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from braid_common.atomic_file import write_atomically
+from braid_common.atomic_file import make_private_folder, write_atomically
 from wire.routes import Held
 
 MAX_CUTS = 64
@@ -37,29 +37,40 @@ class Cuts:
     can be made again."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         for path in folder.iterdir():
             path.unlink()
         self._folder = folder
         self._cuts: OrderedDict[_Key, Cut] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, version: int, ranks: Sequence[int], make: Callable[[], bytes], held: Held | None = None) -> Cut:
-        """The cut, made by `make` where it is not there. Blocks; one at a time."""
+    def find(self, version: int, ranks: Sequence[int], held: Held | None = None) -> Cut | None:
+        """The cut, where it is there. Waits for nobody."""
+        key = version, tuple(ranks), held
         with self._lock:
-            return self._get((version, tuple(ranks), held), make)
+            cut = self._cuts.get(key)
+            if cut is not None:
+                self._cuts.move_to_end(key)
+            return cut
 
-    def _get(self, key: _Key, make: Callable[[], bytes]) -> Cut:
-        cut = self._cuts.get(key)
-        if cut is None:
-            data = make()
-            digest = hashlib.sha256(data).hexdigest()
-            cut = Cut(self._folder / f"{key[0]}-{digest}", digest, len(data))
-            write_atomically(cut.path, data)
-            self._cuts[key] = cut
-        self._cuts.move_to_end(key)
-        while len(self._cuts) > MAX_CUTS or (len(self._cuts) > 1 and self._size_bytes() > MAX_CUTS_BYTES):
-            self._drop(next(iter(self._cuts)))
+    def drop(self, cut: Cut) -> None:
+        """Forget a cut whose file is damaged or gone, under all its names."""
+        with self._lock:
+            for key in [key for key, each in self._cuts.items() if each == cut]:
+                self._drop(key)
+
+    def get(self, version: int, ranks: Sequence[int], make: Callable[[], bytes], held: Held | None = None) -> Cut:
+        """The cut, made by `make` where it is not there. Blocks; for one thread at a time."""
+        if (cut := self.find(version, ranks, held)) is not None:
+            return cut
+        data = make()
+        digest = hashlib.sha256(data).hexdigest()
+        cut = Cut(self._folder / f"{version}-{digest}", digest, len(data))
+        write_atomically(cut.path, data)
+        with self._lock:
+            self._cuts[version, tuple(ranks), held] = cut
+            while len(self._cuts) > MAX_CUTS or (len(self._cuts) > 1 and self._size_bytes() > MAX_CUTS_BYTES):
+                self._drop(next(iter(self._cuts)))
         return cut
 
     def _size_bytes(self) -> int:

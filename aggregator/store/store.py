@@ -7,52 +7,47 @@ writes in a thread, one at a time. Several processes may use one database (the c
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from aggregator.settings.keys import MAX_DEVICES
-from aggregator.store.database import Database
-from aggregator.store.device_ids import device_id
-from aggregator.store.records import (
-    OPEN_STATES,
-    Answer,
-    ConflictError,
-    Counts,
-    Device,
-    FleetFullError,
-    Round,
-    RoundClosedError,
-    StoredReport,
-    Token,
-)
-from aggregator.store.tables import DEVICES, FACTS, PROFILES, REPORTS, ROUNDS, TOKENS, UPDATES, VERSIONS
+from aggregator.errors import StateError
+from aggregator.store.answers import Answers, is_open
+from aggregator.store.database import DAMAGED_HINT
+from aggregator.store.devices import DeviceRecords, count_bytes
+from aggregator.store.records import Round, RoundClosedError, StoredReport
+from aggregator.store.tables import FACTS, HISTORY, REPORTS, ROUNDS, VERSIONS
 from wire.rounds import RoundState
 
-_NO_ROUND = {"round": 0, "counted_in": 0, "staleness": 0}  # of a profile
 
-
-class Store:
-    """A server's memory across restarts.
+class Store(DeviceRecords, Answers):
+    """A server's memory across restarts: tokens and devices, as DeviceRecords has them, what boards sent, as Answers
+    has it, and the run.
 
     Args:
         path: the database file, or None for one in memory (tests).
-        wall_clock: seconds since 1970, for people to read; nothing is decided by it.
+        wall_clock: seconds since 1970: for people to read, and for what ends by the calendar.
 
     Raises StateError where the file is no database of ours, DiskError where it cannot be written.
     """
 
-    def __init__(self, path: Path | None, wall_clock: Callable[[], float] = time.time) -> None:
-        self._wall_clock = wall_clock
-        self._database = Database(path)
-        self._reading, self._writing = self._database.reading, self._database.writing
-
     def close(self) -> None:
         self._database.close()
+
+    def require_sound(self) -> None:
+        """Raise StateError where SQLite finds the file damaged."""
+        if found := self._database.damage():
+            raise StateError(f"The database is damaged: {found[0]}", DAMAGED_HINT)
+
+    def size_bytes(self) -> int:
+        """Bytes of the database file, without its log."""
+        return self._database.size_bytes()
+
+    def damage(self) -> list[str]:
+        """The damage that SQLite finds in the file, the first few things. Takes as long as reading all of it twice."""
+        return self._database.damage(is_thorough=True)
 
     # --- the run ---
 
@@ -72,72 +67,6 @@ class Store:
             row = insert(FACTS).values(key=key, value=value)
             connection.execute(row.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
 
-    # --- join tokens ---
-
-    def add_token(self, token_hash: str, label: str) -> int:
-        """Store a join token's hash; return its number."""
-        row = {"hash": token_hash, "label": label, "created_at": self._wall_clock(), "revoked": False}
-        with self._writing() as connection:
-            return int(connection.execute(TOKENS.insert().values(row).returning(TOKENS.c.id)).scalar_one())
-
-    def tokens(self) -> tuple[Token, ...]:
-        with self._reading() as connection:
-            return tuple(Token(**row) for row in connection.execute(select(TOKENS).order_by(TOKENS.c.id)).mappings())
-
-    def revoke_token(self, number: int) -> bool:
-        """Whether there was such a token. Boards that have enrolled with it stay."""
-        with self._writing() as connection:
-            return connection.execute(update(TOKENS).where(TOKENS.c.id == number).values(revoked=True)).rowcount == 1
-
-    # --- devices ---
-
-    def enrol(self, install_id: str, name: str, credential: str) -> Device:
-        """Store a device, or give the one of the same `install_id` its fresh credential hash and name.
-
-        A new device gets an id made of its name, which it keeps. Raises FleetFullError beyond MAX_DEVICES.
-        """
-        same = DEVICES.c.install_id == install_id
-        with self._writing() as connection:
-            known = update(DEVICES).where(same).values(credential=credential, name=name)
-            if connection.execute(known).rowcount == 0:
-                taken = set(connection.execute(select(DEVICES.c.device)).scalars())
-                if len(taken) >= MAX_DEVICES:
-                    raise FleetFullError(f"{MAX_DEVICES} devices have enrolled")
-                row = {
-                    "device": device_id(name, taken),
-                    "install_id": install_id,
-                    "name": name,
-                    "credential": credential,
-                    "revoked": False,
-                    "enrolled_at": self._wall_clock(),
-                    "bytes_up": 0,
-                    "bytes_down": 0,
-                }
-                connection.execute(DEVICES.insert().values(**row))
-            return Device(**connection.execute(select(DEVICES).where(same)).mappings().one())
-
-    def device_of(self, credential: str) -> Device | None:
-        """The device whose credential has this hash."""
-        with self._reading() as connection:
-            row = connection.execute(select(DEVICES).where(DEVICES.c.credential == credential)).mappings().one_or_none()
-        return None if row is None else Device(**row)
-
-    def devices(self) -> tuple[Device, ...]:
-        with self._reading() as connection:
-            rows = connection.execute(select(DEVICES).order_by(DEVICES.c.enrolled_at, DEVICES.c.device)).mappings()
-            return tuple(Device(**row) for row in rows)
-
-    def revoke_device(self, device: str) -> bool:
-        """Whether there was such a device."""
-        with self._writing() as connection:
-            change = update(DEVICES).where(DEVICES.c.device == device).values(revoked=True)
-            return connection.execute(change).rowcount == 1
-
-    def count_bytes(self, traffic: Mapping[str, tuple[int, int]]) -> None:
-        """Store each device's total bytes (up, down)."""
-        with self._writing() as connection:
-            _count_bytes(connection, traffic)
-
     # --- rounds and versions ---
 
     def rounds(self) -> tuple[Round, ...]:
@@ -153,10 +82,17 @@ class Store:
     def add_version(self, version: int, digest: str) -> None:
         """Store the first version, which no round made."""
         with self._writing() as connection:
-            connection.execute(VERSIONS.insert().values(version=version, digest=digest, made_at=self._wall_clock()))
+            _add_version(connection, version, digest, self.wall_clock())
+
+    def history(self, after: int = 0, most: int | None = None) -> tuple[tuple[int, str], ...]:
+        """Versions above `after` and the digests of their blobs, oldest first, at most so many; no version is ever
+        dropped from it."""
+        with self._reading() as connection:
+            rows = select(HISTORY).where(HISTORY.c.version > after).order_by(HISTORY.c.version).limit(most)
+            return tuple((row.version, row.digest) for row in connection.execute(rows))
 
     def open_round(self, round_id: int, version: int) -> None:
-        opened = {"state": RoundState.OPEN.value, "opened_at": self._wall_clock(), "reason": ""}
+        opened = {"state": RoundState.OPEN.value, "opened_at": self.wall_clock(), "reason": ""}
         with self._writing() as connection:
             connection.execute(ROUNDS.insert().values(round=round_id, version=version, **opened))
 
@@ -169,15 +105,19 @@ class Store:
         self, round_id: int, reason: str, version: int, digest: str, traffic: Mapping[str, tuple[int, int]]
     ) -> None:
         """End a round and publish the version it made, in one transaction. Raises RoundClosedError if it is over."""
-        now = self._wall_clock()
+        now = self.wall_clock()
         with self._writing() as connection:
-            _leave_open(connection, round_id, {"state": RoundState.MERGED.value, "closed_at": now, "reason": reason})
-            connection.execute(VERSIONS.insert().values(version=version, digest=digest, made_at=now))
-            _count_bytes(connection, traffic)
+            _leave_open(
+                connection,
+                round_id,
+                {"state": RoundState.MERGED.value, "closed_at": _not_before(now), "reason": reason},
+            )
+            _add_version(connection, version, digest, now)
+            count_bytes(connection, traffic)
 
     def abandon_round(self, round_id: int, reason: str) -> None:
         """End a round without a new version. Raises RoundClosedError if it is over."""
-        ended = {"state": RoundState.ABANDONED.value, "closed_at": self._wall_clock(), "reason": reason}
+        ended = {"state": RoundState.ABANDONED.value, "closed_at": _not_before(self.wall_clock()), "reason": reason}
         with self._writing() as connection:
             _leave_open(connection, round_id, ended)
 
@@ -186,93 +126,29 @@ class Store:
         with self._writing() as connection:
             connection.execute(delete(VERSIONS).where(VERSIONS.c.version < below))
 
-    # --- what boards sent ---
+    # --- what boards reported ---
 
-    def add_update(self, answer: Answer) -> Answer:
-        """Store a board's answer that counts in an open round; return it, or the stored one if the same digest came
-        before for the round that it was trained for.
-
-        Raises ConflictError for another digest, RoundClosedError where the round to count in is not open. An answer
-        that is stored already is returned even after its round has closed: the board may not have heard.
-        """
+    def put_reports(self, reports: Sequence[StoredReport]) -> float:
+        """Store reports, each in place of the device's last one of the same kind and version; return when, in seconds
+        since 1970."""
+        now = self.wall_clock()
         with self._writing() as connection:
-            same = (UPDATES.c.round == answer.round) & (UPDATES.c.device == answer.device)
-            row = connection.execute(select(UPDATES).where(same)).mappings().one_or_none()
-            if row is not None:
-                return _same_answer(_answer(row), answer)
-            if connection.execute(select(ROUNDS.c.round).where(_is_open(answer.counted_in))).one_or_none() is None:
-                raise RoundClosedError(f"round {answer.counted_in} is not open")
-            connection.execute(UPDATES.insert().values(**_columns(answer), received_at=self._wall_clock()))
-            return answer
+            for report in reports:
+                fresh = {
+                    "round": report.round,
+                    "text": report.text,
+                    "values": json.dumps(dict(report.values)),
+                    "received_at": now,
+                }
+                key = {"device": report.device, "kind": report.kind, "version": report.version}
+                row = insert(REPORTS).values(**key, **fresh)
+                connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=fresh))
+        return now
 
-    def update_of(self, round_id: int, device: str) -> Answer | None:
-        with self._reading() as connection:
-            same = (UPDATES.c.round == round_id) & (UPDATES.c.device == device)
-            row = connection.execute(select(UPDATES).where(same)).mappings().one_or_none()
-        return None if row is None else _answer(row)
-
-    def updates(self, round_id: int | None = None) -> tuple[Answer, ...]:
-        """Answers that counted in one round, or all, in the order in which they were stored."""
-        query = select(UPDATES).order_by(UPDATES.c.id)
-        with self._reading() as connection:
-            rows = connection.execute(
-                query if round_id is None else query.where(UPDATES.c.counted_in == round_id)
-            ).mappings()
-            return tuple(_answer(row) for row in rows)
-
-    def counts(self, by: Literal["counted_in", "device"]) -> dict[int | str, Counts]:
-        """How many updates were accepted and refused, per round that they counted in or per device."""
-        column = UPDATES.c[by]
-        accepted = func.sum(case((UPDATES.c.accepted, 1), else_=0))
-        stale = func.sum(case((UPDATES.c.accepted & (UPDATES.c.staleness > 0), 1), else_=0))
-        with self._reading() as connection:
-            rows = connection.execute(select(column, accepted, func.count(), stale).group_by(column))
-            return {key: Counts(yes, total - yes, old) for key, yes, total, old in rows}
-
-    def refusals(self) -> dict[str, str]:
-        """Why the last answer of each device that was refused, profile or update, was refused."""
-        reasons: dict[str, str] = {}
-        with self._reading() as connection:
-            for table in (PROFILES, UPDATES):
-                query = select(table.c.device, table.c.reason).where(~table.c.accepted).order_by(table.c.id)
-                reasons.update((device, reason) for device, reason in connection.execute(query))
-        return reasons
-
-    def add_profile(self, answer: Answer) -> Answer:
-        """Store a board's profile; return it, or the one stored before: a board profiles once."""
+    def forget_reports(self, device: str, kind: str) -> None:
+        """Drop a device's reports of one kind."""
         with self._writing() as connection:
-            row = (
-                connection.execute(select(PROFILES).where(PROFILES.c.device == answer.device)).mappings().one_or_none()
-            )
-            if row is not None:
-                return _profile(row)
-            columns = {key: value for key, value in _columns(answer).items() if key not in _NO_ROUND}
-            connection.execute(PROFILES.insert().values(**columns, received_at=self._wall_clock()))
-            return answer
-
-    def profile_of(self, device: str) -> Answer | None:
-        with self._reading() as connection:
-            row = connection.execute(select(PROFILES).where(PROFILES.c.device == device)).mappings().one_or_none()
-        return None if row is None else _profile(row)
-
-    def profiles(self) -> tuple[Answer, ...]:
-        """All profiles, in the order in which they were stored."""
-        with self._reading() as connection:
-            rows = connection.execute(select(PROFILES).order_by(PROFILES.c.id)).mappings()
-            return tuple(map(_profile, rows))
-
-    def put_report(self, report: StoredReport) -> None:
-        """Store a report in place of the device's last one of the same kind and version."""
-        fresh = {
-            "round": report.round,
-            "text": report.text,
-            "values": json.dumps(dict(report.values)),
-            "received_at": self._wall_clock(),
-        }
-        key = {"device": report.device, "kind": report.kind, "version": report.version}
-        with self._writing() as connection:
-            row = insert(REPORTS).values(**key, **fresh)
-            connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=fresh))
+            connection.execute(delete(REPORTS).where((REPORTS.c.device == device) & (REPORTS.c.kind == kind)))
 
     def reports(self) -> tuple[StoredReport, ...]:
         """By version."""
@@ -286,53 +162,25 @@ class Store:
                     round=row["round"],
                     text=row["text"],
                     values=json.loads(row["values"]),
+                    received_at=row["received_at"],
                 )
                 for row in rows
             )
 
-    def live_digests(self) -> frozenset[str]:
-        """Digests of all blobs that are still needed: versions, what counts in open rounds, and profiles before
-        version 1."""
-        with self._reading() as connection:
-            digests = set(connection.execute(select(VERSIONS.c.digest)).scalars())
-            joined = select(UPDATES.c.digest).join(ROUNDS, UPDATES.c.counted_in == ROUNDS.c.round)
-            needed = ROUNDS.c.state.in_(OPEN_STATES) & UPDATES.c.accepted
-            digests |= set(connection.execute(joined.where(needed)).scalars())
-            if connection.execute(select(func.count()).select_from(VERSIONS)).scalar_one() == 0:
-                accepted = select(PROFILES.c.digest).where(PROFILES.c.accepted)
-                digests |= set(connection.execute(accepted).scalars())
-        return frozenset(digests)
+
+def _not_before(now: float) -> ColumnElement[float]:
+    """The time at which a round closes: never before it opened, also where the clock was put back meanwhile."""
+    return func.max(ROUNDS.c.opened_at, now)
 
 
-def _is_open(round_id: int) -> ColumnElement[bool]:
-    return (ROUNDS.c.round == round_id) & ROUNDS.c.state.in_(OPEN_STATES)
+def _add_version(connection: Connection, version: int, digest: str, now: float) -> None:
+    """Store a version. Where the server has gone back to an older one, its history goes on from there."""
+    connection.execute(VERSIONS.insert().values(version=version, digest=digest, made_at=now))
+    connection.execute(delete(HISTORY).where(HISTORY.c.version >= version))
+    connection.execute(HISTORY.insert().values(version=version, digest=digest))
 
 
 def _leave_open(connection: Connection, round_id: int, values: Mapping[str, Any]) -> None:
     """Change an open round's row. Raises RoundClosedError if there is none."""
-    if connection.execute(update(ROUNDS).where(_is_open(round_id)).values(**values)).rowcount != 1:
+    if connection.execute(update(ROUNDS).where(is_open(round_id)).values(**values)).rowcount != 1:
         raise RoundClosedError(f"round {round_id} is not open")
-
-
-def _count_bytes(connection: Connection, traffic: Mapping[str, tuple[int, int]]) -> None:
-    for device, (up, down) in traffic.items():
-        change = update(DEVICES).where(DEVICES.c.device == device).values(bytes_up=up, bytes_down=down)
-        connection.execute(change)
-
-
-def _columns(answer: Answer) -> dict[str, Any]:
-    return {name: getattr(answer, name) for name in Answer.__slots__}
-
-
-def _answer(row: Mapping[Any, Any]) -> Answer:
-    return Answer(**{name: row[name] for name in Answer.__slots__})
-
-
-def _profile(row: Mapping[Any, Any]) -> Answer:
-    return _answer({**row, **_NO_ROUND})
-
-
-def _same_answer(stored: Answer, answer: Answer) -> Answer:
-    if stored.digest != answer.digest:
-        raise ConflictError(stored)
-    return stored

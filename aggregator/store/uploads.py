@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Collection
 from pathlib import Path
 
+from braid_common.atomic_file import make_private_folder, open_private
 from braid_common.base_files import file_digest
 
 _PART = re.compile(r"(?P<device>[0-9a-z-]+)\.(?P<round>\d+)\.(?P<digest>[0-9a-f]{64})\Z")
-
-
-_UNKNOWN = "0" * 64  # in the place of a digest that the sender does not announce
 
 
 class OffsetError(Exception):
@@ -31,7 +30,7 @@ class Part:
     """One unfinished upload, held by the last request that opened it."""
 
     def __init__(self, path: Path, holders: dict[Path, Part]) -> None:
-        self._path = path
+        self.path = self._path = path
         self._holders = holders
         holders[path] = self
 
@@ -45,21 +44,29 @@ class Part:
     def append(self, chunk: bytes) -> None:
         """Add bytes at the end. Raises SupersededError, and adds nothing, when another request holds the upload."""
         self._need_hold()
-        with self._path.open("ab") as file:
+        with open(self._path, "ab", opener=open_private) as file:
             file.write(chunk)
 
-    def finish(self) -> tuple[Path, str]:
-        """Make the file durable; return it and the SHA-256 of what is in it. Blocks for as long as reading takes.
+    def finish(self) -> str:
+        """Make the file durable; return the SHA-256 of what is in it. Blocks for as long as reading takes.
 
-        Raises SupersededError as `append` does.
+        Raises SupersededError as `append` does. Where the disk refuses, all has to be sent again: the system may count
+        what it could not write as written, and say so if it is asked once more.
         """
         self._need_hold()
-        descriptor = os.open(self._path, os.O_RDWR)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR)
+        except FileNotFoundError as error:  # an older request was whole as well, and quicker
+            raise SupersededError(self._path.name) from error
         try:
             os.fsync(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                self.discard()
+            raise
         finally:
             os.close(descriptor)
-        return self._path, file_digest(self._path)
+        return file_digest(self._path)
 
     def _need_hold(self) -> None:
         if self._holders.get(self._path) is not self:
@@ -79,9 +86,12 @@ class Uploads:
     """The folder of unfinished uploads. A device has one at a time, so that it cannot fill the disk with many."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         self._folder = folder
         self._holders: dict[Path, Part] = {}
+        self._of_device: dict[str, set[Path]] = {}  # files that may be there; to list the folder takes long for a fleet
+        for path in folder.iterdir():
+            self._of_device.setdefault(path.name.partition(".")[0], set()).add(path)
 
     def size(self, device: str, round_id: int, digest: str) -> int:
         """Bytes that have arrived."""
@@ -96,17 +106,11 @@ class Uploads:
         path = self._path(device, round_id, digest)
         if (size := self.size(device, round_id, digest)) != offset:
             raise OffsetError(size)
-        for other in self._folder.glob(f"{device}.*"):
-            if other != path:
-                other.unlink(missing_ok=True)
-                self._holders.pop(other, None)
+        for other in self._of_device.get(device, set()) - {path}:
+            other.unlink(missing_ok=True)
+            self._holders.pop(other, None)
+        self._of_device[device] = {path}
         return Part(path, self._holders)
-
-    def fresh(self, device: str) -> Part:
-        """Hold the device's one profile, from its first byte. An older request that sends it is superseded."""
-        path = self._path(device, 0, _UNKNOWN)
-        path.unlink(missing_ok=True)
-        return self.take(device, 0, _UNKNOWN, 0)
 
     def sweep(self, rounds: Collection[int]) -> int:
         """Remove all but those of these rounds; the number removed."""

@@ -1,18 +1,20 @@
-"""Processor time that one upload costs the server, from the bytes on its disk to the sums of the open round.
+"""Processor time that one upload costs the server, from the bytes on its disk to the sums of its round.
 
     python -m benchmarks.merge_speed.upload                    # the builtin base, rule weave, uploads in int8 and bf16
     python -m benchmarks.merge_speed.upload --formats bf16 --uploads 100
 
-Everything runs in this process, with the server's own parts on a folder of its own: the digest of the file, decoding,
-screening, the row in the database, and the sum. Boards have ranks 7 and 12 in turn on every weight of scope "all", and
-train both factors of the leading strands of a global adapter of rank 16. Time is `time.process_time`, of all threads,
-and a median; a round's first upload is not timed, for it pays for what the others share. Multiplying long sums out,
-which happens every few uploads, is listed beside it as a mean. Reading the request from a socket is not part of either.
+Everything runs in this process, with the server's own parts on a folder of its own: the digest of the file, two rows in
+the database, decoding and screening. Boards have ranks 7 and 12 in turn on every weight of scope "all", and train both
+factors of the leading strands of a global adapter of rank 16. Time is `time.process_time`, of all threads, and a
+median; a round's first upload is not timed, for it pays for what the others share. Summing happens when the round
+closes; what it takes for each upload is listed beside it as a mean: reading the file again, and adding and multiplying
+out, but not the step to the next version. Reading the request from a socket is not part of either.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import statistics
 import tempfile
 import time
@@ -22,9 +24,16 @@ from pathlib import Path
 
 import numpy as np
 
+from aggregator.downloads.versions import Versions
+from aggregator.merge.in_groups import groups_of
+from aggregator.merge.rules import folded
 from aggregator.merge.state import F32, AdapterState, WeightState
-from aggregator.run.commit import Committer
+from aggregator.run.commit import Arrival, Committer
+from aggregator.run.intake.judging import Judge
+from aggregator.run.intake.round_sums import RoundSums
+from aggregator.run.intake.sent_versions import SentVersions
 from aggregator.run.open_round import begin_round
+from aggregator.run.round_spec import round_spec
 from aggregator.run.setup import create, terms_of
 from aggregator.settings.config import RunConfig
 from aggregator.settings.terms import Terms
@@ -54,30 +63,24 @@ STEP = 1e-3
 def main() -> None:
     options = _options()
     print(f"{describe_machine('numpy')}\n")
-    print(
-        "| uploads | bytes | runs | CPU ms to take one in | and to multiply out |\n| --- | ---: | ---: | ---: | ---: |"
-    )
+    print("| uploads | bytes | runs | CPU ms to judge one | and to sum it later |\n| --- | ---: | ---: | ---: | ---: |")
     for upload in options.formats:
-        costs = measure(upload, options.uploads)
-        take_in_s = statistics.median(cost.take_in_s for cost in costs)
-        compact_s = statistics.mean(cost.compact_s for cost in costs)
+        costs, sum_s = measure(upload, options.uploads)
+        judge_s = statistics.median(cost.judge_s for cost in costs)
         n_bytes = statistics.mean(cost.n_bytes for cost in costs)
-        print(
-            f"| {upload} | {n_bytes:,.0f} | {len(costs)} | {take_in_s * 1e3:.1f} | {compact_s * 1e3:.1f} |", flush=True
-        )
+        print(f"| {upload} | {n_bytes:,.0f} | {len(costs)} | {judge_s * 1e3:.1f} | {sum_s * 1e3:.1f} |", flush=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One upload: its size, and seconds of processor time to take it in and to multiply out what became long."""
+    """One upload: its size, and seconds of processor time to keep and judge it."""
 
     n_bytes: int
-    take_in_s: float
-    compact_s: float
+    judge_s: float
 
 
-def measure(upload: Dtype, n_uploads: int) -> list[Cost]:
-    """The cost of each upload of a round but the first."""
+def measure(upload: Dtype, n_uploads: int) -> tuple[list[Cost], float]:
+    """The cost of each upload of a round but the first, and the mean seconds to sum one."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         settings = {"train.scope": "all", "train.upload": upload, "rounds.min_devices": n_uploads + 1}
@@ -91,25 +94,29 @@ def measure(upload: Dtype, n_uploads: int) -> list[Cost]:
             store.close()
 
 
-def _measured(config: RunConfig, terms: Terms, storage: Storage, n_uploads: int) -> list[Cost]:
+def _measured(config: RunConfig, terms: Terms, storage: Storage, n_uploads: int) -> tuple[list[Cost], float]:
     state = _random_state(terms)
     storage.records.open_round(1, state.version)
-    committer = Committer(config, terms, storage, time.monotonic)
-    open_round = begin_round(config, terms, 1, state.version, 0.0)
+    sent = SentVersions(terms, Versions(storage.records, storage.blobs))
+    committer, judge = Committer(config, storage), Judge(terms, storage, sent)
+    open_round = begin_round(config, terms, round_spec(config, 1, state.version, ""), 0.0)
     costs = []
     for number in range(n_uploads + 1):
         device = storage.records.enrol(f"{number:032x}", f"board {number}", f"{number:064x}").device
         data = encode(_update(terms, state, RANKS[number % len(RANKS)], number))
-        part = storage.uploads.fresh(device)
+        part = storage.uploads.take(device, 1, hashlib.sha256(data).hexdigest(), 0)
         part.append(data)
         begun_s = time.process_time()
-        answer, open_round = committer.take_in(device, None, part, open_round.spec, open_round, state)
-        taken_in_s = time.process_time()
-        while (compacted := open_round.with_compacted_sums()) is not open_round:
-            open_round = compacted
-        costs.append(Cost(len(data), taken_in_s - begun_s, time.process_time() - taken_in_s))
+        (received,) = committer.receive([Arrival(device, 1, part.finish(), part)])
+        answer, verdict = judge.judge(received, open_round.spec, open_round, state)
+        costs.append(Cost(len(data), time.process_time() - begun_s))
         assert answer.accepted, answer.reason
-    return costs[1:]
+        open_round = open_round.with_answer(answer, verdict.sizes, 0.0)
+    begun_s = time.process_time()
+    sums = RoundSums(config, terms, storage.blobs, sent)
+    for names in groups_of(state):
+        folded(terms.rule, sums.contributions(open_round, state, names))
+    return costs[1:], (time.process_time() - begun_s) / len(costs)
 
 
 def _random_state(terms: Terms) -> AdapterState:

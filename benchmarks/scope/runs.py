@@ -14,6 +14,7 @@ from aggregator.merge.rules import RULES
 from benchmarks.simulation.lone_board import VALIDATION_SEED, BoardSettings, LoneBoard, Part
 from benchmarks.simulation.strands import n_parameters, ranks_within, trained, weights
 from benchmarks.study.runner import Runner, Study
+from edge_client.evaluation.metrics import ROUGE_KINDS
 from wire.run import Scope
 
 if TYPE_CHECKING:
@@ -198,8 +199,6 @@ def _steps_left(spent: Spent, until_s: float) -> int:
 
 def _point(federation: Federation, board: LoneBoard, part: Part, n_written: int) -> Point:
     """Loss on the whole part; ROUGE, which takes longest, on the first examples of the test part."""
-    from edge_client.engines.lean.evaluate import ROUGE_KINDS  # imports torch
-
     spent = federation.spent
     loss = board.evaluate(federation, part)["loss"]
     rouge = board.evaluate(federation, part, n_written, rouge=True) if part == "test" else {}

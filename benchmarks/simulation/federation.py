@@ -32,7 +32,7 @@ from benchmarks.simulation.setting import Recipe
 from benchmarks.simulation.strands import weights
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
-from edge_client.data.readers import Data
+from edge_client.data.dataset import Data
 from edge_client.engines.lean.encoder_cache.reader import EncoderOutputs
 from edge_client.engines.lean.engine import LeanEngine
 from edge_client.jobs.messages import AdapterJob, TrainJob

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from braid_common.example import Example
 from braid_common.text_form import TextForm
-from edge_client.data.readers import Data
+from edge_client.data.dataset import Data
 from edge_client.data.tokeniser import Pair, Tokeniser
 from edge_client.engines.contract import Host
 from edge_client.engines.lean.session import Session

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
-from edge_client.data.readers import load_data
+from edge_client.data.load import load_data
 from edge_client.errors import DataError
 from edge_client.jobs.data_spec import DataSpec
 

@@ -18,7 +18,7 @@ import numpy as np
 from braid_common.atomic_file import write_atomically
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
-from edge_client.data.readers import load_data
+from edge_client.data.load import load_data
 from edge_client.jobs.data_spec import DataSpec
 
 Partition = Literal["library", "dirichlet-0.1", "dirichlet-1"]

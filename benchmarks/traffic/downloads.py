@@ -24,7 +24,7 @@ from aggregator.merge.rules import RULES, Rule
 from aggregator.merge.state import AdapterState
 from benchmarks.simulation.setting import OPEN_END, Recipe
 from benchmarks.simulation.strands import ranks_within
-from edge_client.data.readers import load_data
+from edge_client.data.load import load_data
 from edge_client.engines.adapter_patch import changed_parts
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.state.held_adapter import FULL_EVERY

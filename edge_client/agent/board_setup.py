@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_client.jobs.data_spec import DataSpec
-from edge_client.jobs.messages import EvaluateJob, Plan, ProbeJob, ProfileJob, TrainJob
+from edge_client.jobs.messages import EvaluateJob, MeasureJob, Plan, ProbeJob, ProfileJob, TrainJob
 from edge_client.state.folder import StateFolder
 from edge_client.state.task_files import TaskFiles
 from wire.messages import Task
@@ -37,6 +37,10 @@ class BoardSetup:
     eval_examples: int
     folder: StateFolder
     cache_bytes: int
+
+    def measure_job(self, run: RunInfo) -> MeasureJob:
+        """A job that measures how long the board's texts are."""
+        return MeasureJob(base_folder=str(self.base_folder), data=self.data, form=run.settings.text_form)
 
     def probe_job(self, run: RunInfo, task: Task, plan: Plan) -> ProbeJob:
         """A job that tries a plan."""

@@ -3,16 +3,22 @@
 On a terminal the current phase is one live line; elsewhere plain lines come out, rarely enough for a log. With `--json`
 standard output holds one JSON object per line and nothing else. Every object has `event`; the events are:
 
+    data        format, compression, encoding, delimiter, shape, columns, ignored_columns, n_examples, n_train,
+                n_held_out, n_skipped, left_out_from, left_out_files        how the board's text is read
     enrolled    device, run_id, server
+    text_lengths    n_examples, n_measured, max_source_tokens, max_target_tokens, sources_cut, targets_cut (0…1),
+                source_p50 … source_p100, target_p50 … target_p100: tokens that so many percent do not exceed
     plan        round, format, compute, device, micro_batch, checkpointing, cache, frozen_encoder, ranks_total,
                 max_rank, weights, predicted_peak_bytes, budget_bytes
     probe       round, format, compute, device, micro_batch, checkpointing, cache, frozen_encoder,
                 predicted_peak_bytes, peak_bytes, step_s        what a plan took when it was tried
     backed_off  message, and as in plan        memory ran short: the round goes on in this leaner way
-    phase       phase (wait, probe, profile, fetch, train, upload, evaluate), round, version
+    phase       phase (wait, measure, probe, profile, fetch, train, upload, evaluate), round, version
     waiting     round, version       nothing to do until the server has more
+    paused      round, message       the board may not train now, by --window, --below or --only-on-mains
+    unpaused    round                it may again
     progress    phase (load, encode, profile, train, evaluate), round, step, steps, loss, tokens_per_s, peak_bytes,
-                bytes_up, bytes_down
+                bytes_up, bytes_down; in phase base, where one comes from the hub, step and steps with their unit
     round_done  kind (profile, train), round, version, accepted, reason, bytes_up, bytes_down, and the worker's numbers:
                 loss, tokens_per_s, seconds, peak_bytes, n_examples, held_out_loss
     evaluation  round, version, loss, and where asked rouge1, rouge2, rougeL (0…1), n_examples
@@ -34,6 +40,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from braid_common.terminal import moves_cursor
 from braid_common.units import show_seconds, show_size
 
 PLAIN_EVERY_S = 10.0
@@ -56,12 +63,13 @@ class Console:
     ) -> None:
         self._stream = stream or sys.stdout
         self._as_json = as_json
-        self._live = not as_json and self._stream.isatty()
+        self._live = not as_json and moves_cursor(self._stream)
         self._every_s = JSON_EVERY_S if as_json else LIVE_EVERY_S if self._live else PLAIN_EVERY_S
         self._clock = clock
         self._drawn_s = float("-inf")
         self._line_open = False
         self._phase: tuple[str, int | None] = ("", None)
+        self._step = 0
         self._began_s = 0.0
 
     def event(self, name: str, text: str = "", **fields: Any) -> None:
@@ -77,7 +85,8 @@ class Console:
     def progress(self, *, phase: str, round: int | None = None, step: int, steps: int, **fields: Any) -> None:
         """How far the current phase is. Calls that come too often are dropped, the first and the last are not."""
         now_s = self._clock()
-        if (phase, round) != self._phase:
+        began, self._step = (phase, round) != self._phase or step < self._step, step
+        if began:  # also where the same phase begins anew: an evaluation reads all texts, then writes all of them
             self._phase, self._began_s = (phase, round), now_s
         elif now_s - self._drawn_s < self._every_s and step < steps:
             return
@@ -111,7 +120,8 @@ def progress_text(phase: str, round: int | None, step: int, steps: int, *, elaps
     share = min(step / steps, 1.0) if steps else 0.0
     filled = int(share * _BAR_CELLS)
     place = phase if round is None else f"round {round} {phase:<8}"
-    parts = [f"{place} {'█' * filled}{'░' * (_BAR_CELLS - filled)} {step}/{steps}"]
+    unit = f" {fields['unit']}" if "unit" in fields else ""
+    parts = [f"{place} {'█' * filled}{'░' * (_BAR_CELLS - filled)} {step}/{steps}{unit}"]
     if fields.get("loss"):  # 0 means that nothing has been measured yet
         parts.append(f"loss {fields['loss']:.3f}")
     if fields.get("tokens_per_s"):

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from braid_common.loopback import is_plain_to_others
 from braid_common.units import printable, show_size
 from edge_client.agent.console import Console
+from edge_client.agent.length_words import cut_warnings, lengths_words
 from edge_client.agent.reports import Reports
+from edge_client.errors import ClientError
 from edge_client.jobs.messages import Plan, Progress
+from edge_client.jobs.sizes import IMPORTS_BYTES
 from edge_client.network.transport import Traffic
 from edge_client.state.folder import Identity
 from edge_client.state.status import StatusFile
 from wire.messages import Receipt, Task
 from wire.run import RunInfo
+from wire.text_lengths import TextLengths
+
+HEAVY_IMPORTS = 1.5
+"""Times what a build for processors takes when it is imported: beyond that another build was installed, as for CUDA."""
 
 _SCORES = ("loss", "rouge1", "rouge2", "rougeL")
 
@@ -27,6 +35,7 @@ class Events:
         self.console = console
         self._status, self._reports, self._traffic = status, reports, traffic
         self._plan: Plan | None = None
+        self._unsaved = self._phase_before = ""
         self.rounds_done = 0
 
     def phase(self, phase: str, task: Task) -> None:
@@ -47,10 +56,54 @@ class Events:
             server=identity.server,
         )
 
+    def calling(self, server: str) -> None:
+        """The board is about to call a server: others can read along where that is in plain HTTP."""
+        if is_plain_to_others(server):
+            self.console.notice(
+                f"{server} is plain HTTP: everybody on the way can read this board's credential and what it sends",
+                "use the server's https:// address; `aggregator serve` has TLS by itself",
+            )
+
+    def followed(self, before: Identity, after: Identity) -> None:
+        """The server was found again at another address, or under another certificate."""
+        if after.server != before.server:
+            change = f"is at {after.server} now, it was at {before.server}"
+        else:
+            change = "has another certificate now"
+        self.console.notice(f"this board's server {change}: it knows {after.device}, which goes on there")
+
+    async def other_history(self, run: RunInfo, text: str) -> None:
+        """The run's versions are not those that this board knew; the server is told as well."""
+        self.console.notice(text, "the board goes on with what the server says")
+        await self._reports.event(run.round, text, {})
+
     def checking(self, identity: Identity, run: RunInfo) -> None:
         """The board knows its run, and checks its base."""
         self._status.update(
             at_once=True, device=identity.device, run_id=run.run_id, rounds=run.rounds, online=True, phase="checking"
+        )
+
+    def measuring(self, run: RunInfo) -> None:
+        """The board looks how long its texts are."""
+        self._status.update(at_once=True, phase="measure", round=run.round, version=run.version, step=0, steps=0)
+        self.console.event("phase", phase="measure", round=run.round, version=run.version)
+
+    async def text_lengths(self, lengths: TextLengths, run: RunInfo) -> None:
+        """How long the board's texts are; what the run's lengths cut of them is warned of, once they are known."""
+        self.console.event("text_lengths", lengths_words(lengths), **lengths.values())
+        if run.settings.has_lengths:
+            for message, hint in cut_warnings(lengths, run.settings.truncate_source):
+                self.console.notice(message, hint)
+        await self._reports.text_lengths(run.round, lengths)
+
+    def waiting_for_lengths(self, run: RunInfo) -> None:
+        """The server chooses lengths by what the first boards tell."""
+        self._status.update(at_once=True, phase="wait")
+        self.console.event(
+            "waiting",
+            "waiting for the server to choose how long texts may be, by those of the first boards",
+            round=run.round,
+            version=run.version,
         )
 
     def waiting(self, task: Task) -> None:
@@ -72,29 +125,68 @@ class Events:
             **traffic,
         )
 
-    async def plan(self, round_id: int, plan: Plan, why: Sequence[str]) -> None:
-        """The plan of a round: `why` in full the first time, one line when the plan changes."""
+    def paused(self, why: str, *, aloud: bool) -> None:
+        """The board may not train now. Told here and, beside the work, to the server."""
+        status = self._status.status
+        if status.phase != "pause":  # else another reason has come
+            self._phase_before = status.phase
+        self._status.update(at_once=True, phase="pause", waits=why)
+        if aloud:
+            self.console.event("paused", f"training pauses: {why}", round=status.round, message=why)
+            self._reports.note(status.round, f"its training pauses: {why}")
+
+    def unpaused(self, *, aloud: bool) -> None:
+        """The board may train again."""
+        status = self._status.status
+        self._status.update(at_once=True, phase=self._phase_before, waits="")
+        if aloud:
+            self.console.event("unpaused", "training goes on", round=status.round)
+            self._reports.note(status.round, "its training goes on")
+
+    def slowed(self, reasons: str) -> None:
+        """The board is slowed down, by heat or by its supply; the server is told as well, which waits for it."""
+        self.console.notice(f"this board is slowed down: {reasons}", "`edge-client doctor` shows clocks and heat")
+        self._reports.note(self._status.status.round, f"it is slowed down: {reasons}")
+
+    async def plan(self, round_id: int, plan: Plan, explain: Callable[[], Sequence[str]]) -> None:
+        """The plan of a round: its explanation in full the first time, one line when the plan changes. It is made where
+        it is shown alone: it takes longer than a plan."""
         before, self._plan = self._plan, plan
         if plan == before:
             return
         numbers = plan_numbers(plan)
         shown: dict[str, Any] = {name: numbers[name] for name in ("ranks_total", "max_rank", "predicted_peak_bytes")}
         self._status.update(format=plan.mode.format, **shown)
+        why = explain()
         text = "\n".join(why if before is None else why[:1]) or f"plan: {plan_words(plan)}"
         self.console.event("plan", text, round=round_id, **_shown(plan))
         await self._reports.plan(round_id, plan.mode.format, plan.mode.compute, numbers)
 
     def probed(self, task: Task, plan: Plan, values: Mapping[str, float]) -> None:
-        """A step of a plan was tried, and measured."""
+        """A step of a plan was tried, and measured; what torch alone takes is told where that is the trouble."""
         peak_bytes, step_s = int(values["peak_bytes"]), values["step_s"]
+        imports_bytes = int(values.get("imports_bytes", 0))
+        text = (
+            f"probe: {plan_words(plan)}: {show_size(peak_bytes)} measured, "
+            f"{show_size(plan.expected_peak_bytes)} predicted, {step_s:.2f} s a step"
+        )
+        if peak_bytes > plan.budget_bytes:
+            text += f"\n  → more than the {show_size(plan.budget_bytes)} there are: it is not trained in this way"
+        if imports_bytes > HEAVY_IMPORTS * IMPORTS_BYTES:
+            text += (
+                f"\n  → importing torch and its libraries takes {show_size(imports_bytes)} of that, a build for "
+                f"processors {show_size(IMPORTS_BYTES)}: `edge-client doctor` and deploy/install-board.sh know which "
+                "build is for this board"
+            )
         self.console.event(
             "probe",
-            f"probe: {plan_words(plan)}: {show_size(peak_bytes)} measured, "
-            f"{show_size(plan.expected_peak_bytes)} predicted, {step_s:.2f} s a step",
+            text,
             round=task.spec.round,
             **msgspec.structs.asdict(plan.mode),
             predicted_peak_bytes=plan.expected_peak_bytes,
             peak_bytes=peak_bytes,
+            imports_bytes=imports_bytes,
+            budget_bytes=plan.budget_bytes,
             step_s=step_s,
         )
 
@@ -103,6 +195,17 @@ class Events:
         text = f"memory ran short: goes on with {plan_words(plan)}"
         self.console.event("backed_off", text, round=task.spec.round, message=text, **_shown(plan))
         await self._reports.event(task.spec.round, text, plan_numbers(plan))
+
+    async def obstacle(self, round_id: int, error: ClientError, sentence: str) -> None:
+        """Something on this board is in the way; the server hears a `sentence` of ours, not the error's words."""
+        self._status.update(at_once=True, phase="obstacle")
+        self.console.notice(f"{error.message}; trying again until that is mended", error.hint)
+        await self._reports.event(round_id, sentence, {})
+
+    async def obstacle_passed(self, round_id: int) -> None:
+        """It is out of the way."""
+        self.console.notice("what was in the way is mended: the work goes on")
+        await self._reports.event(round_id, "what was in its way is mended: it goes on", {})
 
     def progress(self, task: Task, progress: Progress) -> None:
         """How far the worker is."""
@@ -119,6 +222,10 @@ class Events:
         loss: dict[str, Any] = {"loss": progress.loss} if progress.loss else {}
         self._status.update(**place, **loss, **shown)
         self._reports.progress(task.spec.round, task.spec.version, progress, self.traffic())
+        if progress.unsaved and not self._unsaved:
+            self.console.notice(f"{progress.unsaved}; training goes on, what it does is not saved meanwhile")
+            self._reports.note(task.spec.round, "its disk takes nothing: it trains on without saving")
+        self._unsaved = progress.unsaved
 
     def answered(self, task: Task, receipt: Receipt, values: Mapping[str, float]) -> None:
         """The server's verdict on an upload. A refusal is no error: the run goes on without this part."""
@@ -182,6 +289,6 @@ def plan_numbers(plan: Plan) -> dict[str, int]:
         "ranks_total": sum(plan.ranks),
         "max_rank": max(plan.ranks, default=0),
         "weights": sum(rank > 0 for rank in plan.ranks),
-        "predicted_peak_bytes": plan.expected_peak_bytes,
+        "predicted_peak_bytes": plan.whole_peak_bytes,
         "budget_bytes": plan.budget_bytes,
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from braid_common.units import show_seconds
 from edge_client.agent.console import Console
-from edge_client.network.errors import Unavailable
+from edge_client.network.errors import CopiedError, NotKnownError, ThrottledError, TryAgain, Unavailable
 
 
 class Outage:
@@ -22,13 +22,23 @@ class Outage:
     ) -> None:
         self._console, self._on_change, self._clock = console, on_change, clock
         self._since_s: float | None = None
+        self._is_unknown = False
 
     def begin(self, error: Unavailable) -> None:
-        """A call failed and will be tried again. Only the first one of an outage is told."""
-        if self._since_s is not None:
+        """A call failed and will be tried again. Only the first one of an outage is told, and whether the server that
+        is back does not know this board."""
+        is_unknown = isinstance(error, NotKnownError)
+        is_told = self._since_s is not None and (self._is_unknown or not is_unknown)
+        if is_told or isinstance(error, TryAgain):
             return
-        self._since_s = self._clock()
+        self._since_s, self._is_unknown = self._since_s or self._clock(), is_unknown
         text = f"server away: {error.message}; trying again until it is back"
+        if isinstance(error, CopiedError):
+            text = f"not served: {error.message}; trying again until that one has stopped"
+        elif isinstance(error, ThrottledError):
+            text = f"the server asks for patience: {error.message}; trying again"
+        elif is_unknown:
+            text = f"not known: {error.message}; trying again until the server takes this board"
         if error.hint:
             text += f"\n  → {error.hint}"
         self._console.event("offline", text, message=error.message, hint=error.hint)

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from braid_common.units import printable
 from edge_client.agent.allowances import default_cache_bytes, parse_cache, parse_limits, parse_memory
 from edge_client.agent.console import Console
 from edge_client.agent.enrolment import prepare_identity
+from edge_client.agent.manners.leave_to_train import ALWAYS, Rules
+from edge_client.agent.manners.rules import parse_rules, require_sensors
 from edge_client.agent.settings import JoinSettings
-from edge_client.data.readers import load_data
+from edge_client.data.essence import essence_facts, essence_lines
+from edge_client.data.load import load_data, require_enough
+from edge_client.errors import ConfigError
 from edge_client.host.board import Board, probe_board
 from edge_client.host.forked import run_forked
 from edge_client.host.matmul_speed import MatmulSpeed, with_matmul_speed
 from edge_client.host.packages import require_packages
 from edge_client.jobs.data_spec import DataSpec
-from edge_client.network.transport import parse_fingerprint
+from edge_client.network.transport import parse_pin
 from edge_client.plan.round_cost import NO_LIMITS, RoundLimits
 from edge_client.state.folder import Identity, StateFolder
 from edge_client.state.matmul_speed_file import ensure_matmul_speed
@@ -41,11 +47,13 @@ class Probes:
         measure: how fast the board multiplies, kept in a state folder; told are folder, threads, and whom to tell.
         packages: raises ConfigError where training lacks one.
         fork: for reading the data.
+        root: where /sys is.
     """
 
     measure: Callable[[StateFolder, int, Callable[[str], None]], MatmulSpeed | None] = ensure_matmul_speed
     packages: Callable[[], None] = require_packages
     fork: Fork = run_forked
+    root: Path = Path("/")
 
 
 PROBES = Probes()
@@ -53,12 +61,19 @@ PROBES = Probes()
 
 
 class DataSummary(msgspec.Struct, frozen=True):
-    """How many examples a board has; the data itself is read again by the worker."""
+    """How many examples a board has and how they were read; the data itself is read again by the worker.
+
+    Attributes:
+        lines: the essence for people.
+        facts: the essence for programs.
+    """
 
     n_train: int
     n_held_out: int
     n_skipped: int
     first_skipped: str
+    lines: tuple[str, ...] = ()
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,7 @@ class Preflight:
     Attributes:
         cache_bytes: disk for the encoder's output, 0 for none.
         limits: what a round may cost.
+        rules: when it may train.
     """
 
     board: Board
@@ -76,6 +92,7 @@ class Preflight:
     identity: Identity
     cache_bytes: int = 0
     limits: RoundLimits = NO_LIMITS
+    rules: Rules = ALWAYS
 
 
 def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES) -> Preflight:
@@ -84,30 +101,56 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
     Sends nothing. Raises ConfigError, DataError, DiskError or LockedError.
     """
     if settings.fingerprint:
-        parse_fingerprint(settings.fingerprint)
+        parse_pin(settings.fingerprint)
     board = probe_board(parse_memory(settings.memory))
     cache_bytes = parse_cache(settings.cache)
     limits = parse_limits(settings.round_time, settings.round_traffic)
+    rules = parse_rules(settings.window, settings.below, settings.only_on_mains)
+    require_sensors(rules, console.notice, probes.root)
+    _require_name(settings.data)
     probes.packages()
     data = probes.fork(lambda: _summarise(settings.data_spec), DataSummary)
     if data.n_skipped:
         console.notice(
             f"{data.n_skipped} unusable lines or files in {settings.data} are left out; first: {data.first_skipped}"
         )
+    console.event("data", "\n".join(data.lines), **data.facts)
     folder = StateFolder(settings.state)
     folder.lock()
-    identity = prepare_identity(folder, settings)
-    arithmetic = probes.measure(folder, settings.threads, console.notice)
-    board = with_matmul_speed(board, arithmetic)
-    if arithmetic is not None:
-        limits = replace(limits, gflops=arithmetic.gflops)
-    if cache_bytes is None:
-        cache_bytes = default_cache_bytes(folder.path, folder.cache)
-    if not cache_bytes:
-        folder.empty_cache()
-    return Preflight(board, data, folder, identity, cache_bytes, limits)
+    try:
+        identity = prepare_identity(folder, settings)
+        arithmetic = probes.measure(folder, settings.threads, console.notice)
+        board = with_matmul_speed(board, arithmetic)
+        if arithmetic is not None:
+            limits = replace(limits, gflops=arithmetic.gflops)
+        if cache_bytes is None:
+            cache_bytes = default_cache_bytes(folder.path, folder.cache)
+        if not cache_bytes:
+            folder.empty_cache()
+    except BaseException:
+        folder.unlock()  # a farewell is not sent while a client seems to run on the folder
+        raise
+    return Preflight(board, data, folder, identity, cache_bytes, limits, rules)
+
+
+def _require_name(data: str) -> None:
+    """Raise ConfigError for a path that the worker cannot be told: its bytes are no text in this locale."""
+    if data != printable(data):
+        raise ConfigError(
+            f"the name of --data {printable(data)!r} is no text that can be passed on",
+            "rename the file, or set a locale that can read its name, such as LC_ALL=C.UTF-8",
+        )
 
 
 def _summarise(spec: DataSpec) -> DataSummary:
+    """Read the data once. Raises DataError where it is too little to train on."""
     data = load_data(spec)
-    return DataSummary(len(data.train), len(data.held_out), data.n_skipped, data.first_skipped)
+    require_enough(data, spec)
+    return DataSummary(
+        len(data.train),
+        len(data.held_out),
+        data.n_skipped,
+        printable(data.first_skipped),
+        tuple(printable(line) for line in essence_lines(data, spec)),
+        essence_facts(data),
+    )

@@ -17,5 +17,5 @@ def is_wanted(task: Task, now: Task) -> bool:
     return may_be_late and task.staleness_limit > 0 and now.spec.version - task.spec.version <= task.staleness_limit
 
 
-def _round(task: Task) -> tuple[int, int]:
-    return task.spec.round, task.spec.version
+def _round(task: Task) -> tuple[int, int, str]:
+    return task.spec.round, task.spec.version, task.spec.version_digest

@@ -16,6 +16,7 @@ from edge_client.network.api import Api
 from edge_client.network.errors import ConflictError, GoneError, RequestError
 from wire.limits import MAX_METRICS
 from wire.messages import Report
+from wire.text_lengths import TextLengths
 
 PROGRESS_EVERY_S = 2.0
 """Between two progress reports of one board: 1,000 boards then cost the server 500 small requests a second at most."""
@@ -27,6 +28,7 @@ class Reports:
     def __init__(self, api: Api, *, every_s: float = PROGRESS_EVERY_S) -> None:
         self._api, self._every_s = api, every_s
         self._newest: Report | None = None
+        self._notes: list[Report] = []
         self._fresh = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -57,9 +59,18 @@ class Reports:
         """Send the plan that this board trains by."""
         await self._send(_report("plan", round_id, 0, numbers, text=f"{format} base, {compute} arithmetic"))
 
+    async def text_lengths(self, round_id: int, lengths: TextLengths) -> None:
+        """Send how long this board's texts are."""
+        await self._send(_report("data", round_id, 0, lengths.values()))
+
     async def event(self, round_id: int, text: str, numbers: Mapping[str, float]) -> None:
         """Tell the server's log one sentence."""
         await self._send(_report("event", round_id, 0, numbers, text=text))
+
+    def note(self, round_id: int, text: str) -> None:
+        """Tell the server's log one sentence beside the work, in a call that may be made from where nothing waits."""
+        self._notes.append(_report("event", round_id, 0, {}, text=text))
+        self._fresh.set()
 
     async def evaluation(self, round_id: int, version: int, values: Mapping[str, float]) -> None:
         """Send an evaluation, waiting for the server if need be."""
@@ -74,9 +85,12 @@ class Reports:
         while True:
             await self._fresh.wait()
             self._fresh.clear()
-            if self._newest is not None:
-                # The main path meets the same error at its next call and acts on it; here nothing may stop.
-                with contextlib.suppress(ClientError):
+            # The main path meets the same error at its next call and acts on it; here nothing may stop.
+            with contextlib.suppress(ClientError):
+                while self._notes:
+                    await self._api.report(self._notes[0], patient=False)
+                    del self._notes[0]
+                if self._newest is not None:
                     await self._api.report(self._newest, patient=False)
             await asyncio.sleep(self._every_s)
 

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from edge_client.errors import ConfigError
+from edge_client.host.priority import NICE
 from edge_client.jobs.data_spec import DataSpec
 
 if sys.version_info >= (3, 11):
@@ -35,23 +36,39 @@ class JoinSettings:
     cache: str = ""
     round_time: str = ""
     round_traffic: str = ""
+    source: str = ""
+    target: tuple[str, ...] = ()
+    encoding: str = ""
+    delimiter: str = ""
+    window: str = ""
+    below: str = ""
+    only_on_mains: bool = False
+    nice: int = NICE
 
     @property
     def data_spec(self) -> DataSpec:
         """The data set to train on."""
-        return DataSpec(self.data)
+        return DataSpec.of(
+            self.data, source=self.source, targets=self.target, encoding=self.encoding, delimiter=self.delimiter
+        )
 
 
 _FIELDS: dict[str, type] = get_type_hints(JoinSettings)
 
-FILE_TYPES = {key: str if kind is Path else kind for key, kind in _FIELDS.items()} | {"json": bool, "debug": bool}
+TARGET = "target"
+"""The one setting that may be a text or a list of texts."""
+
+FILE_TYPES = {key: kind if kind in (bool, int) else str for key, kind in _FIELDS.items()} | {
+    "json": bool,
+    "debug": bool,
+}
 """Types of the file's values by key: those of JoinSettings, and two that say how the command itself talks."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The settings of a TOML file. Raises ConfigError that names the file, and the key where one is wrong."""
     try:
-        settings: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "check --config and the file's rights") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -62,13 +79,25 @@ def read_config(path: Path) -> dict[str, Any]:
             raise ConfigError(
                 f"{path}: there is no setting {key!r}", f"the settings are {', '.join(sorted(FILE_TYPES))}"
             )
-        if type(value) is not kind:
+        if key == TARGET:
+            settings[key] = _targets(path, value)
+        elif type(value) is not kind:
             raise ConfigError(f"{path}: {key} = {value!r} must be of type {kind.__name__}", "mend that line")
     return settings
 
 
+def _targets(path: Path, value: object) -> list[str]:
+    """The columns of `target`: one, or a list of several."""
+    targets = [value] if isinstance(value, str) else value
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise ConfigError(
+            f"{path}: {TARGET} = {value!r} must be a column or a list of columns", 'write it as in target = "summary"'
+        )
+    return targets
+
+
 def normalise_server(url: str) -> str:
-    """`url` without a slash at its end. Raises ConfigError unless it is http(s)://HOST[:PORT][/PATH]."""
+    """`url` in one spelling, without a slash at its end. Raises ConfigError unless it is http(s)://HOST[:PORT][/PATH]."""
     if not url:
         raise ConfigError("no server is given", "pass --server URL as `aggregator serve` printed it")
     try:
@@ -78,4 +107,9 @@ def normalise_server(url: str) -> str:
         raise ConfigError(f"--server {url!r} is not an address: {error}", "write https://HOST:PORT") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ConfigError(f"--server {url!r} is not an address of an aggregator", "write https://HOST:PORT")
-    return url.rstrip("/")
+    host, percent, zone = parts.hostname.partition("%")
+    if percent:  # RFC 6874 writes %25eth0 in a URL, and everybody types %eth0
+        host = f"{host}%{zone.removeprefix('25')}"
+    host = f"[{host}]" if ":" in host else host
+    port = "" if parts.port is None else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")

@@ -7,6 +7,7 @@ is killed all the same is started again with a leaner plan, at the optimiser ste
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from edge_client.agent.board_setup import BoardSetup
 from edge_client.agent.events import Events
@@ -36,7 +37,7 @@ class TaskPlans:
     async def show_first(self, run: RunInfo) -> None:
         """Make and tell a plan before the first task, so that what cannot work is known. Raises NoPlanError."""
         plan = self._planner.choose(run, self._pruned(run, run.round))
-        await self._events.plan(run.round, plan, self._planner.why(run, plan))
+        await self._events.plan(run.round, plan, partial(self._planner.why, run, plan))
 
     async def plan(self, run: RunInfo, task: Task, files: TaskFiles) -> Plan:
         """The plan that this task goes by, if it still fits; else a leaner one that keeps what was done; else a new
@@ -50,8 +51,8 @@ class TaskPlans:
         if plan is None or not self._planner.fits(plan):
             plan = await self._probed(run, task, kept)
             files.write_plan(plan)
-        await self._events.plan(task.spec.round, plan, self._planner.why(run, plan))
-        if kept is not None and plan != kept:
+        await self._events.plan(task.spec.round, plan, partial(self._planner.why, run, plan))
+        if kept is not None and (plan.mode, plan.ranks) != (kept.mode, kept.ranks):  # what is kept loaded is no news
             await self._events.backed_off(task, plan)
         return plan
 
@@ -95,5 +96,5 @@ class TaskPlans:
             self._events.console.notice(f"{error.message}, while a plan was tried; a smaller one is made", error.hint)
             self._planner.ran_short(plan)
             return
-        self._planner.correct(plan, int(done.values["peak_bytes"]))
+        self._planner.correct(plan, int(done.values["peak_bytes"]), int(done.values.get("imports_bytes", 0)))
         self._events.probed(task, plan, done.values)

@@ -7,14 +7,18 @@ download is completed. Nothing else is remembered.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from edge_client.agent.board_setup import BoardSetup
 from edge_client.agent.events import Events
+from edge_client.agent.faults.data_watch import DataWatch
+from edge_client.agent.manners.pauses import Away
+from edge_client.agent.manners.speed_watch import SpeedWatch
 from edge_client.agent.relevance import is_wanted
 from edge_client.agent.task_plans import TaskPlans
 from edge_client.agent.watch import TaskOver, Watch
-from edge_client.errors import NoPlanError, RevokedError
-from edge_client.jobs.messages import Job, Plan
+from edge_client.errors import ClientError, ExitCode, NoPlanError, RevokedError, disk_errors
+from edge_client.jobs.messages import Job, Plan, Progress
 from edge_client.network.api import Api
 from edge_client.network.errors import ConflictError, GoneError, RequestError
 from edge_client.state.held_adapter import HeldAdapter
@@ -22,11 +26,23 @@ from edge_client.state.task_files import TaskFiles, begun_task
 from edge_client.worker.process import WorkerError, WorkerLost, WorkerProcess
 from wire.messages import Receipt, Task
 from wire.rounds import BoardEvent, BoardState, advance
+from wire.routes import PROFILING
 from wire.run import RunInfo
 
 MAX_WORKER_LOSSES = 5
 """Times that one task may lose its worker. More of them are no accident but the board's doing: four leaner plans later
 it trains in half of the memory above the libraries that it began with."""
+
+
+_LOST: Mapping[str, str] = MappingProxyType(
+    {
+        "residual_lost": (
+            "what quantisation dropped of the last update cannot be read, or is of another run: it is left out"
+        ),
+        "training_lost": "the saved training is damaged, or of another text: the round was begun again",
+    }
+)
+"""What is said of a round, by the worker's number for it."""
 
 
 class TaskRunner:
@@ -39,14 +55,24 @@ class TaskRunner:
         plans: make the plan of each task.
         events: where everything is told.
         watch: cuts short what nobody waits for any more.
+        speed: tells what slows the board down.
     """
 
     def __init__(
-        self, board: BoardSetup, *, api: Api, worker: WorkerProcess, plans: TaskPlans, events: Events, watch: Watch
+        self,
+        board: BoardSetup,
+        *,
+        api: Api,
+        worker: WorkerProcess,
+        plans: TaskPlans,
+        events: Events,
+        watch: Watch,
+        speed: SpeedWatch,
     ) -> None:
         self._board, self._api, self._worker = board, api, worker
-        self._plans, self._events, self._watch = plans, events, watch
+        self._plans, self._events, self._watch, self._speed = plans, events, watch, speed
         self._held = HeldAdapter(board.folder.held)
+        self._data = DataWatch(board, events)
         self._state = BoardState.IDLE
 
     def next_task(self, told: Task) -> Task:
@@ -58,8 +84,9 @@ class TaskRunner:
     async def carry_out(self, task: Task) -> None:
         """Do `task` to its end, whichever it is.
 
-        Raises RevokedError, NoPlanError, and what the worker fails with. What the server refuses or no longer wants is
-        told and dropped.
+        Raises RevokedError, UnknownCredentialError, NoPlanError, DiskError, Away where the board may not train for
+        longer, and what the worker fails with; it can be called again then, and goes on from what is on disk. What the
+        server refuses or no longer wants is told and dropped.
         """
         kinds = {"profile": self._profile, "train": self._train, "evaluate": self._evaluate}
         files = TaskFiles(self._board.folder.work, task)
@@ -75,6 +102,9 @@ class TaskRunner:
         except RevokedError:
             self._advance(BoardEvent.DEVICE_REVOKED)
             raise
+        except (ClientError, Away):
+            self._advance(BoardEvent.INTERRUPTED)
+            raise
         self._keep_adapter(task, files)
         files.remove()
 
@@ -82,16 +112,20 @@ class TaskRunner:
         self, carry_out: Callable[[Task, TaskFiles], Awaitable[None]], task: Task, files: TaskFiles
     ) -> None:
         """Repeat a task whose worker died, from where it was; with a leaner plan, where memory was the reason."""
-        losses = 0
+        losses, has_fetched_again = 0, False
         while True:
             try:
                 return await carry_out(task, files)
             except (WorkerLost, WorkerError) as error:
                 losses += 1
                 is_unread = self._held.give_up(files.adapter)  # a patch that could not be used: the whole is next
+                if not has_fetched_again and not is_unread and _speaks_of_adapter(error, files):
+                    is_unread = has_fetched_again = True
+                    files.drop_adapter()
                 if error.ran_short and losses == MAX_WORKER_LOSSES:
                     raise NoPlanError(error.message, error.hint) from error
-                if losses == MAX_WORKER_LOSSES or not (error.ran_short or is_unread or isinstance(error, WorkerLost)):
+                may_go_on = error.ran_short or is_unread or (isinstance(error, WorkerLost) and not error.is_certain)
+                if losses == MAX_WORKER_LOSSES or not may_go_on:
                     raise
                 self._advance(BoardEvent.INTERRUPTED)
                 self._events.console.notice(f"{error.message}; it is started again", error.hint)
@@ -106,12 +140,12 @@ class TaskRunner:
         self._events.phase("profile", task)
         values: Mapping[str, float] = files.read_values()
         if not files.result.exists():
-            run = await self._api.run()
+            run = await self._run()
             plan = await self._plans.plan(run, task, files)
             values = await self._work(task, self._board.profile_job(run, task, plan, files), files)
         self._advance(BoardEvent.RESULT_WRITTEN)
         self._events.phase("upload", task)
-        await self._send(task, self._api.profile(files.result), values)
+        await self._send(task, self._api.upload(PROFILING, files.result), values)
 
     async def _train(self, task: Task, files: TaskFiles) -> None:
         self._advance(BoardEvent.TOLD_TO_TRAIN)
@@ -123,15 +157,14 @@ class TaskRunner:
         if job is not None:
             self._events.phase("train", task)
             values = await self._work(task, job, files)
-            if "residual_lost" in values:
-                self._events.console.notice(
-                    "what quantisation dropped of the last update cannot be read, or is of another run: it is left out"
-                )
+            for lost, sentence in _LOST.items():
+                if lost in values:
+                    self._events.console.notice(sentence)
         self._advance(BoardEvent.RESULT_WRITTEN)
         self._events.phase("upload", task)
         await self._send(task, self._api.upload(task.spec.round, files.result), values)
         if "held_out_loss" in values:
-            n_examples = min(self._board.eval_examples, self._board.n_held_out)
+            n_examples = min(self._board.eval_examples, self._data.n_held_out)
             await self._events.evaluation(task, {"loss": values["held_out_loss"], "n_examples": n_examples})
 
     async def _evaluate(self, task: Task, files: TaskFiles) -> None:
@@ -147,7 +180,7 @@ class TaskRunner:
     async def _fetch(self, task: Task, files: TaskFiles) -> tuple[RunInfo, Task, Plan, TaskFiles, str]:
         """Plan with the run's newest values, and fetch the version cut to the plan's ranks; what a job is made of."""
         self._events.phase("fetch", task)
-        run = await self._api.run()
+        run = await self._run()
         plan = await self._plans.plan(run, task, files)
         held = self._held.of_run(task.run_id)
         if held is None:
@@ -158,23 +191,38 @@ class TaskRunner:
                 self._held.forget()  # the whole is here
         return run, task, plan, files, self._held.needed_for(files.adapter)
 
+    async def _run(self) -> RunInfo:
+        """The run as it stands. Raises TaskOver where it has lost its lengths: whoever changed run.toml waits for the
+        server to choose others, and so do its tasks."""
+        run = await self._api.run()
+        if not run.settings.has_lengths:
+            raise TaskOver("the server has yet to choose how long texts may be")
+        return run
+
     def _keep_adapter(self, task: Task, files: TaskFiles) -> None:
         """Keep the adapter of a task that is over, to fetch the next one as a patch to it."""
         plan = files.read_plan()
         if plan is not None:
-            self._held.keep(files.adapter, task.run_id, task.spec.version, _adapter_ranks(task, plan))
+            spec = task.spec
+            ranks = _adapter_ranks(task, plan)
+            self._held.keep(files.adapter, task.run_id, spec.version, ranks, spec.version_digest)
 
     async def _work(self, task: Task, job: Job, files: TaskFiles) -> Mapping[str, float]:
         """The worker's numbers, kept on disk for a client that is killed before they are told."""
-        done = await self._watch.while_wanted(
-            task, self._worker.run_job(job, lambda progress: self._events.progress(task, progress))
-        )
-        files.write_values(done.values)
-        return done.values
+
+        def progressed(progress: Progress) -> None:
+            self._events.progress(task, progress)
+            self._speed.look()
+
+        done = await self._watch.while_wanted(task, self._worker.run_job(job, progressed))
+        values = self._data.seen(done.values)
+        files.write_values(values)
+        return values
 
     async def _send(self, task: Task, sending: Awaitable[Receipt], values: Mapping[str, float]) -> None:
         """Await the server's verdict on a result, and tell it."""
-        receipt = await sending
+        with disk_errors(self._board.folder.work):  # somebody has removed the result while it was sent
+            receipt = await sending
         self._advance(BoardEvent.ANSWERED)
         self._events.answered(task, receipt, values)
 
@@ -185,6 +233,14 @@ class TaskRunner:
 def _adapter_ranks(task: Task, plan: Plan) -> Sequence[int]:
     """The ranks that a task's adapter is cut to: none for an evaluation, which reads the frozen factors alone."""
     return plan.ranks if task.kind == "train" else [0] * len(plan.ranks)
+
+
+def _speaks_of_adapter(error: WorkerLost | WorkerError, files: TaskFiles) -> bool:
+    """Whether a worker may have failed because of the adapter's file, which the network can mend: it is no adapter of
+    this run (any more), or gone."""
+    if error.exit_code is ExitCode.CONFIG:
+        return not files.adapter.exists()
+    return error.exit_code is ExitCode.REFUSED and files.adapter.exists()
 
 
 def _name(task: Task) -> str:

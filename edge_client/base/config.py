@@ -6,7 +6,7 @@ from pathlib import Path
 
 from braid_common.base_files import read_t5_config
 from braid_common.t5_config import FLAN_T5, T5Config
-from edge_client.base.locate import require_whole, resolve
+from edge_client.base.locate import require_whole, resolve_config
 from edge_client.errors import base_errors
 from wire.manifest import t5_weights
 
@@ -20,7 +20,7 @@ def base_config(model: str) -> T5Config:
     """
     if model in FLAN_T5 and not Path(model).is_dir():
         return FLAN_T5[model]
-    folder = resolve(model)
+    folder = resolve_config(model)
     require_whole(folder)
     with base_errors(_HINT):
         config = read_t5_config(folder)

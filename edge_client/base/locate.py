@@ -2,42 +2,81 @@
 
 from __future__ import annotations
 
-import importlib
-import json
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import builtin_base
+from braid_common.base_check import check_base
 from braid_common.base_files import WEIGHTS_SUFFIX, base_digest
-from edge_client.errors import BaseModelError, base_errors
+from braid_common.hub.cache import whole_snapshot
+from braid_common.hub.errors import HubDiskError, HubError
+from braid_common.hub.fetch import fetch, fetch_config
+from braid_common.hub.model_id import HubId, parse_hub_id
+from braid_common.hub.progress import Progress, StreamProgress
+from braid_common.safetensors_header import require_whole as read_headers
+from edge_client.errors import BaseModelError, DiskError, base_errors
+from wire.run import Base
 
 BUILTIN = "builtin"
 
 SHOWN_DIGITS = 12
 """Hex digits of a digest that are shown to people: 48 bits, and it fits a line twice."""
 
-MAX_HEADER_BYTES = 100 << 20
-"""Largest header that the safetensors library itself reads."""
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_HUB_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
-_FOLDER_HINT = "pass a folder that holds the model with --model, or let the aggregator serve the files to its boards"
+_FOLDER_HINT = (
+    "pass a folder that holds the model, or a hub id such as google/flan-t5-small, with --model, or let the aggregator "
+    "serve the files to its boards"
+)
 
 
-def resolve(model: str) -> Path:
-    """The folder of `--model`: "builtin", a folder's path, or a hub id such as google/flan-t5-small.
+def resolve(model: str, progress: Progress | None = None) -> Path:
+    """The folder of `--model`: "builtin", a folder's path, or a hub id such as google/flan-t5-small, or with @REVISION.
 
-    A hub id is downloaded (and cached) by huggingface_hub, where that is installed and the hub can be reached.
-    Raises BaseModelError that says what to do instead.
+    A hub id is fetched into the hub's cache; `progress` hears how far that is, standard error unless it is given.
+    Raises BaseModelError, or DiskError where the cache cannot be written.
     """
-    if model == BUILTIN:
-        return _builtin()
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists() or not _HUB_ID.fullmatch(model):
-        raise BaseModelError(f"{model} is no folder", _FOLDER_HINT)
-    return _from_hub(model)
+    found = _local(model)
+    if isinstance(found, Path):
+        return found
+    with hub_failures(model):
+        return fetch(found, progress or StreamProgress()).folder
+
+
+def resolve_config(model: str) -> Path:
+    """A folder as `resolve` finds it, of which only config.json is needed: of a hub id no more than that is fetched."""
+    found = _local(model)
+    if isinstance(found, Path):
+        return found
+    with hub_failures(model):
+        return fetch_config(found)
+
+
+def find_here(base: Base) -> Path:
+    """The folder of a run's base on this board, in the hub's cache or where its name leads; nothing is fetched.
+
+    Raises BaseModelError where it is not here.
+    """
+    if base.revision:
+        model = parse_hub_id(base.model)
+        folder = whole_snapshot(model.at(base.revision)) if model else None
+        if folder is None:
+            raise BaseModelError(f"{base.model} is not on this board", _FOLDER_HINT)
+        return folder
+    found = _local(base.model)
+    if isinstance(found, HubId):
+        raise BaseModelError(f"{base.model} is no folder here", _FOLDER_HINT)
+    return found
+
+
+def pinned_id(model: str, base: Base) -> HubId | None:
+    """The hub id that `--model` names, at the run's own commit where it names the run's base and no other revision.
+
+    None where it names something on this board.
+    """
+    found = _local(model)
+    if isinstance(found, Path):
+        return None
+    return found.at(base.revision) if found == HubId(base.model) and base.revision else found
 
 
 def open_base(model: str, expected_digest: str) -> Path:
@@ -49,7 +88,8 @@ def open_base(model: str, expected_digest: str) -> Path:
     with base_errors(_FOLDER_HINT):
         digest = base_digest(folder)
     if digest != expected_digest:
-        require_whole(folder)  # the likeliest reason, and one that says more than two digests
+        with base_errors(_FOLDER_HINT):
+            check_base(folder)  # what is wrong with the folder itself says more than two digests
         ours, theirs = digest[:SHOWN_DIGITS], expected_digest[:SHOWN_DIGITS]
         raise BaseModelError(
             f"the base in {folder} is not the run's: its digest is {ours}…, the run's {theirs}…",
@@ -59,29 +99,10 @@ def open_base(model: str, expected_digest: str) -> Path:
 
 
 def require_whole(folder: Path) -> None:
-    """Raise BaseModelError where a weights file is shorter than its own header says. No tensor is read."""
-    for path in sorted(folder.glob(f"*{WEIGHTS_SUFFIX}")):
-        has_bytes, needs_bytes = path.stat().st_size, _announced_bytes(path)
-        if needs_bytes is None or has_bytes < needs_bytes:
-            of = "" if needs_bytes is None else f" of {needs_bytes}"
-            raise BaseModelError(
-                f"{path} is damaged or truncated: it has {has_bytes}{of} bytes", "copy or download the base again"
-            )
-
-
-def _announced_bytes(path: Path) -> int | None:
-    """The size that a safetensors file should have; None where not even its header can be read.
-
-    The layout: 8 bytes length of the JSON header (little-endian), the header, then the data that it places.
-    """
-    try:
-        with path.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(header_bytes, MAX_HEADER_BYTES)))
-        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        return None
-    return 8 + header_bytes + max(ends, default=0)
+    """Raise BaseModelError where a weights file is not as long as its own header says, or no safetensors at all. No
+    tensor is read, and a folder may have none."""
+    with base_errors("copy or download the base again"):
+        read_headers(sorted(folder.glob(f"*{WEIGHTS_SUFFIX}")))
 
 
 def _builtin() -> Path:
@@ -91,29 +112,25 @@ def _builtin() -> Path:
     return folder
 
 
-def _from_hub(model: str) -> Path:
-    try:
-        hub = importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise BaseModelError(
-            f"{model} is no folder here, and huggingface_hub is not installed to fetch it from the hub",
-            _FOLDER_HINT,
-        ) from error
-    # All of the hub's own errors are OSErrors or ValueErrors.
-    failures: tuple[type[Exception], ...] = (OSError, ValueError, *_http_errors())
-    try:
-        return Path(hub.snapshot_download(model, allow_patterns=list(_HUB_FILES)))
-    except failures as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise BaseModelError(
-            f"{model} is no folder here and the hub did not give it ({reason})", _FOLDER_HINT
-        ) from error
+def _local(model: str) -> Path | HubId:
+    """The folder on this board that `--model` names, else the hub id. Raises BaseModelError where it is neither."""
+    if model == BUILTIN:
+        return _builtin()
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    hub_id = None if path.exists() else parse_hub_id(model)
+    if hub_id is None:
+        raise BaseModelError(f"{model} is no folder", _FOLDER_HINT)
+    return hub_id
 
 
-def _http_errors() -> tuple[type[Exception], ...]:
-    """Transport errors of the library that huggingface_hub uses: httpx since 1.0, requests (an OSError) before."""
+@contextmanager
+def hub_failures(model: str) -> Iterator[None]:
+    """Raise what the hub does not give as BaseModelError, and a cache that cannot be written as DiskError."""
     try:
-        error: type[Exception] = importlib.import_module("httpx").HTTPError
-    except ImportError:
-        return ()
-    return (error,)
+        yield
+    except HubDiskError as error:
+        raise DiskError(error.message, error.hint) from error
+    except HubError as error:
+        raise BaseModelError(f"{model} is no folder here, and {error.message}", error.hint) from error

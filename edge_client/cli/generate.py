@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
-from braid_common.text_form import TextForm
-from edge_client.cli.options import debug_option
+from braid_common.terminal import typed
+from braid_common.text_form import DEFAULT_FORM, TextForm
+from edge_client.cli.options import debug_option, format_option
 from edge_client.errors import DataError
 from edge_client.host.packages import require_packages
-from quantize.formats import FORMATS
+from wire.limits import MAX_TEXT_TOKENS
 
 
 @click.command()
@@ -23,30 +26,50 @@ from quantize.formats import FORMATS
     type=click.Path(path_type=Path, exists=True),
     help="PEFT LoRA folder, such as `aggregator export` writes, or an adapter file.  [default: the bare base]",
 )
+@format_option
 @click.option(
-    "--format",
-    type=click.Choice(FORMATS),
-    default="fp32",
-    show_default=True,
-    help="Precision of the base in memory.",
+    "--prefix",
+    help=f"Words before every text, spaces included.  [default: the adapter's, or {DEFAULT_FORM.prefix!r}]",
 )
 @click.option(
-    "--max-tokens", type=click.IntRange(1, 8192), default=64, show_default=True, help="Longest answer, in tokens."
+    "--max-tokens",
+    type=click.IntRange(1, MAX_TEXT_TOKENS),
+    help=f"Longest answer, in tokens.  [default: the adapter's, or {DEFAULT_FORM.max_target_tokens}]",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per text.")
 @debug_option
-def generate(
-    texts: tuple[str, ...], model: str, adapter: Path | None, format: str, max_tokens: int, as_json: bool, debug: bool
-) -> None:
-    """Write an answer to each TEXT; "-" reads one from standard input."""
+def generate(texts: tuple[str, ...], model: str, adapter: Path | None, as_json: bool, debug: bool, **form: Any) -> None:
+    """Write an answer to each TEXT; "-" reads one from standard input.
+
+    Texts are given to the model in the form that the adapter was trained on, where its folder says it (braid.json, as
+    `aggregator export` writes it).
+    """
     del debug
-    sources = [sys.stdin.read() if text == "-" else text for text in texts]
+    number_format = form.pop("format")
+    sources = [sys.stdin.read() if text == "-" else typed(text) for text in texts]
     if not any(source.strip() for source in sources):
         raise DataError("there is no text to answer", "give one as an argument, or pipe one in with -")
     require_packages()
     from edge_client.base.locate import resolve
     from edge_client.engines.lean.generate import Writer
 
-    writer = Writer(resolve(model), adapter, format=format, form=TextForm(max_target_tokens=max_tokens))  # type: ignore[arg-type]
+    text_form = _form_of(adapter, **form)
+    writer = Writer(resolve(model), adapter, format=number_format, form=text_form)
+    for number, source in enumerate(sources, 1):
+        if writer.cuts(source):
+            left_out = f"its {text_form.truncate_source} is left out"
+            click.echo(
+                f"warning: text {number} has more than {text_form.max_source_tokens} tokens: {left_out}", err=True
+            )
     for source, answer in zip(sources, writer.write(sources), strict=True):
         click.echo(json.dumps({"text": source, "answer": answer}, ensure_ascii=False) if as_json else answer)
+
+
+def _form_of(adapter: Path | None, prefix: str | None, max_tokens: int | None) -> TextForm:
+    """The form that the adapter names, else the usual one; with what was said on the command line."""
+    from edge_client.base.adapter_form import read_form
+
+    form = (read_form(adapter) if adapter is not None else None) or DEFAULT_FORM
+    if prefix is not None:
+        form = replace(form, prefix=prefix)
+    return form if max_tokens is None else replace(form, max_target_tokens=max_tokens)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from braid_common.terminal import typed
 from edge_client.agent.settings import JoinSettings, normalise_server, read_config
 from edge_client.cli.options import (
     cache_option,
+    data_options,
     debug_option,
+    manners_options,
     round_time_option,
     round_traffic_option,
     state_option,
@@ -40,8 +44,9 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
     envvar="BRAID_DATA",
     default="builtin:docstrings",
     show_default=True,
-    help="JSONL, CSV, a folder of text, or builtin:docstrings/LIBRARY.",
+    help="JSON lines, JSON, CSV, Parquet, a folder of these or of text, or builtin:docstrings/LIBRARY.",
 )
+@data_options
 @click.option(
     "--model", envvar="BRAID_MODEL", default="", help="Base: hub id, folder or builtin.  [default: the run's]"
 )
@@ -51,6 +56,7 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
 @cache_option
 @round_time_option
 @round_traffic_option
+@manners_options
 @state_option
 @click.option(
     "--name", envvar="BRAID_NAME", default=socket.gethostname, help="Name on the server's page.  [default: host]"
@@ -91,9 +97,13 @@ def join(probes: Probes | None, /, as_json: bool, debug: bool, **flags: Any) -> 
     del debug  # the option's callback has acted on it
     flags["server"] = normalise_server(flags["server"]) if flags["server"] else ""
     flags["state"] = flags["state"].expanduser()
+    flags["name"] = typed(flags["name"])
     settings = JoinSettings(**flags)
     from edge_client.agent.console import Console  # aiohttp and what comes with it are loaded only here
     from edge_client.agent.join import join as run
     from edge_client.agent.preflight import PROBES
+    from edge_client.cli.restart_pause import paused_restarts
 
-    run(settings, Console(as_json=as_json), probes=probes or PROBES)
+    console = Console(as_json=as_json)
+    with paused_restarts(os.environ, console.notice):
+        run(settings, console, probes=probes or PROBES)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from braid_common.terminal import READER_GONE, run_on_any_terminal
 from edge_client.errors import ClientError, ExitCode
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "join": "edge_client.cli.join",
+    "data": "edge_client.cli.data",
     "plan": "edge_client.cli.plan",
     "bench": "edge_client.cli.bench",
     "status": "edge_client.cli.state",
     "leave": "edge_client.cli.state",
     "generate": "edge_client.cli.generate",
+    "evaluate": "edge_client.cli.evaluate",
     "doctor": "edge_client.cli.doctor",
 }
 
@@ -52,7 +55,7 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: ends the process with a documented status."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    sys.exit(run_on_any_terminal(lambda: run(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: Sequence[str], probes: Probes | None = None) -> int:
@@ -64,14 +67,13 @@ def run(arguments: Sequence[str], probes: Probes | None = None) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        error.show(file=sys.stderr)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return 128 + 2  # as a shell shows SIGINT
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
-        return 128 + 13
+        return READER_GONE
     except Exception as error:  # noqa: BLE001 (top loop)
         what = f"{type(error).__name__}: {error}"
         return _fail(arguments, ExitCode.INTERNAL, f"this is a bug: {what}", "run again with --debug and report it")

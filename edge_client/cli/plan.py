@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,9 @@ import click
 import msgspec
 
 from edge_client.agent.allowances import default_cache_bytes, parse_cache, parse_limits, parse_memory
-from edge_client.agent.settings import normalise_server
 from edge_client.base.config import base_config
 from edge_client.base.locate import BUILTIN
+from edge_client.cli.joined_run import base_name, joined_run
 from edge_client.cli.options import (
     cache_option,
     debug_option,
@@ -22,7 +21,6 @@ from edge_client.cli.options import (
     round_traffic_option,
     state_option,
 )
-from edge_client.errors import ConfigError
 from edge_client.host.board import probe_board
 from edge_client.host.matmul_speed import with_matmul_speed
 from edge_client.plan.cache_budget import CacheBudget
@@ -31,10 +29,9 @@ from edge_client.plan.choose import choose, runners_up
 from edge_client.plan.explain import explain, facts
 from edge_client.plan.situation import Constraints, Situation
 from edge_client.plan.strand_selection import ranking as ranking_of
-from edge_client.state.folder import Identity, StateFolder
+from edge_client.state.folder import StateFolder
 from edge_client.state.matmul_speed_file import look_up_matmul_speed
 from edge_client.state.pruned_ranks import read_pruned
-from wire import routes
 from wire.default_run import DEFAULT_SETTINGS, run_info
 from wire.limits import MAX_RANK
 from wire.manifest import t5_weights
@@ -91,10 +88,12 @@ def plan(as_json: bool, debug: bool, **values: Any) -> None:
     limits = parse_limits(flags.round_time, flags.round_traffic)
     state_folder = StateFolder(flags.state.expanduser())
     budget = _cache_budget(flags.cache, state_folder)
-    run = _run_of(flags.server, state_folder) if flags.server else None
-    name = flags.model or (run.base.model if run else BUILTIN)
+    run = joined_run(flags.server, state_folder, "plan without --server") if flags.server else None
+    name = flags.model or (base_name(run, state_folder) if run else BUILTIN)
     base = base_config(name)
     run = run or run_info(t5_weights(base, DEFAULT_SETTINGS.scope), model=name)
+    has_lengths = run.settings.has_lengths
+    run = msgspec.structs.replace(run, settings=run.settings.with_longest)
     if flags.rank is not None:
         run = _with_rank(run, flags.rank)
     arithmetic = look_up_matmul_speed(state_folder.path)
@@ -106,11 +105,14 @@ def plan(as_json: bool, debug: bool, **values: Any) -> None:
     choice = choose(situation, Constraints(pruned=pruned))
     others = runners_up(situation, choice)
     if as_json:
-        click.echo(json.dumps(facts(choice, board, others) | {"ranking": _ranking_facts(run, choice)}))
-    else:
         click.echo(
-            "\n".join([*explain(choice, board, others), *_ranking(run, choice), *_legend(run, bool(flags.server))])
+            json.dumps(
+                facts(choice, board, others) | {"ranking": _ranking_facts(run, choice)} | _text_facts(run, has_lengths)
+            )
         )
+    else:
+        legend = _legend(run, bool(flags.server), has_lengths)
+        click.echo("\n".join([*explain(choice, board, others), *_ranking(run, choice), *legend]))
 
 
 def _ranking(run: RunInfo, choice: Candidate) -> list[str]:
@@ -135,15 +137,30 @@ def _ranking_facts(run: RunInfo, choice: Candidate) -> list[dict[str, Any]]:
     ]
 
 
-def _legend(run: RunInfo, is_servers: bool) -> list[str]:
+def _text_facts(run: RunInfo, has_lengths: bool) -> dict[str, Any]:
+    """The lengths that the plan reckons with, and whether the run has them or may still choose shorter ones."""
+    settings = run.settings
+    return {
+        "max_source_tokens": settings.max_source_tokens,
+        "max_target_tokens": settings.max_target_tokens,
+        "lengths_chosen": has_lengths,
+    }
+
+
+def _legend(run: RunInfo, is_servers: bool, has_lengths: bool) -> list[str]:
     """Lines that explain the plan to a person."""
     settings = run.settings
-    source = f"run {run.run_id} has" if is_servers else "`aggregator init` writes"
-    return [
+    source = f"run {run.run_id} has:" if is_servers else "`aggregator init` writes, with"
+    lines = [
         "A strand is one rank of one weight's adapter: the more of them, the more this board can teach.",
-        f"Reckoned with the settings that {source}: texts of up to {settings.max_source_tokens} tokens, "
+        f"Reckoned with the settings that {source} texts of up to {settings.max_source_tokens} tokens, "
         f"answers of up to {settings.max_target_tokens}, at most {run.max_rank} strands per weight.",
     ]
+    if not has_lengths:
+        lines.append("The run has yet to choose how long texts may be: these are the longest that it may choose.")
+    elif not is_servers:
+        lines.append("How long texts may be, a run chooses by those of its first boards, unless run.toml says it.")
+    return lines
 
 
 def _cache_budget(cache: str, folder: StateFolder) -> CacheBudget:
@@ -158,26 +175,7 @@ def _with_rank(run: RunInfo, rank: int) -> RunInfo:
     return msgspec.structs.replace(run, max_rank=rank, values=known)
 
 
-def _run_of(server: str, folder: StateFolder) -> RunInfo:
-    """The run of the server that this board has joined."""
-    identity = folder.read_identity()
-    if identity is None or not identity.credential or identity.server != normalise_server(server):
-        raise ConfigError(
-            f"this board has not joined {server}", "join it first, give its --state, or plan without --server"
-        )
-    return asyncio.run(_ask(identity))
-
-
 def _pruned(run: RunInfo, folder: StateFolder) -> dict[str, int]:
     """Ranks that this board has pruned weights to; none where they cannot be read, as `join` has it."""
     identity = folder.read_identity()
     return (identity and read_pruned(folder.pruned, run, identity.device, run.round)) or {}
-
-
-async def _ask(identity: Identity) -> RunInfo:
-    from edge_client.network.transport import Transport
-
-    async with Transport(
-        identity.server, credential=identity.credential, fingerprint=identity.fingerprint
-    ) as transport:
-        return await transport.call("GET", routes.RUN.path, RunInfo)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import warnings
 from pathlib import Path
+
+from braid_common import heap
 
 _PR_SET_PDEATHSIG = 1
 _OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 MMAP_THRESHOLD_BYTES = 64 << 20
 """Tensors from this size on get pages of their own, which the kernel clears when it gives them and takes back when they
@@ -47,9 +49,7 @@ def _status_bytes(field: str) -> int:
 
 def return_free_memory() -> None:
     """Ask malloc to give free pages back to the system. Does nothing where the C library is not glibc."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    heap.give_back()
 
 
 def return_memory_near(peak_bytes: int, limit_bytes: int) -> None:
@@ -65,11 +65,9 @@ def return_memory_near(peak_bytes: int, limit_bytes: int) -> None:
 
 def keep_malloc_small() -> None:
     """One arena, and only the largest blocks returned at once. Call before threads start; glibc only."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+    heap.use_one_arena()
+    heap.set_option(heap.M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+    heap.set_option(heap.M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
 
 
 def bound_kernel_caches() -> None:
@@ -82,10 +80,17 @@ def bound_kernel_caches() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
+def keep_fallbacks_quiet() -> None:
+    """Leave out a warning of torch on ARM cores without bf16: oneDNN's product failed, and BLAS computes it instead. It
+    comes with a C++ trace of dozens of lines, which reads like a crash and is none."""
+    warnings.filterwarnings("ignore", message="mkldnn_(matmul|gemm) failed, switching to", category=UserWarning)
+
+
 def prepare_for_training() -> None:
-    """All that must be told to malloc and oneDNN before torch is imported."""
+    """All that must be told to malloc, oneDNN and Python's warnings before torch is imported."""
     keep_malloc_small()
     bound_kernel_caches()
+    keep_fallbacks_quiet()
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
+
+BUILTIN = "builtin:"
+"""What the path of data begins with that lies in no file of the board's."""
 
 
 class DataSpec(msgspec.Struct, frozen=True):
@@ -14,6 +19,7 @@ class DataSpec(msgspec.Struct, frozen=True):
         target: the same for what is to be written.
         encoding: of text files, such as "utf-8" or "latin-1"; "" detects it.
         delimiter: between the columns of a table; "" detects it.
+        other_targets: columns or templates of further right answers.
     """
 
     path: str
@@ -21,6 +27,20 @@ class DataSpec(msgspec.Struct, frozen=True):
     target: str = ""
     encoding: str = ""
     delimiter: str = ""
+    other_targets: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, path: str, *, source: str = "", targets: Sequence[str] = (), encoding: str = "", delimiter: str = ""
+    ) -> DataSpec:
+        """A data set from flags, where any number of targets may have been named."""
+        target, *others = targets or ("",)
+        return cls(path, source, target, encoding, delimiter, tuple(others))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Every target that was named."""
+        return (self.target, *self.other_targets) if self.target else ()
 
     def __str__(self) -> str:
         return self.path

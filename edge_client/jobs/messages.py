@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from braid_common.text_form import TextForm
 from edge_client.jobs.data_spec import DataSpec
 from quantize.formats import Format as Format
 from wire.messages import RoundSpec
@@ -53,6 +54,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         predicted_bytes: the worker's peak memory, from shapes alone.
         expected_peak_bytes: the same, calibrated by what was measured on this board.
         budget_bytes: what the worker may take.
+        kept_bytes: what it takes beyond that peak because the encoder stays loaded, for the texts of later rounds; 0
+            where it is read from the base's files each time that texts are new.
     """
 
     mode: TrainingMode
@@ -60,6 +63,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     predicted_bytes: int
     expected_peak_bytes: int
     budget_bytes: int
+    kept_bytes: int = 0
+
+    @property
+    def whole_peak_bytes(self) -> int:
+        """The peak to expect with what is kept."""
+        return self.expected_peak_bytes + self.kept_bytes
 
 
 class BaseJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,15 +150,28 @@ class EvaluateJob(TextJob, frozen=True, kw_only=True, tag="evaluate"):
     max_eval_examples: int = 200
 
 
+class MeasureJob(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
+    """Measure how long the board's texts are, in the tokens of the base in `base_folder` and against the limits of
+    `form`. No engine is needed, and nothing is written; the numbers are those of `wire.text_lengths`."""
+
+    base_folder: str
+    data: DataSpec
+    form: TextForm
+
+
 AdapterJob = TrainJob | EvaluateJob
 """A job that reads an adapter."""
 
-Job = ProbeJob | ProfileJob | TrainJob | EvaluateJob
+EngineJob = ProbeJob | ProfileJob | TrainJob | EvaluateJob
+"""A job that an engine carries out."""
+
+Job = EngineJob | MeasureJob
 """A piece of work for the training worker, told apart by its tag."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
-    """Sent about once a second. `tokens_per_s` counts source and target; `peak_bytes` is the worker's peak RSS."""
+    """Sent about once a second. `tokens_per_s` counts source and target; `peak_bytes` is the worker's peak RSS;
+    `unsaved` is why the worker cannot write now what it can do without, "" as long as it can."""
 
     phase: Literal["load", "encode", "profile", "train", "evaluate"]
     step: int
@@ -157,11 +179,21 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     loss: float
     tokens_per_s: float
     peak_bytes: int
+    unsaved: str = ""
+
+
+class Parked(msgspec.Struct, frozen=True, tag="parked"):
+    """The worker was asked to pause, and now waits between two steps, with its place saved."""
+
+
+DATA_FACTS = ("data_crc32", "n_train", "n_held_out")
+"""Numbers in the `Done` of a job that read the board's data: a checksum of its text, by which a change shows, and how
+many examples both parts have."""
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """The job's numbers: loss, n_examples, tokens_per_s, peak_bytes, seconds…; an evaluation adds rouge1, rouge2 and
-    rougeL (0…1)."""
+    rougeL (0…1), and a measuring has its own."""
 
     values: dict[str, float]
 
@@ -174,4 +206,4 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     hint: str
 
 
-Event = Progress | Done | Failed
+Event = Progress | Parked | Done | Failed

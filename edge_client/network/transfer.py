@@ -6,6 +6,7 @@ part is a part of; the final name appears only once the digest has been checked.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -13,18 +14,22 @@ from pathlib import Path
 
 from aiohttp import hdrs
 
-from braid_common.atomic_file import sync_folder
+from braid_common.atomic_file import open_private, sync_folder
 from braid_common.base_files import file_digest
 from edge_client.errors import disk_errors
+from edge_client.network.answers import parse_count
 from edge_client.network.errors import ConflictError, RequestError, Unavailable
 from edge_client.network.retry import Backoff
-from edge_client.network.transport import Traffic, Transport, parse_count
-from wire.limits import MAX_MESSAGE_BYTES
+from edge_client.network.transport import READ_TIMEOUT_S, Traffic, Transport
+from wire.limits import MAX_LONG_POLL_S, MAX_MESSAGE_BYTES
 from wire.messages import Receipt
-from wire.routes import UPLOAD_DIGEST, UPLOAD_LENGTH, UPLOAD_OFFSET
+from wire.routes import UPLOAD_COMPLETE, UPLOAD_DIGEST, UPLOAD_LENGTH, UPLOAD_OFFSET
 
 BLOCK_BYTES = 64 * 1024
 """Bytes read from disk and handed to the socket at once."""
+
+SOONEST_S = 1.0
+"""Least time between two questions for a judgement: a server that stops answers each at once."""
 
 _ETAG = re.compile(r'"([0-9a-f]{64})"')
 
@@ -46,7 +51,11 @@ class _Part:
 
     @property
     def size_bytes(self) -> int:
-        return self.path.stat().st_size if self.path else 0
+        """The size of the part, 0 before its first bytes have come."""
+        if self.path is None or not self.path.exists():
+            return 0
+        with disk_errors(self.path):
+            return self.path.stat().st_size
 
     def restart(self, digest: str) -> None:
         """Forget what was there; `digest` is what the server has now."""
@@ -55,12 +64,13 @@ class _Part:
 
     def drop(self) -> None:
         if self.path:
-            self.path.unlink(missing_ok=True)
+            with disk_errors(self.path):
+                self.path.unlink(missing_ok=True)
         self.path = None
 
     def append(self, chunk: bytes) -> None:
         assert self.path is not None
-        with disk_errors(self.path), self.path.open("ab") as file:
+        with disk_errors(self.path), open(self.path, "ab", opener=open_private) as file:
             file.write(chunk)
 
     def finish(self) -> bool:
@@ -150,52 +160,89 @@ async def upload(
     backoff: Backoff,
     on_failure: Callable[[Unavailable], None] = lambda _: None,
 ) -> Receipt:
-    """Send the file `source` whole; after a break, from where the server is. Safe to repeat after any failure.
+    """Send the file `source` whole; after a break, from where the server is; then wait for what it says of it. Safe to
+    repeat after any failure.
 
     Raises GoneError where the round has closed, ConflictError where the server holds another update of this board for
-    it, Unavailable where `backoff` is spent.
+    it, RequestError where it takes the upload for none, Unavailable where `backoff` is spent.
     """
     with disk_errors(source):
         digest = file_digest(source)
-    offset_bytes, broken = 0, False
+    sender = _Sender(transport, path, source, digest)
     while True:
+        before_bytes = sender.reached_bytes
         try:
-            if broken:  # in the normal case one request is enough, without asking where the server is
-                reached_bytes = await _reached(transport, path, digest)
-                if reached_bytes > offset_bytes:
-                    backoff.progressed()
-                offset_bytes = reached_bytes
-            broken = True
-            return await _send(transport, path, source, digest, offset_bytes)
+            return await sender.until_judged()
         except ConflictError as error:
             if error.offset is None:
                 raise
             failure = Unavailable(error.message)
         except Unavailable as error:
             failure = error
+        if sender.reached_bytes > before_bytes:
+            backoff.progressed()
         on_failure(failure)
         await backoff.pause(failure)
 
 
-async def _reached(transport: Transport, path: str, digest: str) -> int:
-    """How many bytes of the upload the server has."""
-    async with transport.open("HEAD", path, headers={UPLOAD_DIGEST: digest}) as response:
-        return parse_count(response.headers.get(UPLOAD_OFFSET, "")) or 0
+class _Sender:
+    """One upload, as far as it has come. `reached_bytes`: what the server is known to have."""
 
+    def __init__(self, transport: Transport, path: str, source: Path, digest: str) -> None:
+        self._transport, self._path, self._source = transport, path, source
+        self._headers = {UPLOAD_DIGEST: digest}
+        self.reached_bytes = 0
+        self._is_sure = True  # whether the server has just that; without a break it need not be asked
+        self._is_whole = False
 
-async def _send(transport: Transport, path: str, source: Path, digest: str, offset_bytes: int) -> Receipt:
-    """One PATCH with everything from `offset_bytes` on; nothing, where the server only has to repeat its receipt."""
-    size_bytes = source.stat().st_size  # noqa: ASYNC240 - a local file that was just read
-    if offset_bytes > size_bytes:
-        raise Unavailable(f"the server claims {offset_bytes} bytes of an upload of {size_bytes}")
-    headers: dict[str, str] = {
-        UPLOAD_DIGEST: digest,
-        UPLOAD_LENGTH: str(size_bytes),
-        UPLOAD_OFFSET: str(offset_bytes),
-        hdrs.CONTENT_LENGTH: str(size_bytes - offset_bytes),
-    }
-    body = file_blocks(transport.traffic, source, offset_bytes)
-    return await transport.call("PATCH", path, Receipt, body=body, headers=headers)
+    async def until_judged(self) -> Receipt:
+        """Send what is missing, and wait for the judgement. Raises ConflictError with an offset, or Unavailable, after
+        which it may be called again."""
+        if not self._is_sure:
+            await self._ask()
+        self._is_sure = False
+        if not self._is_whole and (receipt := await self._send()):
+            return receipt
+        while True:
+            try:
+                if receipt := await self._receipt():
+                    return receipt
+                await asyncio.sleep(SOONEST_S)
+            except RequestError as error:
+                if error.status != 404:
+                    raise
+                raise Unavailable("the server has lost the upload", "it is sent again") from error
+
+    async def _ask(self) -> None:
+        """Ask how much the server has."""
+        async with self._transport.open("HEAD", self._path, headers=self._headers) as response:
+            self.reached_bytes = parse_count(response.headers.get(UPLOAD_OFFSET, "")) or 0
+            self._is_whole = response.headers.get(UPLOAD_COMPLETE) == "1"
+
+    async def _send(self) -> Receipt | None:
+        """One PATCH with everything that is missing; the receipt, where the server repeats it at once."""
+        size_bytes = self._source.stat().st_size
+        if self.reached_bytes > size_bytes:
+            raise Unavailable(f"the server claims {self.reached_bytes} bytes of an upload of {size_bytes}")
+        headers: dict[str, str] = {
+            **self._headers,
+            UPLOAD_LENGTH: str(size_bytes),
+            UPLOAD_OFFSET: str(self.reached_bytes),
+            hdrs.CONTENT_LENGTH: str(size_bytes - self.reached_bytes),
+        }
+        body = file_blocks(self._transport.traffic, self._source, self.reached_bytes)
+        return await self._transport.call_unless_202("PATCH", self._path, Receipt, body=body, headers=headers)
+
+    async def _receipt(self) -> Receipt | None:
+        """The judgement, None where there is none yet: uploads of many boards are judged one after the other."""
+        return await self._transport.call_unless_202(
+            "GET",
+            self._path,
+            Receipt,
+            headers=self._headers,
+            params={"wait": f"{MAX_LONG_POLL_S:g}"},
+            read_timeout_s=MAX_LONG_POLL_S + READ_TIMEOUT_S,
+        )
 
 
 async def file_blocks(traffic: Traffic, source: Path, offset_bytes: int = 0) -> AsyncIterator[bytes]:

@@ -7,27 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
-from urllib.request import getproxies, proxy_bypass
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
-from braid_common.units import printable
-from edge_client.errors import ConfigError, RefusedError, RevokedError
-from edge_client.network.errors import ConflictError, GoneError, RequestError, Unavailable, translate
-from wire.codec import CONTENT_TYPE, MEDIA_TYPE, check_content_type, decode
+from braid_common.fingerprint import parse_fingerprint
+from edge_client.errors import ConfigError, DiskError, RefusedError
+from edge_client.network.answers import Answer, parse_count, refused, said_by_others
+from edge_client.network.errors import OtherCertificateError, TryAgain, Unavailable, UnknownCredentialError
+from edge_client.network.proxy import environment_proxy
+from edge_client.network.translate import speaks_tls_error, translate
+from wire.codec import CONTENT_TYPE, check_content_type, decode
 from wire.errors import ProtocolVersionError, WireError
 from wire.fields import Message
 from wire.limits import MAX_CONTROL_BYTES
 from wire.messages import Refusal
-from wire.routes import UPLOAD_OFFSET
+from wire.routes import SESSION
 
 M = TypeVar("M", bound=Message)
+
+_NOT_HTTP = (aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError)
+"""What comes of plain HTTP at a port of TLS: an end without a word, or bytes that are no status line."""
 
 CONNECT_TIMEOUT_S = 15.0
 """A TCP and TLS handshake over a bad mobile link takes a few seconds."""
@@ -40,6 +46,10 @@ MAX_ANSWER_BYTES = 16 << 20
 """The largest answer kept in memory is a RunInfo: 2048 weights with 256 values of 9 bytes make 5 MB."""
 
 
+ACCEPTED = 202
+"""The status of an answer that is still to come."""
+
+
 @dataclass(slots=True)
 class Traffic:
     """Bytes of bodies moved since the client started."""
@@ -48,19 +58,20 @@ class Traffic:
     down_bytes: int = 0
 
 
-def parse_fingerprint(text: str) -> bytes:
-    """The 32 bytes of a SHA-256 fingerprint, written as hex with or without colons and a "sha256:" in front."""
-    digits = text.strip().lower().removeprefix("sha256:").replace(":", "")
+def parse_pin(text: str) -> bytes:
+    """The 32 bytes of --fingerprint. Raises ConfigError."""
     try:
-        raw = bytes.fromhex(digits)
-    except ValueError:
-        raw = b""
-    if len(raw) != 32:
+        return parse_fingerprint(text)
+    except ValueError as error:
         raise ConfigError(
-            f"--fingerprint {text!r} is not a SHA-256 fingerprint",
-            "copy the 64 hexadecimal digits that `aggregator serve` printed",
-        )
-    return raw
+            f"--fingerprint: {error}", "copy the 64 hexadecimal digits that `aggregator serve` printed"
+        ) from error
+
+
+def _without_zone(host: str) -> str | None:
+    """The address without its zone, such as %eth0, which means something on this board alone; None without a zone."""
+    address, percent, _ = host.partition("%")
+    return address if percent else None
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -72,23 +83,35 @@ def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     return made
 
 
-def environment_proxy(url: str) -> URL | None:
-    """The proxy that http_proxy, https_proxy and no_proxy name for `url`; user and password stay in it for aiohttp."""
-    parts = URL(url)
-    address = getproxies().get(parts.scheme)
-    if address is None or proxy_bypass(parts.host or ""):
-        return None
-    return URL(address if "//" in address else f"http://{address}")
+class Keeper(Protocol):
+    """Keeps what a board and its server know each other by, for when one of them has changed it."""
+
+    def credentials(self) -> Sequence[str]:
+        """All credentials that the server may know, the likeliest first."""
+
+    async def follows(self, fingerprint: str) -> bool:
+        """Whether the certificate of this fingerprint has been shown to be the server's own, and is trusted now."""
 
 
 class Transport:
-    """Use as `async with`. `server` is a normalised URL without a slash at its end; `credential` may be set later."""
+    """Use as `async with`. `server` is a normalised URL without a slash at its end; `credential` may be set later.
 
-    def __init__(self, server: str, *, credential: str = "", fingerprint: str = "") -> None:
-        self.server, self.credential = server, credential
+    `session` is sent with every call, where there is one: of the clients that have a board's credential, its own.
+    """
+
+    def __init__(self, server: str, *, credential: str = "", fingerprint: str = "", session: str = "") -> None:
+        self.server, self.credential, self._session_id = server, credential, session
+        self.keeper: Keeper | None = None
+        self._refused: set[str] = set()  # credentials, since the last call that was answered
+        self.proxy = environment_proxy(server)
         self.traffic = Traffic()
-        self._ssl = aiohttp.Fingerprint(parse_fingerprint(fingerprint)) if fingerprint else True
+        self._zoneless = _without_zone(URL(server).host or "")
+        self.trust(fingerprint)
         self._session: aiohttp.ClientSession | None = None
+
+    def trust(self, fingerprint: str) -> None:
+        """Take the certificate of this fingerprint alone from now on; "" takes those of known authorities."""
+        self._ssl = aiohttp.Fingerprint(parse_pin(fingerprint)) if fingerprint else True
 
     async def __aenter__(self) -> Transport:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
@@ -96,7 +119,7 @@ class Transport:
         # proxies, but also the passwords in ~/.netrc, which are not for us to send.
         self._session = aiohttp.ClientSession(
             timeout=timeout,
-            proxy=environment_proxy(self.server),
+            proxy=self.proxy,
             auto_decompress=False,  # never asked for; a few kilobytes could otherwise become gigabytes
             cookie_jar=aiohttp.DummyCookieJar(),
             connector=aiohttp.TCPConnector(limit=4, socket_factory=_socket),
@@ -119,9 +142,30 @@ class Transport:
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> M:
         """One request, its answer decoded as `answer`. Raises as `open` does."""
+        found = await self.call_unless_202(
+            method, path, answer, body=body, headers=headers, params=params, read_timeout_s=read_timeout_s
+        )
+        if found is None:
+            raise Unavailable(f"{self.server} accepted {path} and said nothing of it", "is there a proxy between?")
+        return found
+
+    async def call_unless_202(
+        self,
+        method: str,
+        path: str,
+        answer: type[M],
+        *,
+        body: AsyncIterator[bytes] | bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> M | None:
+        """The same where the server may say that it has no answer yet (202): None then."""
         async with self.open(
             method, path, body=body, headers=headers, params=params, read_timeout_s=read_timeout_s
         ) as response:
+            if response.status == ACCEPTED:
+                return None
             self._require_braid(response)
             data = await self._read(response, MAX_ANSWER_BYTES)
         try:
@@ -145,10 +189,11 @@ class Transport:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request, its answer's body unread.
 
-        Raises Unavailable (try again), GoneError, ConflictError, RequestError, RefusedError or RevokedError; network
-        errors while the caller reads the body come out as Unavailable as well.
+        Raises Unavailable (try again; TryAgain where the keeper has found the right credential or certificate),
+        GoneError, ConflictError, RequestError, RefusedError, RevokedError; Unavailable also while the body is read.
         """
         assert self._session is not None
+        sent = self.credential
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=read_timeout_s)
         try:
             async with self._session.request(
@@ -159,20 +204,59 @@ class Transport:
                 params=params,
                 timeout=timeout,
                 ssl=self._ssl,
+                server_hostname=self._zoneless,
                 allow_redirects=False,  # a redirect would carry the credential to whoever it names
             ) as response:
                 if response.status >= 300:
                     raise await self._refusal(response)
+                self._refused.clear()
                 yield response
         except (aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, OSError) as error:
-            raise translate(error, self.server) from error
+            raise await self._failure(error) from error
+        except UnknownCredentialError as error:
+            if self._has_other(sent):
+                raise TryAgain("the server may know another credential of this board") from error
+            raise
+
+    async def _failure(self, error: BaseException) -> Exception:
+        """The error that a broken connection or answer stands for."""
+        if isinstance(error.__cause__, DiskError):  # the request's body could not be read here
+            return error.__cause__
+        if isinstance(error, _NOT_HTTP) and await self._wants_tls():
+            return speaks_tls_error(self.server)
+        failure = translate(error, self.server, self.proxy)
+        if isinstance(failure, OtherCertificateError) and await self._follows(failure):
+            return TryAgain("the server has shown a new certificate to be its own")
+        return failure
+
+    async def _follows(self, mismatch: OtherCertificateError) -> bool:
+        return self.keeper is not None and await self.keeper.follows(mismatch.fingerprint)
+
+    def _has_other(self, refused: str) -> bool:
+        """Whether there is another credential to try than those that were refused since the last call that was not; it
+        is then in their place. Behind the last one all may be tried again, later."""
+        if not refused or self.keeper is None:
+            return False
+        if refused != self.credential:  # renewed while the call was under way
+            return bool(self.credential)
+        self._refused.add(refused)
+        known = self.keeper.credentials()
+        others = [credential for credential in known if credential not in self._refused]
+        if not others:
+            self._refused.clear()
+        self.credential = (*others, *known, refused)[0]
+        return bool(others)
 
     def _headers(self, has_body: bool, extra: Mapping[str, str] | None) -> dict[str, str]:
         headers: dict[str, str] = {hdrs.ACCEPT: CONTENT_TYPE, hdrs.ACCEPT_ENCODING: "identity"}
         if has_body:
             headers[hdrs.CONTENT_TYPE] = CONTENT_TYPE
+        if self._zoneless is not None:  # RFC 6874: a zone is not sent
+            headers[hdrs.HOST] = f"[{self._zoneless}]:{URL(self.server).port}"
         if self.credential:
             headers[hdrs.AUTHORIZATION] = f"Bearer {self.credential}"
+        if self._session_id:
+            headers[SESSION] = self._session_id
         return {**headers, **(extra or {})}
 
     def _counted(self, body: bytes | AsyncIterator[bytes] | None) -> Any:
@@ -189,7 +273,7 @@ class Transport:
         except WireError as error:
             raise Unavailable(
                 f"{self.server} answers, but not as a Braid aggregator ({error})",
-                "check the address and port in --server, and any proxy between",
+                "check address, port and path in --server, and any proxy between",
             ) from error
 
     async def _read(self, response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
@@ -203,52 +287,32 @@ class Transport:
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> Exception:
         """The error that a 3xx, 4xx or 5xx answer stands for."""
-        if response.status < 400:
-            target = printable(response.headers.get(hdrs.LOCATION, "elsewhere"))
-            return Unavailable(f"{self.server} redirects to {target}", "give the final address in --server")
-        refusal = Refusal(code="internal", message=f"{self.server} answered {response.status} {response.reason}")
+        sent_bytes = parse_count(response.request_info.headers.get(hdrs.CONTENT_LENGTH, "")) or 0
+        answer = Answer(self.server, response.status, response.reason or "", response.headers, sent_bytes, self.proxy)
+        if not answer.is_braids:
+            if answer.status == 400 and await self._wants_tls():
+                return speaks_tls_error(self.server)
+            return said_by_others(answer)
+        refusal = Refusal(code="internal", message=f"{self.server} answered {answer.line}")
         if response.method != hdrs.METH_HEAD:
-            media = response.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
-            if media == MEDIA_TYPE:
-                # Refusals are read whatever their version: their sentence says which one the server wants.
-                with suppress(WireError):
-                    refusal = decode(await self._read(response, MAX_CONTROL_BYTES), Refusal)
-            elif response.status < 500:
-                return Unavailable(
-                    f"{self.server} answers, but not as a Braid aggregator ({response.status} {response.reason})",
-                    "check the address and port in --server, and any proxy between",
-                )
-        return _by_status(response, refusal)
+            # Refusals are read whatever their version: their sentence says which one the server wants.
+            with suppress(WireError):
+                refusal = decode(await self._read(response, MAX_CONTROL_BYTES), Refusal)
+        return refused(answer, refusal)
 
-
-def _by_status(response: aiohttp.ClientResponse, refusal: Refusal) -> Exception:
-    message, hint = printable(refusal.message), printable(refusal.hint)
-    match response.status:
-        case 401:
-            return RefusedError(message, hint or "ask for a new token: `aggregator token create`")
-        case 403:
-            return RevokedError(message, hint or "ask whoever runs the server; `edge-client leave` forgets it")
-        case 409:
-            return ConflictError(message, _offset(response))
-        case 410:
-            return GoneError(message, hint)
-        case 415 | 426:
-            return RefusedError(message, hint or "update the older of the two: client or server")
-        case status if status >= 500 or status in (408, 425, 429):
-            return Unavailable(message, hint, _retry_after_s(response))
-        case _:
-            return RequestError(message, hint, status)
-
-
-def _offset(response: aiohttp.ClientResponse) -> int | None:
-    return parse_count(response.headers.get(UPLOAD_OFFSET, ""))
-
-
-def _retry_after_s(response: aiohttp.ClientResponse) -> float:
-    """Seconds of a Retry-After header; its date form needs a trusted clock and counts as absent."""
-    return float(parse_count(response.headers.get(hdrs.RETRY_AFTER, "")) or 0)
-
-
-def parse_count(text: str) -> int | None:
-    """A header's whole number of at most 15 digits, else None."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else None
+    async def _wants_tls(self) -> bool:
+        """Whether a server that was spoken to in plain HTTP, and did not understand, speaks TLS."""
+        parts = URL(self.server)
+        if parts.scheme != "http" or self.proxy is not None:
+            return False
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent; who it is does not matter
+        try:
+            opening = asyncio.open_connection(parts.host, parts.port, ssl=context)
+            _, writer = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
+        except (OSError, asyncio.TimeoutError):  # ssl's errors are OSErrors
+            return False
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        return True

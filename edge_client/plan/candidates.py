@@ -9,7 +9,7 @@ from operator import mul
 
 from edge_client.jobs.messages import Plan, TrainingMode
 from edge_client.plan.memory_oracle import MemoryOracle
-from edge_client.plan.peak_memory import Breakdown
+from edge_client.plan.peak_memory import Breakdown, predict_kept
 from edge_client.plan.pruning import limited
 from edge_client.plan.round_cost import (
     RoundLimits,
@@ -23,6 +23,10 @@ from edge_client.plan.situation import FREE, Constraints, Situation
 from edge_client.plan.strand_selection import Budget, Selector, basis_rows
 from edge_client.plan.training_mode import KEPT_LEARNING, SLOWNESS_EXPONENT, is_slow_arithmetic, possible_modes
 from wire.checks import equal_ranks
+
+ROOMY = 1.25
+"""A budget of so many times the peak has room for what saves time only. A worker whose limit is a quarter above its
+peak keeps its free memory from step to step (`host.worker_memory.CAREFUL_SHARE`), and must not lose that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +144,15 @@ class Candidates:
         missing = (most - rank for most, rank in zip(self._most(mode), ranks, strict=True))
         operations = work.operations(mode) - sum(map(mul, work.strand_operations(mode), missing))
         rate = operations_per_s(mode.compute, situation.limits)
+        expected_bytes = situation.calibration.expected_bytes(mode, memory.total_bytes)
         return Candidate(
             plan=Plan(
                 mode=mode,
                 ranks=tuple(ranks),
                 predicted_bytes=memory.total_bytes,
-                expected_peak_bytes=situation.calibration.expected_bytes(mode, memory.total_bytes),
+                expected_peak_bytes=expected_bytes,
                 budget_bytes=self.budget_bytes,
+                kept_bytes=self._kept_bytes(mode, ranks, expected_bytes),
             ),
             memory=memory,
             n_strands=sum(ranks),
@@ -188,6 +194,14 @@ class Candidates:
         if ranks is None:
             ranks = self._selector.select(self._memory(mode).budget(budget_bytes), without=self._without(mode))
         return self.with_ranks(mode, self._nothing if ranks is None else ranks)
+
+    def _kept_bytes(self, mode: TrainingMode, ranks: Sequence[int], expected_bytes: int) -> int:
+        """Bytes that keeping the encoder loaded takes beyond the expected peak, where the budget has room for it
+        and to spare; else 0."""
+        if mode.cache == "none":
+            return 0
+        kept_bytes = predict_kept(self._situation.base, self._run, mode, ranks)
+        return kept_bytes if ROOMY * (expected_bytes + kept_bytes) <= self.budget_bytes else 0
 
     # --- what a mode may train -------------------------------------------------------------------------------------
 

@@ -74,6 +74,7 @@ def facts(candidate: Candidate, board: Board, others: Sequence[RunnerUp]) -> dic
         "round_bytes": round(candidate.round_bytes),
         "round_s": candidate.round_s,
         "predicted_peak_bytes": plan.expected_peak_bytes,
+        "kept_bytes": plan.kept_bytes,
         "budget_bytes": plan.budget_bytes,
         "board_memory_bytes": board.memory_bytes,
         "board_memory_source": board.memory_source,
@@ -148,7 +149,8 @@ def _pruning(candidate: Candidate) -> list[str]:
 def _unusual(candidate: Candidate) -> list[str]:
     mode, lines = candidate.plan.mode, list[str]()
     if mode.cache != "none":
-        lines.append(f"encoder: runs once per text; its output is kept on disk in {mode.cache}")
+        loaded = f"; it stays loaded, {show_size(candidate.plan.kept_bytes)} more" if candidate.plan.kept_bytes else ""
+        lines.append(f"encoder: runs once per text; its output is kept on disk in {mode.cache}{loaded}")
     if mode.frozen_encoder:
         lines.append("encoder: stays as received and runs in every step; only the decoder is trained here")
     if mode.checkpointing:

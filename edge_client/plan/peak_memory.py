@@ -105,6 +105,20 @@ def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequen
     return replace(training, encoding_bytes=max(0, encoding.total_bytes - training.total_bytes))
 
 
+def predict_kept(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequence[int]) -> int:
+    """Predict what a mode with a cache takes beyond `predict_peak` where the whole base stays loaded from job to job.
+
+    Training holds the encoder besides; the encoding pass holds all of the base in a block's place, and what training
+    has brought in.
+    """
+    sizes, whole = TensorSizes(base, run, mode), predict_peak(base, run, mode, ranks)
+    encoder_bytes = sizes.base() - sizes.base(encoder=False)
+    more_kernels = KERNELS_BYTES[mode.compute] - FORWARD_KERNELS_BYTES[mode.compute]
+    training = whole.total_bytes - whole.encoding_bytes + int((1 + SLACK_SHARE) * encoder_bytes)
+    encoding = predict_encoding(base, run, mode).total_bytes + int((1 + SLACK_SHARE) * (sizes.base() + more_kernels))
+    return max(training, encoding) - whole.total_bytes
+
+
 def strand_marginal_bytes(base: T5Config, run: RunInfo, mode: TrainingMode) -> tuple[int, ...]:
     """The most that one more strand of each weight (manifest order) adds to `predict_peak`, in bytes, at any ranks.
 

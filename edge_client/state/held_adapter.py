@@ -29,7 +29,8 @@ class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run_id: str
     version: int
     ranks: tuple[int, ...]
-    digest: str
+    digest: str  # of the file
+    version_digest: str = ""  # as its task named the version
     n_differences: int = 0
 
 
@@ -49,9 +50,9 @@ class HeldAdapter:
             is_sound = file_digest(self.path) == facts.digest
         except OSError:
             is_sound = False
-        return Held(facts.version, facts.ranks) if is_sound else None
+        return Held(facts.version, facts.ranks, facts.version_digest) if is_sound else None
 
-    def keep(self, adapter: Path, run_id: str, version: int, ranks: Sequence[int]) -> None:
+    def keep(self, adapter: Path, run_id: str, version: int, ranks: Sequence[int], version_digest: str = "") -> None:
         """Take over a file that the round is done with; one that was never made whole stays where it is.
 
         It came as a patch if anything is held still, for `forget` is called when a whole adapter has arrived.
@@ -62,7 +63,8 @@ class HeldAdapter:
         n_differences = before.n_differences + 1 if before is not None else 0
         try:
             with disk_errors(self.path):
-                facts = _Facts(run_id, version, tuple(ranks), file_digest(adapter), n_differences)
+                digest = file_digest(adapter)
+                facts = _Facts(run_id, version, tuple(ranks), digest, version_digest, n_differences)
                 adapter.replace(self.path)
                 write_atomically(self._facts_path, msgspec.json.encode(facts))
         except DiskError:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from braid_common.json_file import read_small
-from edge_client.errors import ClientError
+from edge_client.errors import ClientError, DiskError
 from edge_client.host.matmul_measure import measure_matmul_speed
 from edge_client.host.matmul_speed import MatmulSpeed, matmul_key
 from edge_client.state.folder import StateFolder
@@ -34,7 +35,8 @@ def ensure_matmul_speed(folder: StateFolder, threads: int, tell: Callable[[str],
         if speed is None:
             tell("the board is too busy to measure its arithmetic: the processor's flags decide until the next start")
         else:
-            folder.write(FILE, msgspec.json.encode(speed))
+            with suppress(DiskError):  # measured again at the next start
+                folder.write(FILE, msgspec.json.encode(speed))
     return speed
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from braid_common.atomic_file import open_private
 from braid_common.json_file import read_small
-from edge_client.errors import disk_errors
+from edge_client.errors import DiskError, disk_errors
 from edge_client.state.folder import StateFolder
 
 WRITE_EVERY_S = 1.0
@@ -18,9 +20,11 @@ WRITE_EVERY_S = 1.0
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest state of a client. `updated_unix_s` is the board's own clock, for people; nothing decides by it."""
+    """The newest state of a client. `updated_unix_s` is the board's own clock, for people; nothing decides by it.
+    `waits`: why training pauses, "" where it does not."""
 
     phase: str = "starting"
+    waits: str = ""
     server: str = ""
     device: str = ""
     run_id: str = ""
@@ -59,19 +63,22 @@ class StatusFile:
         self.status = Status()
 
     def update(self, *, at_once: bool = False, **changes: Any) -> None:
-        """Change fields by name. `at_once` for changes of phase. Raises DiskError."""
+        """Change fields by name. `at_once` for changes of phase. A disk that does not take them stops nothing: whatever
+        has to be kept says so itself."""
         self.status = msgspec.structs.replace(self.status, **changes)
         if at_once or self._clock() - self._written_s >= WRITE_EVERY_S:
             self._written_s = self._clock()
             whole = msgspec.structs.replace(self.status, updated_unix_s=self._now_unix_s())
-            self._write(msgspec.json.encode(whole))
+            with suppress(DiskError):
+                self._write(msgspec.json.encode(whole))
 
     def _write(self, data: bytes) -> None:
         # Whole or not at all for readers, but without fsync: a status lost in a power cut is no loss, flash wears.
         path = self._folder.path / "status.json"
         with disk_errors(path):
             fresh = path.with_suffix(".json.new")
-            fresh.write_bytes(data)
+            with open(fresh, "wb", opener=open_private) as file:
+                file.write(data)
             fresh.replace(path)
 
 

@@ -43,10 +43,14 @@ class TaskFiles:
         serves fewer strands too."""
         before = self.read_plan()
         if before is None or before.ranks != plan.ranks:
-            with disk_errors(self.adapter):
-                self.adapter.unlink(missing_ok=True)
+            self.drop_adapter()
         self._write("task", msgspec.json.encode(self._task))
         self._write("plan", msgspec.json.encode(plan))
+
+    def drop_adapter(self) -> None:
+        """Remove the adapter, so that it is fetched again. Raises DiskError."""
+        with disk_errors(self.adapter):
+            self.adapter.unlink(missing_ok=True)
 
     def read_values(self) -> dict[str, float]:
         """The numbers kept, none where they were not written in time."""
@@ -60,10 +64,10 @@ class TaskFiles:
         self._sweep(f"{self._key}.*")
 
     def sweep_others(self) -> None:
-        """Remove the files of every other task: a board has one at a time."""
+        """Remove the files of every other task: a board has one at a time. Folders are not ours, and stay."""
         with disk_errors(self._folder):
             for path in self._folder.iterdir():
-                if not path.name.startswith(f"{self._key}."):
+                if not path.name.startswith(f"{self._key}.") and not path.is_dir():
                     path.unlink(missing_ok=True)
 
     def _sweep(self, pattern: str) -> None:

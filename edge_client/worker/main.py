@@ -3,7 +3,8 @@
     python -m edge_client.worker.main          started by edge_client.worker.process; of no use by hand
 
 Frames are those of edge_client.jobs.frames, bodies msgpack of edge_client.jobs.messages. SIGTERM asks it to save the
-training and leave. Which engine trains is the job's to say (edge_client.engines).
+training and leave, SIGTSTP to pause and SIGCONT to go on. Which engine trains is the job's to say
+(edge_client.engines).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from edge_client.host.worker_memory import (
     return_free_memory,
 )
 from edge_client.jobs.frames import FrameError, read_frame, write_frame
-from edge_client.jobs.messages import Done, EvaluateJob, Event, Failed, Job, TrainJob
+from edge_client.jobs.messages import Done, EngineJob, EvaluateJob, Event, Failed, Job, MeasureJob, Parked, TrainJob
+from edge_client.worker.pause import Pause
 
 
 def main() -> int:
@@ -81,7 +83,12 @@ def _serve(jobs: BinaryIO, events: BinaryIO, stop_signals: list[int]) -> int:
     def emit(event: Event) -> None:
         write_frame(events, msgspec.msgpack.encode(event))
 
-    engines = _Engines(Host(emit, wants_stop=lambda: bool(stop_signals)))
+    def wants_stop() -> bool:
+        return bool(stop_signals)
+
+    pause = Pause(lambda: emit(Parked()), wants_stop)
+    pause.listen()
+    engines = _Engines(Host(emit, pause.clock, wants_stop, pause.is_wanted, pause.wait))
     while not stop_signals and (frame := read_frame(jobs)) is not None:
         try:
             emit(_answer(frame, engines))
@@ -95,7 +102,7 @@ def _answer(frame: bytes, engines: _Engines) -> Done | Failed:
     """Run one job. Every error becomes an event, for the worker to go on; only a broken pipe ends it."""
     try:
         job = msgspec.msgpack.decode(frame, type=Job)
-        return Done(values=run_job(job, engines.get(job.engine)))
+        return Done(values=measure(job) if isinstance(job, MeasureJob) else run_job(job, engines.get(job.engine)))
     except ClientError as error:
         return Failed(exit_code=int(error.exit_code), message=error.message, hint=error.hint)
     except BrokenPipeError:
@@ -104,7 +111,14 @@ def _answer(frame: bytes, engines: _Engines) -> Done | Failed:
         return _failed(error)
 
 
-def run_job(job: Job, engine: Engine) -> dict[str, float]:
+def measure(job: MeasureJob) -> dict[str, float]:
+    """The lengths of the board's texts, as a report names them. Raises ClientError for what a person can mend."""
+    from edge_client.data.lengths import lengths_on_board  # the tokenizer's library; an engine would bring torch
+
+    return lengths_on_board(Path(job.base_folder), job.data, job.form).values()
+
+
+def run_job(job: EngineJob, engine: Engine) -> dict[str, float]:
     """The job's numbers, its result written. Raises ClientError for what a person can mend."""
     if isinstance(job, TrainJob | EvaluateJob) and job.held_path:
         from edge_client.engines.adapter_patch import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aggregator.http.app import make_app
 from aggregator.run.setup import Opened, open_run
 from aggregator.store.folder import Folder
-from aggregator.store.secrets import secret_hash
+from aggregator.store.secrets import new_secret, secret_hash
 from tests.fakes.clock import FakeClock
 from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode, encode
@@ -36,6 +37,7 @@ from wire.messages import (
 )
 from wire.run import RunInfo
 from wire.tensors import pack
+from wire.text_lengths import PERCENTS, TextLengths
 
 M = TypeVar("M", bound=Message)
 
@@ -149,6 +151,7 @@ class FakeBoard:
                 run_id=run.run_id,
                 round=task.spec.round,
                 version=task.spec.version,
+                version_digest=task.spec.version_digest,
                 manifest=run.manifest,
                 n_examples=n_examples,
                 parts=tuple(parts),
@@ -156,13 +159,24 @@ class FakeBoard:
         )
 
     async def send_profile(self, body: bytes | None = None) -> tuple[int, Receipt | Refusal]:
-        data = self.profile() if body is None else body
-        async with self.client.post("/v1/profiles", data=data, headers=self.headers) as response:
-            return response.status, _decoded(response.status, await response.read())
+        status, answer, _ = await self.upload(0, self.profile() if body is None else body)
+        return status, answer
 
     async def upload(
         self, round_id: int, body: bytes, *, offset: int = 0, stop: int | None = None, digest: str = ""
     ) -> tuple[int, Receipt | Refusal, str]:
+        """PATCH `body[offset:stop]`, and wait for the judgement; status, answer and the Upload-Offset of the last
+        call."""
+        status, answer, reached = await self.patch(round_id, body, offset=offset, stop=stop, digest=digest)
+        if status != 202:
+            return status, answer, reached
+        headers = {**self.headers, "Upload-Digest": digest or hashlib.sha256(body).hexdigest()}
+        async with self.client.get(f"/v1/uploads/{round_id}?wait=30", headers=headers) as response:
+            return response.status, _decoded(response.status, await response.read()), ""
+
+    async def patch(
+        self, round_id: int, body: bytes, *, offset: int = 0, stop: int | None = None, digest: str = ""
+    ) -> tuple[int, Any, str]:
         """PATCH `body[offset:stop]`; status, answer and the Upload-Offset that came with it."""
         headers = {
             **self.headers,
@@ -171,12 +185,28 @@ class FakeBoard:
             "Upload-Offset": str(offset),
         }
         async with self.client.patch(f"/v1/uploads/{round_id}", data=body[offset:stop], headers=headers) as response:
-            answer = _decoded(response.status, await response.read())
+            data = await response.read()
+            answer = None if response.status == 202 else _decoded(response.status, data)
             return response.status, answer, response.headers.get("Upload-Offset", "")
 
     async def report(self, report: Report) -> int:
         async with self.client.post("/v1/reports", data=encode(report), headers=self.headers) as response:
             return response.status
+
+    async def tell_lengths(self, source: int, target: int, n_examples: int = 10) -> int:
+        """Report that all of the board's texts have these lengths, under the limits that it knows of."""
+        form = self.info.settings.text_form
+        lengths = TextLengths(
+            n_examples=n_examples,
+            n_measured=n_examples,
+            source_tokens=(source,) * len(PERCENTS),
+            target_tokens=(target,) * len(PERCENTS),
+            max_source_tokens=form.max_source_tokens,
+            max_target_tokens=form.max_target_tokens,
+            sources_cut=float(source > form.max_source_tokens),
+            targets_cut=float(target > form.max_target_tokens),
+        )
+        return await self.report(Report(kind="data", values=lengths.values()))
 
     async def train(self, task: Task, **options: Any) -> Receipt:
         """Carry a task out, as a board does."""
@@ -198,14 +228,16 @@ async def start(clock: FakeClock) -> AsyncIterator[Callable[..., Any]]:
     """Start a server on a folder; several may run one after another (restarts). All end with the test."""
     running: list[Server] = []
 
-    async def begin(folder: Folder) -> Server:
-        opened = open_run(folder, clock)
+    async def begin(folder: Folder, wall_clock: Callable[[], float] = time.time) -> Server:
+        opened = open_run(folder, clock, wall_clock)
         operator = folder.secret(folder.operator_token)
         app = make_app(opened, secret_hash(operator))
         listening = TestServer(app)
         await listening.start_server(auto_decompress=False)  # as `serve` does
         client = TestClient(listening)
-        server = Server(opened, client, operator, folder.secret(folder.join_token))
+        token = new_secret()
+        opened.store.add_token(secret_hash(token), "of the tests", uses=100)
+        server = Server(opened, client, operator, token)
         running.append(server)
         return server
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime
 import json
 import os
 import re
@@ -16,32 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from aggregator import cli as program
 from aggregator.errors import ExitCode
-
-
-def call(*arguments: object) -> tuple[int, str]:
-    """Run the command in this process, as the console script does; exit code, and stdout and stderr together."""
-    runner = CliRunner()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["aggregator", *map(str, arguments)])
-        with runner.isolation() as (out, err, _):
-            try:
-                program.main()
-                code = 0
-            except SystemExit as end:
-                code = int(end.code or 0)
-            text = (out.getvalue() + (err.getvalue() if err else b"")).decode()
-    return code, text
+from aggregator.http.addresses import ipv6_addresses, reachable_hosts
+from aggregator.http.server import Listening
+from aggregator.http.tls import Tls
+from edge_client.network.transport import Transport
+from tests.fakes.aggregator_command import call
 
 
 def test_help_loads_no_server() -> None:
-    """`import aggregator.cli` loads neither aiohttp nor numpy nor SQLAlchemy."""
-    code = (
-        "import aggregator.cli, sys; print([m for m in ('aiohttp', 'numpy', 'sqlalchemy', 'ssl') if m in sys.modules])"
-    )
+    """`import aggregator.cli` loads neither aiohttp nor numpy nor SQLAlchemy, nor what asks the hub."""
+    heavy = ("aiohttp", "numpy", "sqlalchemy", "ssl", "huggingface_hub")
+    code = f"import aggregator.cli, sys; print([m for m in {heavy} if m in sys.modules])"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
@@ -82,7 +74,7 @@ def test_mistakes_are_one_line_and_a_hint(tmp_path: Path, server_base: Path) -> 
         (("status", server), ExitCode.UNREACHABLE),
         (("status", "http://127.0.0.1:9"), ExitCode.CONFIG),
         (("status", "http://127.0.0.1:9", "--token", "x"), ExitCode.UNREACHABLE),
-        (("export", server, "--out", tmp_path / "out"), ExitCode.STATE),
+        (("export", server, "--out", tmp_path / "out"), ExitCode.EXPORT),
         (("token", "revoke", server, 9), ExitCode.CONFIG),
         (("device", "revoke", server, "d-9"), ExitCode.CONFIG),
     ]:
@@ -206,6 +198,124 @@ def test_a_self_signed_server_is_pinned_by_fingerprint(serving: Any, tmp_path: P
     server.stop()
 
     assert found[1] in serving("--tls", "self-signed").lines[-1]
+
+
+def given_certificate(folder: Path, *names: str, ca: bool = True) -> tuple[Path, Path]:
+    """Certificate and key of an authority of our own, for hosts of these names."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.NameOID.COMMON_NAME
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = x509.CertificateBuilder().subject_name(x509.Name([x509.NameAttribute(name, "server")]))
+    builder = builder.issuer_name(x509.Name([x509.NameAttribute(name, "authority" if ca else "server")]))
+    builder = builder.public_key(key.public_key()).serial_number(1)
+    builder = builder.not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), False)
+    made = builder.sign(ec.generate_private_key(ec.SECP256R1()) if ca else key, hashes.SHA256())
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    certificate, private = folder / "given.crt", folder / "given.key"
+    # As `openssl x509 -text` writes it, with words before the certificate.
+    certificate.write_bytes("Issuer: Äußere Stelle\n".encode() + made.public_bytes(pem))
+    private.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return certificate, private
+
+
+async def answers(url: str, fingerprint: str = "") -> bool:
+    """Whether a board at this machine reaches an aggregator at the address."""
+    async with Transport(url, fingerprint=fingerprint) as transport, transport.open("GET", "/healthz") as response:
+        return await response.text() == "ok\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["0.0.0.0", "::1"])
+def test_status_works_under_a_given_certificate(serving: Any, tmp_path: Path, host: str) -> None:
+    """For a name that is not the address: by DIR without a word, by URL with the certificate's fingerprint in openssl's
+    spelling. The join command has the certificate's name, which is what boards check."""
+    certificate, key = given_certificate(tmp_path, "*.example", "shed.example")
+    server = serving("--host", host, "--tls", f"{certificate},{key}")
+
+    for command in ("status", "rounds"):
+        code, text = call(command, tmp_path / "srv")
+        assert code == 0, text
+    assert re.match(r"https://shed\.example:\d+$", server.url) and "--fingerprint" not in server.lines[-1]
+    pin = re.search(r"add --fingerprint ([0-9a-f]{64})$", "\n".join(server.lines), re.MULTILINE)
+    assert pin, server.lines
+    facts = json.loads((tmp_path / "srv" / "server.json").read_text())
+    assert facts["url"].startswith("https://[::1]:" if host == "::1" else "https://127.0.0.1:")
+    operator = (tmp_path / "srv" / "operator.token").read_text().strip()
+    spelled = "sha256 Fingerprint=" + ":".join(pin[1][i : i + 2].upper() for i in range(0, 64, 2))
+    assert call("status", facts["url"], "--token", operator, "--fingerprint", spelled)[0] == 0
+    code, text = call("status", facts["url"], "--token", operator)
+    assert code == ExitCode.UNREACHABLE and "the name that the certificate was made for" in text
+    code, text = call("status", facts["url"].replace("https", "http"), "--token", operator)
+    assert code == ExitCode.UNREACHABLE and "https://" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_server_that_listens_everywhere_prints_addresses(serving: Any, tmp_path: Path, host: str) -> None:
+    """Not the wildcard, nor a name that boards may not know: each address printed is one where it answers."""
+    server = serving("--host", host)
+    said = "\n".join(server.lines)
+    pin = re.search(r"--fingerprint ([0-9a-f]{64})$", server.lines[-1])
+    assert pin and host not in server.url
+    urls = {server.url, *re.findall(r"https://\S+?(?=,|$)", "".join(re.findall(r"also at .*", said)))}
+
+    for url in (*urls, server.url.replace(server.url.split("//")[1].rpartition(":")[0], "127.0.0.1")):
+        assert asyncio.run(answers(url, pin[1])), url
+    assert call("status", tmp_path / "srv")[0] == 0
+
+
+def test_addresses_for_boards() -> None:
+    """By the certificate's names where boards check one, as a proxy is called where one stands before; a fingerprint
+    only where nothing else can be trusted."""
+    given = Tls(None, certificate="ab", names=("192.0.2.9", "a.example", "*.example"))
+    own = Tls(None, certificate="ab", is_pinned=True, names=("a.example",))
+
+    assert Listening("192.0.2.9", 1, given).urls == ["http://192.0.2.9:1", "http://a.example:1"]
+    assert Listening("192.0.2.7", 1, given).urls == ["http://192.0.2.9:1", "http://a.example:1"]
+    assert (Listening("192.0.2.7", 1, own).urls, Listening("h", 1, own).pin) == (["http://192.0.2.7:1"], "ab")
+    proxied = Listening("127.0.0.1", 1, own, "https://a.example/braid")
+    assert (proxied.urls, proxied.pin, proxied.own_url) == (["https://a.example/braid"], "", "http://127.0.0.1:1")
+    assert Listening("fd00::7", 1, own).urls == ["http://[fd00::7]:1"]
+    assert Listening("::", 1, own).own_url == "http://[::1]:1"
+
+
+def test_a_machine_without_addresses_gives_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """IPv6 addresses of one link and the loopback's are none that boards could use."""
+    table = tmp_path / "if_inet6"
+    table.write_text(
+        "fd000000000000000000000000000002 04 40 00 82     eth0\n00000000000000000000000000000001 01 80 10 80       lo\n"
+        "fe8000000000000000fc00fffe000001 04 40 20 80     eth0\n"
+    )
+    assert ipv6_addresses(table) == ["fd00::2"] and ipv6_addresses(tmp_path / "none") == []
+    monkeypatch.setattr("aggregator.http.addresses.ipv4_addresses", list)
+
+    assert reachable_hosts("0.0.0.0") == [socket.gethostname()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("http://h:1", "--fingerprint", "ab" * 32), "no certificate to compare"),
+        (("https://h:1", "--fingerprint", "ab" * 20), "SHA-1"),
+        (("https://h:port",), "cannot be asked"),
+    ],
+)
+def test_an_address_for_status_that_cannot_be_right(arguments: tuple[str, ...], words: str) -> None:
+    """Refused before the operator's token goes anywhere."""
+    code, text = call("status", *arguments, "--token", "x")
+
+    assert code == ExitCode.CONFIG and words in text
+
+
+def test_run_toml_may_begin_with_a_byte_order_mark(make_folder: Any) -> None:
+    """Editors on other systems write one."""
+    from aggregator.settings.runfile import load
+
+    folder = make_folder()
+    before = load(folder.config)
+    folder.config.write_bytes(b"\xef\xbb\xbf" + folder.config.read_bytes())
+
+    assert load(folder.config) == before
 
 
 @pytest.mark.slow

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from aggregator.errors import NothingToExportError
-from aggregator.export import MARKER, export_peft, lora_config
-from aggregator.merge.lowrank import truncate
+from aggregator.export import MARKER, Origin, export_peft, lora_config
+from aggregator.merge.low_rank.approximation import truncate
 from aggregator.merge.state import AdapterState, WeightState, initial_state
 from braid_common.t5_config import T5Config
+from braid_common.text_form import TextForm
 from wire.manifest import t5_weights
 from wire.run import Weight
 
@@ -101,7 +102,7 @@ def added(model: Any) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("rank", [None, 3])
 def test_peft_loads_what_was_exported(state: AdapterState, tmp_path: Path, rank: int | None) -> None:
     """`PeftModel.from_pretrained` reproduces every ΔW to float32 rounding, on just the weights that have one."""
-    summary = export_peft(state, tmp_path / "out", base_model="random/t5", rank=rank)
+    summary = export_peft(state, tmp_path / "out", Origin("random/t5"), rank=rank)
 
     deltas = added(with_peft(random_t5(0), summary.folder))
 
@@ -126,7 +127,7 @@ def test_the_exported_adapter_changes_the_model_as_merged_weights_do(state: Adap
         for name, weight in state.weights.items():
             by_hand.get_submodule(name).weight += torch.from_numpy(product(weight)).float()
 
-    folder = export_peft(state, tmp_path / "out", base_model="random/t5").folder
+    folder = export_peft(state, tmp_path / "out", Origin("random/t5")).folder
     inputs = {"input_ids": torch.arange(12)[None], "labels": torch.arange(5)[None]}
     with torch.no_grad():
         plain = base(**inputs).logits
@@ -150,7 +151,7 @@ def test_patterns_match_one_module_each(weights: tuple[Weight, ...]) -> None:
 
 def test_the_folder_says_what_it_is(state: AdapterState, tmp_path: Path) -> None:
     """Files, sizes and a README with the base's name; nothing else is left beside it."""
-    summary = export_peft(state, tmp_path / "sub" / "out", base_model="google/flan-t5-small", rank=2)
+    summary = export_peft(state, tmp_path / "sub" / "out", Origin("google/flan-t5-small"), rank=2)
 
     names = {path.name for path in summary.folder.iterdir()}
     assert names == {"adapter_model.safetensors", "adapter_config.json", MARKER, "README.md"}
@@ -161,10 +162,28 @@ def test_the_folder_says_what_it_is(state: AdapterState, tmp_path: Path) -> None
     assert config["base_model_name_or_path"] == "google/flan-t5-small"
 
 
+def test_the_folder_says_in_which_form_it_met_its_texts(state: AdapterState, tmp_path: Path) -> None:
+    """braid.json names it for programs, the README for people; prefixes are kept to the last space and line break."""
+    form = TextForm("Read:\n", 320, 48, "start")
+
+    folder = export_peft(state, tmp_path / "out", Origin("base", form=form, run_id="run-1")).folder
+
+    assert json.loads((folder / MARKER).read_text()) == {
+        "prefix": "Read:\n",
+        "truncate_source": "start",
+        "max_source_tokens": 320,
+        "max_target_tokens": 48,
+        "version": 4,
+        "run": "run-1",
+    }
+    readme = (folder / "README.md").read_text()
+    assert r"'Read:\n' + " in readme and "max_new_tokens=48" in readme and "the start was left out" in readme
+
+
 def test_a_zero_adapter_is_not_exported(weights: tuple[Weight, ...], tmp_path: Path) -> None:
     """Before the first round there is nothing; the error says so and no folder appears."""
     with pytest.raises(NothingToExportError, match="zero"):
-        export_peft(initial_state(weights), tmp_path / "out", base_model="base")
+        export_peft(initial_state(weights), tmp_path / "out", Origin("base"))
 
     assert not any(tmp_path.iterdir())
 
@@ -177,25 +196,25 @@ def test_a_foreign_folder_is_kept(state: AdapterState, tmp_path: Path) -> None:
 
     for name in ("out", "file"):
         with pytest.raises(NothingToExportError, match="not written by an export"):
-            export_peft(state, tmp_path / name, base_model="base")
-    export_peft(state, tmp_path / "out", base_model="base", force=True)
+            export_peft(state, tmp_path / name, Origin("base"))
+    export_peft(state, tmp_path / "out", Origin("base"), force=True)
 
     assert (tmp_path / "out.old" / "thesis.txt").read_text() == "years of work"
     (tmp_path / "out" / MARKER).unlink()
     with pytest.raises(NothingToExportError, match=r"out\.old"):
-        export_peft(state, tmp_path / "out", base_model="base", force=True)
+        export_peft(state, tmp_path / "out", Origin("base"), force=True)
     assert (tmp_path / "out.old" / "thesis.txt").exists()
 
 
 def test_an_export_replaces_an_older_one(state: AdapterState, tmp_path: Path) -> None:
     """The new files take the place of the old ones at once, and only they are there; an empty folder is filled."""
     (tmp_path / "out").mkdir()
-    export_peft(state, tmp_path / "out", base_model="base")
+    export_peft(state, tmp_path / "out", Origin("base"))
     (tmp_path / "out" / "stray").write_text("x")
 
-    export_peft(state, tmp_path / "out", base_model="base", rank=1)
+    export_peft(state, tmp_path / "out", Origin("base"), rank=1)
 
-    assert json.loads((tmp_path / "out" / MARKER).read_text())["rank"] == 1
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 1
     assert not (tmp_path / "out" / "stray").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -204,7 +223,7 @@ def test_a_failed_export_leaves_everything_as_it_was(
     state: AdapterState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Disk full while writing, or while the folders change places: the old export stands, nothing is left behind."""
-    export_peft(state, tmp_path / "out", base_model="base", rank=1)
+    export_peft(state, tmp_path / "out", Origin("base"), rank=1)
     fired = []
 
     def full(*args: Any, **kwargs: Any) -> None:
@@ -214,13 +233,13 @@ def test_a_failed_export_leaves_everything_as_it_was(
     with monkeypatch.context() as patch:
         patch.setattr("aggregator.export.save_file", full)
         with pytest.raises(OSError, match="No space"):
-            export_peft(state, tmp_path / "out", base_model="base", rank=2)
+            export_peft(state, tmp_path / "out", Origin("base"), rank=2)
     rename = Path.rename
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", lambda self, to: full(self) if self.name == "new" else rename(self, to))
         with pytest.raises(OSError, match="No space"):
-            export_peft(state, tmp_path / "out", base_model="base", rank=2)
+            export_peft(state, tmp_path / "out", Origin("base"), rank=2)
 
     assert len(fired) == 2
-    assert json.loads((tmp_path / "out" / MARKER).read_text())["rank"] == 1
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from braid_common.base_files import (
     MAX_CONFIG_BYTES,
+    MAX_INDEX_BYTES,
     BaseFilesError,
     base_digest,
     base_file_names,
@@ -26,10 +28,18 @@ def base(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "model-00002.safetensors").write_bytes(b"second" * 300_000)
-    (folder / "model-00001.safetensors").write_bytes(b"first")
+    shards = {"model-00002.safetensors": b"second" * 300_000, "model-00001.safetensors": b"first"}
+    for name, content in shards.items():
+        (folder / name).write_bytes(content)
+    write_index(folder, shards)
     (folder / "README.md").write_text("not part of it")
+    (folder / "generation_config.json").write_text("{}")
     return folder
+
+
+def write_index(folder: Path, shards: Iterable[str]) -> None:
+    weight_map = {f"tensor {i}": name for i, name in enumerate(shards)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
 def sha256(data: bytes) -> str:
@@ -38,7 +48,8 @@ def sha256(data: bytes) -> str:
 
 def test_digest_is_that_of_the_definition(base: Path) -> None:
     """SHA-256 over "NAME SHA-256" lines, sorted by name: what docs/concepts/protocol.md tells other implementers."""
-    names = ("config.json", "model-00001.safetensors", "model-00002.safetensors", "tokenizer.json")
+    shards = ("model-00001.safetensors", "model-00002.safetensors", "model.safetensors.index.json")
+    names = ("config.json", *shards, "tokenizer.json")
     lines = "".join(f"{name} {sha256((base / name).read_bytes())}\n" for name in names)
 
     assert base_file_names(base) == names
@@ -57,8 +68,39 @@ def test_digest_sees_every_change_that_matters(base: Path) -> None:
     (moved / "model-00001.safetensors").write_bytes(b"First")
     changed = base_digest(moved)
     (moved / "model-00001.safetensors").rename(moved / "model-00003.safetensors")
+    write_index(moved, ("model-00002.safetensors", "model-00003.safetensors"))
 
     assert len({before, without_tokenizer, changed, base_digest(moved)}) == 4
+
+
+def test_one_file_of_weights_is_the_base_whatever_lies_beside_it(base: Path) -> None:
+    """As for transformers: model.safetensors comes before an index, and a variant in another precision is no part."""
+    (base / "model.safetensors").write_bytes(b"all")
+    (base / "model.fp16.safetensors").write_bytes(b"half")
+
+    assert base_file_names(base) == ("config.json", "model.safetensors", "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        (b"{", "is damaged"),
+        (b'{"weight_map": []}', "is damaged"),
+        (b'{"weight_map": {}}', "names no file"),
+        (b'{"weight_map": {"a": "../x.safetensors"}}', r"names '\.\./x\.safetensors', which is no plain"),
+        (b'{"weight_map": {"a": "x.bin"}}', "names 'x.bin'"),
+        (b"\xff", "is damaged"),
+        (b" " * (MAX_INDEX_BYTES + 1), f"more than {MAX_INDEX_BYTES} bytes"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b'{"weight_map": {"a": "model-00009.safetensors"}}', "has no model-00009.safetensors, which"),
+    ],
+)
+def test_an_index_that_leads_nowhere_is_named(base: Path, index: bytes, said: str) -> None:
+    """Damaged, pointing out of the folder, or naming a shard that is not there."""
+    (base / "model.safetensors.index.json").write_bytes(index)
+
+    with pytest.raises(BaseFilesError, match=said):
+        base_file_names(base)
 
 
 def test_config_is_read(base: Path) -> None:
@@ -135,6 +177,8 @@ def test_unreadable_file(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         fired.append(self.name)
         raise PermissionError(13, "Permission denied")
 
+    (base / "model.safetensors.index.json").unlink()
+    (base / "model-00001.safetensors").rename(base / "model.safetensors")
     for method, read in (("open", base_digest), ("open", read_t5_config), ("iterdir", base_file_names)):
         with (
             monkeypatch.context() as patch,
@@ -143,3 +187,10 @@ def test_unreadable_file(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(Path, method, refuse)
             read(base)
     assert fired == ["config.json", "config.json", "base"]
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(base: Path) -> None:
+    """Editors on other systems write one."""
+    (base / "config.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(FLAN_T5["flan-t5-small"].to_json()).encode())
+
+    assert read_t5_config(base) == FLAN_T5["flan-t5-small"]

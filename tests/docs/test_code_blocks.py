@@ -19,6 +19,8 @@ import click
 import pytest
 
 from scripts.commands_docs import PROGRAMS
+from tests.fakes.hub import FakeHub, loopback_hub
+from tests.fakes.models.flan_t5 import SMALL, hub_environment, tiny_small_repo
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
@@ -47,13 +49,15 @@ def test_commands_are_understood(page: Path) -> None:
     for program, *arguments in commands(page):
         command, rest = PROGRAMS[program], [word for word in arguments if word not in ("…", "...")]
         name = program
+        context = click.Context(command, info_name=name, **command.context_settings)
         while isinstance(command, click.Group) and rest:
-            context = click.Context(command, info_name=name)
             name = f"{name} {rest[0]}"
             child = command.get_command(context, rest[0])
             assert child is not None, f"{page.name} shows {name}, which does not exist"
             command, rest = child, rest[1:]
-        parser = command.make_parser(click.Context(command, info_name=name))
+            # With what it has of its parent: click keeps the help option that a command is first asked for.
+            context = click.Context(command, info_name=name, parent=context)
+        parser = command.make_parser(context)
         try:
             parser.parse_args(list(rest))
         except click.UsageError as error:
@@ -63,9 +67,16 @@ def test_commands_are_understood(page: Path) -> None:
 RUNNABLE = [page for page in PAGES if any("make " not in text for text in blocks(page, "sh", "python"))]
 
 
+@pytest.fixture(scope="module")
+def hub() -> Iterator[FakeHub]:
+    """The hub that the pages name: google/flan-t5-small, in few dimensions."""
+    with loopback_hub({SMALL: tiny_small_repo()}) as running:
+        yield running
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_blocks_run(page: Path, tmp_path: Path) -> None:
+def test_blocks_run(page: Path, tmp_path: Path, hub: FakeHub) -> None:
     """A reader who types a page's commands, from top to bottom, sees each succeed."""
     script = ["set -euo pipefail"]
     for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
@@ -78,7 +89,7 @@ def test_blocks_run(page: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)],
         cwd=tmp_path,
-        env={**os.environ, **paths, "HOME": str(tmp_path)},
+        env={**os.environ, **paths, "HOME": str(tmp_path), **hub_environment(hub, tmp_path / "huggingface")},
         capture_output=True,
         text=True,
         timeout=TIME_LIMIT_S,

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/RUNBOOK.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "deploy/RUNBOOK.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 TOP = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -19,7 +19,7 @@ TOP = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-MODULE = re.compile(r"python -m ((?:benchmarks|scripts|demo|builtin_base)[\w.]*)")
+MODULE = re.compile(r"python -m ((?:benchmarks|chaos|scripts|demo|builtin_base)[\w.]*)")
 IN_CODE = re.compile(r"docs/[\w/.-]+\.md|DECISIONS\.md|CONTRIBUTING\.md")
 PAPER = re.compile(r"arxiv\.org/abs/([\d.]+)")
 

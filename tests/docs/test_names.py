@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SUFFIXES = {".md", ".py", ".toml", ".yml", ".yaml", ".service", ".example", ""}
+SUFFIXES = {".md", ".py", ".toml", ".yml", ".yaml", ".service", ".conf", ".json", ".sh", ".example", ""}
 """Of files that people read, or whose strings they are shown; Makefile and .ci/run have none."""
 
 OURS = re.compile(r"(\.|braid-fl|\S*braid_fl-\S+\.whl|\S*….whl)(\[[a-z,]+\])?")
 """A clone (.), the distribution, or a wheel of it; each with extras."""
 
-FOREIGN = re.compile(r"(torch|pip|pre-commit|peft|safetensors)(==[\w.]+)?")
-"""What a reader may be told to install besides: torch has a build for every board, peft loads an export."""
+FOREIGN = re.compile(r"(torch|pip|pre-commit|peft|safetensors|huggingface_hub)(==[\w.]+)?")
+"""What a reader may be told to install besides: torch has a build for every board, peft loads an export,
+huggingface_hub fetches a base, and whoever has installed Braid without its extra need not find its wheel again."""
 
 WITH_VALUE = {"-c", "--constraint", "--extra-index-url", "--index-url", "--find-links", "-r", "-d", "-w"}
 NOT_OURS_AS_EXTRA = re.compile(r"(?<![\w.-])braid\[")
@@ -27,12 +28,13 @@ NOT_OURS_AS_EXTRA = re.compile(r"(?<![\w.-])braid\[")
 
 def installed(line: str) -> Iterator[str]:
     """What a line tells people to install: the words after `pip install` that are no options."""
-    for rest in re.findall(r"pip3? (?:install|download) ([^`)\"#&;,\n]*)", line):
+    # A comma ends it in a sentence, but not between two extras.
+    for rest in re.findall(r"pip3? (?:install|download) ((?:[^`)\"#&;,\n]|,(?=[a-z]))*)", line):
         words = iter(rest.split())
         for word in words:
             if word in WITH_VALUE:
                 next(words, None)
-            elif not word.startswith("-"):
+            elif not word.startswith(("-", "$", '"$', "\\")):  # options, a script's variables, a line that goes on
                 yield word.strip("'")
 
 
@@ -71,6 +73,8 @@ def test_no_text_installs_a_strangers_distribution() -> None:
         "/opt/venv/bin/pip install -U 'braid[client]'",
         "`pip install --no-index --find-links wheels aggregator`",
         "torch is missing; install braid[quant]",
+        "pip install '.[server]' braid,hub",
+        "$venv/bin/python -m pip install --quiet $requirement braid",
     ],
 )
 def test_a_strangers_distribution_is_seen(line: str) -> None:
@@ -82,6 +86,7 @@ def test_a_strangers_distribution_is_seen(line: str) -> None:
     "line",
     [
         "pip install '.[server]'   # in a clone",
+        "pip install '.[server,hub]', and `pip install huggingface_hub`, which is the same",
         "pip install torch && pip install 'braid-fl[client]'",
         "pip install --constraint constraints.txt --editable '.[dev]'",
         "pip install 'braid_fl-0.1.0-py3-none-any.whl[client]'",

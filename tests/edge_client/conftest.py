@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +10,21 @@ from aiohttp.test_utils import TestServer
 
 from edge_client.host.matmul_speed import MatmulSpeed, matmul_key
 from tests.fakes.board import FakeBoard
+from tests.fakes.models.bases import write_base
 from tests.fakes.server import CONFIG, FakeServer
+
+TOKENIZER = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "added_tokens": [],
+    "normalizer": None,
+    "pre_tokenizer": {"type": "WhitespaceSplit"},
+    "post_processor": None,
+    "decoder": None,
+    "model": {"type": "WordLevel", "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2}, "unk_token": "<unk>"},
+}
+"""A tokenizer.json as the tokenizers library writes it: every word is one unknown token."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,11 +48,9 @@ def fake_matmul_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base model's files; their content matters to nobody here."""
+    """A base model's files; the values of its weights matter to nobody here."""
     folder = tmp_path_factory.mktemp("base")
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}" + bytes(range(256)) * 4096)
+    write_base(folder, CONFIG, dtype="F64")  # 660 kB: some downloads are cut behind 500 kB
     return folder
 
 

@@ -4,44 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wire.checks import (
-    basis_rank,
-)
-from wire.manifest import manifest_digest
-from wire.messages import Adapter, AdapterPart, NamedTensor, Profile, Tensor, Update, UpdatePart, tensor_bytes
-from wire.run import Base, RunInfo, TrainSettings, Weight
+import msgspec
 
-WEIGHTS = (
-    Weight(name="q", rows=6, columns=9),
-    Weight(name="wi", rows=10, columns=3),
-    Weight(name="wo", rows=4, columns=10),
-)
-SETTINGS = TrainSettings(
-    scope="decoder",
-    learning_rate=0.1,
-    batch=1,
-    micro_batch=1,
-    local_steps=1,
-    max_source_tokens=8,
-    max_target_tokens=8,
-    sketch_batches=1,
-)
-RUN = RunInfo(
-    protocol=1,
-    run_id="run-1",
-    state="training",
-    base=Base(model="m", digest="0" * 64),
-    weights=WEIGHTS,
-    manifest=manifest_digest(WEIGHTS),
-    settings=SETTINGS,
-    max_rank=5,
-    server_rank=2,
-    rounds=3,
-    round=1,
-    version=1,
-    values=((5.0, 4.0, 3.0, 2.0, 2.0), (3.0, 2.0, 0.0), (1.0, 1.0, 1.0, 0.0)),
-)
-RANKS = (5, 0, 2)
+from fuzz.targets import small_run
+from fuzz.targets.small_run import RANKS, WEIGHTS
+from wire.checks import basis_rank
+from wire.messages import Adapter, AdapterPart, NamedTensor, Profile, Tensor, Update, UpdatePart, tensor_bytes
+from wire.run import Weight
+
+SETTINGS = msgspec.structs.replace(small_run.SETTINGS, trains_a=False)
+RUN = msgspec.structs.replace(small_run.RUN, run_id="run-1", settings=SETTINGS)
 
 
 def tensor(rows: int, columns: int) -> Tensor:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from braid_common.t5_config import T5Config
-from quantize.layout import tensor_shapes
+from braid_common.t5_layout import tensor_shapes
 
 SMALL: dict[str, Any] = {
     "model_type": "t5",

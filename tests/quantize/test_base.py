@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from braid_common.t5_config import T5Config
+from braid_common.t5_layout import is_matrix, tensor_shapes
 from quantize.base import FORMATS, load_base
 from quantize.errors import BaseFormatError
 from quantize.int8 import to_int8
-from quantize.layout import is_matrix, tensor_shapes
 
 BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,19 @@ from click.testing import CliRunner
 from quantize.base import FORMATS, load_base
 from quantize.cli import main
 from quantize.writer import convert
+from tests.fakes.hub import loopback_hub
+from tests.fakes.models.flan_t5 import XL, tiny_xl_repo, use_hub
 
 
 def run(*arguments: str) -> Any:
     return CliRunner().invoke(main, list(arguments))
+
+
+def test_help_and_version_as_every_command_here_has_them() -> None:
+    """-h is --help, on the commands as well, and --version names the distribution's."""
+    assert run("-h").output == run("--help").output
+    assert run("convert", "-h").exit_code == 0
+    assert run("--version").output == f"quantize, version {version('braid-fl')}\n"
 
 
 def test_report_prints_a_table(config: Any, tensors: Any, make_base: Any) -> None:
@@ -204,3 +214,29 @@ def test_the_builtin_base_becomes_a_checkpoint_of_transformers(tmp_path: Path) -
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert not torch.equal(model.lm_head.weight, model.shared.weight)
+
+
+def test_a_hub_id_is_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MODEL may be ORG/NAME: its two shards become one file in another format, and its tokenizer travels along."""
+    with loopback_hub({XL: tiny_xl_repo()}) as hub:
+        use_hub(monkeypatch, hub, tmp_path / "home")
+        result = run("convert", XL, "--format", "int8", "--out", str(tmp_path / "int8"))
+
+    assert result.exit_code == 0, result.output
+    assert "fetching google/flan-t5-xl@" in result.stderr and "wrote" in result.stdout
+    assert {path.name for path in (tmp_path / "int8").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+    assert load_base(tmp_path / "int8", "int8").weights.keys() >= {"shared", "lm_head"}
+
+
+def test_what_the_hub_does_not_give_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status 1, the reason, and what to do."""
+    with loopback_hub() as hub:
+        use_hub(monkeypatch, hub, tmp_path / "home")
+        result = run("report", "a/b")
+
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+    assert f"{hub.url} has no model a/b, or it is private; check its spelling" in result.stderr

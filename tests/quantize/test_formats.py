@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from braid_common.base_weights import BLOCK_VALUES
 from quantize.base import pack
 from quantize.formats import FORMATS
 from quantize.int8 import to_int8
-from quantize.nf4 import BLOCK_VALUES, LEVELS, to_nf4
+from quantize.nf4 import LEVELS, to_nf4
 from quantize.weight import CHUNK_VALUES, FrozenWeight
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 90))

@@ -11,9 +11,9 @@ import torch
 from tokenizers import Tokenizer
 
 from braid_common.t5_config import T5Config
+from braid_common.t5_layout import tensor_shapes
 from quantize import random_base
 from quantize.base import FORMATS, BaseFormatError, load_base
-from quantize.layout import tensor_shapes
 from quantize.random_base import SHAPES, write_random_base
 
 # The same code at sizes that are all unequal, and small enough to write in no time.

@@ -64,5 +64,5 @@ def test_hand_written_facts() -> None:
     assert codes is not None
     for code in codes[1].split(", "):
         assert f"| {code} |" in prose or code in prose
-    for call in ("devices", "run", "profiles", "work", "adapters", "uploads", "reports", "base"):
+    for call in ("devices", "run", "work", "adapters", "uploads", "reports", "base"):
         assert f"/v1/{call}" in prose

@@ -57,6 +57,7 @@ def test_what_fits_passes() -> None:
     """A run before and after its first basis, adapters with and without context, updates with and without sketches."""
     check_run(RUN)
     check_run(replace(RUN, values=()))
+    check_run(replace(RUN, settings=replace(RUN.settings, max_source_tokens=0, max_target_tokens=0)))  # still open
     check_adapter(ADAPTER, RUN, RANKS, version=1)
     bare = adapter([adapter_part(w, 0, 0) for w in WEIGHTS])
     check_adapter(replace(bare, version=0), RUN, (0, 0, 0), version=0)
@@ -81,6 +82,8 @@ def test_basis_has_no_more_rows_than_the_weight() -> None:
         ({"weights": (*WEIGHTS, WEIGHTS[1])}, "weight wi is listed twice"),
         ({"weights": WEIGHTS[:2]}, "not that of the weights"),
         ({"manifest": "0" * 64}, "not that of the weights"),
+        ({"settings": replace(RUN.settings, max_source_tokens=7)}, "max_source_tokens is 7, it must be 8"),
+        ({"settings": replace(RUN.settings, max_target_tokens=1)}, "max_target_tokens is 1, it must be 2"),
         ({"values": RUN.values[:2]}, "values of 2 weights, the manifest has 3"),
         ({"values": (*RUN.values[:2], (1.0,) * 5)}, "wo: 5 strand values, its basis has 4 rows"),
         ({"values": (*RUN.values[:2], (1.0, 2.0, 0.0, 0.0))}, "wo: strand values are not in falling order"),

@@ -23,12 +23,16 @@ def test_addresses_of_version_1_are_frozen() -> None:
     """Method and path of every call, and the headers of uploads: no change of code may change one."""
     assert {name: (call.method, call.path) for name, call in vars(routes).items() if isinstance(call, Call)} == {
         "ENROL": ("POST", "/v1/devices"),
+        "PROOF": ("POST", "/v1/proofs"),
+        "LEAVE": ("DELETE", "/v1/device"),
+        "RENEW": ("PUT", "/v1/credential"),
         "RUN": ("GET", "/v1/run"),
-        "PROFILE": ("POST", "/v1/profiles"),
+        "HISTORY": ("GET", "/v1/versions"),
         "WORK": ("GET", "/v1/work"),
         "ADAPTER": ("GET", "/v1/adapters/{version}"),
         "UPLOAD_STATE": ("HEAD", "/v1/uploads/{round}"),
         "UPLOAD": ("PATCH", "/v1/uploads/{round}"),
+        "RECEIPT": ("GET", "/v1/uploads/{round}"),
         "REPORT": ("POST", "/v1/reports"),
         "BASE": ("GET", "/v1/base"),
         "BASE_FILE": ("GET", "/v1/base/{file}"),
@@ -48,7 +52,9 @@ def test_addresses_of_version_1_are_frozen() -> None:
         (AdapterQuery((4, 0, 8)), {"ranks": "4.0.8"}),
         (AdapterQuery((4, 0), Held(3, (4, 0))), {"ranks": "4.0", "have": "3"}),
         (AdapterQuery((4, 0), Held(0, (2, 256))), {"ranks": "4.0", "have": "0", "had": "2.256"}),
+        (AdapterQuery((4,), Held(3, (4,), "0" * 16)), {"ranks": "4", "have": "3", "of": "0" * 16}),
         (WorkQuery(60.0, 7), {"wait": "60", "after": "7"}),
+        (WorkQuery(60.0, 7, "ab"), {"wait": "60", "after": "7", "epoch": "ab"}),
         (WorkQuery(0.25, -1), {"wait": "0.25", "after": "-1"}),
     ],
 )
@@ -117,6 +123,7 @@ def test_a_work_query_may_be_empty() -> None:
         ({"ranks": "4", "have": "-1"}, "have"),
         ({"ranks": "4", "have": "1234567890"}, "have"),
         ({"ranks": "4", "have": "1", "had": ""}, "had"),
+        ({"ranks": "4", "have": "1", "of": "x"}, "of"),
         ({"ranks": "4", "have": "1", "had": "1..2"}, "had"),
     ],
 )
@@ -134,6 +141,7 @@ def test_nonsense_of_an_adapter_query_is_refused(parts: dict[str, str], named: s
         ({"wait": "inf"}, "wait"),
         ({"wait": "-1"}, "wait"),
         ({"after": "-2"}, "after"),
+        ({"epoch": "x" * 33}, "epoch"),
         ({"after": "1.5"}, "after"),
         ({"after": "٤"}, "after"),
     ],

@@ -10,23 +10,26 @@ import numpy as np
 
 from aggregator.merge.state import F32
 from aggregator.merge.sums import Contribution
+from aggregator.merge.weights import bounded_weights
 
 MAX_WEIGHT = 3.0
-"""A board counts as at most so many boards of the cohort's median weight: a count of examples cannot be checked."""
+"""A board counts as at most so many boards of the middle weight, where run.toml sets no bound: a count of examples
+cannot be checked."""
 
 MIN_SKETCHED = 3
 """Boards that must have sketched a weight, in a cohort that has them: its basis is no matter for one alone."""
 
 
-def bounded(boards: Sequence[Contribution]) -> tuple[Contribution, ...]:
-    """The boards with weights of at most MAX_WEIGHT times the median, and each sketch drawn down to the median norm of
-    those of its weight. A sketch that fewer than MIN_SKETCHED boards made, though there are as many, is dropped, and
-    that weight keeps its basis.
+def bounded(boards: Sequence[Contribution], max_weight: float = MAX_WEIGHT) -> tuple[Contribution, ...]:
+    """The boards with weights of at most `max_weight` times the middle one, and each sketch drawn down to the median
+    norm of those of its weight. A sketch that fewer than MIN_SKETCHED boards made, though there are as many, is
+    dropped, and that weight keeps its basis.
     """
-    most = MAX_WEIGHT * median(board.weight for board in boards)
+    weights = bounded_weights([board.weight for board in boards], max_weight)
     limits = _limits(boards)
     return tuple(
-        replace(board, weight=min(board.weight, most), sketches=_drawn_down(board.sketches, limits)) for board in boards
+        replace(board, weight=weight, sketches=_drawn_down(board.sketches, limits))
+        for board, weight in zip(boards, weights, strict=True)
     )
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from aggregator.merge.defences.defence import Filtered, assumed_bad
 from aggregator.merge.gram import changed, on_newest_basis, squared_norm, trained
-from aggregator.merge.lowrank import significant
+from aggregator.merge.low_rank.approximation import significant
 from aggregator.merge.state import F32, F64, Factors
 from aggregator.merge.sums import Contribution, Gathered, gather
 from aggregator.merge.traits import Traits

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from aggregator.merge.defences import geometric_median, median, multi_krum, norm_clip, trimmed_mean
-from aggregator.merge.defences.bounds import bounded
+from aggregator.merge.defences.bounds import MAX_WEIGHT, bounded
 from aggregator.merge.defences.defence import Defence, Filtered
 from aggregator.merge.rules import Rule, Total, folded
 from aggregator.merge.state import AdapterState
@@ -60,6 +60,7 @@ class Defended:
     rule: Rule[Any]
     defence: Defence
     attackers: float
+    max_weight: float = MAX_WEIGHT
 
     @property
     def TRAITS(self) -> Traits:
@@ -80,7 +81,7 @@ class Defended:
     def filtered(self, total: Kept) -> Filtered:
         """The boards that the rule is given, and how much is left of each one's influence. Profiles train nothing: what
         they claim is bounded, and that is all."""
-        boards = bounded(total.boards)
+        boards = bounded(total.boards, self.max_weight)
         if not any(board.strands for board in boards):
             return Filtered(boards, (1.0,) * len(boards))
         return self.defence.filtered(boards, self.TRAITS, self.attackers)
@@ -92,6 +93,6 @@ class Defended:
         return total
 
 
-def defended(rule: Rule[Any], name: str, attackers: float) -> Rule[Any]:
+def defended(rule: Rule[Any], name: str, attackers: float, max_weight: float = MAX_WEIGHT) -> Rule[Any]:
     """The rule behind the defence of this name; the rule itself where that is "none"."""
-    return rule if name == NONE else Defended(rule, DEFENCES[name], attackers)
+    return rule if name == NONE else Defended(rule, DEFENCES[name], attackers, max_weight)

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from aggregator.merge.bases import first_drawn_basis, next_version, with_values
-from aggregator.merge.lowrank import completed
+from aggregator.merge.low_rank.approximation import completed
 from aggregator.merge.slices import cut_basis
 from aggregator.merge.state import AdapterState, WeightState
 from aggregator.merge.step import MergeSettings, stepped

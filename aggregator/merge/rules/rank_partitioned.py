@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from aggregator.merge.bases import first_basis, next_version
-from aggregator.merge.low_rank_sum import LowRankSum, scaled
+from aggregator.merge.low_rank.matrix_sum import LowRankSum, scaled
 from aggregator.merge.products import ProductSum, add, compacted, empty, low_rank_sum
 from aggregator.merge.slices import cut_start
 from aggregator.merge.state import AdapterState, Factors, WeightState

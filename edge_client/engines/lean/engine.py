@@ -11,7 +11,7 @@ from edge_client.engines.lean.profile import profile
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.host.processors import free_processors
-from edge_client.jobs.messages import EvaluateJob, Job, ProbeJob, ProfileJob
+from edge_client.jobs.messages import EngineJob, EvaluateJob, ProbeJob, ProfileJob, TrainJob
 
 
 def open_engine(host: Host) -> LeanEngine:
@@ -25,11 +25,16 @@ class LeanEngine:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def run(self, job: Job) -> dict[str, float]:
+    def run(self, job: EngineJob) -> dict[str, float]:
         """Carry out a job, as `edge_client.engines.contract.Engine` says."""
         torch.set_num_threads(job.threads or free_processors())
+        self._session.follow_data(job.data)
         if isinstance(job, ProbeJob):
             return probe(job, self._session)
+        return self._read_text(job) | self._session.data_facts
+
+    def _read_text(self, job: ProfileJob | EvaluateJob | TrainJob) -> dict[str, float]:
+        """Carry out a job that reads the board's text."""
         if isinstance(job, ProfileJob):
             return profile(job, self._session)
         if isinstance(job, EvaluateJob):

@@ -16,10 +16,9 @@ from edge_client.engines.lean.model.greedy import write_greedily
 from edge_client.engines.lean.model.model import Model
 from edge_client.engines.lean.session import Meter, Session, peaks
 from edge_client.errors import ConfigError
+from edge_client.evaluation.metrics import rouge
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import AdapterJob, EvaluateJob
-
-ROUGE_KINDS = ("rouge1", "rouge2", "rougeL")
 
 SPARE_SHARE = 0.5
 """Part of the memory still free under the budget that unpacked weights may take while text is written."""
@@ -28,7 +27,8 @@ SPARE_SHARE = 0.5
 def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     """Score an adapter: loss and n_examples, and rouge1, rouge2, rougeL (F1, 0…1) if the job asks for them.
 
-    Raises ConfigError where the board holds no held-out example.
+    The loss is that of each example's first target; ROUGE takes the nearest of its targets. Raises ConfigError where
+    the board holds no held-out example.
     """
     adapter = AdapterTensors()  # version 0 is the bare base
     if job.adapter_path:
@@ -41,6 +41,8 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     pairs = [_pair(tokeniser, example, job) for example in examples]
     encoder_outputs = EncoderOutputs(job, session)
     encoder_outputs.prepare(pair.source for pair in pairs)
+    if job.rouge and job.plan.kept_bytes:
+        session.release_encoder()  # unpacked weights make texts be written faster
     model = Model(session.base(job), adapter, job.plan.mode.compute)
     loss, tokens_per_s = held_out_loss(model, encoder_outputs, job, session, pairs)
     values = {"loss": loss, "n_examples": float(len(examples)), "tokens_per_s": tokens_per_s}
@@ -48,7 +50,7 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
         texts = [tokeniser.decode(ids) for ids in _written(model, encoder_outputs, pairs, job, session)]
         del model, encoder_outputs, adapter
         session.release_base()  # what scores the texts takes as much as a base, and comes at the end of a run
-        values |= rouge([example.target for example in examples], texts)
+        values |= rouge([example.targets for example in examples], texts)
     return values | {"seconds": session.clock() - start_s} | peaks(session.torch_device(job))
 
 
@@ -70,22 +72,14 @@ def held_out_loss(
         session.check_stop()
         loss = float(model.loss_sum(batch, encoder_outputs.encoded(batch)))
         total, n_labels, n_done = total + loss, n_labels + batch.n_target_tokens, n_done + batch.source.shape[0]
-        meter.count(n_done, loss / batch.n_target_tokens, batch.n_source_tokens + batch.n_target_tokens)
+        # The mean so far, not the batch's: what is shown last is then the result.
+        meter.count(n_done, total / n_labels, batch.n_source_tokens + batch.n_target_tokens)
     mean = total / n_labels
     if not -1e300 < mean < 1e300:
         raise ConfigError(
             f"the held-out loss is {mean}: the adapter or the base is broken", "lower train.learning_rate in run.toml"
         )
     return mean, meter.tokens_per_s
-
-
-def rouge(references: Sequence[str], written: Sequence[str]) -> dict[str, float]:
-    """Mean F1 of ROUGE-1, -2 and -L (Lin 2004; Google's rouge_score with Porter's stemmer, as in the T5 papers)."""
-    from rouge_score.rouge_scorer import RougeScorer  # some 50 MB with nltk, needed at the end of a run only
-
-    scorer = RougeScorer(list(ROUGE_KINDS), use_stemmer=True)
-    scores = [scorer.score(reference, text) for reference, text in zip(references, written, strict=True)]
-    return {kind: sum(score[kind].fmeasure for score in scores) / len(scores) for kind in ROUGE_KINDS}
 
 
 def _written(

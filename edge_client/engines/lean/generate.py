@@ -57,8 +57,12 @@ class Writer:
         self._form = form
         self._spare_bytes = spare_bytes
 
+    def cuts(self, text: str) -> bool:
+        """Whether a text is longer than the form allows, so that only a part of it is read."""
+        return self._tokeniser.cuts(text, self._form)
+
     def write(self, texts: Sequence[str]) -> list[str]:
-        """One answer per text, in their order; each text gets the prefix that training used."""
+        """One answer per text, in their order; each text gets the form's prefix."""
         sources = [self._tokeniser.source(text, self._form) for text in texts]
         written: list[list[int]] = []
         with self._model.unpacked_decoder(spare_now() if self._spare_bytes is None else self._spare_bytes):

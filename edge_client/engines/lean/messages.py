@@ -50,6 +50,7 @@ def update_message(
         run_id=job.run.run_id,
         round=job.spec.round,
         version=job.spec.version,
+        version_digest=job.spec.version_digest,
         manifest=job.run.manifest,
         n_examples=min(n_examples, MAX_EXAMPLES),
         parts=tuple(parts),

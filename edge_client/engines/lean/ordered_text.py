@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
@@ -17,8 +18,8 @@ from edge_client.jobs.messages import ProfileJob, TrainJob
 class OrderedText:
     """The examples of a job's steps: `batch` in each of `steps`.
 
-    The order depends on the task's seed and round and on the board, so that a job that is repeated reads the same.
-    Raises DataError where the board has no example to train on.
+    The order, and which of an example's targets is read, depend on the task's seed and round and on the board, so that
+    a job that is repeated reads the same. Raises DataError where the board has no example to train on.
     """
 
     def __init__(self, job: ProfileJob | TrainJob, session: Session, *, batch: int, steps: int) -> None:
@@ -31,6 +32,7 @@ class OrderedText:
         lengths = [len(example.source) for example in self.examples]
         seed = derive_seed(job.spec.seed, "order", job.spec.round, job.board_id)
         self._order = Order(lengths, batch, steps, seed)
+        self._target_seed = derive_seed(job.spec.seed, "target", job.spec.round, job.board_id)
 
     @property
     def n_distinct(self) -> int:
@@ -39,7 +41,7 @@ class OrderedText:
 
     def pairs(self, step: int) -> list[Pair]:
         """The tokenised examples of a step, longest first."""
-        return [self._pair(index) for index in self._order.examples(step)]
+        return [self.tokenised(self._with_drawn_target(*read)) for read in self._order.reads(step)]
 
     def batches(self, step: int, pad_id: int, start_id: int) -> list[Batch]:
         """The examples of a step in the plan's micro-batches."""
@@ -48,11 +50,17 @@ class OrderedText:
     def distinct_sources(self) -> Iterator[Source]:
         """The ids of every source that the steps read, each example once."""
         for index in self._order.distinct():
-            yield self._pair(index).source
+            yield self.tokenised(self.examples[index]).source
 
     def tokenised(self, example: Example) -> Pair:
-        """An example of this board as ids, cut to the lengths of the run."""
+        """An example of this board with its first target as ids, cut to the lengths of the run."""
         return self._tokeniser.pair(example, self._form)
 
-    def _pair(self, index: int) -> Pair:
-        return self.tokenised(self.examples[index])
+    def _with_drawn_target(self, index: int, nth_pass: int) -> Example:
+        """The example with the one of its targets that a pass reads: drawn for the round, and the next one in each
+        further pass, so that all are read before one is read again."""
+        example = self.examples[index]
+        if not example.other_targets:
+            return example
+        drawn = derive_seed(self._target_seed, example.id) + nth_pass
+        return replace(example, target=example.targets[drawn % len(example.targets)], other_targets=())

@@ -89,6 +89,7 @@ class TrainingRound:
         self._file = TrainingStateFile(job.training_state_path, key, session.clock)
         self._numbers: dict[str, float] = {"step": 0.0}
         self._next_batches: list[Batch] = []
+        self._is_begun_again = False
 
     # --- before the first step -------------------------------------------------------------------------------------
 
@@ -96,6 +97,7 @@ class TrainingRound:
         """The first step that is to be taken: the next one of a saved training, else 0, once the received adapter has
         been evaluated."""
         if not self._resume():
+            self._is_begun_again = self._file.exists
             self._evaluate_received()
         return int(self._numbers["step"])
 
@@ -196,6 +198,7 @@ class TrainingRound:
                 "encoded_tokens": float(self.encoder_outputs.n_tokens),
             }
             | ({"residual_lost": 1.0} if feedback.is_lost else {})
+            | ({"training_lost": 1.0} if self._is_begun_again else {})
             | peaks(self.model.device)
         )
 
@@ -208,12 +211,13 @@ class TrainingRound:
     # --- the training on disk --------------------------------------------------------------------------------------
 
     def save(self, *, now: bool = False) -> None:
-        """Save the training, if it is due or has to be `now`. Raises DiskError."""
+        """Save the training, if it is due or has to be `now`. Raises DiskError where that is the round's first."""
         if not (now or self._file.is_due()):
             return
         if self._sketches is not None:
             self._numbers |= self._sketches.numbers
         self._file.save(self._tensors(), self._numbers)
+        self._session.unsaved = self._file.unsaved
 
     def _tensors(self) -> dict[str, Tensor]:
         """The values themselves that a saved training holds, by name."""

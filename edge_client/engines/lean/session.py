@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,14 +14,17 @@ import torch
 
 from braid_common.base_files import read_t5_config
 from braid_common.t5_config import T5Config
-from edge_client.data.readers import Data, load_data
+from edge_client.data.dataset import Data
+from edge_client.data.load import load_data
+from edge_client.data.stamp import Stamp, stamp_of
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.contract import Host, Stopped
 from edge_client.errors import NoPlanError, base_errors
 from edge_client.host.worker_memory import peak_bytes, return_free_memory
 from edge_client.jobs.data_spec import DataSpec
-from edge_client.jobs.messages import BaseJob, Progress
+from edge_client.jobs.messages import DATA_FACTS, BaseJob, Progress
 from quantize.base import FrozenBase, load_base
+from quantize.weight import CPU
 from wire.run import RunInfo
 
 Phase = Literal["load", "encode", "profile", "train", "evaluate"]
@@ -34,6 +39,7 @@ ALONE = Host()
 _IS_IN_PART: Mapping[str, Callable[[str], bool]] = {
     "all": lambda name: True,
     "decoder": lambda name: not name.startswith("encoder."),
+    "encoder": lambda name: name.startswith("encoder."),
 }
 """Whether a tensor belongs to a part of the base, by the part's name."""
 
@@ -41,17 +47,23 @@ _IS_IN_PART: Mapping[str, Callable[[str], bool]] = {
 class Session:
     """The base and the examples stay loaded while jobs ask for the same ones.
 
-    `emit`, `clock` and `wants_stop` are the host's.
+    `emit`, `clock`, `wants_stop`, `wants_pause` and `wait` are the host's. `unsaved`: why the disk takes nothing now
+    that the work can do without; progress carries it.
     """
 
     def __init__(self, host: Host = ALONE) -> None:
         self.emit, self.clock, self.wants_stop = host.emit, host.clock, host.wants_stop
+        self.wants_pause, self.wait = host.wants_pause, host.wait
         self._base: FrozenBase | None = None
         self._base_key = ("", "", "", "")
+        self._encoder: FrozenBase | None = None  # of the same base, where the plan keeps it beside the decoder
         self._tokeniser: Tokeniser | None = None
         self._tokeniser_key = ""
         self._data: Data | None = None
         self._data_key: DataSpec | None = None
+        self._data_stamp: Stamp = ()
+        self._data_facts: dict[str, float] = {}
+        self.unsaved = ""
 
     def base(self, job: BaseJob) -> FrozenBase:
         """The frozen base, or its decoder alone where the job's plan has a cache.
@@ -62,17 +74,39 @@ class Session:
         key = (job.base_folder, job.plan.mode.format, part, job.plan.mode.device)
         if self._base is None or self._base_key != key:
             self.release_base()  # before the next one is loaded: there is room for one
-            with base_errors():
-                self._base = load_base(
-                    Path(job.base_folder), job.plan.mode.format, wanted=_IS_IN_PART[part], device=self.torch_device(job)
-                )
+            self._base = self._loaded(job, part, self.torch_device(job))
             self._base_key = key
-            return_free_memory()
+        if not job.plan.kept_bytes and self._encoder is not None:
+            self.release_encoder()
         return self._base
+
+    def whole_base(self, job: BaseJob) -> FrozenBase | None:
+        """The base with its encoder, for a job whose plan keeps both loaded; None where it keeps none. The encoder is
+        read when texts are new for the first time. Raises as `base`."""
+        if not job.plan.kept_bytes:
+            return None
+        decoder = self.base(job)
+        if self._encoder is None:
+            self._encoder = self._loaded(job, "encoder", CPU)  # the pass moves each block to where it computes
+        encoder = self._encoder
+        return replace(
+            decoder, weights={**decoder.weights, **encoder.weights}, plain={**decoder.plain, **encoder.plain}
+        )
+
+    def _loaded(self, job: BaseJob, part: str, device: torch.device) -> FrozenBase:
+        with base_errors():
+            base = load_base(Path(job.base_folder), job.plan.mode.format, wanted=_IS_IN_PART[part], device=device)
+        return_free_memory()
+        return base
 
     def release_base(self) -> None:
         """Make room: the base is loaded again when it is asked for."""
         self._base = None
+        self.release_encoder()
+
+    def release_encoder(self) -> None:
+        """Make room beside the decoder: a kept encoder is read again when texts are new."""
+        self._encoder = None
         gc.collect()
         return_free_memory()
 
@@ -88,10 +122,22 @@ class Session:
         return torch.device(job.plan.mode.device)
 
     def data(self, spec: DataSpec) -> Data:
-        """The board's examples, read once: a run's data stays what it was when the worker first saw it."""
+        """The board's examples; within a job they stay what they were at its beginning. Raises DataError."""
         if self._data is None or self._data_key != spec:
+            self._data_stamp = stamp_of(spec)
             self._data, self._data_key = load_data(spec), spec
+            self._data_facts = _facts(self._data)
         return self._data
+
+    def follow_data(self, spec: DataSpec) -> None:
+        """Forget examples whose files have changed since they were read. For the beginning of a job."""
+        if self._data is not None and self._data_key == spec and self._data_stamp != stamp_of(spec):
+            self._data = None
+
+    @property
+    def data_facts(self) -> dict[str, float]:
+        """The numbers DATA_FACTS of the examples, none before they were read."""
+        return dict(self._data_facts)
 
     def tokeniser(self, job: BaseJob) -> Tokeniser:
         """The base's tokeniser. Raises BaseModelError."""
@@ -102,9 +148,20 @@ class Session:
         return self._tokeniser
 
     def check_stop(self) -> None:
-        """Raise Stopped if the worker was asked to stop. For work that is not worth saving."""
+        """Wait while the worker is to pause, and raise Stopped if it was asked to stop. For work that is not worth
+        saving."""
+        self.wait()
         if self.wants_stop():
             raise Stopped
+
+
+def _facts(data: Data) -> dict[str, float]:
+    checksum = 0
+    for part in (data.train, data.held_out):
+        for example in part:
+            text = "\0".join((example.source, *example.targets, ""))
+            checksum = zlib.crc32(text.encode(), checksum)
+    return dict(zip(DATA_FACTS, (float(checksum), float(len(data.train)), float(len(data.held_out))), strict=True))
 
 
 def trains_encoder(job: BaseJob) -> bool:
@@ -138,7 +195,7 @@ class Meter:
         self._start_s = session.clock()
         self._told_s = self._start_s
         self._n_tokens = 0
-        session.emit(Progress(phase=phase, step=done, steps=steps, loss=0.0, tokens_per_s=0.0, peak_bytes=peak_bytes()))
+        self._emit(done, 0.0, 0.0)
 
     @property
     def seconds(self) -> float:
@@ -155,13 +212,17 @@ class Meter:
         if now_s - self._told_s < PROGRESS_EVERY_S and step < self._steps:
             return
         self._told_s = now_s
+        self._emit(step, loss, self.tokens_per_s)
+
+    def _emit(self, step: int, loss: float, tokens_per_s: float) -> None:
         self._session.emit(
             Progress(
                 phase=self._phase,
                 step=step,
                 steps=self._steps,
                 loss=loss,
-                tokens_per_s=self.tokens_per_s,
+                tokens_per_s=tokens_per_s,
                 peak_bytes=peak_bytes(),
+                unsaved=self._session.unsaved,
             )
         )

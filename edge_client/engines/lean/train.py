@@ -14,8 +14,8 @@ def train(job: TrainJob, session: Session) -> dict[str, float]:
 
     They are: loss (of the last step), held_out_loss (of the adapter as received; absent without held-out text),
     n_examples (distinct training examples seen this round, which weighs the update), tokens_per_s and seconds of the
-    steps, encode_s and encoded_tokens of the encoder's pass over what the cache lacked, peak_bytes, and residual_lost,
-    1, where what earlier uploads lacked could not be read.
+    steps, encode_s and encoded_tokens of the encoder's pass over what the cache lacked, peak_bytes, residual_lost, 1,
+    where what earlier uploads lacked could not be read, and training_lost, 1, where a saved training could not.
 
     Resumes from `training_state_path` if that belongs to this very work; what was trained is then the same to the last
     bit as without the interruption, on the same machine with the same number of threads and the same plan. With another
@@ -28,10 +28,14 @@ def train(job: TrainJob, session: Session) -> dict[str, float]:
     for step in range(first_step, training.n_steps):
         loss = training.backward(step)
         training.step(step, loss)
-        return_memory_near(plan.expected_peak_bytes, plan.budget_bytes)
+        return_memory_near(plan.whole_peak_bytes, plan.budget_bytes)
         meter.count(step + 1, loss.mean, loss.n_tokens)
-        stops = session.wants_stop()
-        training.save(now=stops or step + 1 == training.n_steps)
+        is_last = step + 1 == training.n_steps  # a round that is done is not held up, but sent
+        stops, pauses = session.wants_stop(), not is_last and session.wants_pause()
+        training.save(now=stops or pauses or is_last)
+        if pauses:
+            session.wait()
+            stops = session.wants_stop()
         if stops:
             raise Stopped
     return training.finish(meter)

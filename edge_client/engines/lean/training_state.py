@@ -12,6 +12,7 @@ from torch import Tensor
 
 from braid_common.example import Example
 from edge_client.engines.lean.tensor_file import SavedTensors, load_tensors, save_tensors
+from edge_client.errors import DiskError
 from edge_client.jobs.messages import TrainJob
 
 MIN_INTERVAL_S = 5.0
@@ -20,13 +21,14 @@ MIN_INTERVAL_S = 5.0
 MAX_BYTES_PER_S = 500_000
 """Writing on average, so that a large saved training does not wear out an SD card: 20 MB are written every 40 s."""
 
-FORMAT = 2
+FORMAT = 4
 """Version of the numbers and matrices in a saved training. Of another version nothing is taken up: the round begins
-again. 2: sketched tokens by turn."""
+again. 2: sketched tokens by turn. 3: no eos behind a cut target. 4: with a checksum."""
 
 
 class TrainingStateFile:
-    """The file where one job's training is saved and resumed from; with path "" nothing is.
+    """The file where one job's training is saved and resumed from; with path "" nothing is. `unsaved`: why the last
+    `save` has left the one before in its place, "" where it has not.
 
     Args:
         path: of the file.
@@ -39,19 +41,41 @@ class TrainingStateFile:
         self._key = key
         self._clock = clock
         self._due_s = 0.0
+        self._has_one = False
+        self.unsaved = ""
 
     def load(self) -> SavedTensors | None:
         """The saved training; None where there is none of this very work."""
-        return load_tensors(self._path, self._key) if self._path is not None else None
+        saved = load_tensors(self._path, self._key) if self._path is not None else None
+        self._has_one = saved is not None
+        return saved
+
+    @property
+    def exists(self) -> bool:
+        """Whether any training is saved there, of this work or not."""
+        return self._path is not None and self._path.exists()
 
     def is_due(self) -> bool:
         """Whether enough time has passed since the last `save` for another one."""
         return self._path is not None and self._clock() >= self._due_s
 
     def save(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, float]) -> None:
-        """Write the training as it is now. Raises DiskError."""
-        if self._path is not None:
+        """Write the training as it is now.
+
+        Raises DiskError where none could be saved yet: a round is not begun that a disk has no room for. Later on
+        `unsaved` says why it could not, training goes on, and the next step tries again.
+        """
+        if self._path is None:
+            return
+        try:
             size_bytes = save_tensors(self._path, self._key, tensors, numbers)
+        except DiskError as error:
+            if not self._has_one:
+                raise
+            self.unsaved = error.message
+            self._due_s = self._clock() + MIN_INTERVAL_S
+        else:
+            self.unsaved, self._has_one = "", True
             self._due_s = self._clock() + interval_s(size_bytes)
 
 
@@ -64,7 +88,8 @@ def training_state_key(job: TrainJob, examples: Sequence[Example]) -> str:
     run = msgspec.structs.replace(job.run, state="training", round=0, version=0, values=())  # these change meanwhile
     digest = hashlib.sha256(msgspec.msgpack.encode((FORMAT, run, job.spec, job.board_id)))
     for example in examples:
-        digest.update(f"{len(example.source)} {len(example.target)} {example.source}{example.target}".encode())
+        texts = (example.source, *example.targets)
+        digest.update(f"{' '.join(str(len(text)) for text in texts)} {''.join(texts)}".encode())
     return digest.hexdigest()
 
 

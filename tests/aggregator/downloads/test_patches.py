@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from aggregator.downloads import patches
 from aggregator.downloads.patches import TOLERANCE, PatchMaker
 from aggregator.merge.bases import random_basis
-from aggregator.merge.low_rank_sum import Product
+from aggregator.merge.low_rank.matrix_sum import Product
 from aggregator.merge.rules import RULES
 from aggregator.merge.slices import cut_basis
 from aggregator.merge.state import AdapterState, WeightState, initial_state
@@ -125,6 +125,7 @@ rounds = st.lists(
 some_ranks = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 1 << 30), plan=rounds, ranks=st.lists(some_ranks, min_size=9, max_size=9))
 def test_differences_in_a_row_stay_close_to_the_server(seed: int, plan: Any, ranks: Any) -> None:

@@ -45,7 +45,7 @@ class TestEnrolment:
 
     async def test_a_full_run_takes_no_more_boards(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whoever has a join token cannot fill disk and memory with names; boards that are known come back."""
-        monkeypatch.setattr("aggregator.store.store.MAX_DEVICES", 2)
+        monkeypatch.setattr("aggregator.store.devices.MAX_DEVICES", 2)
         await server.board("ada", install=1), await server.board("bo", install=2)
 
         body = enrolment(server.token, install_id=f"{3:032x}")
@@ -60,7 +60,7 @@ class TestEnrolment:
         status, answer = await refusal(server, "POST", "/v1/devices", data=enrolment("wrong"), headers=headers)
         assert (status, answer.code) == (401, "unauthorised") and "token create" in answer.hint
 
-        server.opened.store.revoke_token(1)
+        server.opened.store.revoke_token(2)
         status, _ = await refusal(server, "POST", "/v1/devices", data=enrolment(server.token), headers=headers)
         assert status == 401
 
@@ -88,10 +88,13 @@ class TestRefusals:
     async def test_garbage_is_a_bad_request(self, server: Any) -> None:
         """Bytes that are no message give 400, as update, profile, report and enrolment, and nothing is stored."""
         board = await server.board("ada")
-        for path in ("/v1/devices", "/v1/reports", "/v1/profiles"):
+        for path in ("/v1/devices", "/v1/reports"):
             status, answer = await refusal(server, "POST", path, data=b"\xc1garbage", headers=board.headers)
             assert (status, answer.code) == (400, "bad_request"), path
+        status, garbage = await board.send_profile(b"\xc1garbage")
+        assert isinstance(garbage, Refusal) and (status, garbage.code) == (400, "bad_request")
 
+        assert list(server.opened.folder.blobs.iterdir()) == [] and server.opened.store.received() == ()
         assert server.run.open_round.accepted == 0
         assert (await board.send_profile())[0] == 200
 
@@ -126,7 +129,7 @@ class TestRefusals:
         board = await server.board("ada")
         for encoding in ("gzip", "deflate", "br", "x"):
             headers = {**board.headers, "Content-Encoding": encoding}
-            for method, path in (("POST", "/v1/reports"), ("POST", "/v1/profiles"), ("PATCH", "/v1/uploads/1")):
+            for method, path in (("POST", "/v1/reports"), ("PATCH", "/v1/uploads/0"), ("PATCH", "/v1/uploads/1")):
                 status, _ = await refusal(server, method, path, headers=headers)
                 assert status == 415, (encoding, path)
 
@@ -137,9 +140,10 @@ class TestRefusals:
         for method, path in [
             ("GET", "/v1/run"),
             ("GET", "/v1/work"),
-            ("POST", "/v1/profiles"),
             ("POST", "/v1/reports"),
+            ("PATCH", "/v1/uploads/0"),
             ("PATCH", "/v1/uploads/1"),
+            ("GET", "/v1/uploads/1"),
             ("GET", "/v1/adapters/0?ranks=0"),
             ("GET", "/v1/base/config.json"),
         ]:
@@ -263,7 +267,7 @@ class TestDownloads:
             assert (response.status, await response.read()) == (206, expected[100:])
         listed = await board.get("/v1/base", BaseFiles)
         assert {file.name: file.size_bytes for file in listed.files} == {
-            name: (server_base / name).stat().st_size for name in ("config.json", "model.safetensors")
+            name: (server_base / name).stat().st_size for name in ("config.json", "model.safetensors", "tokenizer.json")
         }
 
     async def test_equal_plans_share_one_file(self, server: Any, begin_training: Any) -> None:

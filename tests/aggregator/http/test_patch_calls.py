@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from aggregator.downloads.adapters import ranges
 from edge_client.engines.adapter_patch import make_whole
 from edge_client.network.api import Api
+from edge_client.network.errors import RequestError
 from edge_client.network.transport import Transport
 from edge_client.state.held_adapter import starts_as_difference
 from wire.checks import basis_rank
 from wire.codec import decode
+from wire.limits import VERSION_DIGEST_CHARS
 from wire.messages import Adapter
 from wire.routes import Held
 
@@ -28,6 +31,11 @@ class Fetcher:
 
     def ranks(self, rank: int) -> list[int]:
         return [min(rank, basis_rank(weight, self.run.max_rank)) for weight in self.run.weights]
+
+    def held(self, version: int, ranks: Sequence[int]) -> Held:
+        """A version as this board was sent it."""
+        digest = self.board.server.opened.store.versions().get(version, "")
+        return Held(version, tuple(ranks), digest[:VERSION_DIGEST_CHARS])
 
     async def fetch(self, name: str, version: int, ranks: Sequence[int], held: Held | None = None) -> Path:
         target = self.folder / name
@@ -57,7 +65,7 @@ async def test_a_difference_is_smaller_and_leads_to_the_version(fetcher: Fetcher
     for name, rank in (("same", 3), ("less", 1), ("none", 0)):
         whole = await fetcher.fetch(f"{name}-whole", 3, fetcher.ranks(rank))
 
-        got = await fetcher.fetch(name, 3, fetcher.ranks(rank), Held(2, tuple(fetcher.ranks(3))))
+        got = await fetcher.fetch(name, 3, fetcher.ranks(rank), fetcher.held(2, fetcher.ranks(3)))
 
         assert starts_as_difference(got) and got.stat().st_size < whole.stat().st_size
         make_whole(got, held, fetcher.run, 3, fetcher.ranks(rank))
@@ -70,14 +78,40 @@ async def test_a_version_held_already_costs_next_to_nothing(fetcher: Fetcher) ->
     ranks = fetcher.ranks(2)
     held = await fetcher.fetch("held", 3, ranks)
 
-    got = await fetcher.fetch("again", 3, ranks, Held(3, tuple(ranks)))
+    got = await fetcher.fetch("again", 3, ranks, fetcher.held(3, ranks))
 
     assert got.stat().st_size < 300
     make_whole(got, held, fetcher.run, 3, ranks)
     assert got.read_bytes() == held.read_bytes()
 
 
-@pytest.mark.parametrize("odd", ["too old", "not yet", "far ahead", "another base", "beyond the basis", "version 0"])
+async def test_a_version_that_is_not_here_is_refused_with_those_that_are(fetcher: Fetcher) -> None:
+    """The board's hint names what it can have instead."""
+    with pytest.raises(RequestError, match="no version 4") as caught:
+        await fetcher.fetch("version-4", 4, fetcher.ranks(0))
+
+    assert caught.value.status == 404
+    assert caught.value.hint == "The newest is 3; kept are 0-3."
+
+
+def test_kept_versions_are_told_in_runs() -> None:
+    assert ranges([0]) == "0"
+    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "too old",
+        "not yet",
+        "far ahead",
+        "another base",
+        "beyond the basis",
+        "another version 2",
+        "a version 2 without a name",
+        "version 0",
+    ],
+)
 async def test_what_is_not_known_gives_the_whole(fetcher: Fetcher, odd: str) -> None:
     """Whatever a board says that it holds is no error."""
     ranks = tuple(fetcher.ranks(2))
@@ -85,8 +119,10 @@ async def test_what_is_not_known_gives_the_whole(fetcher: Fetcher, odd: str) -> 
         "too old": Held(0, ranks),
         "not yet": Held(4, ranks),
         "far ahead": Held(99_999, ranks),
-        "another base": Held(2, (1, 2, 3)),
-        "beyond the basis": Held(2, (200,) * len(ranks)),
+        "another base": fetcher.held(2, (1, 2, 3)),
+        "beyond the basis": fetcher.held(2, (200,) * len(ranks)),
+        "another version 2": Held(2, ranks, "0" * VERSION_DIGEST_CHARS),
+        "a version 2 without a name": Held(2, ranks),
         "version 0": Held(0, (0,) * len(ranks)),
     }[odd]
     whole = await fetcher.fetch("whole", 3, ranks)
@@ -100,7 +136,7 @@ async def test_what_is_not_known_gives_the_whole(fetcher: Fetcher, odd: str) -> 
 
 async def test_a_broken_difference_is_gone_on_with(fetcher: Fetcher) -> None:
     """Range and ETag are those of any file: what has come of it is not sent again."""
-    ranks, held = fetcher.ranks(2), Held(2, tuple(fetcher.ranks(3)))
+    ranks, held = fetcher.ranks(2), fetcher.held(2, fetcher.ranks(3))
     whole = (await fetcher.fetch("difference", 3, ranks, held)).read_bytes()
     digest = sha256(whole).hexdigest()
     (fetcher.folder / f"broken.{digest}.part").write_bytes(whole[:-100])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aggregator.merge.bases import random_basis
 from aggregator.merge.initial_factors import initial_factors
-from aggregator.merge.lowrank import truncate
+from aggregator.merge.low_rank.approximation import truncate
 from aggregator.merge.rules import RULES, Rule, folded
 from aggregator.merge.slices import cut_woven
 from aggregator.merge.state import AdapterState, WeightState, initial_state
@@ -65,6 +65,7 @@ def whole(part: AdapterPart) -> np.ndarray:
 # --- messages ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upload", ["fp32", "bf16", "int8", "int4"])
 def test_messages_of_every_rule_pass_both_sides_checks(
     rule: Rule[Any], weights: tuple[Weight, ...], upload: Dtype

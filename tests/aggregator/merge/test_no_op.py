@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from aggregator.merge.bases import random_basis
-from aggregator.merge.lowrank import truncate
+from aggregator.merge.low_rank.approximation import truncate
 from aggregator.merge.rules import RULES, Rule
 from aggregator.merge.state import AdapterState, initial_state
 from aggregator.merge.step import MergeSettings

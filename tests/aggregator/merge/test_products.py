@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.merge.low_rank_sum import multiplied
+from aggregator.merge.low_rank.matrix_sum import multiplied
 from aggregator.merge.product_total import ProductTotal, fold_changes
 from aggregator.merge.products import ProductSum, add, compacted, empty, low_rank_sum
 from aggregator.merge.rules import RULES, folded

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from aggregator.merge import low_rank_sum
 from aggregator.merge.bases import random_basis
-from aggregator.merge.low_rank_sum import LowRankSum, Product, multiplied
-from aggregator.merge.lowrank import truncate
+from aggregator.merge.low_rank import matrix_sum
+from aggregator.merge.low_rank.approximation import truncate
+from aggregator.merge.low_rank.matrix_sum import LowRankSum, Product, multiplied
 from aggregator.merge.optimisers import OPTIMISERS, Optimiser
 from aggregator.merge.state import AdapterState, WeightState, encode_state, initial_state
 from aggregator.merge.step import MergeSettings, for_each_weight, stepped
@@ -64,7 +64,7 @@ def changes(m: int, n: int, rank: int, seed: int) -> list[LowRankSum]:
     made[5] = ()
     return [
         *made[:-2],
-        *((*one, low_rank_sum.Dense(1e-3, rng.standard_normal((m, n), np.float32))) for one in made[-2:]),
+        *((*one, matrix_sum.Dense(1e-3, rng.standard_normal((m, n), np.float32))) for one in made[-2:]),
     ]
 
 

@@ -17,11 +17,21 @@ from aggregator.merge.bases import random_basis
 from aggregator.merge.contribution import SentVersion, contribution
 from aggregator.merge.rules import RULES
 from aggregator.merge.state import AdapterState, initial_state
-from aggregator.run.admit import Verdict, accepted_before, judge
+from aggregator.run.admit import contribution_of, judge
 from aggregator.run.open_round import OpenRound
-from aggregator.run.screen import FARTHER, LIMITS, MIN_COHORT, ROUNDED, Size, Sizes, sizes
+from aggregator.run.screen import (
+    FARTHER,
+    LIMITS,
+    MIN_COHORT,
+    ROUNDED,
+    Size,
+    Sizes,
+    decode_sizes,
+    encode_sizes,
+    sizes,
+)
 from aggregator.settings.terms import Terms
-from wire.codec import encode
+from wire.codec import decode, encode
 from wire.fields import Dtype
 from wire.manifest import manifest_digest
 from wire.messages import RoundSpec, Tensor, Update, UpdatePart
@@ -163,7 +173,7 @@ def test_verdicts_are_those_of_a_slow_reference(sent: Sent, cohort: list[float])
     update = update_of(sent, state)
     spec = RoundSpec(round=1, version=1, trains=terms.rule.TRAITS.trains(1))
     known: tuple[Sizes, ...] = tuple({kind: Size(size, size) for kind in LIMITS} for size in cohort)
-    open_round = OpenRound(spec, terms.rule, quorum=1, since_s=0.0, cohort=known)
+    open_round = OpenRound(spec, quorum=1, since_s=0.0, cohort=known)
 
     verdict = judge(encode(update), terms, spec, SentVersion(terms.rule, state, "bf16"), open_round)
 
@@ -191,17 +201,17 @@ def test_a_start_that_is_kept_is_the_one_that_is_made_anew(rule: str) -> None:
             assert np.array_equal(start[name].b, factors.b) and np.array_equal(start[name].a, factors.a)
 
 
-def test_what_was_accepted_before_is_the_same_verdict_again() -> None:
-    """A restart folds the same contribution, of the same sizes."""
+def test_what_was_accepted_is_the_same_contribution_again() -> None:
+    """When the round closes, possibly after a restart, what is summed is what was judged."""
     sent = Sent("weave", "int8", (2, 3, 4), 0.1, 7, with_nan=False)
     state, terms = state_of("weave"), terms_of(sent)
     spec = RoundSpec(round=1, version=1, trains="both")
-    data, open_round = encode(update_of(sent, state)), OpenRound(spec, terms.rule, quorum=1, since_s=0.0)
+    data, open_round = encode(update_of(sent, state)), OpenRound(spec, quorum=1, since_s=0.0)
 
     first = judge(data, terms, spec, SentVersion(terms.rule, state, "bf16"), open_round)
-    again: Verdict = accepted_before(data, SentVersion(terms.rule, state, "bf16"), open_round)
+    again = contribution_of(decode(data, Update), SentVersion(terms.rule, state, "bf16"), open_round)
 
-    assert first.contribution is not None and again.contribution is not None
-    assert again.sizes == first.sizes and again.n_examples == first.n_examples
+    assert first.contribution is not None and again.weight == first.contribution.weight
+    assert sizes(again) == first.sizes == decode_sizes(encode_sizes(first.sizes))
     for name, strand in first.contribution.strands.items():
-        assert np.array_equal(strand.b, again.contribution.strands[name].b)
+        assert np.array_equal(strand.b, again.strands[name].b)

@@ -91,6 +91,21 @@ def test_it_is_deterministic_and_never_asks_to_wake_in_the_past(view: View, rule
     assert decision.wake_s is None or decision.wake_s > now
 
 
+@given(views(), rules_, times, st.integers(1, 5))
+def test_nothing_ends_over_uploads_that_are_here_and_not_judged(
+    view: View, rules: RoundsSection, now: float, unjudged: int
+) -> None:
+    """Neither quorum, grace nor deadline ends a round or profiling before they are judged, nor extends it; but an
+    asynchronous round, whose quorum alone decides: what waits counts in the next."""
+    waiting = replace(view, unjudged=unjudged)
+
+    action = decide(waiting, rules, now).action
+
+    assert not isinstance(action, BeginTraining | AbandonRound | Extend)
+    if isinstance(action, CloseRound):
+        assert rules.is_asynchronous and action == decide(view, rules, now).action
+
+
 @given(views(), rules_, times)
 def test_a_silent_board_holds_no_round_beyond_its_deadline(view: View, rules: RoundsSection, now: float) -> None:
     """With a quorum, whoever is missing: the round is closed once the deadline or the grace time is over."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.merge.sums import Contribution
 from aggregator.run.open_round import OpenRound
 from aggregator.run.schedule import BeginRound, CloseRound, Finish, View, decide
 from aggregator.run.staleness import LateRounds, staleness_weight
@@ -66,8 +64,7 @@ class Fleet:
             match decide(view, self.rules, self.now).action:
                 case BeginRound(round=number):
                     asked = RoundSpec(round=number, version=self.version)
-                    rule: Any = SimpleNamespace(fold=_fold)
-                    self.work = OpenRound(asked, rule, quorum=self.rules.quorum, since_s=self.now)
+                    self.work = OpenRound(asked, quorum=self.rules.quorum, since_s=self.now)
                 case CloseRound():
                     assert work is not None
                     self.buffers.append(tuple(work.answers.values()))
@@ -86,11 +83,7 @@ class Fleet:
             return
         staleness = self.work.version - asked.version
         answer = Answer(asked.round, self.work.round, device, "", 1, 1, True, staleness=staleness)
-        self.work = self.work.with_accepted(answer, Contribution(weight=1.0), {}, self.now)
-
-
-def _fold(total: Any, added: Contribution) -> Any:
-    return SimpleNamespace(n_updates=(total.n_updates if total else 0) + 1)
+        self.work = self.work.with_answer(answer, {}, self.now)
 
 
 @settings(max_examples=20, deadline=None)

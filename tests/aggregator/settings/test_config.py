@@ -30,6 +30,40 @@ def test_the_template_reads_back_as_the_defaults() -> None:
     assert parse(template(GIVEN).replace("/base", "base"), Path("/srv/run.toml")).model.path == Path("/srv/base")
 
 
+@pytest.mark.parametrize("prefix", ["", "summarize: ", "  Read this.\n\tThen: ", "ä" * 1000, 'say "so"\\'])
+def test_a_prefix_is_kept_to_the_last_space(prefix: str) -> None:
+    """Line breaks and tabs too: it is a part of the text that a model learns from."""
+    config = parse(template({**GIVEN, "train.prefix": prefix}), Path("run.toml"))
+
+    assert config.train.text_form.prefix == prefix
+
+
+@pytest.mark.parametrize("prefix", ["\x1b[2J", "a\rb", "\x00", "\x7f", "\x85", "a" * 1001, 3])
+def test_a_prefix_that_no_board_would_take(prefix: object) -> None:
+    """Control characters but for line break and tab, and pages of text, are refused by the key's name."""
+    with pytest.raises(ConfigError, match=r"train\.prefix"):
+        parse(template({**GIVEN, "train.prefix": prefix}), Path("run.toml"))
+
+
+def test_a_prefix_that_leaves_no_room_for_text_is_refused_where_it_can_be_known() -> None:
+    """Seven words take seven tokens or more; eos and a token of text are to follow."""
+    values = {**GIVEN, "train.max_source_tokens": 8, "train.prefix": "one two three four five six seven: "}
+
+    with pytest.raises(ConfigError, match=r"train\.prefix has 7 words.*8 tokens"):
+        parse(template(values), Path("run.toml"))
+    assert parse(template({**values, "train.max_source_tokens": 9}), Path("run.toml")).train.max_source_tokens == 9
+    assert parse(template({**values, "train.max_source_tokens": 0}), Path("run.toml")).train.max_source_tokens == 0
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_source_tokens", 7), ("max_target_tokens", 1)])
+def test_lengths_are_open_or_long_enough(key: str, value: int) -> None:
+    """0 leaves them to the boards' texts; what is allowed is said."""
+    with pytest.raises(ConfigError) as caught:
+        parse(template({**GIVEN, f"train.{key}": value}), Path("run.toml"))
+
+    assert caught.value.hint == f"Allowed is 0, or a whole number from {value + 1} to 8192."
+
+
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_eta_0_is_the_optimisers_own_step(name: str) -> None:
     """A run that names no eta takes the optimiser's; one that does takes that."""
@@ -44,9 +78,11 @@ def test_eta_0_is_the_optimisers_own_step(name: str) -> None:
 @given(st.sampled_from(KEYS), st.data())
 def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) -> None:
     """Any allowed value of any key comes back unchanged."""
-    if isinstance(key.default, str) and not key.choices:
+    if key.path == "model.revision":
+        value: Any = data.draw(st.one_of(st.just(""), st.text("0123456789abcdef", min_size=40, max_size=40)))
+    elif isinstance(key.default, str) and not key.choices:
         printable = st.characters(exclude_categories=["Cs", "Cc"])
-        value: Any = data.draw(st.text(printable, min_size=int(key.low), max_size=min(int(key.high), 100)))
+        value = data.draw(st.text(printable, min_size=int(key.low), max_size=min(int(key.high), 100)))
         if not key.low <= len(value) <= key.high:
             return
     elif key.choices:
@@ -61,6 +97,8 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
         values |= {"train.batch": value, "train.micro_batch": value}
     if key.name in ("min_devices", "quorum"):
         values |= {"rounds.min_devices": value, "rounds.quorum": value}
+    if key.path == "model.revision":
+        values["model.id"] = "google/flan-t5-small"
     if key.path == "merge.defence":
         values |= {"rounds.min_devices": 10, "rounds.quorum": 10}
     if key.path == "train.rank":

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from aggregator.errors import DiskError, StateError
 from aggregator.store.blobs import Blobs
-from aggregator.store.records import Answer, ConflictError, Device, RoundClosedError, StoredReport
+from aggregator.store.records import Answer, ConflictError, Device, RoundClosedError, ShutOutError, StoredReport
 from aggregator.store.store import Store
 from aggregator.store.tables import MIGRATIONS
 
@@ -48,15 +48,18 @@ class TestContract:
         assert store.devices() == (again,)
 
     def test_revoking_stays(self, store: Store) -> None:
-        """A revoked device is revoked after it enrols again; an unknown one cannot be revoked."""
+        """A revoked device cannot enrol again until it is allowed; an unknown one can be neither."""
         enrolled(store)
 
         assert store.revoke_device("d-1") and not store.revoke_device("d-9")
-        assert enrolled(store).revoked
+        with pytest.raises(ShutOutError):
+            enrolled(store)
+        assert store.allow_device("d-1") and not store.allow_device("d-9")
+        assert not enrolled(store).revoked
 
     def test_tokens(self, store: Store) -> None:
         """Tokens are numbered, listed and revoked; only hashes are there."""
-        number = store.add_token("h" * 64, "first")
+        number = store.add_token("h" * 64, "first").id
 
         assert store.revoke_token(number) and not store.revoke_token(99)
         assert [(t.hash, t.label, t.revoked) for t in store.tokens()] == [("h" * 64, "first", True)]
@@ -133,7 +136,7 @@ class TestContract:
         """The last report of a kind and version stays, so a board cannot fill the disk."""
         enrolled(store)
         for loss in (3.0, 2.0):
-            store.put_report(StoredReport("d-1", "evaluation", 1, 1, "", {"loss": loss}))
+            store.put_reports([StoredReport("d-1", "evaluation", 1, 1, "", {"loss": loss})])
 
         assert [dict(report.values) for report in store.reports()] == [{"loss": 2.0}]
 
@@ -183,6 +186,24 @@ def test_a_second_connection_sees_what_was_acknowledged(tmp_path: Path) -> None:
     assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert raw.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     raw.close()
+    store.close()
+
+
+def test_a_database_of_before_boards_could_leave_goes_on(tmp_path: Path) -> None:
+    """The column is added, and nobody has left."""
+    path = tmp_path / "braid.db"
+    store = Store(path)
+    store.enrol("1" * 32, "ada", "c" * 64)
+    store.close()
+    raw = sqlite3.connect(path)
+    raw.execute("ALTER TABLE devices DROP COLUMN has_left")
+    raw.execute("PRAGMA user_version = 1")
+    raw.commit()
+    raw.close()
+
+    store = Store(path)
+
+    assert [(device.device, device.has_left) for device in store.devices()] == [("ada", False)]
     store.close()
 
 

@@ -60,6 +60,17 @@ def test_json_mode_prints_nothing_but_objects() -> None:
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["finished", "notice", "progress"]
 
 
+def test_a_phase_that_begins_anew_has_its_own_time_left() -> None:
+    """An evaluation reads all texts for the loss, then writes all of them: the second pass has a clock of its own."""
+    stream, now_s = io.StringIO(), [0.0]
+    console = Console(stream=stream, clock=lambda: now_s[0])
+    for step, second in ((0, 0.0), (10, 600.0), (0, 600.0), (5, 620.0)):
+        now_s[0] = second
+        console.progress(phase="evaluate", round=1, step=step, steps=10)
+
+    assert stream.getvalue().splitlines()[-1].endswith("20 s left")
+
+
 def test_progress_shows_time_left() -> None:
     """Half done after 30 seconds: 30 seconds are left."""
     assert "30 s left" in progress_text("train", 1, 5, 10, elapsed_s=30.0)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-HEAVY = {"torch", "transformers", "numpy", "tokenizers", "safetensors"}
+HEAVY = {"torch", "transformers", "numpy", "tokenizers", "safetensors", "huggingface_hub"}
 MAX_IDLE_RSS_BYTES = 45 << 20
 """DESIGN.md's promise for a waiting client."""
 
@@ -38,7 +38,7 @@ def test_importing_the_command_loads_nothing_heavy() -> None:
     assert not loaded & (HEAVY | {"aiohttp"})
 
 
-@pytest.mark.parametrize("command", ["", "join", "plan", "status", "leave", "generate", "doctor"])
+@pytest.mark.parametrize("command", ["", "join", "data", "plan", "status", "leave", "generate", "evaluate", "doctor"])
 def test_help_loads_nothing_heavy(command: str) -> None:
     """Neither does any --help."""
     loaded = modules_after(f"import edge_client.cli.main as c; c.main([*{command.split()!r}, '--help'])")

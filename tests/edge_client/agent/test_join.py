@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from edge_client.agent.console import Console
+from edge_client.agent.manners.leave_to_train import Rules
 from edge_client.agent.preflight import preflight
 from edge_client.errors import (
     ClientError,
     ConfigError,
+    DiskError,
     ExitCode,
     NoPlanError,
     RefusedError,
@@ -21,6 +24,8 @@ from edge_client.errors import (
     UnreachableError,
 )
 from edge_client.plan.round_cost import RoundLimits
+from edge_client.state.folder import StateFolder
+from tests.fakes.sysfs import RASPBERRY_PI_4, lay_out
 
 
 async def test_a_board_profiles_trains_every_round_evaluates_and_ends(board: Any, server: Any) -> None:
@@ -280,14 +285,6 @@ async def test_an_unreachable_server_ends_a_first_enrolment(board: Any) -> None:
     assert "aggregator serve" in caught.value.hint
 
 
-async def test_the_state_folder_belongs_to_one_server(board: Any) -> None:
-    """A second --server is refused instead of sending it the first one's credential."""
-    await board.join()
-
-    with pytest.raises(ConfigError, match="belongs to a device of"):
-        await board.join(server="http://127.0.0.1:9")
-
-
 async def test_status_file_tells_what_happened(board: Any) -> None:
     """status.json is whole JSON with the documented fields at the end."""
     await board.join()
@@ -296,6 +293,18 @@ async def test_status_file_tells_what_happened(board: Any) -> None:
     assert status["phase"] == "finished"
     assert status["rounds_done"] == 2
     assert status["ranks_total"] > 0
+
+
+def test_a_preflight_that_fails_leaves_the_folder_to_others(board: Any) -> None:
+    """After it has the folder's lock too: a farewell is sent from a folder on which no client runs."""
+
+    def fail(*_: object) -> None:
+        raise DiskError("the disk is full")
+
+    with pytest.raises(DiskError):
+        preflight(board.settings(), Console(), dataclasses.replace(board.probes(), measure=fail))
+
+    assert not StateFolder(board.folder).is_locked()
 
 
 def test_limits_on_a_round_are_read_before_anything_else(board: Any) -> None:
@@ -308,6 +317,18 @@ def test_limits_on_a_round_are_read_before_anything_else(board: Any) -> None:
     for wrong in ({"round_time": "soon"}, {"round_traffic": "-3"}):
         with pytest.raises(ConfigError, match=r"soon|-3"):
             preflight(board.settings(**wrong), Console(), board.probes())
+
+
+def test_rules_when_to_train_are_read_before_anything_else(board: Any, tmp_path: Path) -> None:
+    """They reach the client; a machine that tells no temperature is a wrong setting, and no folder is made."""
+    probes = dataclasses.replace(board.probes(), root=lay_out(tmp_path / "root", RASPBERRY_PI_4))
+    found = preflight(board.settings(below="70C", only_on_mains=True), Console(stream=board.output), probes)
+    found.folder.unlock()
+
+    assert found.rules == Rules(below_c=70.0, only_on_mains=True)
+    assert "counts as on mains" in board.output.getvalue()
+    with pytest.raises(ConfigError, match="tells no temperature"):
+        preflight(board.settings(below="70C"), Console(), dataclasses.replace(probes, root=tmp_path))
 
 
 async def test_a_limit_that_no_round_keeps_is_refused_before_any_task(board: Any, server: Any) -> None:

@@ -14,8 +14,8 @@ from edge_client.bench.request import Measured, Request
 from edge_client.bench.round_time import Link
 from edge_client.bench.setting import Setting, plan_setting
 from edge_client.host.board import Board
+from tests.fakes.models.uneven_base import write_uneven_base
 from tests.fakes.runs import UNEVEN_T5
-from tests.fakes.uneven_base import write_uneven_base
 
 
 @pytest.fixture

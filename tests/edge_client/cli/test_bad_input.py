@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     settings = [part for setting in SETTINGS for part in ("--set", f"train.{setting}")]
     init = [BIN / "aggregator", "init", folder / "server", "--model", base, "--min-devices", "2", *settings]
     subprocess.run(init, check=True, capture_output=True)
+    create = [BIN / "aggregator", "token", "create", folder / "server", "--uses", "100"]
+    token = subprocess.run(create, check=True, capture_output=True, text=True).stdout.strip()
     data = folder / "data.jsonl"
     data.write_text("".join(json.dumps({"source": f"text {i}", "target": f"title {i}"}) + "\n" for i in range(40)))
     serve = [BIN / "aggregator", "serve", folder / "server", "--port", "0"]
@@ -78,9 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     try:
         assert process.stdout is not None
         command = next(line for line in process.stdout if "edge-client join" in line).split()
-        yield Place(
-            command[command.index("--server") + 1], command[command.index("--token") + 1], base, folder / "int8", data
-        )
+        yield Place(command[command.index("--server") + 1], token, base, folder / "int8", data)
     finally:
         process.terminate()
         process.communicate()
@@ -91,7 +91,7 @@ def _small_base(folder: Path) -> Path:
     from safetensors.torch import save_file
 
     import builtin_base
-    from quantize.layout import tensor_shapes
+    from braid_common.t5_layout import tensor_shapes
 
     config = {**json.loads((builtin_base.folder() / "config.json").read_text()), **SMALL}
     config.pop("braid_storage", None)
@@ -134,15 +134,29 @@ def assert_refused(done: subprocess.CompletedProcess[str], status: ExitCode, wor
     assert lines[1].startswith("  → ")
 
 
-def assert_joins(place: Place, state: Path, until: str = "plan", **changes: str) -> list[Any]:
-    """A correct join on the same state folder gets as far as the event `until`, and stops in order. Its events."""
+def assert_joins(
+    place: Place,
+    state: Path,
+    until: str = "plan",
+    look: Callable[[Any, Any], None] = lambda process, event: None,
+    file_limits_bytes: tuple[int, int] | None = None,
+    **changes: str,
+) -> list[Any]:
+    """A correct join on the same state folder gets as far as the event `until`, and stops in order. Its events, each of
+    which `look` was shown."""
+
+    def limit() -> None:
+        if file_limits_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, file_limits_bytes)
+
     seen: list[Any] = []
     command = [BIN / "edge-client", "join", *place.flags(state, **changes), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=limit)
     try:
         assert process.stdout is not None
         for line in process.stdout:
             seen.append(json.loads(line))
+            look(process, seen[-1])
             if seen[-1]["event"] in (until, "error"):
                 break
         assert seen[-1]["event"] == until, seen[-1]
@@ -242,13 +256,22 @@ def test_unreadable_lines_are_counted_and_left_out(place: Place, tmp_path: Path)
 
 
 def test_a_full_disk_then_space(place: Place, tmp_path: Path) -> None:
-    """A real limit on file sizes, met by the worker: the profile is made and sent once there is space."""
-    flags = place.flags(tmp_path / "state")
+    """A real limit on file sizes, met by the worker: the client says so and waits; once there is space, it makes the
+    profile and sends it."""
 
-    done = edge_client("join", *flags, file_limit_bytes=FILE_LIMIT_BYTES)
+    def make_room(process: subprocess.Popen[str], event: Any) -> None:
+        if event["event"] == "notice" and "no space left for" in event["message"]:
+            full.append(event["hint"])
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
 
-    assert_refused(done, ExitCode.DISK, "no space left for")
-    assert_joins(place, tmp_path / "state", until="round_done", token="")
+    full: list[str] = []
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+
+    assert_joins(
+        place, tmp_path / "state", until="round_done", look=make_room, file_limits_bytes=(FILE_LIMIT_BYTES, hard)
+    )
+
+    assert len(full) == 1 and "free some space" in full[0]
 
 
 def test_a_disk_that_is_full_at_once(place: Place, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_with_a_ranking_its_top_is_shown(
 ) -> None:
     """The most important weights with their share and what of them is planned; all of them in --json."""
     ranked = ranked_run()
-    monkeypatch.setattr(plan_command, "_run_of", lambda server, folder: ranked)
+    monkeypatch.setattr(plan_command, "joined_run", lambda server, folder, instead: ranked)
     arguments = ("--model", config_only, "--memory", "1GiB", "--server", "http://server")
 
     _, text = plan(capsys, tmp_path, *arguments)
@@ -105,7 +105,7 @@ def test_a_run_with_one_rank_for_all_boards_is_told(
 ) -> None:
     """In the plan; and with what is lacking, where this board cannot train at that rank."""
     run = run_of(SMALL_T5, {"scope": "decoder", "rank": 8, "trains_a": True})
-    monkeypatch.setattr(plan_command, "_run_of", lambda server, folder: run)
+    monkeypatch.setattr(plan_command, "joined_run", lambda server, folder, instead: run)
     arguments = ("--model", config_only, "--server", "http://server", "--memory")
 
     _, text = plan(capsys, tmp_path, *arguments, "1GiB")
@@ -124,7 +124,7 @@ def test_what_the_board_has_pruned_is_not_planned_again(
 ) -> None:
     """With the run that it has joined, and as text too."""
     run = run_of(SMALL_T5, {"scope": "decoder", "rank": 8, "trains_a": True, "pruning": True}, round=4)
-    monkeypatch.setattr(plan_command, "_run_of", lambda server, folder: run)
+    monkeypatch.setattr(plan_command, "joined_run", lambda server, folder, instead: run)
     folder = StateFolder(tmp_path / "state")
     folder.lock()
     folder.unlock()
@@ -237,13 +237,56 @@ def test_a_folder_without_a_config_is_refused(capsys: Any, tmp_path: Path) -> No
     assert "flan-t5-base" in text
 
 
+def test_a_run_that_has_yet_to_choose_lengths_is_planned_for_with_the_longest(
+    capsys: Any, tmp_path: Path, config_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan says so, and is the one that the longest lengths would get; with chosen ones it says nothing of it."""
+    arguments = ("--model", config_only, "--server", "http://server", "--memory", "1GiB")
+
+    def planned(source: int, target: int) -> tuple[str, dict[str, Any]]:
+        run = run_of(SMALL_T5, {"max_source_tokens": source, "max_target_tokens": target})
+        monkeypatch.setattr(plan_command, "joined_run", lambda server, folder, instead: run)
+        text = plan(capsys, tmp_path, *arguments)[1]
+        return text, json.loads(plan(capsys, tmp_path, *arguments, "--json")[1])
+
+    text, facts = planned(0, 0)
+    chosen_text, chosen = planned(512, 128)
+
+    assert "yet to choose" in text and "up to 512 tokens" in text and "up to 128" in text
+    assert "yet to choose" not in chosen_text
+    assert (facts["lengths_chosen"], chosen["lengths_chosen"]) == (False, True)
+    assert {**facts, "lengths_chosen": True} == chosen
+
+
 def test_what_is_assumed_without_a_server_is_what_a_server_writes() -> None:
-    """`aggregator init`'s defaults; the board's code may not import the server's."""
+    """`aggregator init`'s defaults, but for the lengths, which boards' texts decide; the board's code may not import
+    the server's."""
     from aggregator.settings.keys import template
     from aggregator.settings.runfile import parse
     from wire.default_run import DEFAULT_MAX_RANK, DEFAULT_SERVER_RANK, DEFAULT_SETTINGS
 
     written = parse(template({"model.path": "/base", "model.digest": "a" * 64}), Path("run.toml"))
 
-    assert written.train == DEFAULT_SETTINGS
+    assert not written.train.has_lengths and DEFAULT_SETTINGS.has_lengths
+    assert written.train == msgspec.structs.replace(DEFAULT_SETTINGS, max_source_tokens=0, max_target_tokens=0)
     assert (written.merge.max_rank, written.merge.server_rank) == (DEFAULT_MAX_RANK, DEFAULT_SERVER_RANK)
+
+
+def test_a_plan_for_a_run_knows_the_base_that_came_from_the_server(
+    capsys: Any, tmp_path: Path, config_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's base is a hub id, and no hub is asked: `join` has put the server's files into the state folder."""
+    run = run_of(SMALL_T5)
+    base = msgspec.structs.replace(run.base, model="google/flan-t5-small", revision="0" * 40)
+    run = msgspec.structs.replace(run, base=base)
+    monkeypatch.setattr(plan_command, "joined_run", lambda server, folder, instead: run)
+    arguments = ("--server", "http://server", "--memory", "1GiB")
+    code, text = plan(capsys, tmp_path, *arguments)
+    assert code == ExitCode.BASE and "HF_HUB_OFFLINE is set" in text
+
+    fetched = tmp_path / "state" / "base" / run.base.digest
+    fetched.parent.mkdir(parents=True)
+    config_only.rename(fetched)
+
+    code, text = plan(capsys, tmp_path, *arguments)
+    assert code == 0 and "strands" in text

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from edge_client.errors import DiskError, LockedError, RefusedError
+from edge_client.errors import LockedError, RefusedError
 from edge_client.network.errors import GoneError, Unavailable
 from edge_client.network.retry import Backoff
 from edge_client.network.transfer import download, upload
 from edge_client.network.transport import Transport
 from edge_client.state.folder import StateFolder
+from tests.fakes.server import refusal
 
 
 async def drop(request: web.Request) -> None:
@@ -28,15 +29,28 @@ async def busy(_: web.Request) -> web.Response:
     return web.Response(status=503, headers={"Retry-After": "7"})
 
 
+async def throttled(_: web.Request) -> web.Response:
+    """The answer of a server to one call too many."""
+    return refusal(429, "busy", "too many calls at once", {"Retry-After": "9"})
+
+
 def assert_once(server: Any) -> None:
     """Every round was committed, and only once."""
     assert [round_id for round_id, _ in server.commits] == [1, 2]
     assert server.state == "finished"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point",
-    ["GET /v1/run", "GET /v1/work", "POST /v1/profiles", "GET /v1/adapters/", "PATCH /v1/uploads/", "POST /v1/rep"],
+    [
+        "GET /v1/run",
+        "GET /v1/work",
+        "GET /v1/adapters/",
+        "PATCH /v1/uploads/",
+        "GET /v1/uploads/",
+        "POST /v1/rep",
+    ],
 )
 @pytest.mark.parametrize("fault", [drop, busy])
 async def test_every_call_survives_a_lost_connection_and_a_busy_server(
@@ -58,6 +72,27 @@ async def test_retry_after_is_honoured(board: Any, server: Any) -> None:
     await board.join()
 
     assert any(7 <= pause_s < 7.6 for pause_s in board.slept_s)
+
+
+@pytest.mark.parametrize("point", ["GET /v1/work", "GET /v1/adapters/", "PATCH /v1/uploads/"])
+async def test_a_server_that_asks_for_patience_gets_it(board: Any, server: Any, point: str) -> None:
+    """429 on any call: the board waits as long as it is told, says so, and loses nothing."""
+    server.faults[point] = [throttled, throttled]
+
+    await board.join()
+
+    assert len(server.fired) == 2 and sum(pause_s >= 9 for pause_s in board.slept_s) == 2
+    assert_once(server)
+
+
+async def test_a_first_enrolment_waits_as_long_as_it_is_told(board: Any, server: Any) -> None:
+    """A server that asks for patience is there: no reason to send a person away after three tries."""
+    server.faults["POST /v1/devices"] = [throttled] * 8
+
+    await board.join()
+
+    assert len(server.fired) == 8 and sum(9 <= pause_s < 9.6 for pause_s in board.slept_s) == 8
+    assert_once(server)
 
 
 async def test_an_answer_lost_after_the_commit_is_not_a_second_update(board: Any, server: Any) -> None:
@@ -259,36 +294,6 @@ async def first_attempt_only(board: Any) -> None:
         await board.join()
     finally:
         board.backoff = patient
-
-
-async def test_a_full_disk_is_told_and_damages_nothing(
-    board: Any, server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """ENOSPC while the adapter arrives: exit code DISK, and with space again the run is finished."""
-    import errno
-
-    from edge_client.network import transfer
-
-    append = transfer._Part.append
-    fired = []
-
-    def full(self: Any, chunk: bytes) -> None:
-        fired.append(self.path)
-        from edge_client.errors import disk_errors
-
-        with disk_errors(self.path):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(transfer._Part, "append", full)
-    with pytest.raises(DiskError, match="no space left"):
-        await board.join()
-    monkeypatch.setattr(transfer._Part, "append", append)
-
-    await board.join()
-
-    assert len(fired) == 1
-    assert_once(server)
-    assert server.requests.count("POST /v1/devices") == 1, "the identity survived"
 
 
 def test_two_clients_do_not_share_a_folder(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from edge_client.errors import NoPlanError, RefusedError
 from edge_client.host.board import Board
 from edge_client.network.api import largest_adapter_bytes
 from edge_client.network.errors import RequestError, Unavailable
+from edge_client.network.proxy import environment_proxy
 from edge_client.network.retry import MAX_RETRY_AFTER_S, Backoff
 from edge_client.network.transfer import download
-from edge_client.network.transport import Transport, environment_proxy
+from edge_client.network.transport import Transport
 from edge_client.plan.choose import choose
 from edge_client.plan.situation import Situation
 from wire.codec import CONTENT_TYPE, encode
@@ -180,6 +181,7 @@ async def test_a_pause_of_years_is_not_kept(board: Any, server: Any, monkeypatch
     assert max(board.slept_s) == MAX_RETRY_AFTER_S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_layers", [1, 100])
 def test_absurd_settings_find_no_plan(server: Any, n_layers: int) -> None:
     """The largest batch, texts and ranks that the wire allows: a sentence with the memory it would take."""

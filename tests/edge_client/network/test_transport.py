@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_client.errors import ConfigError, ExitCode
-from edge_client.network.errors import UntrustedError, translate
-from edge_client.network.transport import Transport, parse_fingerprint
+from edge_client.network.errors import UntrustedError
+from edge_client.network.translate import translate
+from edge_client.network.transport import Transport, parse_pin
 from wire.run import RunInfo
 
 
@@ -97,11 +98,11 @@ def test_a_wrong_clock_is_named() -> None:
 @pytest.mark.parametrize("text", ["AB" * 32, "sha256:" + "ab" * 32, ":".join(["aB"] * 32), " " + "ab" * 32 + "\n"])
 def test_fingerprints_are_read_in_every_usual_spelling(text: str) -> None:
     """Upper or lower case, with colons, with the algorithm in front."""
-    assert parse_fingerprint(text) == b"\xab" * 32
+    assert parse_pin(text) == b"\xab" * 32
 
 
 @pytest.mark.parametrize("text", ["", "ab", "zz" * 32, "ab" * 20, "ab" * 33])
 def test_what_is_no_fingerprint_is_refused(text: str) -> None:
     """A SHA-1 among them."""
     with pytest.raises(ConfigError):
-        parse_fingerprint(text)
+        parse_pin(text)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.models.uneven_base import write_uneven_base
 from tests.fakes.runs import UNEVEN_T5
-from tests.fakes.uneven_base import write_uneven_base
 
 
 @pytest.fixture

@@ -63,6 +63,7 @@ def plans(scope: Scope, source: int = 256, room: CacheBudget = ROOM) -> list[Pla
     return [choice.plan for size in sizes if (choice := choice_or_none(size, run, room)) is not None]
 
 
+@pytest.mark.slow
 @given(
     st.tuples(*[st.integers(300 * MIB, 1200 * MIB)] * 2),
     st.sampled_from(SCOPES),

@@ -46,7 +46,7 @@ def write_base(folder: Path) -> None:
     from safetensors.torch import save_file
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    from quantize.layout import tensor_shapes
+    from braid_common.t5_layout import tensor_shapes
 
     (folder / "config.json").write_text(json.dumps(dict(SMALL_T5)))
     generator = torch.Generator().manual_seed(0)

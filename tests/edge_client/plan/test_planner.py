@@ -47,6 +47,7 @@ def smallest_bytes() -> int:
     raise AssertionError("a megabyte was enough")
 
 
+@pytest.mark.slow
 @given(left_bytes=st.integers(300 * MIB, 1 << 31))
 @settings(max_examples=30, deadline=None)
 def test_the_next_plan_fits_what_is_left_and_keeps_what_it_can(left_bytes: int) -> None:
@@ -97,6 +98,7 @@ def test_each_shortage_lowers_the_plan_and_the_last_one_is_tried_again() -> None
     assert sizes[-1] < smallest_bytes()
 
 
+@pytest.mark.slow
 @given(
     st.integers(300 * MIB, 1 << 30),
     st.lists(st.integers(1, 20), min_size=1, max_size=7),

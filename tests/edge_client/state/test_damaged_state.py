@@ -78,6 +78,7 @@ def _identity(folder: StateFolder) -> tuple[Path, Callable[[], Any]]:
     return next(folder.path.iterdir()), folder.read_identity
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [_plan, _task, _values, _status, _corrections, _arithmetic, _identity])
 def test_no_byte_of_a_small_file_ends_the_client_without_a_sentence(make: Any, tmp_path: Path) -> None:
     """Whatever byte it is: the file is read, or counts as not there, or a ConfigError says what to do."""

@@ -131,6 +131,7 @@ async def test_a_board_fetches_differences(server: Any, board: Any, tmp_path: Pa
     assert len(server.commits) == 2 and 3 in server.evaluated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"since": 0}, {"run_id": "other"}, {"version": 7}, {"manifest": "0" * 64}])
 async def test_a_difference_that_does_not_fit_costs_one_more_download(
     server: Any, board: Any, fields: dict[str, Any]

@@ -67,6 +67,7 @@ ranks_of_round = st.lists(st.integers(0, 8), min_size=1, max_size=5)
 Round = tuple[list[int], list[int], bool]  # the plan's ranks, strands that are lost, and whether it is done twice
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(ranks_of_round, ranks_of_round, st.booleans()), min_size=1, max_size=6), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
 def test_a_round_begins_at_the_least_of_its_plan_and_what_was_left(
@@ -181,6 +182,7 @@ async def test_each_round_begins_where_the_one_before_ended(board: Any, server: 
     assert (status["max_rank"], status["ranks_total"]) == (1, len(server.run().weights))
 
 
+@pytest.mark.slow
 async def test_a_restart_between_update_and_acceptance_changes_nothing(board: Any, server: Any, log: Path) -> None:
     """The update that is on disk is sent, and the rounds go on at the ranks it left."""
     server.faults["PATCH /v1/uploads/1"] = [cut_power]
@@ -193,6 +195,7 @@ async def test_a_restart_between_update_and_acceptance_changes_nothing(board: An
     assert sent(server) == [{2}, {1}, {1}]
 
 
+@pytest.mark.slow
 async def test_a_round_that_is_done_again_begins_at_the_same_ranks(board: Any, server: Any, log: Path) -> None:
     """Its update was ready and its files are lost before the server has it: trained again, it loses no more."""
     server.faults["PATCH /v1/uploads/2"] = [cut_power]

@@ -195,19 +195,38 @@ async def test_a_server_killed_in_mid_round_goes_on_in_the_same_round(tmp_path: 
     assert accepted(status) == {1: 2}
 
 
-async def test_the_export_is_used_by_generate(tmp_path: Path) -> None:
-    """What `aggregator export` writes, `edge-client generate --adapter` reads, and it changes what the base writes."""
-    outcome = await run_federation(
-        tmp_path / "run",
-        specs(tmp_path / "text")[:1],
-        {**SETTINGS, "rounds.quorum": "1", "train.local_steps": "20", "train.learning_rate": "0.02"},
-        on_event=ignore,
-    )
+async def test_the_export_is_used_by_generate_and_evaluate(tmp_path: Path) -> None:
+    """What `aggregator export` writes, `edge-client generate --adapter` reads, and it changes what the base writes.
+    `evaluate` finds it better on what was trained, by its folder and by its version, which the board fetches."""
+    server = Aggregator(tmp_path / "server")
+    await server.init(1, {**SETTINGS, "rounds.quorum": "1", "train.local_steps": "20", "train.learning_rate": "0.02"})
+    spec, exported = specs(tmp_path / "text")[0], tmp_path / "adapter"
     text = "case 3: the red pump was seen in hall 2 and it must be looked at again"
+    limits = ("--limit", "20", "--max-source-tokens", "32", "--max-target-tokens", "12", "--prefix", "summarize: ")
+    await server.start()
+    board = Board(spec, server.url, await server.token(), tmp_path / spec.name, lambda board, event: None)
+    try:
+        await board.start()
+        assert await board.follow() == 0
+        await server.export(exported)
+        version = (await server.status())["run"]["version"]
+        adapters = ("--adapter", str(exported), "--adapter", str(version), "--state", str(board.folder))
+        report = json.loads(
+            await run_command("edge-client", "evaluate", "--data", spec.data, *adapters, *limits, "--json")
+        )
+    finally:
+        await board.stop()
+        await server.stop()
 
     plain = await run_command("edge-client", "generate", "--model", "builtin", text)
-    tuned = await run_command("edge-client", "generate", "--model", "builtin", "--adapter", str(outcome.exported), text)
+    tuned = await run_command("edge-client", "generate", "--model", "builtin", "--adapter", str(exported), text)
 
     assert plain.strip()
     assert tuned.strip()
     assert plain != tuned
+    assert report["n_examples"] == 20
+    base, by_folder, by_version = report["contestants"].values()
+    assert list(report["contestants"]) == ["base", "adapter", f"version {version}"]
+    assert by_folder["difference"]["loss"]["interval"][1] < 0
+    assert by_folder["rougeL"] > base["rougeL"]
+    assert by_version["loss"] == pytest.approx(by_folder["loss"], rel=1e-3)  # which came rounded

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,7 @@ def assert_found_and_rebuilt(cache: EncoderCache, path: Path, damaged: bytes, fa
     assert path.read_bytes() == whole and cache.missing([IDS]) == [] and cache.total_bytes == len(whole)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_found(cache: EncoderCache, tmp_path: Path) -> None:
     """One wrong bit anywhere, header and checksum included."""
     path = only_file(tmp_path)
@@ -187,3 +190,27 @@ def test_killed_writer_leaves_whole_entries(tmp_path: Path, n_before: int) -> No
     for i in [*told, told[-1] + 1]:
         back = cache.get((i, 1), torch.float32)
         assert (back is None and i not in told) or (back is not None and bool((back == i % 128).all()))
+
+
+def test_a_clock_that_jumps_changes_no_content(tmp_path: Path) -> None:
+    """1970, the future, 1970 again: what is there is right, the limit holds, what a job keeps stays."""
+    sources = [(i, 1) for i in range(12)]
+    limit_bytes = 6 * entry_bytes(2, WIDTH, "bf16")
+    for now_s in (0.0, 4e9, 5.0, 1.8e9, -7.0):
+        looks: list[float] = []
+        kept = EncoderCache(tmp_path, ORIGINS[0], WIDTH, limit_bytes, now_s=partial(_look, looks, now_s))
+        kept.keep(sources[:3])
+        for ids in sources:
+            kept.put(ids, hidden_of(ids))
+        for path in tmp_path.rglob("*"):
+            os.utime(path, (now_s, now_s))
+        assert bool(looks) == (now_s != 0.0), "the clock was looked at, where there were entries"
+        assert kept.missing(sources[:3]) == [] and kept.total_bytes <= limit_bytes
+        for ids in sources:
+            back = kept.get(ids, torch.bfloat16)
+            assert back is None or torch.equal(back, hidden_of(ids))
+
+
+def _look(looks: list[float], now_s: float) -> float:
+    looks.append(now_s)
+    return now_s

@@ -19,12 +19,14 @@ from aggregator.merge.rules.braid import fold, merge
 from aggregator.merge.state import AdapterState, encode_state
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
-from aggregator.run.admit import accepted_before
+from aggregator.run.admit import contribution_of
 from aggregator.run.setup import Opened, open_run
 from aggregator.store.folder import Folder
 from aggregator.store.secrets import secret_hash
+from tests.fakes.uploads import submitted
 from wire.checks import basis_rank
-from wire.codec import encode
+from wire.codec import decode, encode
+from wire.limits import VERSION_DIGEST_CHARS
 from wire.messages import NamedTensor, Profile, Receipt, Update, UpdatePart
 from wire.tensors import pack
 
@@ -58,7 +60,7 @@ async def main():
     digest = hashlib.sha256(data).hexdigest()
     part = opened.uploads.take(device, 1, digest, opened.uploads.size(device, 1, digest))
     part.append(data)
-    await opened.run.submissions.submit(device, 1, digest, part)
+    await opened.run.submissions.receive(device, 1, digest, part)
     await opened.run.step()
 
 asyncio.run(main())
@@ -97,10 +99,7 @@ async def _profile(opened: Opened) -> None:
             sketches=sketches,
             scores=(1.0,) * len(sketches),
         )
-        part = opened.uploads.fresh(device)
-        part.append(encode(message))
-        assert (await run.submissions.submit(device, 0, None, part)).accepted
-    await run.step()
+        assert (await submitted(opened, device, 0, encode(message))).accepted
     assert run.open_round is not None and run.open_round.round == 1
 
 
@@ -113,7 +112,14 @@ def _update(opened: Opened, device: str) -> bytes:
     rng = np.random.default_rng([BOARDS.index(device), 3])
     parts = tuple(UpdatePart(name=w.name, b=_random(rng, w.rows, 2)) for w in terms.weights)
     message = Update(
-        protocol=1, run_id=terms.run_id, round=1, version=1, manifest=terms.manifest, n_examples=10, parts=parts
+        protocol=1,
+        run_id=terms.run_id,
+        round=1,
+        version=1,
+        version_digest=opened.store.versions()[1][:VERSION_DIGEST_CHARS],
+        manifest=terms.manifest,
+        n_examples=10,
+        parts=parts,
     )
     return encode(message)
 
@@ -123,14 +129,12 @@ def _send(opened: Opened, device: str, body: bytes) -> Receipt:
     digest = hashlib.sha256(body).hexdigest()
 
     async def send() -> Receipt:
-        if not opened.run.submissions.receipt_of(device, 1, digest):
+        if not opened.run.submissions.received(device, 1, digest):
+            if receipt := opened.run.submissions.receipt_of(device, 1, digest):
+                await opened.run.step()
+                return receipt
             opened.run.submissions.require_open(device, 1)
-        offset = opened.uploads.size(device, 1, digest)
-        part = opened.uploads.take(device, 1, digest, offset)
-        part.append(body[offset:])
-        receipt = await opened.run.submissions.submit(device, 1, digest, part)
-        await opened.run.step()
-        return receipt
+        return await submitted(opened, device, 1, body)
 
     return asyncio.run(send())
 
@@ -152,9 +156,7 @@ def _contribution(opened: Opened, body: bytes, sent: AdapterState) -> Contributi
     """What a stored update adds to the open round, that of a board which was sent that version."""
     run = opened.run
     assert run.open_round is not None
-    verdict = accepted_before(body, SentVersion(run.terms.rule, sent, run.terms.download), run.open_round)
-    assert verdict.contribution is not None
-    return verdict.contribution
+    return contribution_of(decode(body, Update), SentVersion(run.terms.rule, sent, run.terms.download), run.open_round)
 
 
 @pytest.fixture
@@ -170,8 +172,14 @@ def expected(tmp_path: Path, folder: Folder, opened: Opened) -> dict[str, np.nda
 
 
 @pytest.mark.parametrize(
-    ("where", "method", "kept"),
-    [("before", "adopt", False), ("before", "add_update", False), ("after", "add_update", True)],
+    ("where", "method", "waiting", "kept"),
+    [
+        ("before", "adopt", 0, 0),
+        ("before", "add_received", 0, 0),
+        ("after", "add_received", 1, 0),
+        ("before", "add_update", 1, 0),
+        ("after", "add_update", 0, 1),
+    ],
 )
 def test_an_update_survives_a_kill_at_any_step(
     folder: Folder,
@@ -179,17 +187,22 @@ def test_an_update_survives_a_kill_at_any_step(
     expected: dict[str, np.ndarray],
     where: str,
     method: str,
-    kept: bool,  # type: ignore[type-arg]
+    waiting: int,
+    kept: int,  # type: ignore[type-arg]
 ) -> None:
-    """Killed before the blob has its name, between blob and row, or between row and reply: after the restart the
-    board sends again, and the round merges exactly the two updates."""
+    """Killed before the blob has its name, between blob and row, after the 202, or around the row of the judgement:
+    what was on the disk is judged though nobody sends it again, the board sends again what was not, and the round
+    merges exactly the two updates."""
     bodies = {device: _update(opened, device) for device in BOARDS}
     opened.store.close()
 
     _kill(folder, "d-ada", bodies["d-ada"], where, method)
     again = open_run(folder, time.monotonic)
 
-    assert again.run.open_round is not None and again.run.open_round.accepted == int(kept)
+    assert again.run.open_round is not None and again.run.open_round.accepted == kept
+    assert len(again.run.inbox) == waiting
+    asyncio.run(again.run.step())
+    assert again.run.open_round.accepted == kept + waiting and not len(again.run.inbox)
     for device in BOARDS:
         assert _send(again, device, bodies[device]).accepted
     assert again.run.state.version == 2

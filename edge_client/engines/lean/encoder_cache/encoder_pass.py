@@ -2,7 +2,7 @@
 
 Blocks are read from the base's files one after the other and each is run over all sources of a chunk, whose residual
 streams wait in memory without padding. So the encoder is never resident whole, and what is read is spread over many
-tokens: more memory means larger chunks, not more blocks.
+tokens: more memory means larger chunks, not more blocks. Where a base is in memory all the same, its blocks are used.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ class EncoderSpec:
         format: of its weights, as in a plan.
         compute: dtype of the products, fp32 or bf16.
         device: where they are computed.
+        kept: the same base in that format, where it is in memory; the folder's files are not read then.
     """
 
     folder: Path
     format: str
     compute: torch.dtype
     device: torch.device = _CPU
+    kept: FrozenBase | None = None
 
 
 def encode_sources(
@@ -186,6 +188,8 @@ class _Encoder:
         stream[rows] = self._t5.encoder_block(i, x, self._t5.encoder_bias(batch.width, mask))[mask]
 
     def _load(self, wanted: Callable[[str], bool]) -> FrozenBase:
+        if self._spec.kept is not None:
+            return self._spec.kept.part(wanted)
         with base_errors():
             return load_base(self._spec.folder, self._spec.format, wanted=wanted)
 

@@ -1,6 +1,7 @@
 """The frozen encoder's outputs that a job's decoder reads: computed once, kept on disk, read batch by batch.
 
-While the encoder works the rest of the base is not in memory: a job asks for what it needs first, and loads after.
+While the encoder works the rest of the base is not in memory, unless the plan has room for both: a job asks for what it
+needs first, and loads after.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from edge_client.engines.lean.encoder_cache.store import EncoderCache, Origin, S
 from edge_client.engines.lean.model.batches import Batch
 from edge_client.engines.lean.model.model import DTYPES
 from edge_client.engines.lean.session import Meter, Session
+from edge_client.errors import DiskError
 from edge_client.host.worker_memory import resident_bytes, return_free_memory
 from edge_client.jobs.messages import TextJob
 from edge_client.jobs.sizes import LEAST_HIDDEN_BYTES
@@ -50,7 +52,8 @@ class EncoderOutputs:
         while group := list(islice(remaining, SOURCES_AT_ONCE)):
             self._cache.keep(group)
             if missing := self._cache.missing(group):
-                self._session.release_base()
+                if not self._job.plan.kept_bytes:
+                    self._session.release_base()
                 self._encode(missing)
 
     def encoded(self, batch: Batch) -> Tensor | None:
@@ -78,13 +81,19 @@ class EncoderOutputs:
         assert cache is not None
 
         def store(ids: Source, hidden: Tensor) -> None:
-            is_kept = cache.put(ids, hidden)
+            is_kept = self._put(cache, ids, hidden)
             if into is not None:  # read back, so that it is rounded as it will be in the next epoch
                 into[ids] = cache.get(ids, self._compute) if is_kept else hidden.clone()
 
         meter = Meter(self._session, "encode", len(sources))
         encode_sources(
-            EncoderSpec(Path(self._job.base_folder), self._job.plan.mode.format, self._compute, self._device),
+            EncoderSpec(
+                Path(self._job.base_folder),
+                self._job.plan.mode.format,
+                self._compute,
+                self._device,
+                self._session.whole_base(self._job),
+            ),
             sources,
             store,
             tell=lambda n_done, n_tokens: meter.count(n_done, 0.0, n_tokens),
@@ -95,9 +104,19 @@ class EncoderOutputs:
         self.n_tokens += sum(map(len, sources))
         return_free_memory()
 
+    def _put(self, cache: EncoderCache, ids: Source, hidden: Tensor) -> bool:
+        """Keep an output. A disk that does not take it costs time, for it is made again where it is needed."""
+        try:
+            is_kept = cache.put(ids, hidden)
+        except DiskError as error:
+            self._session.unsaved = error.message
+            return False
+        self._session.unsaved = ""
+        return is_kept
+
     def _hidden_bytes(self) -> int:
         """Memory for the chunk of hidden states: a quarter of what the plan leaves, for others are beside it."""
-        spare_bytes = self._job.plan.expected_peak_bytes - resident_bytes()
+        spare_bytes = self._job.plan.whole_peak_bytes - resident_bytes()
         return max(LEAST_HIDDEN_BYTES, min(HIDDEN_BYTES, spare_bytes // 4))
 
 

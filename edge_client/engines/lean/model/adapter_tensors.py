@@ -35,6 +35,15 @@ class AdapterTensors:
     basis: Mapping[str, Tensor] = field(default_factory=dict)
     start_b: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def product_factors(self) -> dict[str, Factors]:
+        """Factors of all that the adapter adds to each weight before any training: frozen ones and strands together."""
+        factors = dict(self.frozen)
+        for name, start_b in self.start_b.items():
+            strands = Factors(start_b, self.basis[name])
+            frozen = factors.get(name)
+            factors[name] = strands if frozen is None else _beside(frozen, strands)
+        return factors
+
 
 def read_adapter(path: Path, run: RunInfo, version: int, ranks: Sequence[int] | None) -> AdapterTensors:
     """Read a `wire.messages.Adapter` of `version`, with `ranks` (manifest order) or, if None, whatever ranks it has.
@@ -65,6 +74,11 @@ def read_any_adapter(path: Path, weights: Collection[str]) -> AdapterTensors:
         return _tensors(decode(_read(path), Adapter))
     except WireError as error:
         raise ConfigError(f"{path} is no adapter: {error}", "name a folder that `aggregator export` wrote") from error
+
+
+def _beside(one: Factors, other: Factors) -> Factors:
+    """The factors of the sum of two products."""
+    return Factors(torch.cat([one.b, other.b], 1), torch.cat([one.a, other.a]))
 
 
 def _read(path: Path) -> bytes:

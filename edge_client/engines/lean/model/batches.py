@@ -82,12 +82,17 @@ class Order:
 
     def examples(self, step: int) -> list[int]:
         """Indices of the `batch` examples of a step, 0 ≤ step < steps, longest first."""
+        return [index for index, _ in self.reads(step)]
+
+    def reads(self, step: int) -> list[tuple[int, int]]:
+        """The examples of a step as in `examples`, each with the pass over all examples, from 0, that it belongs to."""
         # Sorted by length inside a window, the batches of which come in a shuffled order: little padding, and yet no
         # step after step of ever shorter texts.
         first = step - step % WINDOW_STEPS
         n_steps = min(WINDOW_STEPS, self._steps - first)
         places = range(first * self._batch, (first + n_steps) * self._batch)
-        window = sorted((self._at(place) for place in places), key=lambda i: -self._lengths[i])
+        read = [(self._at(place), place // len(self._lengths)) for place in places]
+        window = sorted(read, key=lambda each: -self._lengths[each[0]])
         turns = list(range(n_steps))
         random.Random(derive_seed(self._seed, "window", first)).shuffle(turns)
         turn = turns[step - first]

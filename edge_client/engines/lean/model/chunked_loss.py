@@ -35,6 +35,10 @@ class _Sums:
     total: Tensor
     pull: Tensor | None
 
+    def losses(self, hidden: Tensor, own: Tensor) -> Tensor:
+        """Negative log-likelihood (tokens, 1) of each token, whose label's head row is in `own` (tokens, d)."""
+        return self.total.log() + self.largest - (hidden.float() * own).sum(-1, keepdim=True)
+
 
 class _HeadLoss(torch.autograd.Function):
     """Cross-entropy for autograd. The forward pass makes the gradient too, while it has the logits."""
@@ -43,8 +47,7 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, labels: Tensor, head: FrozenWeight, scratch: Scratch | None) -> Tensor:
         own = head.rows_of(labels, hidden.dtype)  # (tokens, d)
         sums = _sums(hidden, head, scratch, wants_grad=ctx.needs_input_grad[0])
-        own_logits = (hidden.float() * own).sum(-1, keepdim=True)
-        loss = (sums.total.log() + sums.largest - own_logits).sum(dtype=torch.float64)
+        loss = sums.losses(hidden, own).sum(dtype=torch.float64)
         # The gradient of a token is the softmax-weighted mean of all head rows, less the label's own row.
         grad = None if sums.pull is None else sums.pull.div_(sums.total).sub_(own).to(hidden.dtype)
         ctx.save_for_backward(grad)
@@ -97,8 +100,30 @@ def head_loss(hidden: Tensor, labels: Tensor, head: FrozenWeight, scratch: Scrat
     Returns:
         An fp32 scalar in nats; divide by the number of labels for the mean.
     """
+    kept, targets, _ = _labelled(hidden, labels)
+    total: Tensor = _HeadLoss.apply(kept, targets, head, scratch)  # type: ignore[no-untyped-call]
+    return total
+
+
+@torch.no_grad()
+def head_losses(hidden: Tensor, labels: Tensor, head: FrozenWeight, scratch: Scratch | None = None) -> Tensor:
+    """Sums of negative log-likelihoods as `head_loss` has them, for each example of the batch by itself.
+
+    Args:
+        hidden, labels, head, scratch: as there.
+
+    Returns:
+        (batch,) float64 in nats, on the CPU.
+    """
+    kept, targets, places = _labelled(hidden, labels)
+    losses = _sums(kept, head, scratch, wants_grad=False).losses(kept, head.rows_of(targets, hidden.dtype))
+    examples = places.div(labels.shape[1], rounding_mode="floor")
+    return torch.zeros(labels.shape[0], dtype=torch.float64).index_add_(0, examples, losses[:, 0].double().cpu())
+
+
+def _labelled(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states (tokens, d) and labels of what is not IGNORED, and their places in the batch, (tokens,) each."""
     # Found on the processor, where a batch is made: a GPU need not be waited for.
     places = (labels.flatten() != IGNORED).nonzero()[:, 0]
     kept = hidden.flatten(0, 1).index_select(0, places.to(hidden.device))
-    total: Tensor = _HeadLoss.apply(kept, labels.flatten()[places].to(hidden.device), head, scratch)  # type: ignore[no-untyped-call]
-    return total
+    return kept, labels.flatten()[places].to(hidden.device), places

@@ -97,6 +97,11 @@ class Linear:
         self.sketch: Observer | None = None
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n) of the weight."""
+        return self._weight.shape
+
+    @property
     def rank(self) -> int:
         return self.b.shape[1]
 

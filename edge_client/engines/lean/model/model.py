@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch
-from edge_client.engines.lean.model.chunked_loss import head_loss
+from edge_client.engines.lean.model.chunked_loss import head_loss, head_losses
 from edge_client.engines.lean.model.lora import Factors, Linear
 from edge_client.engines.lean.model.t5 import T5, Cache
 from edge_client.errors import ConfigError
@@ -53,6 +53,20 @@ class Model:
             self.config, self.linears, base.plain, base.weights["shared"], self._compute, checkpointing=checkpointing
         )
 
+    def put_on(self, factors: Mapping[str, Factors]) -> None:
+        """Put these low-rank matrices on the base, in place of all that were frozen there.
+
+        `factors` is by module name, b (m, s) and a (s, n) of any dtype. Raises ConfigError as the constructor does, and
+        leaves the model as it was then.
+        """
+        _check_names(factors, self.linears)
+        cast = {
+            name: _cast_to(name, linear, factors[name]) if name in factors else None
+            for name, linear in self.linears.items()
+        }
+        for name, linear in self.linears.items():
+            linear.set_frozen(cast[name])
+
     def encode(self, source: Tensor, mask: Tensor | None) -> Tensor:
         """Hidden states (b, s, d) of the source; with gradients only if the encoder is trained. `mask` is False on
         padding, None where there is none."""
@@ -64,11 +78,19 @@ class Model:
 
         `encoded` (b, s, d) in the compute dtype is the encoder's output for the batch's source, if it is known.
         """
+        return head_loss(self._hidden(batch, encoded), batch.labels, self._head, self._scratch)
+
+    @torch.no_grad()
+    def losses(self, batch: Batch, encoded: Tensor | None = None) -> Tensor:
+        """The same sums for each example by itself: (b,) float64 on the CPU."""
+        return head_losses(self._hidden(batch, encoded), batch.labels, self._head, self._scratch)
+
+    def _hidden(self, batch: Batch, encoded: Tensor | None) -> Tensor:
+        """The decoder's output (b, t, d) under teacher forcing."""
         mask = None if batch.padding is None else batch.padding.to(self.device)
         if encoded is None:
             encoded = self.encode(batch.source, mask)
-        hidden = self._t5.decode(batch.decoder_input.to(self.device), encoded, mask)
-        return head_loss(hidden, batch.labels, self._head, self._scratch)
+        return self._t5.decode(batch.decoder_input.to(self.device), encoded, mask)
 
     @torch.no_grad()
     def next_logits(self, ids: Tensor, encoded: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
@@ -107,12 +129,23 @@ def _linears(
 ) -> dict[str, Linear]:
     """Every matrix of the blocks by module name; the embeddings are no linear maps."""
     weights = {name: weight for name, weight in base.weights.items() if name not in ("shared", "lm_head")}
-    for name in (*adapter.frozen, *adapter.basis, *adapter.start_b):
+    _check_names((*adapter.frozen, *adapter.basis, *adapter.start_b), weights)
+    return {name: _linear(name, weight, adapter, dtype, scratch, trains) for name, weight in weights.items()}
+
+
+def _check_names(names: Iterable[str], weights: Container[str]) -> None:
+    """Raise ConfigError where the adapter has a weight that the base has not."""
+    for name in names:
         if name not in weights:
             raise ConfigError(
                 f"the adapter has weight {name}, the base has none of that name", "use the run's own base"
             )
-    return {name: _linear(name, weight, adapter, dtype, scratch, trains) for name, weight in weights.items()}
+
+
+def _cast_to(name: str, linear: Linear, factors: Factors) -> Factors:
+    """The factors as the linear multiplies with them. Raises ConfigError where they do not fit its weight."""
+    _check_sides(name, linear.shape, factors, None, None)
+    return Factors(factors.b.to(linear.b.device, linear.compute), factors.a.to(linear.b.device, linear.compute))
 
 
 def _linear(

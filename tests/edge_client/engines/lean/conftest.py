@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from braid_common.base_files import read_t5_config
-from edge_client.jobs.data_spec import DataSpec
-from edge_client.jobs.messages import TrainingMode
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import msgspec
 import numpy as np
@@ -20,8 +13,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from edge_client.jobs.messages import EvaluateJob, Job, Plan, ProbeJob, ProfileJob, TrainJob
-from tests.fakes.random_t5 import random_t5, save_base
+from braid_common.base_files import read_t5_config
+from edge_client.jobs.data_spec import DataSpec
+from edge_client.jobs.messages import EvaluateJob, Job, Plan, ProbeJob, ProfileJob, TrainingMode, TrainJob
+from tests.fakes.models.random_t5 import random_t5, save_base
 from wire.checks import basis_rank
 from wire.codec import encode
 from wire.manifest import manifest_digest, t5_weights

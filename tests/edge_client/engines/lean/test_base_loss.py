@@ -13,7 +13,7 @@ from braid_common.base_files import BaseFilesError
 from braid_common.text_form import DEFAULT_PREFIX
 from edge_client.engines.lean import base_loss as module
 from edge_client.engines.lean.base_loss import base_loss
-from tests.fakes.random_t5 import random_t5, save_base
+from tests.fakes.models.random_t5 import random_t5, save_base
 from tests.fakes.runs import UNEVEN_T5
 
 SIZES = {name: value for name, value in UNEVEN_T5.items() if type(value) is int}

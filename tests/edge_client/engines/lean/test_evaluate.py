@@ -11,11 +11,12 @@ import msgspec
 import pytest
 
 from braid_common.text_form import TextForm
+from edge_client.engines.contract import Host
 from edge_client.engines.lean.engine import LeanEngine
-from edge_client.engines.lean.evaluate import rouge
 from edge_client.engines.lean.generate import Writer
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
+from edge_client.evaluation.metrics import rouge
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.frames import read_frame, write_frame
 from edge_client.jobs.messages import Done, Event, Failed, Job, Progress
@@ -38,12 +39,35 @@ def test_evaluation_of_the_frozen_factors_alone(make_job: Jobs) -> None:
     assert values["n_examples"] >= 1
 
 
+def test_the_last_progress_is_the_result(make_job: Jobs) -> None:
+    """What a person saw last is the mean over all texts that is told next, not the loss of the last few of them."""
+    told: list[Progress] = []
+
+    values = run_job(make_job("evaluate", ranks=(0,), rouge=True), LeanEngine(Session(Host(emit=told.append))))
+
+    losses = [event.loss for event in told if event.phase == "evaluate" and event.loss]
+    assert losses[-1] == pytest.approx(values["loss"], abs=1e-12)
+
+
 def test_rouge_of_known_texts() -> None:
     """ROUGE is F1 in 0…1: equal texts have 1, a shared half has 0.5, an empty answer 0."""
-    scores = rouge(["one two three four", "alpha beta", "gamma"], ["one two three four", "alpha delta", ""])
+    scores = rouge([("one two three four",), ("alpha beta",), ("gamma",)], ["one two three four", "alpha delta", ""])
 
     assert scores["rouge1"] == pytest.approx((1 + 0.5 + 0) / 3)
     assert scores["rouge2"] == pytest.approx(1 / 3)
+
+
+def test_of_several_references_the_nearest_counts_for_each_kind() -> None:
+    """As rouge_score's `score_multi` has it: the best F1 of any reference, by kind; the order does not matter."""
+    references = ("one two three four", "alpha beta gamma delta", "nothing like it")
+    answer = "one two gamma delta"
+
+    several = rouge([references], [answer])
+
+    alone = [rouge([(reference,)], [answer]) for reference in references]
+    assert several == {kind: max(scores[kind] for scores in alone) for kind in several}
+    assert several == rouge([references[::-1]], [answer])
+    assert several["rouge1"] == pytest.approx(0.5)
 
 
 def test_unpacked_weights_write_the_same(make_job: Jobs, base_folder: Path) -> None:

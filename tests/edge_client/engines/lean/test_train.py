@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge_client.data.readers import load_data
+from edge_client.data.load import load_data
 from edge_client.engines.contract import Host, Stopped
 from edge_client.engines.lean.engine import LeanEngine
 from edge_client.engines.lean.model.adam import Adam

@@ -89,7 +89,7 @@ def test_truncation_keeps_eos(base_folder: Path) -> None:
 
     pair = tokeniser.pair(example, TextForm(max_source_tokens=10, max_target_tokens=8))
 
-    assert pair.source == (*tokeniser.encode(DEFAULT_PREFIX, 2)[:-1], *[8] * 8, 1)
+    assert pair.source == (*tokeniser.target(DEFAULT_PREFIX, 2)[:-1], *[8] * 8, 1)
     assert pair.target == (9, 10, 1)
     assert tokeniser.decode(pair.target) == "w6 w7"
 

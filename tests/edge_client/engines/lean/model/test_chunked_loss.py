@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from edge_client.engines.lean.model.batches import IGNORED
-from edge_client.engines.lean.model.chunked_loss import LOGITS_BYTES, VOCABULARY_ROWS, head_loss
+from edge_client.engines.lean.model.chunked_loss import LOGITS_BYTES, VOCABULARY_ROWS, head_loss, head_losses
 from quantize.int8 import to_int8
 from quantize.nf4 import to_nf4
 from quantize.weight import DenseWeight, FrozenWeight
@@ -48,6 +48,17 @@ def test_loss_and_gradient_equal_float64(format: str, tokens: int) -> None:
     assert leaf.grad is not None
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
     assert (leaf.grad - grad).abs().max() < 1e-5 * grad.abs().max()
+
+
+def test_losses_of_each_example_equal_float64() -> None:
+    """Per example of the batch by itself; one without any label has none."""
+    hidden, labels, head = case(3, 9)
+    labels[1] = IGNORED
+
+    losses = head_losses(hidden, labels, DenseWeight(head))
+
+    expected = [float(reference(hidden[i : i + 1], labels[i : i + 1], head)[0]) for i in (0, 2)]
+    assert losses.tolist() == pytest.approx([expected[0], 0.0, expected[1]], rel=1e-5)
 
 
 @pytest.mark.parametrize("place", [0, VOCABULARY_ROWS + 1, VOCABULARY - 1])

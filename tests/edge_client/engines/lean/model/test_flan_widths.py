@@ -17,7 +17,7 @@ from edge_client.engines.lean.model.batches import Batch, collate
 from edge_client.engines.lean.model.model import Model
 from edge_client.jobs.sizes import VOCABULARY_ROWS
 from quantize.base import load_base
-from tests.fakes.random_t5 import random_t5, save_base
+from tests.fakes.models.random_t5 import random_t5, save_base
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

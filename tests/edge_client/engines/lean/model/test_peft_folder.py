@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from aggregator.export import export_peft
+from aggregator.export import Origin, export_peft
 from aggregator.merge.state import AdapterState, WeightState
 from braid_common.t5_config import T5Config
-from braid_common.text_form import DEFAULT_PREFIX, TextForm
+from braid_common.text_form import DEFAULT_FORM, TextForm
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.generate import Writer
 from edge_client.engines.lean.model.adapter_tensors import read_any_adapter
@@ -74,7 +74,7 @@ def test_exported_ranks_are_read_as_peft_reads_them(
             values=np.zeros(0),
         )
     with tempfile.TemporaryDirectory() as place:
-        folder = export_peft(AdapterState(version=1, weights=states), Path(place) / "out", base_model="any").folder
+        folder = export_peft(AdapterState(version=1, weights=states), Path(place) / "out", Origin("any")).folder
 
         assert_writes_as_peft(reference, base_folder, folder)
 
@@ -127,7 +127,7 @@ def assert_writes_as_peft(reference: T5ForConditionalGeneration, base_folder: Pa
 
     theirs = PeftModel.from_pretrained(copy.deepcopy(reference), str(folder)).eval()
     tokeniser = Tokeniser(base_folder, 1, reference.config.vocab_size)
-    source, mask = source_batch([tokeniser.encode(DEFAULT_PREFIX + text, 512) for text in TEXTS], 0)
+    source, mask = source_batch([tokeniser.source(text, DEFAULT_FORM) for text in TEXTS], 0)
     start = torch.zeros((len(TEXTS), 1), dtype=torch.long)
     inputs = {"input_ids": source, "attention_mask": mask.long()}
 

@@ -1,0 +1,1 @@
+"""The cost of Braid while it has nothing to do, and of a round beside its training."""

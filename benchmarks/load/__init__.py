@@ -1,0 +1,1 @@
+"""A server under load: what honest boards get while others are a nuisance, over real sockets."""

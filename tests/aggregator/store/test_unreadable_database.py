@@ -1,0 +1,75 @@
+"""A database that could not be read is not taken for a damaged one: the disk is waited for, damage ends the server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aggregator.errors import StateError
+from aggregator.store.store import Store
+from chaos.disk.file_faults import FileFaults, build_library, find_compiler
+
+READING = """
+import pathlib, sys
+from aggregator.errors import ServerError
+from aggregator.store.store import Store
+store = Store(pathlib.Path(sys.argv[1]))
+print("open", flush=True)
+sys.stdin.readline()
+for _ in range(2):
+    try:
+        print(store.fact("key"), flush=True)
+    except ServerError as error:
+        print(type(error).__name__, error.message, flush=True)
+"""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A database in which "key" is on a page that opening does not read."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    store = Store(folder / "braid.db")
+    store.settle("key", "value" * 2000)
+    store.close()
+    return folder / "braid.db"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_compiler() is None, reason="there is no C compiler to build the faults with")
+def test_a_page_that_cannot_be_read_is_the_disks_fault(tmp_path: Path, database: Path) -> None:
+    """It was "damaged: restore the folder from a backup", and the server ended with a status after which nothing starts
+    it again (found by `make chaos`)."""
+    faults = FileFaults(build_library(tmp_path), database.parent, tmp_path / "control")
+    command = [sys.executable, "-c", READING, str(database)]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **faults.environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None and server.stdin is not None
+        assert server.stdout.readline() == "open\n"
+        faults.fail("EIO", calls=["pread"], path="braid.db", times=1)
+        server.stdin.write("\n")
+        server.stdin.flush()
+        said = [server.stdout.readline().strip() for _ in range(2)]
+
+    assert faults.failed == {("EIO", "pread"): 1}
+    assert said == ["DiskError The database could not be read, and is not damaged", "value" * 2000]
+
+
+def test_a_page_with_other_bytes_is_damage(database: Path) -> None:
+    store = Store(database)
+    data = bytearray(database.read_bytes())
+    data[8192:] = b"\xff" * (len(data) - 8192)
+    database.write_bytes(bytes(data))
+
+    with pytest.raises(StateError, match="damaged"):
+        store.fact("key")
+    store.close()

@@ -8,6 +8,9 @@ SEED ?= 1
 ROUNDS ?= 500
 BOARDS ?= 8
 MINUTES ?= 10
+# Container images often forbid Python to keep its bytecode. Each process of the tests would then compile all of Braid, and
+# each that runs tests rewrite all of their assertions, every time: a quarter of `make test-fast`.
+unexport PYTHONDONTWRITEBYTECODE
 # A file's tests stay together: they share servers, control groups and measurements. tests/conftest.py puts long ones first.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

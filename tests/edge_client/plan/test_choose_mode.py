@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,11 +58,12 @@ def choice_or_none(
         return None
 
 
-def plans(scope: Scope, source: int = 256, room: CacheBudget = ROOM) -> list[Plan]:
+@cache
+def plans(scope: Scope, source: int = 256, room: CacheBudget = ROOM) -> tuple[Plan, ...]:
     """From the smallest board that has one to the largest."""
     sizes = range(300 * MIB, 1600 * MIB, 25 * MIB)
     run = make_run(scope, source)
-    return [choice.plan for size in sizes if (choice := choice_or_none(size, run, room)) is not None]
+    return tuple(choice.plan for size in sizes if (choice := choice_or_none(size, run, room)) is not None)
 
 
 @pytest.mark.slow

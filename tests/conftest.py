@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -48,6 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with many slow tests come first: at the end there are short ones to share out, and no processor idles."""
     n_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -n_slow[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """What libraries and test modules brought stays to the end. A full collection looked through all of it each time,
+    up to 0.3 s where torch is loaded: a session of the engine collects whenever it lets a base go."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from braid_common.t5_config import T5Config
 from edge_client.errors import BaseModelError, ConfigError, NoPlanError, RefusedError
@@ -307,6 +306,8 @@ def exact_worth(run: RunInfo, mode: TrainingMode, candidates: Candidates, limits
     bare, full = candidates.with_ranks(mode, [0] * len(most)), candidates.with_ranks(mode, most)
     if not fits(bare, limits):
         return 0.0
+    from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import: collecting the tests does without
+
     costs: dict[tuple[int, int, bool], list[float]] = {}
     for index, weight in enumerate(run.weights):
         if most[index] and kind_of(weight) not in costs:

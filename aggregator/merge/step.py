@@ -82,7 +82,7 @@ _FREED_BYTES = 31 << 20
 
 @cache
 def _blas() -> ThreadpoolController:
-    """The libraries that multiply for numpy. Looked for once: that reads the table of all that the process has mapped."""
+    """The libraries that multiply for numpy. Looked for once: that reads all that the process has mapped."""
     return ThreadpoolController().select(user_api="blas")
 
 

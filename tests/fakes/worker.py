@@ -144,6 +144,14 @@ def log_job(job: EngineJob, kind: str, first: int, path: Path) -> None:
         log.write(f"{job.plan.mode.cache} {cache[0] or '-'} {cache[1]}\n")
 
 
+def read_difference(job: TrainJob | EvaluateJob) -> None:
+    """Make an adapter of the one that the board holds and the difference, as the real worker does."""
+    from edge_client.engines.adapter_patch import make_whole  # with numpy: two thirds of what a start costs
+
+    ranks = job.plan.ranks if isinstance(job, TrainJob) else [0] * len(job.run.weights)
+    make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.spec.version, ranks)
+
+
 def answer(job: EngineJob, flags: argparse.Namespace, faults: Faults) -> Done | Failed:
     """Do a job, unless a fault comes before."""
     kind = str(job.__struct_config__.tag)
@@ -152,12 +160,9 @@ def answer(job: EngineJob, flags: argparse.Namespace, faults: Faults) -> Done | 
     if flags.log:
         log_job(job, kind, first, flags.log)
     faults.kill(kind)
-    if isinstance(job, TrainJob | EvaluateJob) and job.held_path:  # read as the real one does
-        from edge_client.engines.adapter_patch import make_whole  # with numpy: two thirds of what a start costs
-
-        ranks = job.plan.ranks if isinstance(job, TrainJob) else [0] * len(job.run.weights)
+    if isinstance(job, TrainJob | EvaluateJob) and job.held_path:
         try:
-            make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.spec.version, ranks)
+            read_difference(job)
         except ClientError as error:
             return Failed(exit_code=int(error.exit_code), message=error.message, hint=error.hint)
     if flags.fail:

@@ -130,6 +130,7 @@ async def test_a_way_is_probed_once_for_all_time(board: Any, log: Path) -> None:
     assert len(ways) == len(set(ways)) == len(board.events("probe"))
 
 
+@pytest.mark.slow
 async def test_a_probe_that_takes_too_much_leads_to_a_smaller_plan_before_any_work(board: Any, log: Path) -> None:
     """What was measured counts, not what was predicted."""
     plan = await first_plan(board)
@@ -144,6 +145,7 @@ async def test_a_probe_that_takes_too_much_leads_to_a_smaller_plan_before_any_wo
     assert not board.events("backed_off"), "nothing was at stake"
 
 
+@pytest.mark.slow
 async def test_a_probe_that_is_killed_counts_as_running_short(board: Any, server: Any, log: Path) -> None:
     """The next plan is made for less memory, and the run goes on."""
     board.worker_flags += ("--kill", "probe")

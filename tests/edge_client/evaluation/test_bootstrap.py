@@ -20,6 +20,7 @@ def draw(rng: np.random.Generator, n: int) -> tuple[F64, F64]:
     return losses[:, None], tokens[:, None]
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_true_ratio_as_often_as_they_say() -> None:
     """Of many test sets drawn from one law, about 95 % give an interval that holds the truth."""
     rng = np.random.default_rng(1)

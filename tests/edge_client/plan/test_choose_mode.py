@@ -88,6 +88,7 @@ def test_more_memory_never_gives_a_round_of_less_worth(
         assert small.worth <= large.worth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_board_that_multiplies_bf16_fast_never_trains_in_fp32(scope: Scope) -> None:
     """However much memory it has; a board that does not takes fp32 first."""
@@ -98,6 +99,7 @@ def test_a_board_that_multiplies_bf16_fast_never_trains_in_fp32(scope: Scope) ->
     assert (plan.mode.format, plan.mode.compute) == ("fp32", "fp32")
 
 
+@pytest.mark.slow
 def test_checkpointing_comes_where_nothing_cheaper_helps() -> None:
     """A large board does without; the boards that use it have less memory than any that trains as much without."""
     found = plans("all", source=512)

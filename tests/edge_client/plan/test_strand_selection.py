@@ -173,6 +173,7 @@ def test_more_memory_never_gives_less(seed: int, scale: float, more: float) -> N
     assert shares[0] <= shares[1] + 1e-12
 
 
+@pytest.mark.slow
 @given(SEEDS)
 @settings(max_examples=25, deadline=None)
 def test_boards_of_all_sizes_share_one_order_where_it_serves_them(seed: int) -> None:

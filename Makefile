@@ -8,13 +8,15 @@ SEED ?= 1
 ROUNDS ?= 500
 BOARDS ?= 8
 MINUTES ?= 10
+# Of `make deb-check`.
+SUITE ?= bookworm
 # Container images often forbid Python to keep its bytecode. Each process of the tests would then compile all of Braid, and
 # each that runs tests rewrite all of their assertions, every time: a quarter of `make test-fast`.
 unexport PYTHONDONTWRITEBYTECODE
 # A file's tests stay together: they share servers, control groups and measurements. tests/conftest.py puts long ones first.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test test-fast test-one chaos fuzz layout docs format clean
+.PHONY: help setup demo check test test-fast test-one chaos fuzz deb deb-check layout docs format clean
 
 help:
 	@echo "make demo       a server and three boards of unequal memory braid one adapter (under 5 minutes)"
@@ -22,6 +24,8 @@ help:
 	@echo "make test-one T=tests/wire            some tests"
 	@echo "make chaos      a fleet of real processes under faults: SEED=1 ROUNDS=500 BOARDS=8 JSON=file"
 	@echo "make fuzz       hostile input for all that reads what others send: MINUTES=10"
+	@echo "make deb        packages for Debian and Ubuntu, amd64 and arm64, in dist/deb"
+	@echo "make deb-check  installs, upgrades, removes and purges them in a fresh system: SUITE=bookworm, trixie, jammy or noble; root"
 	@echo "make check      format, lint, types, import contracts, sizes, generated docs"
 	@echo "make layout     the rooms of every package, the arrows between them, floors and circles"
 	@echo "make docs       rewrite the generated pages and tables in docs/"
@@ -64,6 +68,15 @@ chaos: $(READY)
 fuzz: $(READY)
 	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	$(BIN)/python -m fuzz --minutes $(MINUTES)
+
+deb: $(READY)
+	rm -rf dist/deb
+	$(BIN)/python -m scripts.deb
+
+# Of what `make deb` made. Needs lintian, debootstrap, root and the distribution's mirror.
+deb-check:
+	lintian --fail-on=error,warning dist/deb/*.deb
+	scripts/deb/check.sh $(SUITE)
 
 layout: $(READY)
 	$(BIN)/python -m scripts.layout

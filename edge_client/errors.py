@@ -27,10 +27,11 @@ class ExitCode(IntEnum):
     BASE = 5  # base model missing, damaged, or not the run's
     MEMORY = 6  # no plan fits the board
     REFUSED = 7  # the server refused: token, protocol version
-    UNREACHABLE = 8  # no server answered a first enrolment
+    UNREACHABLE = 8  # no server answered a first enrolment, or `status --check`
     REVOKED = 9  # the device was revoked; the only end of an enrolled client that is not success
     DISK = 10  # the state folder cannot be written
     LOCKED = 11  # another client uses the same state folder
+    TORCH = 12  # torch dies or cannot be loaded on this board's processor
 
 
 class ClientError(CommandError):
@@ -90,6 +91,12 @@ class DiskError(ClientError):
     """A file of the client cannot be read or written."""
 
     exit_code = ExitCode.DISK
+
+
+class TorchError(ClientError):
+    """torch cannot be loaded, or dies, on this board."""
+
+    exit_code = ExitCode.TORCH
 
 
 class LockedError(ClientError):

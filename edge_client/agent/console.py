@@ -15,6 +15,8 @@ standard output holds one JSON object per line and nothing else. Every object ha
     backed_off  message, and as in plan        memory ran short: the round goes on in this leaner way
     phase       phase (wait, measure, probe, profile, fetch, train, upload, evaluate), round, version
     waiting     round, version       nothing to do until the server has more
+    paused      round, message       the board may not train now, by --window, --below or --only-on-mains
+    unpaused    round                it may again
     progress    phase (load, encode, profile, train, evaluate), round, step, steps, loss, tokens_per_s, peak_bytes,
                 bytes_up, bytes_down; in phase base, where one comes from the hub, step and steps with their unit
     round_done  kind (profile, train), round, version, accepted, reason, bytes_up, bytes_down, and the worker's numbers:

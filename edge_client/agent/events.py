@@ -14,12 +14,16 @@ from edge_client.agent.length_words import cut_warnings, lengths_words
 from edge_client.agent.reports import Reports
 from edge_client.errors import ClientError
 from edge_client.jobs.messages import Plan, Progress
+from edge_client.jobs.sizes import IMPORTS_BYTES
 from edge_client.network.transport import Traffic
 from edge_client.state.folder import Identity
 from edge_client.state.status import StatusFile
 from wire.messages import Receipt, Task
 from wire.run import RunInfo
 from wire.text_lengths import TextLengths
+
+HEAVY_IMPORTS = 1.5
+"""Times what a build for processors takes when it is imported: beyond that another build was installed, as for CUDA."""
 
 _SCORES = ("loss", "rouge1", "rouge2", "rougeL")
 
@@ -31,7 +35,7 @@ class Events:
         self.console = console
         self._status, self._reports, self._traffic = status, reports, traffic
         self._plan: Plan | None = None
-        self._unsaved = ""
+        self._unsaved = self._phase_before = ""
         self.rounds_done = 0
 
     def phase(self, phase: str, task: Task) -> None:
@@ -121,6 +125,29 @@ class Events:
             **traffic,
         )
 
+    def paused(self, why: str, *, aloud: bool) -> None:
+        """The board may not train now. Told here and, beside the work, to the server."""
+        status = self._status.status
+        if status.phase != "pause":  # else another reason has come
+            self._phase_before = status.phase
+        self._status.update(at_once=True, phase="pause", waits=why)
+        if aloud:
+            self.console.event("paused", f"training pauses: {why}", round=status.round, message=why)
+            self._reports.note(status.round, f"its training pauses: {why}")
+
+    def unpaused(self, *, aloud: bool) -> None:
+        """The board may train again."""
+        status = self._status.status
+        self._status.update(at_once=True, phase=self._phase_before, waits="")
+        if aloud:
+            self.console.event("unpaused", "training goes on", round=status.round)
+            self._reports.note(status.round, "its training goes on")
+
+    def slowed(self, reasons: str) -> None:
+        """The board is slowed down, by heat or by its supply; the server is told as well, which waits for it."""
+        self.console.notice(f"this board is slowed down: {reasons}", "`edge-client doctor` shows clocks and heat")
+        self._reports.note(self._status.status.round, f"it is slowed down: {reasons}")
+
     async def plan(self, round_id: int, plan: Plan, explain: Callable[[], Sequence[str]]) -> None:
         """The plan of a round: its explanation in full the first time, one line when the plan changes. It is made where
         it is shown alone: it takes longer than a plan."""
@@ -136,16 +163,30 @@ class Events:
         await self._reports.plan(round_id, plan.mode.format, plan.mode.compute, numbers)
 
     def probed(self, task: Task, plan: Plan, values: Mapping[str, float]) -> None:
-        """A step of a plan was tried, and measured."""
+        """A step of a plan was tried, and measured; what torch alone takes is told where that is the trouble."""
         peak_bytes, step_s = int(values["peak_bytes"]), values["step_s"]
+        imports_bytes = int(values.get("imports_bytes", 0))
+        text = (
+            f"probe: {plan_words(plan)}: {show_size(peak_bytes)} measured, "
+            f"{show_size(plan.expected_peak_bytes)} predicted, {step_s:.2f} s a step"
+        )
+        if peak_bytes > plan.budget_bytes:
+            text += f"\n  → more than the {show_size(plan.budget_bytes)} there are: it is not trained in this way"
+        if imports_bytes > HEAVY_IMPORTS * IMPORTS_BYTES:
+            text += (
+                f"\n  → importing torch and its libraries takes {show_size(imports_bytes)} of that, a build for "
+                f"processors {show_size(IMPORTS_BYTES)}: `edge-client doctor` and deploy/install-board.sh know which "
+                "build is for this board"
+            )
         self.console.event(
             "probe",
-            f"probe: {plan_words(plan)}: {show_size(peak_bytes)} measured, "
-            f"{show_size(plan.expected_peak_bytes)} predicted, {step_s:.2f} s a step",
+            text,
             round=task.spec.round,
             **msgspec.structs.asdict(plan.mode),
             predicted_peak_bytes=plan.expected_peak_bytes,
             peak_bytes=peak_bytes,
+            imports_bytes=imports_bytes,
+            budget_bytes=plan.budget_bytes,
             step_s=step_s,
         )
 

@@ -41,6 +41,7 @@ _SENTENCES: Mapping[ExitCode, str] = MappingProxyType(
         ExitCode.DATA: "its text cannot be used",
         ExitCode.REFUSED: "the server refused something that it needs, or the run is not for this version",
         ExitCode.DISK: "its state folder cannot be read or written",
+        ExitCode.TORCH: "torch does not run on its processor, or cannot be loaded",
     }
 )
 
@@ -51,7 +52,7 @@ def farewell(error: BaseException) -> Report | None:
     """The report of a client that ends with `error`; None where the server knows, or is no server of this board."""
     if isinstance(error, asyncio.CancelledError):
         return _report(ExitCode.OK, STOPPED)
-    if isinstance(error, WorkerLost):
+    if isinstance(error, WorkerLost) and error.exit_code is ExitCode.INTERNAL:
         return _report(ExitCode.INTERNAL, "its training process ended again and again" + _ITS_LOG)
     if not isinstance(error, ClientError):
         return _report(ExitCode.INTERNAL, f"a bug of the client ({type(error).__name__})" + _ITS_LOG)

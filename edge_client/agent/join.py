@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -24,6 +25,10 @@ from edge_client.agent.enrolment import StrangerError, client_version, destinati
 from edge_client.agent.events import Events
 from edge_client.agent.farewell import say_farewell, say_farewell_from
 from edge_client.agent.faults.obstacle import Obstacle
+from edge_client.agent.manners.leave_to_train import LOOK_EVERY_S
+from edge_client.agent.manners.look import Look
+from edge_client.agent.manners.pauses import Away, Pauses
+from edge_client.agent.manners.speed_watch import SpeedWatch
 from edge_client.agent.outage import Outage
 from edge_client.agent.preflight import PROBES, Preflight, Probes, preflight
 from edge_client.agent.renewal import Renewal
@@ -49,6 +54,7 @@ from edge_client.state.calibration_file import read_calibration, write_calibrati
 from edge_client.state.folder import Identity
 from edge_client.state.status import StatusFile
 from edge_client.worker.process import WorkerProcess
+from wire.messages import Task
 from wire.run import RunInfo
 
 
@@ -61,7 +67,9 @@ class Surroundings:
         sleep: waits so many seconds.
         watch_every_s: seconds between two looks whether a task's result is still wanted.
         measure: looks at the board's memory anew, when it ran short.
-        now_unix_s: seconds since 1970 as the board's clock has it, for people; nothing waits or decides by it.
+        now_unix_s: seconds since 1970 as the board's clock has it, for people; only hours of training go by it.
+        look_every_s: seconds between two looks whether the board may train on, where its operator has set rules.
+        root: where /sys is.
     """
 
     new_backoff: Callable[..., Backoff] = Backoff
@@ -69,6 +77,8 @@ class Surroundings:
     watch_every_s: float = WATCH_EVERY_S
     measure: Callable[[], Board] = probe_board
     now_unix_s: Callable[[], float] = time.time
+    look_every_s: float = LOOK_EVERY_S
+    root: Path = Path("/")
 
 
 LOST_BOARD_HINT = (
@@ -91,7 +101,7 @@ def join(
         asyncio.run(say_farewell_from(settings.state, error))
         raise
     try:
-        asyncio.run(_until_stopped(settings, checked, console, worker or WorkerProcess()))
+        asyncio.run(_until_stopped(settings, checked, console, worker or WorkerProcess(nice=settings.nice)))
     finally:
         console.close()
         checked.folder.unlock()
@@ -136,6 +146,7 @@ class Client:
         self._trust = RunTrust(api, checked.folder, events)
         self._obstacle = Obstacle(checked.folder, events)
         self._strangeness = api.new_backoff()
+        self._pauses = self._new_pauses() if checked.rules else None
         api.check_run = self._trust.check
 
     async def run_to_end(self) -> None:
@@ -169,7 +180,7 @@ class Client:
         runner = await self.prepare(identity.device, run)
         sleep = self._surroundings.sleep
         after, epoch, repeats, before = -1, "", 0, ""
-        while (task := await self._api.work(after=after, epoch=epoch)).kind != "finished":
+        while (task := await self._next_word(after, epoch)).kind != "finished":
             self._strangeness.progressed()
             await self._renewal.heed(task)
             if task.kind == "wait":
@@ -184,6 +195,9 @@ class Client:
             try:
                 self._obstacle.try_out()
                 await runner.carry_out(task)
+            except Away:
+                before = ""  # the server has lost nothing
+                continue
             except ClientError as error:
                 await self._obstacle.meet(error, task.spec.round)
                 continue
@@ -191,6 +205,12 @@ class Client:
             if task.kind == "train":
                 after, epoch = task.spec.round, told.epoch
         self._events.finished(task)
+
+    async def _next_word(self, after: int, epoch: str) -> Task:
+        """The task that the server has for this board, asked for once it may train."""
+        if self._pauses is not None:
+            await self._pauses.until_allowed(self._surroundings.sleep)
+        return await self._api.work(after=after, epoch=epoch)
 
     async def enrol(self) -> tuple[Identity, RunInfo]:
         """The device that this board is, and its run; enrols only if the board is no device of the server (yet)."""
@@ -262,12 +282,22 @@ class Client:
         run = await run_with_lengths(
             run, board, api=self._api, worker=self._worker, events=self._events, sleep=self._surroundings.sleep
         )
-        watch = Watch(self._api, self._surroundings.watch_every_s)
+        surroundings = self._surroundings
+        watch = Watch(self._api, surroundings.watch_every_s, self._pauses)
         plans = TaskPlans(
             board, planner=self._planner(board, run), worker=self._worker, events=self._events, watch=watch
         )
         await plans.show_first(run)
-        return TaskRunner(board, api=self._api, worker=self._worker, plans=plans, events=self._events, watch=watch)
+        speed = SpeedWatch(self._events.slowed, surroundings.root)
+        return TaskRunner(
+            board, api=self._api, worker=self._worker, plans=plans, events=self._events, watch=watch, speed=speed
+        )
+
+    def _new_pauses(self) -> Pauses:
+        """The pauses that this board's rules ask for."""
+        surroundings, rules = self._surroundings, self._checked.rules
+        look = Look(rules, surroundings.now_unix_s, surroundings.root)
+        return Pauses(rules, look, worker=self._worker, listener=self._events, look_every_s=surroundings.look_every_s)
 
     def _planner(self, board: BoardSetup, run: RunInfo) -> Planner:
         """The planner for this board and base, with what earlier probes have measured."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -12,6 +13,8 @@ from braid_common.units import printable
 from edge_client.agent.allowances import default_cache_bytes, parse_cache, parse_limits, parse_memory
 from edge_client.agent.console import Console
 from edge_client.agent.enrolment import prepare_identity
+from edge_client.agent.manners.leave_to_train import ALWAYS, Rules
+from edge_client.agent.manners.rules import parse_rules, require_sensors
 from edge_client.agent.settings import JoinSettings
 from edge_client.data.essence import essence_facts, essence_lines
 from edge_client.data.load import load_data, require_enough
@@ -44,11 +47,13 @@ class Probes:
         measure: how fast the board multiplies, kept in a state folder; told are folder, threads, and whom to tell.
         packages: raises ConfigError where training lacks one.
         fork: for reading the data.
+        root: where /sys is.
     """
 
     measure: Callable[[StateFolder, int, Callable[[str], None]], MatmulSpeed | None] = ensure_matmul_speed
     packages: Callable[[], None] = require_packages
     fork: Fork = run_forked
+    root: Path = Path("/")
 
 
 PROBES = Probes()
@@ -78,6 +83,7 @@ class Preflight:
     Attributes:
         cache_bytes: disk for the encoder's output, 0 for none.
         limits: what a round may cost.
+        rules: when it may train.
     """
 
     board: Board
@@ -86,6 +92,7 @@ class Preflight:
     identity: Identity
     cache_bytes: int = 0
     limits: RoundLimits = NO_LIMITS
+    rules: Rules = ALWAYS
 
 
 def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES) -> Preflight:
@@ -98,6 +105,8 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
     board = probe_board(parse_memory(settings.memory))
     cache_bytes = parse_cache(settings.cache)
     limits = parse_limits(settings.round_time, settings.round_traffic)
+    rules = parse_rules(settings.window, settings.below, settings.only_on_mains)
+    require_sensors(rules, console.notice, probes.root)
     _require_name(settings.data)
     probes.packages()
     data = probes.fork(lambda: _summarise(settings.data_spec), DataSummary)
@@ -121,7 +130,7 @@ def preflight(settings: JoinSettings, console: Console, probes: Probes = PROBES)
     except BaseException:
         folder.unlock()  # a farewell is not sent while a client seems to run on the folder
         raise
-    return Preflight(board, data, folder, identity, cache_bytes, limits)
+    return Preflight(board, data, folder, identity, cache_bytes, limits, rules)
 
 
 def _require_name(data: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from edge_client.errors import ConfigError
+from edge_client.host.priority import NICE
 from edge_client.jobs.data_spec import DataSpec
 
 if sys.version_info >= (3, 11):
@@ -39,6 +40,10 @@ class JoinSettings:
     target: tuple[str, ...] = ()
     encoding: str = ""
     delimiter: str = ""
+    window: str = ""
+    below: str = ""
+    only_on_mains: bool = False
+    nice: int = NICE
 
     @property
     def data_spec(self) -> DataSpec:

@@ -96,5 +96,5 @@ class TaskPlans:
             self._events.console.notice(f"{error.message}, while a plan was tried; a smaller one is made", error.hint)
             self._planner.ran_short(plan)
             return
-        self._planner.correct(plan, int(done.values["peak_bytes"]))
+        self._planner.correct(plan, int(done.values["peak_bytes"]), int(done.values.get("imports_bytes", 0)))
         self._events.probed(task, plan, done.values)

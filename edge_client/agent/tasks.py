@@ -12,11 +12,13 @@ from types import MappingProxyType
 from edge_client.agent.board_setup import BoardSetup
 from edge_client.agent.events import Events
 from edge_client.agent.faults.data_watch import DataWatch
+from edge_client.agent.manners.pauses import Away
+from edge_client.agent.manners.speed_watch import SpeedWatch
 from edge_client.agent.relevance import is_wanted
 from edge_client.agent.task_plans import TaskPlans
 from edge_client.agent.watch import TaskOver, Watch
 from edge_client.errors import ClientError, ExitCode, NoPlanError, RevokedError, disk_errors
-from edge_client.jobs.messages import Job, Plan
+from edge_client.jobs.messages import Job, Plan, Progress
 from edge_client.network.api import Api
 from edge_client.network.errors import ConflictError, GoneError, RequestError
 from edge_client.state.held_adapter import HeldAdapter
@@ -53,13 +55,22 @@ class TaskRunner:
         plans: make the plan of each task.
         events: where everything is told.
         watch: cuts short what nobody waits for any more.
+        speed: tells what slows the board down.
     """
 
     def __init__(
-        self, board: BoardSetup, *, api: Api, worker: WorkerProcess, plans: TaskPlans, events: Events, watch: Watch
+        self,
+        board: BoardSetup,
+        *,
+        api: Api,
+        worker: WorkerProcess,
+        plans: TaskPlans,
+        events: Events,
+        watch: Watch,
+        speed: SpeedWatch,
     ) -> None:
         self._board, self._api, self._worker = board, api, worker
-        self._plans, self._events, self._watch = plans, events, watch
+        self._plans, self._events, self._watch, self._speed = plans, events, watch, speed
         self._held = HeldAdapter(board.folder.held)
         self._data = DataWatch(board, events)
         self._state = BoardState.IDLE
@@ -73,9 +84,9 @@ class TaskRunner:
     async def carry_out(self, task: Task) -> None:
         """Do `task` to its end, whichever it is.
 
-        Raises RevokedError, UnknownCredentialError, NoPlanError, DiskError, and what the worker fails with; it can be
-        called again then, and goes on from what is on disk. What the server refuses or no longer wants is told and
-        dropped.
+        Raises RevokedError, UnknownCredentialError, NoPlanError, DiskError, Away where the board may not train for
+        longer, and what the worker fails with; it can be called again then, and goes on from what is on disk. What the
+        server refuses or no longer wants is told and dropped.
         """
         kinds = {"profile": self._profile, "train": self._train, "evaluate": self._evaluate}
         files = TaskFiles(self._board.folder.work, task)
@@ -91,7 +102,7 @@ class TaskRunner:
         except RevokedError:
             self._advance(BoardEvent.DEVICE_REVOKED)
             raise
-        except ClientError:
+        except (ClientError, Away):
             self._advance(BoardEvent.INTERRUPTED)
             raise
         self._keep_adapter(task, files)
@@ -113,7 +124,8 @@ class TaskRunner:
                     files.drop_adapter()
                 if error.ran_short and losses == MAX_WORKER_LOSSES:
                     raise NoPlanError(error.message, error.hint) from error
-                if losses == MAX_WORKER_LOSSES or not (error.ran_short or is_unread or isinstance(error, WorkerLost)):
+                may_go_on = error.ran_short or is_unread or (isinstance(error, WorkerLost) and not error.is_certain)
+                if losses == MAX_WORKER_LOSSES or not may_go_on:
                     raise
                 self._advance(BoardEvent.INTERRUPTED)
                 self._events.console.notice(f"{error.message}; it is started again", error.hint)
@@ -197,9 +209,12 @@ class TaskRunner:
 
     async def _work(self, task: Task, job: Job, files: TaskFiles) -> Mapping[str, float]:
         """The worker's numbers, kept on disk for a client that is killed before they are told."""
-        done = await self._watch.while_wanted(
-            task, self._worker.run_job(job, lambda progress: self._events.progress(task, progress))
-        )
+
+        def progressed(progress: Progress) -> None:
+            self._events.progress(task, progress)
+            self._speed.look()
+
+        done = await self._watch.while_wanted(task, self._worker.run_job(job, progressed))
         values = self._data.seen(done.values)
         files.write_values(values)
         return values

@@ -54,7 +54,7 @@ async def _measured(run: RunInfo, board: BoardSetup, worker: WorkerProcess, even
             done = await worker.run_job(board.measure_job(run), lambda progress: None)
         except (WorkerLost, WorkerError) as error:
             losses += 1
-            if isinstance(error, WorkerLost) and losses < MAX_WORKER_LOSSES:
+            if isinstance(error, WorkerLost) and not error.is_certain and losses < MAX_WORKER_LOSSES:
                 continue
             if error.ran_short:
                 raise NoPlanError(error.message, error.hint) from error

@@ -1,4 +1,4 @@
-"""Work that is cut short once the server has gone on without it."""
+"""Work that is cut short once the server has gone on without it, or the board has to do without for longer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from edge_client.agent.manners.pauses import Pauses
 from edge_client.agent.relevance import is_wanted
 from edge_client.network.api import Api
 from edge_client.network.retry import MAX_RETRY_AFTER_S
@@ -31,24 +32,28 @@ class TaskOver(Exception):
 
 
 class Watch:
-    """Asks the server every `every_s` whether it still waits for a task's result."""
+    """Asks the server every `every_s` whether it still waits for a task's result, and holds the work up while the
+    board may not train; without `pauses` it always may."""
 
-    def __init__(self, api: Api, every_s: float = WATCH_EVERY_S) -> None:
-        self._api, self._every_s = api, every_s
+    def __init__(self, api: Api, every_s: float = WATCH_EVERY_S, pauses: Pauses | None = None) -> None:
+        self._api, self._every_s, self._pauses = api, every_s, pauses
 
     async def while_wanted(self, task: Task, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`. Raises TaskOver once the server no longer waits for it, and what `work` raises."""
+        """The result of `work`. Raises TaskOver once the server no longer waits for it, Away where the board may not
+        train for longer, and what `work` raises."""
         working = asyncio.ensure_future(work)
-        watching = asyncio.ensure_future(self._until_over(task))
+        watching = [asyncio.ensure_future(self._until_over(task))]
+        if self._pauses is not None:
+            watching.append(asyncio.ensure_future(self._pauses.until_away()))
         try:
-            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, *watching}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
-                watching.result()  # raises TaskOver, or RevokedError
+                next(future for future in watching if future.done()).result()  # raises TaskOver, RevokedError or Away
             return await working
         finally:
-            for future in (working, watching):
+            for future in (working, *watching):
                 future.cancel()
-            await asyncio.gather(working, watching, return_exceptions=True)
+            await asyncio.gather(working, *watching, return_exceptions=True)
 
     async def _until_over(self, task: Task) -> None:
         while True:

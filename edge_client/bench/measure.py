@@ -53,7 +53,7 @@ def write_base(folder: Path, shape: str, check: Callable[[T5Config], object]) ->
 
 def _in_child(call: Callable[[], T], kind: type[T]) -> T:
     if_killed = ("the measurement took more memory than this board has", _MEMORY_HINT)
-    return run_forked(lambda: _guarded(call), kind, if_killed=if_killed)
+    return run_forked(lambda: _guarded(call), kind, who="the measurement", if_killed=if_killed, uses_torch=True)
 
 
 def _guarded(call: Callable[[], T]) -> T:

@@ -33,8 +33,9 @@ from edge_client.errors import ConfigError, base_errors
 from edge_client.host.board import Board, probe_board
 from edge_client.host.machine import describe_machine
 from edge_client.host.matmul_measure import measure_matmul_speed
-from edge_client.host.matmul_speed import processor, with_matmul_speed
+from edge_client.host.matmul_speed import with_matmul_speed
 from edge_client.host.packages import require_packages
+from edge_client.host.processor_name import processor
 from edge_client.state.folder import default_state_folder
 from edge_client.state.matmul_speed_file import read_matmul_speed
 from quantize.formats import FORMATS

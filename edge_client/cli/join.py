@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from edge_client.cli.options import (
     cache_option,
     data_options,
     debug_option,
+    manners_options,
     round_time_option,
     round_traffic_option,
     state_option,
@@ -54,6 +56,7 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
 @cache_option
 @round_time_option
 @round_traffic_option
+@manners_options
 @state_option
 @click.option(
     "--name", envvar="BRAID_NAME", default=socket.gethostname, help="Name on the server's page.  [default: host]"
@@ -99,5 +102,8 @@ def join(probes: Probes | None, /, as_json: bool, debug: bool, **flags: Any) -> 
     from edge_client.agent.console import Console  # aiohttp and what comes with it are loaded only here
     from edge_client.agent.join import join as run
     from edge_client.agent.preflight import PROBES
+    from edge_client.cli.restart_pause import paused_restarts
 
-    run(settings, Console(as_json=as_json), probes=probes or PROBES)
+    console = Console(as_json=as_json)
+    with paused_restarts(os.environ, console.notice):
+        run(settings, console, probes=probes or PROBES)

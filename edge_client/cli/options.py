@@ -10,6 +10,7 @@ from typing import get_args
 import click
 
 from braid_common.text_form import DEFAULT_FORM, Cut
+from edge_client.host.priority import NICE
 from edge_client.state.folder import default_state_folder
 from quantize.formats import FORMATS
 from wire.limits import MAX_TEXT_TOKENS
@@ -60,6 +61,38 @@ def round_traffic_option(command: click.decorators.FC) -> click.decorators.FC:
         help="Most that a round may download and upload together, such as 5MB.  [default: no limit]",
     )
     return option(command)
+
+
+def manners_options(command: click.decorators.FC) -> click.decorators.FC:
+    """--window, --below, --only-on-mains and --nice: when training may go on, and what it makes way for."""
+    options = (
+        click.option(
+            "--window",
+            envvar="BRAID_WINDOW",
+            default="",
+            help="Hours to train at, local time, such as 22:00-06:00; several with commas.  [default: always]",
+        ),
+        click.option(
+            "--below",
+            envvar="BRAID_BELOW",
+            default="",
+            help="Train while processor and GPU are cooler than this, such as 70C.  [default: always]",
+        ),
+        click.option(
+            "--only-on-mains", is_flag=True, envvar="BRAID_ONLY_ON_MAINS", help="Do not train on the board's battery."
+        ),
+        click.option(
+            "--nice",
+            type=click.IntRange(0, 19),
+            envvar="BRAID_NICE",
+            default=NICE,
+            show_default=True,
+            help="How far training makes way for other programs, for the disk too; 0 for not at all.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 class Column(click.types.StringParamType):

@@ -11,9 +11,13 @@ import msgspec
 
 from braid_common.units import show_seconds, show_size
 from edge_client.cli.options import debug_option, state_option
-from edge_client.errors import ClientError, ConfigError
+from edge_client.errors import ClientError, ConfigError, UnreachableError
+from edge_client.host.condition.condition import condition_words, read_condition
 from edge_client.state.folder import Identity, StateFolder
 from edge_client.state.status import Status, read_status
+
+SHOWN = ("heat", "slowed")
+"""What `status` shows of the board's condition, in text: how hot it is, and what holds it back. `doctor` shows all."""
 
 TELL_TIMEOUT_S = 10.0
 """A person waits for the command, and leaving works without the server."""
@@ -22,8 +26,9 @@ TELL_TIMEOUT_S = 10.0
 @click.command()
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--check", is_flag=True, help="End with 8 where its server is away, with 3 where no client runs.")
 @debug_option
-def status(state: Path, as_json: bool, debug: bool) -> None:
+def status(state: Path, as_json: bool, check: bool, debug: bool) -> None:
     """Show what the client on this board is doing."""
     del debug
     folder = StateFolder(state.expanduser())
@@ -32,9 +37,18 @@ def status(state: Path, as_json: bool, debug: bool) -> None:
         raise ConfigError(f"no client has run with {folder.path}", "start one with `edge-client join`, or give --state")
     is_running = folder.is_locked()
     if as_json:
-        click.echo(msgspec.json.encode({"running": is_running, **msgspec.to_builtins(kept)}).decode())
+        now = msgspec.to_builtins(read_condition())
+        click.echo(msgspec.json.encode({"running": is_running, **msgspec.to_builtins(kept), "condition": now}).decode())
     else:
-        click.echo("\n".join(_lines(kept, is_running, time.time())))
+        words = condition_words(read_condition())
+        shown = [f"{part:<10}{words[part]}" for part in SHOWN if part in words]
+        click.echo("\n".join([*_lines(kept, is_running, time.time()), *shown]))
+    if check and not is_running:
+        raise ConfigError(f"no client runs with {folder.path}", "start one with `edge-client join`, or give --state")
+    if check and not kept.online:
+        raise UnreachableError(
+            f"the server of this board is away: {kept.server}", "the client goes on by itself when it is back"
+        )
 
 
 def _lines(kept: Status, is_running: bool, now_unix_s: float) -> list[str]:
@@ -49,6 +63,8 @@ def _lines(kept: Status, is_running: bool, now_unix_s: float) -> list[str]:
     if kept.run_id:
         accepted = f"{kept.rounds_done} updates accepted since the client was started"
         lines.insert(2, f"run       {kept.run_id}, round {kept.round} of {kept.rounds}, {accepted}")
+    if kept.waits and is_running:
+        lines.append(f"pauses    {kept.waits}")
     if kept.format:
         peak = show_size(kept.predicted_peak_bytes)
         strands = f"{kept.ranks_total} strands (at most {kept.max_rank} per weight)"

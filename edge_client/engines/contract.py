@@ -21,13 +21,17 @@ class Host:
 
     Attributes:
         emit: takes a Progress, about once a second.
-        clock: seconds, monotonic.
+        clock: seconds, monotonic; those of a pause do not count.
         wants_stop: whether the process was asked to end; to be asked between steps.
+        wants_pause: whether it was asked to wait; to be asked where there is a place to save.
+        wait: waits as long as that is asked for, or until the process is to end; to be called between steps.
     """
 
     emit: Callable[[Progress], None] = lambda progress: None
     clock: Callable[[], float] = time.monotonic
     wants_stop: Callable[[], bool] = lambda: False
+    wants_pause: Callable[[], bool] = lambda: False
+    wait: Callable[[], None] = lambda: None
 
 
 class Engine(Protocol):

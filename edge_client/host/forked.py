@@ -16,6 +16,7 @@ import msgspec
 
 from braid_common.units import printable
 from edge_client.errors import ClientError, ExitCode
+from edge_client.host.deaths import explain_death
 
 T = TypeVar("T")
 
@@ -44,11 +45,19 @@ WHILE_READING = (
 """Message and hint for a child that the kernel killed while it read a board's data."""
 
 
-def run_forked(call: Callable[[], T], kind: type[T], *, if_killed: tuple[str, str] = WHILE_READING) -> T:
+def run_forked(
+    call: Callable[[], T],
+    kind: type[T],
+    *,
+    who: str = "the check that reads the data",
+    if_killed: tuple[str, str] = WHILE_READING,
+    uses_torch: bool = False,
+) -> T:
     """`call()` in a forked child; its result must be a `kind` that msgspec can encode.
 
-    Call it while this process has one thread and no event loop. Raises ForkedError for the call's ClientError, and
-    with the message and hint `if_killed` where the kernel ended the child because memory ran out.
+    Call it while this process has one thread and no event loop. Raises ForkedError for the call's ClientError, with the
+    message and hint `if_killed` where the kernel ended the child because memory ran out, and with words about the
+    likely cause for any other signal: `who` is the child in a sentence, `uses_torch` whether torch is loaded in it.
     """
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -60,7 +69,7 @@ def run_forked(call: Callable[[], T], kind: type[T], *, if_killed: tuple[str, st
         data = pipe.read()
     _, status = os.waitpid(child, 0)
     if not data:
-        raise _died(os.waitstatus_to_exitcode(status), if_killed)
+        raise _died(os.waitstatus_to_exitcode(status), who, if_killed, uses_torch)
     outcome = msgspec.msgpack.decode(data, type=_Outcome)
     if outcome.exit_code:
         raise ForkedError(outcome.exit_code, outcome.message, outcome.hint)
@@ -94,7 +103,8 @@ def _show_traceback() -> None:
         traceback.print_exc()
 
 
-def _died(status: int, if_killed: tuple[str, str]) -> ForkedError:
+def _died(status: int, who: str, if_killed: tuple[str, str], uses_torch: bool) -> ForkedError:
     if status == -signal.SIGKILL:
         return ForkedError(ExitCode.MEMORY, *if_killed)
-    return ForkedError(ExitCode.INTERNAL, f"a check ended with status {status}", "run again with --debug")
+    death = explain_death(who, status, uses_torch=uses_torch)
+    return ForkedError(death.exit_code, death.message, death.hint)

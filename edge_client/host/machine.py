@@ -9,7 +9,7 @@ from pathlib import Path
 
 from braid_common.units import show_size
 from edge_client.host.cgroups import read_text
-from edge_client.host.matmul_speed import processor
+from edge_client.host.processor_name import processor
 
 
 def describe_machine(*packages: str, root: Path = Path("/")) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from edge_client.errors import ConfigError
-from edge_client.host.forked import run_forked
+from edge_client.errors import ExitCode
+from edge_client.host.forked import ForkedError, run_forked
 from edge_client.host.matmul_speed import MatmulSpeed, matmul_key
+from edge_client.host.torch_trial import ONE_THREAD, cannot_load
 from edge_client.host.worker_memory import prepare_for_training
 
 _WHILE_MEASURING = (
@@ -16,13 +17,37 @@ _WHILE_MEASURING = (
 def measure_matmul_speed(threads: int = 0) -> MatmulSpeed | None:
     """Measure in a child process; None where torch is not installed, or the board too busy for a measurement.
 
-    Call it while this process has one thread. Raises ConfigError where torch is installed but cannot be loaded.
+    Call it while this process has one thread. Raises ForkedError where torch is installed but cannot be loaded, or dies
+    on this board, with what would serve it.
     """
     key = matmul_key(threads)
     if key is None:
         return None
-    speed = run_forked(lambda: _probe(key, threads), MatmulSpeed, if_killed=_WHILE_MEASURING)
+    try:
+        speed = _measured(key, threads)
+    except ForkedError as error:
+        if error.exit_code is not ExitCode.TORCH or not _works_on_one_thread(threads):
+            raise
+        raise ForkedError(error.exit_code, error.message, f"{error.hint}; {ONE_THREAD}") from error
     return speed if speed.is_plausible else None
+
+
+def _measured(key: str, threads: int) -> MatmulSpeed:
+    return run_forked(
+        lambda: _probe(key, threads),
+        MatmulSpeed,
+        who="the measurement of this board's arithmetic",
+        if_killed=_WHILE_MEASURING,
+        uses_torch=True,
+    )
+
+
+def _works_on_one_thread(threads: int) -> bool:
+    """Whether a torch that died, on as many threads, measures on one."""
+    try:
+        return threads != 1 and _measured("", 1) is not None
+    except ForkedError:
+        return False
 
 
 def _probe(key: str, threads: int) -> MatmulSpeed:
@@ -31,5 +56,5 @@ def _probe(key: str, threads: int) -> MatmulSpeed:
     try:
         from edge_client.host.matmul_probe import probe
     except (ImportError, OSError) as error:
-        raise ConfigError(f"torch is installed but cannot be loaded: {error}", "install it anew") from error
+        raise cannot_load(error) from error
     return probe(key, threads)

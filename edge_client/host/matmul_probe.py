@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 import torch
 
-from edge_client.host.matmul_speed import MatmulSpeed, processor
+from edge_client.host.matmul_speed import MatmulSpeed
+from edge_client.host.processor_name import processor
 
 CPU_SHAPES = ((64, 256, 256), (256, 512, 256), (512, 1024, 512))
 """Tokens, rows and columns of products, ascending: the largest one that takes no longer than SAMPLE_S is measured. The

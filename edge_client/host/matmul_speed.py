@@ -6,7 +6,6 @@ It holds until the processor, the GPU, torch or the number of threads is another
 from __future__ import annotations
 
 import os
-import platform
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ import msgspec
 
 from edge_client.host.board import Board
 from edge_client.host.cgroups import read_text
+from edge_client.host.processor_name import processor
 from edge_client.jobs.messages import Compute, Device
 
 BF16_GAIN = 1.2
@@ -28,7 +28,6 @@ MIN_GFLOPS = 1.0
 """The best of many samples is above this on any board with a 64-bit processor, unless other programs have it to
 themselves: two threads that waited for processors were seen to reach 0.4. Such a measurement says nothing."""
 
-_CPU_FIELDS = ("model name", "cpu model", "hardware", "cpu implementer", "cpu part", "cpu variant", "cpu revision")
 _GPU_DEVICES = ("dev/nvidia0", "dev/nvhost-gpu", "dev/nvgpu/igpu0/ctrl")
 
 
@@ -90,16 +89,6 @@ def matmul_key(threads: int, root: Path = Path("/")) -> str | None:
         torch,
     )
     return "; ".join(part for part in parts if part)
-
-
-def processor(root: Path = Path("/")) -> str:
-    """The processor's model: the names that /proc/cpuinfo gives its first core, else the architecture."""
-    found: dict[str, str] = {}
-    for line in read_text(root / "proc/cpuinfo").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip().lower() in _CPU_FIELDS:
-            found.setdefault(name.strip().lower(), value.strip())
-    return found.get("model name") or " ".join([platform.machine(), *found.values()])
 
 
 def with_matmul_speed(board: Board, found: MatmulSpeed | None) -> Board:

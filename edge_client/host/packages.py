@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from edge_client.errors import ConfigError
 
 NEEDED = {
-    "torch": "training; install braid-fl[client], or the board maker's own build",
+    "torch": "training; after apt sudo edge-client-setup, else install braid-fl[client] or the board maker's own build",
     "safetensors": "reading the base; install braid-fl[client]",
     "tokenizers": "text to tokens; install braid-fl[client]",
     "rouge-score": "ROUGE at the end of a run; install braid-fl[client]",

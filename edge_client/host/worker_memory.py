@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import warnings
 from pathlib import Path
 
 from braid_common import heap
@@ -79,10 +80,17 @@ def bound_kernel_caches() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
+def keep_fallbacks_quiet() -> None:
+    """Leave out a warning of torch on ARM cores without bf16: oneDNN's product failed, and BLAS computes it instead. It
+    comes with a C++ trace of dozens of lines, which reads like a crash and is none."""
+    warnings.filterwarnings("ignore", message="mkldnn_(matmul|gemm) failed, switching to", category=UserWarning)
+
+
 def prepare_for_training() -> None:
-    """All that must be told to malloc and oneDNN before torch is imported."""
+    """All that must be told to malloc, oneDNN and Python's warnings before torch is imported."""
     keep_malloc_small()
     bound_kernel_caches()
+    keep_fallbacks_quiet()
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -182,6 +182,10 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     unsaved: str = ""
 
 
+class Parked(msgspec.Struct, frozen=True, tag="parked"):
+    """The worker was asked to pause, and now waits between two steps, with its place saved."""
+
+
 DATA_FACTS = ("data_crc32", "n_train", "n_held_out")
 """Numbers in the `Done` of a job that read the board's data: a checksum of its text, by which a change shows, and how
 many examples both parts have."""
@@ -202,4 +206,4 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     hint: str
 
 
-Event = Progress | Done | Failed
+Event = Progress | Parked | Done | Failed

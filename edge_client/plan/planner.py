@@ -90,9 +90,12 @@ class Planner:
         """Whether a probe has measured what `plan` takes, or one of its kind and about its size."""
         return self._situation.calibration.knows(plan)
 
-    def correct(self, plan: Plan, peak_bytes: int) -> None:
-        """Plan from now on with what a probe of `plan` took."""
-        calibration = self._situation.calibration.with_measured(plan, peak_bytes)
+    def correct(self, plan: Plan, peak_bytes: int, imports_bytes: int = IMPORTS_BYTES) -> None:
+        """Plan from now on with what a probe of `plan` took, and with what its worker held before it loaded the base.
+
+        A plan whose probe took more than its budget fits no more: what is expected of it is at least what it took.
+        """
+        calibration = self._situation.calibration.with_measured(plan, peak_bytes, imports_bytes)
         self._situation = replace(self._situation, calibration=calibration)
         self._keep(calibration)
 
@@ -103,10 +106,11 @@ class Planner:
             now = self._measure()
             if now.memory_bytes < self._offered.memory_bytes:
                 self._offered = _with_memory(self._offered, now.memory_bytes, now.memory_source)
-        above_bytes = int(SHRINK_SHARE * max(0, plan.whole_peak_bytes - IMPORTS_BYTES))
+        imports_bytes = self._situation.calibration.imports_bytes
+        above_bytes = int(SHRINK_SHARE * max(0, plan.whole_peak_bytes - imports_bytes))
         less = _with_memory(
             self._offered,
-            IMPORTS_BYTES + above_bytes + CLIENT_BYTES,
+            imports_bytes + above_bytes + CLIENT_BYTES,
             f"memory ran short at a plan for {show_size(plan.whole_peak_bytes)}",
         )
         board = min(self._situation.board, self._offered, less, key=lambda board: board.memory_bytes)
@@ -115,9 +119,14 @@ class Planner:
     def _once_more(self, error: NoPlanError, run: RunInfo, pruned: Mapping[str, int]) -> Plan:
         """The plan at which memory ran short, where the board offers what it needs; else `error` is raised."""
         plan = self._ran_short_at
-        if plan is None or plan.expected_peak_bytes > self._offered.memory_bytes - CLIENT_BYTES:
+        if plan is None:
             raise error
-        return msgspec.structs.replace(plan, ranks=limited(plan.ranks, run.weights, pruned))
+        # A probe may have come after it ran short: what it took then counts, not what was expected before.
+        expected_bytes = self._situation.calibration.expected_bytes(plan.mode, plan.predicted_bytes)
+        if expected_bytes > self._offered.memory_bytes - CLIENT_BYTES:
+            raise error
+        ranks = limited(plan.ranks, run.weights, pruned)
+        return msgspec.structs.replace(plan, ranks=ranks, expected_peak_bytes=expected_bytes)
 
     def _choose(self, run: RunInfo, pruned: Mapping[str, int], kept_ranks: Sequence[int] | None = None) -> Candidate:
         return choose(replace(self._situation, run=run), Constraints(kept_ranks=kept_ranks, pruned=pruned))

@@ -20,9 +20,11 @@ WRITE_EVERY_S = 1.0
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest state of a client. `updated_unix_s` is the board's own clock, for people; nothing decides by it."""
+    """The newest state of a client. `updated_unix_s` is the board's own clock, for people; nothing decides by it.
+    `waits`: why training pauses, "" where it does not."""
 
     phase: str = "starting"
+    waits: str = ""
     server: str = ""
     device: str = ""
     run_id: str = ""

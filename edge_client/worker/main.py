@@ -3,7 +3,8 @@
     python -m edge_client.worker.main          started by edge_client.worker.process; of no use by hand
 
 Frames are those of edge_client.jobs.frames, bodies msgpack of edge_client.jobs.messages. SIGTERM asks it to save the
-training and leave. Which engine trains is the job's to say (edge_client.engines).
+training and leave, SIGTSTP to pause and SIGCONT to go on. Which engine trains is the job's to say
+(edge_client.engines).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from edge_client.host.worker_memory import (
     return_free_memory,
 )
 from edge_client.jobs.frames import FrameError, read_frame, write_frame
-from edge_client.jobs.messages import Done, EngineJob, EvaluateJob, Event, Failed, Job, MeasureJob, TrainJob
+from edge_client.jobs.messages import Done, EngineJob, EvaluateJob, Event, Failed, Job, MeasureJob, Parked, TrainJob
+from edge_client.worker.pause import Pause
 
 
 def main() -> int:
@@ -81,7 +83,12 @@ def _serve(jobs: BinaryIO, events: BinaryIO, stop_signals: list[int]) -> int:
     def emit(event: Event) -> None:
         write_frame(events, msgspec.msgpack.encode(event))
 
-    engines = _Engines(Host(emit, wants_stop=lambda: bool(stop_signals)))
+    def wants_stop() -> bool:
+        return bool(stop_signals)
+
+    pause = Pause(lambda: emit(Parked()), wants_stop)
+    pause.listen()
+    engines = _Engines(Host(emit, pause.clock, wants_stop, pause.is_wanted, pause.wait))
     while not stop_signals and (frame := read_frame(jobs)) is not None:
         try:
             emit(_answer(frame, engines))

@@ -16,8 +16,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from edge_client.errors import ClientError, ExitCode
+from edge_client.host.deaths import Death, explain_death
+from edge_client.host.priority import yield_to_others
 from edge_client.jobs.frames import MAX_FRAME_BYTES
-from edge_client.jobs.messages import Done, Event, Failed, Job, Progress
+from edge_client.jobs.messages import Done, Event, Failed, Job, MeasureJob, Parked, Progress
 
 IDLE_S = 60.0
 """How long a worker is kept without work: reloading the base costs seconds, and rounds often follow each other."""
@@ -31,11 +33,24 @@ _EVENTS: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 
 
 class WorkerLost(ClientError):
-    """The worker ended without an answer. `ran_short`: by SIGKILL, which on a board means that memory ran out."""
+    """The worker ended without an answer.
 
-    def __init__(self, message: str, hint: str, *, ran_short: bool) -> None:
+    Attributes:
+        ran_short: by SIGKILL, which on a board means that memory ran out.
+        is_certain: it would do so again, as where torch uses an instruction that the processor lacks.
+    """
+
+    def __init__(self, message: str, hint: str, *, ran_short: bool = False) -> None:
         super().__init__(message, hint)
-        self.ran_short = ran_short
+        self.ran_short, self.is_certain = ran_short, False
+
+    @classmethod
+    def of(cls, death: Death) -> WorkerLost:
+        """The error that tells a death by a signal."""
+        lost = cls(death.message, death.hint, ran_short=death.exit_code is ExitCode.MEMORY)
+        if not lost.ran_short:
+            lost.exit_code, lost.is_certain = death.exit_code, death.is_certain
+        return lost
 
 
 class WorkerError(ClientError):
@@ -45,6 +60,7 @@ class WorkerError(ClientError):
         super().__init__(failed.message, failed.hint)
         self.exit_code = _exit_code(failed.exit_code)
         self.ran_short = self.exit_code is ExitCode.MEMORY
+        self.is_certain = False
 
 
 def _exit_code(number: int) -> ExitCode:
@@ -58,16 +74,19 @@ def worker_command() -> list[str]:
 class WorkerProcess:
     """The training worker as seen from the network side: one process at most, one job at a time.
 
-    Call `close` at the end.
+    Call `close` at the end. `nice`: how far it makes way for others, 0 for not at all. `is_parked`: it waits between
+    two steps, as it was asked to.
     """
 
-    def __init__(self, command: Sequence[str] | None = None, *, idle_s: float = IDLE_S) -> None:
+    def __init__(self, command: Sequence[str] | None = None, *, idle_s: float = IDLE_S, nice: int = 0) -> None:
         self._command = list(command or worker_command())
-        self._idle_s = idle_s
+        self._idle_s, self._nice = idle_s, nice
+        self.is_parked = self._is_paused = False
         self._process: asyncio.subprocess.Process | None = None
         self._stderr_task: asyncio.Task[None] | None = None
         self._idle_timer: asyncio.Task[None] | None = None
         self._stderr_tail = b""
+        self._uses_torch = True
 
     @property
     def is_running(self) -> bool:
@@ -79,6 +98,7 @@ class WorkerProcess:
         Cancelled, it stops the worker within STOP_S; the training of a training job is then saved.
         """
         await self._cancel_idle_timer()
+        self._uses_torch = not isinstance(job, MeasureJob)
         try:
             process = await self._started()
             await _send(process, msgspec.msgpack.encode(job))
@@ -95,11 +115,30 @@ class WorkerProcess:
         await self._cancel_idle_timer()
         await self._stop()
 
+    def pause(self) -> None:
+        """Ask the worker to wait between two steps; it says so when it does. One that has just started may not hear it:
+        ask again."""
+        self._is_paused = True
+        self._signal(signal.SIGTSTP)
+
+    def go_on(self) -> None:
+        """Let a worker that pauses go on."""
+        if self._is_paused:
+            self._is_paused = self.is_parked = False
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
     async def _answer(self, process: asyncio.subprocess.Process, on_event: Callable[[Progress], None]) -> Done:
         while True:
             event = await self._next_event(process)
             if isinstance(event, Progress):
                 on_event(event)
+            elif isinstance(event, Parked):
+                self.is_parked = self._is_paused
             elif isinstance(event, Failed):
                 raise WorkerError(event)
             else:
@@ -118,22 +157,15 @@ class WorkerProcess:
             raise self._stray(str(error)) from error
 
     def _stray(self, what: str) -> WorkerLost:
-        return WorkerLost(
-            f"the training worker wrote something that is no answer: {what}", self._said(), ran_short=False
-        )
+        return WorkerLost(f"the training worker wrote something that is no answer: {what}", self._said())
 
     async def _lost(self, process: asyncio.subprocess.Process) -> WorkerLost:
         status = await process.wait()
         if self._stderr_task is not None:
             await asyncio.wait([self._stderr_task], timeout=1.0)
-        if status == -signal.SIGKILL:
-            return WorkerLost(
-                "the training worker was killed, most likely by the kernel because memory ran out",
-                "give a smaller --memory, or stop other programs on this board",
-                ran_short=True,
-            )
-        how = f"signal {-status}" if status < 0 else f"status {status}"
-        return WorkerLost(f"the training worker ended with {how}", self._said(), ran_short=False)
+        if status < 0:
+            return WorkerLost.of(explain_death("the training worker", status, uses_torch=self._uses_torch))
+        return WorkerLost(f"the training worker ended with status {status}", self._said())
 
     def _said(self) -> str:
         lines = self._stderr_tail.decode(errors="replace").strip().splitlines()
@@ -156,6 +188,8 @@ class WorkerProcess:
             limit=MAX_FRAME_BYTES + _LENGTH.size,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
+        yield_to_others(self._process.pid, self._nice)
+        self.is_parked = self._is_paused = False
         self._stderr_task = asyncio.create_task(self._keep_stderr(self._process))
         return self._process
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SUFFIXES = {".md", ".py", ".toml", ".yml", ".yaml", ".service", ".example", ""}
+SUFFIXES = {".md", ".py", ".toml", ".yml", ".yaml", ".service", ".conf", ".json", ".sh", ".example", ""}
 """Of files that people read, or whose strings they are shown; Makefile and .ci/run have none."""
 
 OURS = re.compile(r"(\.|braid-fl|\S*braid_fl-\S+\.whl|\S*….whl)(\[[a-z,]+\])?")
@@ -34,7 +34,7 @@ def installed(line: str) -> Iterator[str]:
         for word in words:
             if word in WITH_VALUE:
                 next(words, None)
-            elif not word.startswith("-"):
+            elif not word.startswith(("-", "$", '"$', "\\")):  # options, a script's variables, a line that goes on
                 yield word.strip("'")
 
 
@@ -74,6 +74,7 @@ def test_no_text_installs_a_strangers_distribution() -> None:
         "`pip install --no-index --find-links wheels aggregator`",
         "torch is missing; install braid[quant]",
         "pip install '.[server]' braid,hub",
+        "$venv/bin/python -m pip install --quiet $requirement braid",
     ],
 )
 def test_a_strangers_distribution_is_seen(line: str) -> None:

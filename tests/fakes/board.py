@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from edge_client.agent.console import Console
 from edge_client.agent.enrolment import prepare_identity
 from edge_client.agent.join import Client, Surroundings, open_client
+from edge_client.agent.manners.leave_to_train import ALWAYS, Rules
 from edge_client.agent.preflight import DataSummary, Preflight, Probes
 from edge_client.agent.settings import JoinSettings
 from edge_client.host.board import Board
@@ -41,6 +42,9 @@ class FakeBoard:
     memory_bytes: int = 2 << 30  # at the start
     memory_left_bytes: int = 2 << 30  # when it ran short
     limits: RoundLimits = NO_LIMITS
+    root: Path = Path("/nowhere")  # no /sys: what the machine of the tests tells is not this board's
+    rules: Rules = ALWAYS
+    look_every_s: float = 5.0
     now_unix_s: Callable[[], float] = time.time
 
     def settings(self, **changes: Any) -> JoinSettings:
@@ -81,13 +85,15 @@ class FakeBoard:
         try:
             board = Board(self.memory_bytes, "as the test says", 2, "x86_64", False)
             identity = prepare_identity(state, settings)
-            checked = Preflight(board, self.summary, state, identity, self.cache_bytes, self.limits)
+            checked = Preflight(board, self.summary, state, identity, self.cache_bytes, self.limits, self.rules)
             surroundings = Surroundings(
                 new_backoff=self.backoff,
-                sleep=self._short_sleep,
+                sleep=lambda delay_s: self.client_sleep(delay_s),
                 watch_every_s=self.watch_every_s,
                 measure=lambda: Board(self.memory_left_bytes, "as is left", 2, "x86_64", False),
                 now_unix_s=self.now_unix_s,
+                look_every_s=self.look_every_s,
+                root=self.root,
             )
             console = Console(as_json=True, stream=self.output)
             async with open_client(settings, checked, console, self.worker(), surroundings) as client:
@@ -95,12 +101,15 @@ class FakeBoard:
         finally:
             state.unlock()
 
+    def __post_init__(self) -> None:
+        self.client_sleep: Callable[[float], Awaitable[None]] = self.short_sleep
+
     async def join(self, **changes: Any) -> None:
         """One client from start to end."""
         async with self.client(**changes) as client:
             await client.run_to_end()
 
-    async def _short_sleep(self, delay_s: float) -> None:
+    async def short_sleep(self, delay_s: float) -> None:
         self.slept_s.append(delay_s)
         await asyncio.sleep(0)
 

@@ -6,12 +6,16 @@ is saved after every step, as the real one does, and resumed from, in a text fil
 --fail CODE           answer every job with a Failed
 --hang                never finish training
 --hold FILE           do not finish training while there is this file
+--stall FILE          make this file after the first step of training, once, and go on when it is gone or a pause is
+                      asked for; SIGTERM then ends the worker between two steps, as it ends the real one
 --kill KIND[:STEP]    SIGKILL itself at a job of this kind, a training job after so many steps; once per --kill
+--signal NAME         the signal that --kill sends, SIGKILL unless it is given
 --fail-once KIND      answer one job of this kind with a Failed that says that memory ran out, or what --status says
 --status CODE         of --fail-once
 --prune               send every weight of two strands or more with one less, and keep that as the real one does; --kill
                       kept dies between that file and the result
 --took KIND=BYTES     what a probe says that it took, by the plan's format; without it, what was predicted
+--imports BYTES       what a probe says that its worker held before it loaded the base
 --tokens S T          lengths of all sources and targets, where they are measured
 --memory FILE         remembers which of the faults have happened
 --log FILE            one line per job: kind, round, version, strands, format, micro-batch, first step, cache and limit
@@ -37,12 +41,14 @@ from edge_client.jobs.messages import (
     Failed,
     Job,
     MeasureJob,
+    Parked,
     ProbeJob,
     ProfileJob,
     Progress,
     TrainJob,
 )
 from edge_client.state.pruned_ranks import keep_pruned
+from edge_client.worker.pause import Pause
 from wire.codec import encode
 from wire.messages import NamedTensor, Profile, Tensor, Update, UpdatePart
 from wire.text_lengths import PERCENTS, TextLengths
@@ -91,6 +97,7 @@ class Faults:
     """The faults of the flags that have not happened yet; a file remembers those that have, from worker to worker."""
 
     def __init__(self, flags: argparse.Namespace) -> None:
+        self._signal = signal.Signals[flags.signal]
         self._memory: Path | None = flags.memory
         self._kills = [f"kill {text}" for text in flags.kill]
         self._failures = [f"fail {text}" for text in flags.fail_once]
@@ -98,7 +105,7 @@ class Faults:
     def kill(self, point: str) -> None:
         """End as the kernel ends a process when memory runs out, if that is due at `point`."""
         if self._is_due(f"kill {point}", self._kills):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._signal)
 
     def fails(self, point: str) -> bool:
         return self._is_due(f"fail {point}", self._failures)
@@ -152,13 +159,48 @@ def read_difference(job: TrainJob | EvaluateJob) -> None:
     make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.spec.version, ranks)
 
 
+STOPS: list[int] = []
+PAUSE = Pause(lambda: say(Parked()), lambda: bool(STOPS), sleep=lambda _: time.sleep(0.01))
+
+
+def stall(path: Path) -> None:
+    """Say that the first step is done, by a file, and stay there until it is taken away or a pause is asked for."""
+    if not path.with_suffix(".done").exists():
+        path.touch()
+        while path.exists() and not PAUSE.is_wanted():
+            time.sleep(0.01)
+        path.unlink(missing_ok=True)
+        path.with_suffix(".done").touch()
+
+
+def begun(job: EngineJob) -> tuple[Path | None, int]:
+    """The file that a job's training is saved in, and the steps that were done before."""
+    saved = Path(job.training_state_path) if isinstance(job, TrainJob) and job.training_state_path else None
+    return saved, int(saved.read_text()) if saved is not None and saved.exists() else 0
+
+
+def take_steps(job: EngineJob, flags: argparse.Namespace, faults: Faults) -> None:
+    """Go through a job's steps, saved and told one by one."""
+    kind = str(job.__struct_config__.tag)
+    saved, first = begun(job)
+    steps = job.run.settings.local_steps
+    for step in range(first, steps + 1):
+        if saved is not None:
+            saved.write_text(str(step))
+        if flags.stall and kind == "train" and step == 1:
+            stall(flags.stall)
+        PAUSE.wait()
+        if STOPS:
+            sys.exit(0)
+        say(Progress(phase=kind, step=step, steps=steps, loss=2.0, tokens_per_s=9.0, peak_bytes=1 << 20))
+        faults.kill(f"{kind}:{step}")
+
+
 def answer(job: EngineJob, flags: argparse.Namespace, faults: Faults) -> Done | Failed:
     """Do a job, unless a fault comes before."""
     kind = str(job.__struct_config__.tag)
-    saved = Path(job.training_state_path) if isinstance(job, TrainJob) and job.training_state_path else None
-    first = int(saved.read_text()) if saved is not None and saved.exists() else 0
     if flags.log:
-        log_job(job, kind, first, flags.log)
+        log_job(job, kind, begun(job)[1], flags.log)
     faults.kill(kind)
     if isinstance(job, TrainJob | EvaluateJob) and job.held_path:
         try:
@@ -172,15 +214,10 @@ def answer(job: EngineJob, flags: argparse.Namespace, faults: Faults) -> Done | 
     if isinstance(job, ProbeJob):
         took = dict(text.split("=") for text in flags.took)
         peak_bytes = float(took.get(job.plan.mode.format, job.plan.expected_peak_bytes))
-        return Done(values={"peak_bytes": peak_bytes, "step_s": 0.1})
+        return Done(values={"peak_bytes": peak_bytes, "imports_bytes": flags.imports, "step_s": 0.1})
     if job.plan.mode.cache != "none":
         say(Progress(phase="encode", step=3, steps=3, loss=0.0, tokens_per_s=9.0, peak_bytes=1 << 20))
-    steps = job.run.settings.local_steps
-    for step in range(first, steps + 1):
-        if saved is not None:
-            saved.write_text(str(step))
-        say(Progress(phase=kind, step=step, steps=steps, loss=2.0, tokens_per_s=9.0, peak_bytes=1 << 20))
-        faults.kill(f"{kind}:{step}")
+    take_steps(job, flags, faults)
     while flags.hang and kind == "train":
         time.sleep(60)
     while flags.hold and flags.hold.exists() and kind == "train":
@@ -203,15 +240,21 @@ def main() -> None:
     parser.add_argument("--fail", type=int)
     parser.add_argument("--hang", action="store_true")
     parser.add_argument("--hold", type=Path)
+    parser.add_argument("--stall", type=Path)
     parser.add_argument("--kill", action="append", default=[])
+    parser.add_argument("--signal", default="SIGKILL")
     parser.add_argument("--fail-once", action="append", default=[])
     parser.add_argument("--status", type=int, default=6)
     parser.add_argument("--prune", action="store_true")
     parser.add_argument("--took", action="append", default=[])
+    parser.add_argument("--imports", type=float, default=0.0)
     parser.add_argument("--tokens", type=int, nargs=2, default=(8, 4))
     parser.add_argument("--memory", type=Path)
     parser.add_argument("--log", type=Path)
     flags = parser.parse_args()
+    PAUSE.listen()
+    if flags.stall:
+        signal.signal(signal.SIGTERM, lambda number, frame: STOPS.append(number))
     faults = Faults(flags)
     while (frame := read_frame(sys.stdin.buffer)) is not None:
         job = msgspec.msgpack.decode(frame, type=Job)

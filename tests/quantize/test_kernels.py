@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from edge_client.host.matmul_speed import MatmulSpeed
+from edge_client.host.torch_trial import Trial
 from quantize import kernel_trial, kernels, nf4
 from quantize.kernels import BITSANDBYTES, ON_SHARED_MEMORY, PLAIN_TORCH, Kernel, as_line, nf4_kernel
 from quantize.nf4 import to_nf4, unpack_with_torch
@@ -209,6 +210,7 @@ def test_doctor_says_what_unpacks(
     monkeypatch.setattr(doctor, "nf4_kernel", lambda device: chosen if device == "cuda" else nf4_kernel(device))
     monkeypatch.setattr(doctor, "find_spec", lambda name: object() if torch_is_there else None)
     monkeypatch.setattr(doctor, "require_packages", lambda: None)
+    monkeypatch.setattr(doctor, "try_torch", lambda: Trial(version="2"))
 
     line = CliRunner().invoke(doctor.doctor, ["--state", str(tmp_path)])
     facts = CliRunner().invoke(doctor.doctor, ["--state", str(tmp_path), "--json"])

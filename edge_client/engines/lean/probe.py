@@ -19,13 +19,15 @@ from edge_client.engines.lean.model.batches import collate
 from edge_client.engines.lean.model.lora import Factors
 from edge_client.engines.lean.model.model import DTYPES, Model, start_training
 from edge_client.engines.lean.session import Session, peaks, run_as_reached, trains_encoder
-from edge_client.host.worker_memory import peak_bytes, return_free_memory
+from edge_client.host.worker_memory import peak_bytes, resident_bytes, return_free_memory
 from edge_client.jobs.messages import ProbeJob
 from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES, LEAST_HIDDEN_BYTES, TOKENS_PER_BATCH
 
 
 def probe(job: ProbeJob, session: Session) -> dict[str, float]:
-    """Try a plan: peak_bytes, comparable to a plan's predicted_peak_bytes, and step_s.
+    """Try a plan: peak_bytes, comparable to a plan's predicted_peak_bytes, imports_bytes of that, and step_s.
+
+    imports_bytes is what the worker holds before it loads any model: interpreter, torch, tokenizer and data.
 
     The step is one micro-batch of texts as long as the run allows, forward and backward with a sketch, and one step of
     Adam, on strands of the plan's ranks; step_s are its seconds. One on a single text comes before it, and where the
@@ -34,13 +36,16 @@ def probe(job: ProbeJob, session: Session) -> dict[str, float]:
     """
     session.data(job.data)  # held by every job that follows
     session.tokeniser(job)
-    encoding_bytes = _encode(job, session) if job.plan.mode.cache != "none" else 0
+    return_free_memory()
+    imports_bytes = resident_bytes()
+    encoding_bytes = _encode(job, session, imports_bytes) if job.plan.mode.cache != "none" else 0
     steps = _Steps(job, session)
     steps.take_one(1)  # kernels are loaded, Adam's moments and the sketches become resident
     start_s = session.clock()
     steps.take_one(job.plan.mode.micro_batch)
     seconds = session.clock() - start_s
-    return {"peak_bytes": max(encoding_bytes, _peak(session.torch_device(job))), "step_s": seconds}
+    most_bytes = max(encoding_bytes, _peak(session.torch_device(job), imports_bytes))
+    return {"peak_bytes": most_bytes, "imports_bytes": imports_bytes, "step_s": seconds}
 
 
 class _Steps:
@@ -93,7 +98,7 @@ def _dummy_adapter(job: ProbeJob) -> AdapterTensors:
     return AdapterTensors(frozen, basis)
 
 
-def _encode(job: ProbeJob, session: Session) -> int:
+def _encode(job: ProbeJob, session: Session, imports_bytes: int) -> int:
     """Peak of an encoding pass: of one batch, and what a chunk of hidden states would take beside it."""
     length = job.run.settings.max_source_tokens
     encode_sources(
@@ -105,7 +110,7 @@ def _encode(job: ProbeJob, session: Session) -> int:
         check_stop=session.check_stop,
     )
     return_free_memory()
-    return _peak(session.torch_device(job)) + LEAST_HIDDEN_BYTES
+    return _peak(session.torch_device(job), imports_bytes) + LEAST_HIDDEN_BYTES
 
 
 def _pair(source_tokens: int, target_tokens: int) -> Pair:
@@ -113,8 +118,8 @@ def _pair(source_tokens: int, target_tokens: int) -> Pair:
     return Pair((2,) * (source_tokens - 1) + (1,), (2,) * (target_tokens - 1) + (1,))
 
 
-def _peak(device: torch.device) -> int:
+def _peak(device: torch.device, imports_bytes: int) -> int:
     """The peak so far as predictions count it: on a GPU what is held there, and the libraries."""
     if device.type == "cuda":
-        return IMPORTS_BYTES + CUDA_CONTEXT_BYTES + int(peaks(device)["gpu_peak_bytes"])
+        return max(IMPORTS_BYTES, imports_bytes) + CUDA_CONTEXT_BYTES + int(peaks(device)["gpu_peak_bytes"])
     return peak_bytes()

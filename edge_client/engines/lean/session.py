@@ -47,12 +47,13 @@ _IS_IN_PART: Mapping[str, Callable[[str], bool]] = {
 class Session:
     """The base and the examples stay loaded while jobs ask for the same ones.
 
-    `emit`, `clock` and `wants_stop` are the host's. `unsaved`: why the disk takes nothing now that the work can do
-    without; progress carries it.
+    `emit`, `clock`, `wants_stop`, `wants_pause` and `wait` are the host's. `unsaved`: why the disk takes nothing now
+    that the work can do without; progress carries it.
     """
 
     def __init__(self, host: Host = ALONE) -> None:
         self.emit, self.clock, self.wants_stop = host.emit, host.clock, host.wants_stop
+        self.wants_pause, self.wait = host.wants_pause, host.wait
         self._base: FrozenBase | None = None
         self._base_key = ("", "", "", "")
         self._encoder: FrozenBase | None = None  # of the same base, where the plan keeps it beside the decoder
@@ -147,7 +148,9 @@ class Session:
         return self._tokeniser
 
     def check_stop(self) -> None:
-        """Raise Stopped if the worker was asked to stop. For work that is not worth saving."""
+        """Wait while the worker is to pause, and raise Stopped if it was asked to stop. For work that is not worth
+        saving."""
+        self.wait()
         if self.wants_stop():
             raise Stopped
 

@@ -30,8 +30,12 @@ def train(job: TrainJob, session: Session) -> dict[str, float]:
         training.step(step, loss)
         return_memory_near(plan.whole_peak_bytes, plan.budget_bytes)
         meter.count(step + 1, loss.mean, loss.n_tokens)
-        stops = session.wants_stop()
-        training.save(now=stops or step + 1 == training.n_steps)
+        is_last = step + 1 == training.n_steps  # a round that is done is not held up, but sent
+        stops, pauses = session.wants_stop(), not is_last and session.wants_pause()
+        training.save(now=stops or pauses or is_last)
+        if pauses:
+            session.wait()
+            stops = session.wants_stop()
         if stops:
             raise Stopped
     return training.finish(meter)

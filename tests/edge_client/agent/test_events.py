@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from edge_client.agent.console import Console
 from edge_client.agent.events import Events
+from edge_client.jobs.messages import Plan, TrainingMode
+from edge_client.state.folder import StateFolder
+from edge_client.state.status import StatusFile
+from wire.messages import RoundSpec, Task
+
+MIB = 1 << 20
 
 
 @pytest.mark.parametrize(
@@ -40,3 +47,39 @@ async def test_a_board_warns_of_plain_http_when_it_joins(board: Any, monkeypatch
     await board.join()
 
     assert ["plain HTTP" in notice["message"] for notice in board.events("notice")] == [True]
+
+
+def test_a_probe_over_its_budget_says_what_takes_the_memory(board: Any) -> None:
+    """A build of torch for CUDA on a small board: what there is, what torch takes, and who knows the right one."""
+    task = Task(kind="train", run_id="r", spec=RoundSpec(round=1, version=0))
+    mode = TrainingMode(format="nf4", compute="fp32", micro_batch=4)
+    plan = Plan(mode=mode, ranks=(3,), predicted_bytes=370 * MIB, expected_peak_bytes=370 * MIB, budget_bytes=655 * MIB)
+    events = Events(Console(as_json=False, stream=board.output), None, None, None)  # type: ignore[arg-type]
+
+    events.probed(task, plan, {"peak_bytes": 918.0 * MIB, "imports_bytes": 695.0 * MIB, "step_s": 1.0})
+    events.probed(task, plan, {"peak_bytes": 380.0 * MIB, "imports_bytes": 241.0 * MIB, "step_s": 1.0})
+
+    text = board.output.getvalue()
+    assert text.count("more than the 655 MiB there are") == 1
+    assert text.count("importing torch and its libraries takes 695 MiB of that") == 1
+    assert "edge-client doctor" in text
+
+
+def test_a_pause_whose_reason_changes_ends_where_it_began(board: Any) -> None:
+    """The status has the newest reason, and afterwards the phase that was paused; what is not told aloud is there
+    too."""
+    status = StatusFile(StateFolder(board.folder))
+    board.folder.mkdir()
+    notes: list[str] = []
+    reports: Any = SimpleNamespace(note=lambda round_id, text: notes.append(text))
+    events = Events(Console(as_json=True, stream=board.output), status, reports, None)  # type: ignore[arg-type]
+    status.update(phase="train", round=3)
+
+    events.paused("70.5 °C, waits for below 65 °C", aloud=True)
+    events.paused("waits for 22:00", aloud=False)
+    assert (status.status.phase, status.status.waits) == ("pause", "waits for 22:00")
+    events.unpaused(aloud=True)
+
+    assert (status.status.phase, status.status.waits) == ("train", "")
+    assert notes == ["its training pauses: 70.5 °C, waits for below 65 °C", "its training goes on"]
+    assert [event["round"] for event in board.events("paused") + board.events("unpaused")] == [3, 3]

@@ -21,6 +21,7 @@ from edge_client.errors import (
     RevokedError,
     UnreachableError,
 )
+from edge_client.host.deaths import Death
 from edge_client.state.folder import StateFolder
 from edge_client.worker.process import WorkerLost
 from wire.limits import MAX_TEXT_CHARS
@@ -43,6 +44,7 @@ def endings(server: Any) -> list[tuple[float, str]]:
         (KeyError(SECRET), 1, "a bug of the client (KeyError)"),
         (ClientError(SECRET), 1, "a bug of the client"),
         (WorkerLost(SECRET, "", ran_short=False), 1, "its training process ended again and again"),
+        (WorkerLost.of(Death(SECRET, "", ExitCode.TORCH)), 12, "torch does not run on its processor"),
         (asyncio.CancelledError(), 0, STOPPED),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edge_client.agent.console import Console
+from edge_client.agent.manners.leave_to_train import Rules
 from edge_client.agent.preflight import preflight
 from edge_client.errors import (
     ClientError,
@@ -24,6 +25,7 @@ from edge_client.errors import (
 )
 from edge_client.plan.round_cost import RoundLimits
 from edge_client.state.folder import StateFolder
+from tests.fakes.sysfs import RASPBERRY_PI_4, lay_out
 
 
 async def test_a_board_profiles_trains_every_round_evaluates_and_ends(board: Any, server: Any) -> None:
@@ -315,6 +317,18 @@ def test_limits_on_a_round_are_read_before_anything_else(board: Any) -> None:
     for wrong in ({"round_time": "soon"}, {"round_traffic": "-3"}):
         with pytest.raises(ConfigError, match=r"soon|-3"):
             preflight(board.settings(**wrong), Console(), board.probes())
+
+
+def test_rules_when_to_train_are_read_before_anything_else(board: Any, tmp_path: Path) -> None:
+    """They reach the client; a machine that tells no temperature is a wrong setting, and no folder is made."""
+    probes = dataclasses.replace(board.probes(), root=lay_out(tmp_path / "root", RASPBERRY_PI_4))
+    found = preflight(board.settings(below="70C", only_on_mains=True), Console(stream=board.output), probes)
+    found.folder.unlock()
+
+    assert found.rules == Rules(below_c=70.0, only_on_mains=True)
+    assert "counts as on mains" in board.output.getvalue()
+    with pytest.raises(ConfigError, match="tells no temperature"):
+        preflight(board.settings(below="70C"), Console(), dataclasses.replace(probes, root=tmp_path))
 
 
 async def test_a_limit_that_no_round_keeps_is_refused_before_any_task(board: Any, server: Any) -> None:

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from edge_client.errors import ExitCode, NoPlanError
+from edge_client.jobs.sizes import IMPORTS_BYTES
 from edge_client.plan.situation import CLIENT_BYTES
+from edge_client.worker.process import WorkerLost
+from quantize.formats import FORMATS
 
 MIB = 1 << 20
 
@@ -143,6 +146,52 @@ async def test_a_probe_that_takes_too_much_leads_to_a_smaller_plan_before_any_wo
     first = rows(log, "profile")[0]
     assert (first.way, first.strands) != ((plan["format"], plan["micro_batch"]), plan["ranks_total"])
     assert not board.events("backed_off"), "nothing was at stake"
+
+
+async def test_no_probe_over_the_budget_is_accepted(board: Any, log: Path) -> None:
+    """918 MiB in a budget of 655, of which torch takes 695: refused before any work, and it is told what takes it."""
+    board.memory_bytes = 655 * MIB + CLIENT_BYTES
+    for format in FORMATS:
+        board.worker_flags += ("--took", f"{format}={918 * MIB}")
+    board.worker_flags += ("--imports", str(695 * MIB))
+
+    with pytest.raises(NoPlanError) as caught:
+        await board.join()
+
+    assert caught.value.exit_code == ExitCode.MEMORY
+    assert {line.split()[0] for line in log.read_text().splitlines()} == {"probe"}, "nothing was begun"
+    (probe,) = board.events("probe")
+    assert probe["imports_bytes"] == 695 * MIB
+    assert probe["peak_bytes"] == 918 * MIB > probe["budget_bytes"]
+
+
+async def test_heavy_imports_leave_room_for_a_leaner_plan(board: Any, server: Any, log: Path) -> None:
+    """What the imports take above the usual is taken off every plan's room, and the board trains with what is left."""
+    plan = await first_plan(board)
+    board.memory_bytes = plan["predicted_peak_bytes"] + 100 * MIB + CLIENT_BYTES
+    for format in FORMATS:
+        board.worker_flags += ("--took", f"{format}={plan['predicted_peak_bytes'] + 90 * MIB}")
+    board.worker_flags += ("--imports", str(IMPORTS_BYTES + 90 * MIB))
+
+    await board.join()
+
+    assert server.state == "finished"
+    assert rows(log, "train")
+    assert all(event["predicted_peak_bytes"] <= event["budget_bytes"] for event in board.events("plan"))
+
+
+@pytest.mark.parametrize(("name", "n_jobs", "code"), [("SIGILL", 1, 12), ("SIGSEGV", 5, 12)])
+async def test_a_worker_that_dies_of_its_torch_ends_the_client(
+    name: str, n_jobs: int, code: int, board: Any, log: Path
+) -> None:
+    """An instruction that the processor lacks is not tried again; a crash is, a few times. Neither is status 1."""
+    board.worker_flags += ("--kill", "probe") * 9 + ("--signal", name)
+
+    with pytest.raises(WorkerLost, match=f"died of {name}") as caught:
+        await board.join()
+
+    assert caught.value.exit_code == code
+    assert len(faults(log)) == n_jobs
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import torch
 from edge_client.host import matmul_probe
 from edge_client.host.matmul_measure import measure_matmul_speed
 from edge_client.host.matmul_probe import choose_device, measure_peak_gflops, probe
-from edge_client.host.matmul_speed import MatmulSpeed, processor
+from edge_client.host.matmul_speed import MatmulSpeed
+from edge_client.host.processor_name import processor
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_client.host.board import Board
-from edge_client.host.matmul_speed import BF16_GAIN, matmul_key, processor, with_matmul_speed
+from edge_client.host.matmul_speed import BF16_GAIN, matmul_key, with_matmul_speed
+from edge_client.host.processor_name import processor
 from tests.fakes.matmul_speed import matmul_speed
 
 SPEED = st.floats(0.01, 1e6)
@@ -59,12 +60,22 @@ def test_the_key_names_processor_board_gpu_and_torch(
     assert all(part in str(matmul_key(1, tmp_path)) for part in ("Some CPU", "Some Board", "Some GPU", "3.0"))
 
 
-def test_arm_processors_are_told_apart_by_their_parts(tmp_path: Path) -> None:
-    """arm64 kernels give numbers in place of a model's name."""
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        (["0x41 0xd42"], "ARM Cortex-A78AE"),
+        (["0x41 0xd05", "0x41 0xd05", "0x41 0xd0b"], "ARM Cortex-A55 + ARM Cortex-A76"),
+        (["0x4e 0x004"], "NVIDIA Carmel"),
+        (["0x61 0x022"], "core 0x61 0x022"),
+    ],
+)
+def test_arm_processors_are_named_by_their_parts(cpuinfo: list[str], name: str, tmp_path: Path) -> None:
+    """arm64 kernels give numbers in place of a model's name: known ones are shown in words, each kind of core once."""
     (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/cpuinfo").write_text("CPU implementer\t: 0x41\nCPU part\t: 0xd42\n\nCPU part\t: 0xd4b\n")
+    cores = ["CPU implementer\t: {}\nCPU part\t: {}\n".format(*core.split()) for core in cpuinfo]
+    (tmp_path / "proc/cpuinfo").write_text("\n".join(cores))
 
-    assert "0x41 0xd42" in processor(tmp_path)
+    assert processor(tmp_path).endswith(name)
 
 
 def test_what_was_measured_replaces_the_guess() -> None:

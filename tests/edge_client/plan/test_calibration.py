@@ -46,19 +46,44 @@ def test_what_was_measured_is_expected_from_now_on(above_bytes: int, ratio: floa
     calibration = NO_CALIBRATION.with_measured(plan, measured_bytes)
 
     assert abs(expected(calibration, plan) - measured_bytes) <= 2 + above_bytes // (1 << 40)
+    assert expected(calibration, plan) >= measured_bytes
     assert expected(calibration, make_plan(IMPORTS_BYTES)) == IMPORTS_BYTES
 
 
-@given(st.integers(0, 1 << 40), st.integers(0, 1 << 40))
-def test_no_reading_leads_out_of_bounds(predicted_bytes: int, measured_bytes: int) -> None:
-    """Whatever a probe says, the ratio stays a number that can be kept and read again."""
-    calibration = NO_CALIBRATION.with_measured(make_plan(predicted_bytes), measured_bytes)
+@given(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(0, 1 << 34))
+def test_no_reading_leads_out_of_bounds(predicted_bytes: int, measured_bytes: int, imports_bytes: int) -> None:
+    """Whatever a probe says, the ratio stays a number that can be kept and read again, and of the plan that was probed
+    at least that is expected."""
+    calibration = NO_CALIBRATION.with_measured(make_plan(predicted_bytes), measured_bytes, imports_bytes)
 
     (probe,) = calibration.probes.values()
     assert LOWEST_RATIO <= probe.ratio <= HIGHEST_RATIO
+    assert expected(calibration, make_plan(predicted_bytes)) >= measured_bytes
     again = make_plan(expected(calibration, make_plan(predicted_bytes)))
     assert calibration.knows(again), "the plan that was probed is not probed again"
     assert msgspec.json.decode(msgspec.json.encode(calibration), type=Calibration) == calibration
+
+
+def test_what_the_imports_take_is_not_scaled() -> None:
+    """A library of 700 MiB beside torch is there for every plan of every mode, once; the ratio is the step's own."""
+    plan = make_plan(IMPORTS_BYTES + 130 * MIB)
+
+    calibration = NO_CALIBRATION.with_measured(plan, IMPORTS_BYTES + 700 * MIB + 156 * MIB, IMPORTS_BYTES + 700 * MIB)
+
+    assert calibration.ratio(plan.mode) == pytest.approx(1.2)
+    smaller, other = make_plan(IMPORTS_BYTES + 50 * MIB), make_plan(IMPORTS_BYTES + 50 * MIB, format="int8")
+    assert expected(calibration, smaller) == pytest.approx(IMPORTS_BYTES + 760 * MIB, abs=2)
+    assert expected(calibration, other) == IMPORTS_BYTES + 750 * MIB
+
+
+def test_a_probe_far_over_its_plan_is_expected_in_full() -> None:
+    """918 MiB were measured where 370 were predicted: with a ratio cut at 3 a plan for 655 MiB was accepted."""
+    plan = make_plan(370 * MIB)
+
+    calibration = NO_CALIBRATION.with_measured(plan, 918 * MIB)
+
+    assert expected(calibration, plan) == 918 * MIB
+    assert expected(calibration, make_plan(300 * MIB)) > 655 * MIB
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ async def test_a_clock_before_the_servers_certificate(
 WALL_CLOCKS = {
     "cli/state.py": "how long ago a status was written, for people",
     "agent/join.py": "the same, written into it",
+    "agent/manners/look.py": "the hours that a board's operator allows training at; a clock that is set is followed",
     "state/status.py": "the same",
     "engines/lean/encoder_cache/store.py": "which entry is evicted first",
     "data/stamp.py": "whether a file is another one: compared for equality",

@@ -12,9 +12,13 @@ from edge_client.engines.lean.session import Session
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import Job
 from edge_client.worker.main import run_job
+from edge_client.worker.process import WorkerProcess
 from tests.fakes.plans import with_mode
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[4]
+LIBRARY_BYTES = 700 << 20
 
 
 @pytest.mark.parametrize(
@@ -43,3 +47,25 @@ def test_a_probe_measures_every_way(
     assert 0 < values["step_s"] < 60
     assert sorted(tmp_path.rglob("*")) == before
     assert session._base is session.base(job)
+
+
+async def test_what_a_library_takes_is_measured_apart_from_the_step(
+    make_job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A true worker that holds 700 MiB before it begins, as a build of torch for CUDA does: they are the imports', and
+    what the step takes above them stays what it is without the library."""
+    job = make_job("probe", (3, 0, 2), {"scope": "all"})
+    taken = []
+    for size_bytes in (0, LIBRARY_BYTES):
+        folder = tmp_path / str(size_bytes)
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(f"held = bytearray(b'x') * {size_bytes}\n")
+        monkeypatch.setenv("PYTHONPATH", f"{folder}:{ROOT}")
+        worker = WorkerProcess()
+        values = (await worker.run_job(job, lambda progress: None)).values
+        await worker.close()
+        taken.append((values["imports_bytes"], values["peak_bytes"] - values["imports_bytes"]))
+
+    (plain, step), (heavy, step_beside_it) = taken
+    assert heavy - plain == pytest.approx(LIBRARY_BYTES, rel=0.05)
+    assert step_beside_it == pytest.approx(step, abs=32 << 20)

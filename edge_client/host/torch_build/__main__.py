@@ -1,7 +1,7 @@
 """The choice of torch as a command for scripts that run before anything is installed. Standard library only.
 
-    python -m edge_client.host.torch_build                        a line `name: value` for each field of the build
-    python -m edge_client.host.torch_build --constraints FILE     the constraints on that board, with this build's versions in them
+    python -m edge_client.host.torch_build                      a line `name: value` for each field of the build
+    python -m edge_client.host.torch_build --constraints FILE   the constraints on that board, the build's own in them
 
 A clone or a wheel in PYTHONPATH is enough. Status 3, and two lines on stderr, where no build serves the board.
 """

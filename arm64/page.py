@@ -62,11 +62,14 @@ def memory_table(found: Sequence[Mapping[str, Any]]) -> str:
     return _table(header, lines)
 
 
-def fast_tests_table(found: Mapping[str, Any]) -> str:
-    """How many tests passed, and which did not."""
-    line = (str(found["core"]), *(str(found[word]) for word in ("passed", "failed", "skipped")))
-    text = _table(("core", "passed", "failed", "skipped", "time"), [(*line, show_seconds(found["seconds"]))])
-    return "\n".join([text, *(f"\nFailed: `{name}`" for name in found["failures"])])
+def fast_tests_table(found: Mapping[str, Any], left_out: Mapping[str, str]) -> str:
+    """How many tests passed, which did not, and which were left out and why."""
+    words = ("passed", "failed", "skipped")
+    line = (str(found["core"]), *(str(found[word]) for word in words), show_seconds(found["seconds"]))
+    text = _table(("core", *words, "time"), [line])
+    text += "".join(f"\n\nFailed: `{name}`." for name in found["failures"])
+    reasons = _table(("left out", "because"), [(f"`{name}`", why) for name, why in left_out.items()])
+    return f"{text}\n\n{reasons}" if left_out else text
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -98,7 +98,7 @@ def prove(root: Path, core: str, boards: str, made_of: str, folder: Path) -> Row
         products = found["torch"]["products"]
         say(f"{core}: a federation beside a board of this machine, torch {found['torch']['version']}")
         start_s = time.monotonic()
-        watcher = _Watcher()
+        watcher = Watcher()
         outcome = asyncio.run(_federation(board, folder, watcher))
         seconds = time.monotonic() - start_s
         updates = tuple(int(entry["accepted"]) for entry in outcome.status["rounds"])
@@ -122,7 +122,7 @@ def prove(root: Path, core: str, boards: str, made_of: str, folder: Path) -> Row
     )
 
 
-async def _federation(board: Emulated, folder: Path, watcher: _Watcher) -> Outcome:
+async def _federation(board: Emulated, folder: Path, watcher: Watcher) -> Outcome:
     specs = [
         BoardSpec("emulated", write_text(folder / "emulated.jsonl", 0), MEMORY, program=board.words(CLIENT)),
         BoardSpec("native", write_text(folder / "native.jsonl", 5), MEMORY),
@@ -130,7 +130,7 @@ async def _federation(board: Emulated, folder: Path, watcher: _Watcher) -> Outco
     return await run_federation(folder / "run", specs, SETTINGS, on_event=watcher.watch, say=watcher.say, cut=CUT)
 
 
-class _Watcher:
+class Watcher:
     """The line of a board's progress, and where it went on after the kill."""
 
     def __init__(self) -> None:

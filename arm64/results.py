@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from arm64.cores import CORES
+from arm64.fast_tests import LEFT_OUT
 from arm64.page import cores_table, fast_tests_table, memory_table, with_section
 from arm64.proof import Row
 from arm64.roots import REPOSITORY
@@ -68,5 +69,5 @@ class Results:
         if memory:
             sections["memory"] = memory_table(memory)
         if self._file("tests").exists():
-            sections["tests"] = fast_tests_table(json.loads(self._file("tests").read_text()))
+            sections["tests"] = fast_tests_table(json.loads(self._file("tests").read_text()), LEFT_OUT)
         return sections

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from braid_common.errors import CommandError
@@ -29,41 +29,31 @@ def say(text: str) -> None:
     print(f"[{show_seconds(round(time.monotonic() - _BEGAN_S)):>9}] {text}", file=sys.stderr, flush=True)
 
 
-def run(
-    words: Sequence[str],
-    *,
-    why: str = "",
-    log: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    status: int = 0,
-) -> str:
-    """Run a command to its end; what it wrote. Raises NotPossibleError where it ends with another status.
+def run(words: Sequence[str], *, why: str = "", log: Path | None = None) -> str:
+    """Run a command to its end; what it wrote to standard output. Raises NotPossibleError where it fails.
 
     Args:
         words: program and arguments.
         why: what to do next where it fails.
-        log: the file that gets its output, instead of the answer; told from time to time.
-        env: variables instead of this process's own.
-        status: that it must end with.
+        log: the file that gets all output instead, for a command that runs for long: it is told from time to time.
     """
     if log is None:
-        done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
-        code, text = done.returncode, done.stdout
-        said = done.stdout + done.stderr
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        status, text, said = done.returncode, done.stdout, done.stdout + done.stderr
     else:
-        code, text = _logged(words, log, env), ""
+        status, text = _logged(words, log), ""
         said = log.read_text(errors="replace")
-    if code != status:
+    if status != 0:
         tail = "\n".join(said.strip().splitlines()[-TAIL_LINES:])
-        raise NotPossibleError(
-            f"{' '.join(words)} ended with status {code}:\n{tail}", why or "mend what it says, and go on"
-        )
+        message = f"{' '.join(words)} ended with status {status}:\n{tail}"
+        raise NotPossibleError(message, why or "mend what it says, and go on")
     return text
 
 
-def _logged(words: Sequence[str], log: Path, env: Mapping[str, str] | None) -> int:
+def _logged(words: Sequence[str], log: Path) -> int:
+    """The command's exit status; while it runs, its log's last line is told."""
     with log.open("wb") as file:
-        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=env)
+        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
         try:
             while True:
                 try:

@@ -66,6 +66,7 @@ def test_failures_are_named() -> None:
     found = outcome(text)
 
     assert (found["passed"], found["failed"], found["skipped"]) == (2000, 1, 3)
-    table = fast_tests_table(found | {"core": "max", "seconds": 600.0})
+    table = fast_tests_table(found | {"core": "max", "seconds": 600.0}, {"tests/wire/test_c.py": "no ptrace"})
     assert "| max | 2000 | 1 | 3 | 10 min 0 s |" in table
     assert "Failed: `tests/wire/test_a.py::test_b`" in table
+    assert "| `tests/wire/test_c.py` | no ptrace |" in table

@@ -18,8 +18,14 @@ from arm64.shell import NotPossibleError, run
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-VARIABLES = ("HOME=/root", "LANG=C.UTF-8", f"PATH={PATH}", "DEBIAN_FRONTEND=noninteractive")
-"""All that commands inside know of the outside; QEMU_CPU besides."""
+VARIABLES = ("HOME=/root", "LANG=C.UTF-8", f"PATH={PATH}", "DEBIAN_FRONTEND=noninteractive", "PIP_NO_COMPILE=1")
+"""All that commands inside know of the outside; QEMU_CPU besides. Byte code is made of what is imported, not of all that
+pip installs: torch has two thousand files."""
+
+
+PROCESSORS = Path("/sys/devices/system/cpu")
+"""All that a root sees of /sys: torch counts processors there. This machine's sensors and control groups are not the
+board's."""
 
 
 class Emulated:
@@ -61,7 +67,7 @@ class Emulated:
     def _mount_all(self) -> None:
         self._mount("proc", "proc", "-t", "proc")
         self._mount("/dev", "dev", "--rbind")
-        for folder, inside in self._folders.items():
+        for folder, inside in {PROCESSORS: str(PROCESSORS), **self._folders}.items():
             (self.root / inside.lstrip("/")).mkdir(parents=True, exist_ok=True)
             self._mount(str(folder), inside.lstrip("/"), "--bind")
         shutil.copyfile("/etc/resolv.conf", self.root / "etc/resolv.conf")

@@ -19,8 +19,8 @@ from arm64.shell import NotPossibleError, run
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 VARIABLES = ("HOME=/root", "LANG=C.UTF-8", f"PATH={PATH}", "DEBIAN_FRONTEND=noninteractive", "PIP_NO_COMPILE=1")
-"""All that commands inside know of the outside; QEMU_CPU besides. Byte code is made of what is imported, not of all that
-pip installs: torch has two thousand files."""
+"""All that commands inside know of the outside; QEMU_CPU besides. Byte code is made of what is imported, not of all
+that pip installs: torch has two thousand files."""
 
 
 PROCESSORS = Path("/sys/devices/system/cpu")

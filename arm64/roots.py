@@ -162,17 +162,8 @@ def _pip_target(folder: Path, constraints: Path) -> Sequence[str]:
     """The command by which this machine's pip unpacks packages for another one into a folder."""
     platforms = [f"--platform={name}_aarch64" for name in ("manylinux_2_34", "manylinux_2_28", "manylinux2014")]
     target = ["--target", str(folder), "--only-binary=:all:", f"--python-version={SUITE_PYTHON}", *platforms]
-    return [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--no-deps",
-        *target,
-        "--constraint",
-        str(constraints),
-        *TEST_PACKAGES,
-    ]
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--constraint", str(constraints)]
+    return [*pip, *target, *TEST_PACKAGES.split()]
 
 
 def remove(folder: Path) -> None:

@@ -23,6 +23,7 @@ from arm64.binfmt import foreign_programs
 from arm64.cores import CORES, Core, cores_named
 from arm64.emulated import Emulated
 from arm64.fast_tests import PYTHON, VARIABLES, run_tests
+from arm64.held_memory import N_SETTINGS
 from arm64.proof import prove
 from arm64.results import Results
 from arm64.roots import Kept, build_for, install, make_bare, newest_package, put_sources
@@ -90,13 +91,11 @@ def _prove(kept: Kept, cores: Sequence[Core], flags: argparse.Namespace) -> None
 
 def _measure_memory(kept: Kept, core: str, results: Results) -> None:
     """Every setting of arm64.held_memory in a process of its own, emulated and on this machine."""
-    from arm64.held_memory import SETTINGS
-
     root = install(kept, build_for(kept, core), core)
     put_sources(kept, root)
     module = ("-m", "arm64.held_memory")
-    for number in range(len(SETTINGS)):
-        say(f"memory: training {number + 1} of {len(SETTINGS)}, {core} and this machine")
+    for number in range(N_SETTINGS):
+        say(f"memory: training {number + 1} of {N_SETTINGS}, {core} and this machine")
         with Emulated(root, core) as board:
             emulated = board.run("/bin/sh", "-c", f"{VARIABLES} exec {PYTHON} {' '.join(module)} {number}")
         results.keep_memory(f"{core}-{number}", json.loads(emulated) | {"where": f"aarch64 ({core})", "emulated": True})

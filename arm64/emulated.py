@@ -28,6 +28,10 @@ PROCESSORS = Path("/sys/devices/system/cpu")
 board's."""
 
 
+NETWORK_FILES = ("resolv.conf", "hosts")
+"""Of /etc, as this machine has them: debootstrap writes none."""
+
+
 class Emulated:
     """A root with its mounts, as a context manager.
 
@@ -70,7 +74,8 @@ class Emulated:
         for folder, inside in {PROCESSORS: str(PROCESSORS), **self._folders}.items():
             (self.root / inside.lstrip("/")).mkdir(parents=True, exist_ok=True)
             self._mount(str(folder), inside.lstrip("/"), "--bind")
-        shutil.copyfile("/etc/resolv.conf", self.root / "etc/resolv.conf")
+        for name in NETWORK_FILES:
+            shutil.copyfile(f"/etc/{name}", self.root / "etc" / name)
         (core,) = cores_named(self.core)
         shown = run(self.words("LD_SHOW_AUXV=1", "/bin/true"), why="binfmt_misc must start arm64's programs")
         with tempfile.NamedTemporaryFile("w", delete=False) as file:

@@ -1,6 +1,7 @@
 """Measures what a training takes of memory without what QEMU takes: run inside a root, or natively to compare.
 
-    python -m arm64.held_memory SETTING            SETTING: its place in SETTINGS below; one JSON object
+    python -m arm64.held_memory NUMBER            NUMBER: a setting's place in SETTINGS below; prints one JSON object
+    python -m arm64.held_memory --job FILE        started by the first, in a process that holds what a worker holds
 
 Under user emulation QEMU's translations and tables lie in the same process, and the kernel counts them as its memory.
 QEMU shows a program only the program's own mappings in /proc/self/maps, and /proc/self/pagemap tells which of their
@@ -14,31 +15,27 @@ import ctypes
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import builtin_base
-from benchmarks.memory.jobs import prepare
-from benchmarks.memory.settings import BUILTIN, Setting
-from braid_common.units import MIB
-from edge_client.data.load import load_data
+import msgspec
+
 from edge_client.engines.contract import Host
 from edge_client.host.worker_memory import peak_bytes, prepare_for_training, resident_bytes, return_free_memory
+from edge_client.jobs.messages import TrainJob
 
-SETTINGS = (
-    Setting(BUILTIN, "fp32", "all", 8, 64, 16, 0.5, steps=4),
-    Setting(BUILTIN, "fp32", "decoder", 8, 64, 16, 0.5, cache="int8", steps=4),
-    Setting(BUILTIN, "int8", "decoder", 8, 64, 16, 0.5, compute="fp32", steps=4),
-    Setting(BUILTIN, "bf16", "decoder", 8, 64, 16, 0.5, steps=4),
-)
-"""fp32 arithmetic is what boards without bf16 take; small, for it is emulated."""
+N_SETTINGS = 2
+
+N_EVALUATED = 4
+"""Held-out examples that a round looks at first."""
 
 PRESENT = 1 << 63
 """The bit of a page of pagemap that is in memory."""
 
 CHUNK_PAGES = 1 << 16
-TRIED_BYTES = 64 * MIB
+TRIED_BYTES = 64 << 20
 """Taken once, to see that it is counted."""
 
 
@@ -69,37 +66,57 @@ def require_counting() -> None:
         raise RuntimeError(f"{TRIED_BYTES} bytes were taken, and {counted} are seen")
 
 
-def main(number: int) -> dict[str, object]:
-    """Train by a setting in this process, and say what was held."""
+def measure(number: int) -> dict[str, object]:
+    """Train by a setting in a process of its own, and compare what was held with the prediction."""
+    import builtin_base
+    from benchmarks.memory.jobs import prepare
+    from benchmarks.memory.settings import BUILTIN, Setting
+
     require_counting()
+    # Rounds in fp32 arithmetic, as boards without bf16 take it. Small, for they are emulated.
+    settings = (
+        Setting(BUILTIN, "fp32", "all", 4, 64, 16, 0.5),
+        Setting(BUILTIN, "int8", "decoder", 4, 64, 16, 0.5, compute="fp32"),
+    )
+    setting = settings[number]
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = prepare(setting, builtin_base.folder(), Path(folder), threads=1)
+        job = msgspec.structs.replace(prepared.job, max_eval_examples=N_EVALUATED)
+        file = Path(folder) / "job"
+        file.write_bytes(msgspec.msgpack.encode(job))
+        command = [sys.executable, "-m", "arm64.held_memory", "--job", str(file)]
+        held = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return {
+        "machine": platform.machine(),
+        "setting": f"{setting.format} base, {setting.mode.compute} arithmetic, {setting.work}",
+        "predicted_bytes": prepared.predicted.total_bytes,
+        **held,
+    }
+
+
+def train(file: Path) -> dict[str, object]:
+    """Carry out a job in this process, with what a worker has imported and nothing else, and say what was held."""
     prepare_for_training()
     import torch
 
-    from edge_client.engines.lean.engine import open_engine
+    from edge_client.engines.lean.engine import LeanEngine
+    from edge_client.engines.lean.session import Session
 
-    with tempfile.TemporaryDirectory() as folder:
-        setting = SETTINGS[number]
-        prepared = prepare(setting, builtin_base.folder(), Path(folder), threads=1)
-        load_data(prepared.job.data)
-        return_free_memory()
-        imports = own_bytes()
-        began = resident_bytes()
-        engine = open_engine(Host())
-        engine.run(prepared.job)
-        own, resident, most = own_bytes(), resident_bytes(), peak_bytes()
+    job = msgspec.msgpack.decode(file.read_bytes(), type=TrainJob)
+    session = Session(Host())
+    session.data(job.data)
+    session.tokeniser(job)
+    return_free_memory()
+    imports = own_bytes()
+    LeanEngine(session).run(job)
+    own, resident, most = own_bytes(), resident_bytes(), peak_bytes()
     return {
-        "machine": platform.machine(),
         "torch": str(torch.__version__),
-        "setting": f"{setting.format} base, {setting.mode.compute} arithmetic, {setting.work}"
-        + (f", {setting.cache} cache" if setting.cache != "none" else ""),
         "imports_bytes": imports,
         "emulator_bytes": resident - own,
-        "emulator_at_first_bytes": began - imports,
         "peak_bytes": most - (resident - own),
-        "predicted_bytes": prepared.predicted.total_bytes,
-        "predicted_imports_bytes": prepared.predicted.imports_bytes,
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(int(sys.argv[1]))))
+    print(json.dumps(train(Path(sys.argv[2])) if sys.argv[1] == "--job" else measure(int(sys.argv[1]))))

@@ -27,7 +27,7 @@ INCLUDED = ("python3", "python3-venv", "ca-certificates")
 
 TEST_PACKAGES = """
 pytest pytest-asyncio pytest-xdist hypothesis packaging SQLAlchemy cryptography threadpoolctl tomli sortedcontainers
-execnet iniconfig pluggy cffi pycparser greenlet typing-extensions pygments
+scipy execnet iniconfig pluggy cffi pycparser greenlet typing-extensions pygments
 """
 """Needed by the tests and benchmarks beyond a board's packages, with what these need."""
 
@@ -148,14 +148,16 @@ def put_sources(kept: Kept, root: Path) -> None:
         if (REPOSITORY / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, source / name)
-    if not packages.exists():
+    mark = kept.done(f"{root.name}-test-packages")
+    if not mark.exists() or mark.read_text() != TEST_PACKAGES:
         say("packages for the tests")
+        remove(packages)
         constraints = kept.folder / "test-constraints.txt"
         module = ("-m", "edge_client.host.torch_build", "--build", "aarch64", "--python", SUITE_PYTHON)
         lines = run([sys.executable, *module, "--constraints", str(REPOSITORY / "constraints.txt")])
         constraints.write_text(lines)
-        run(_pip_target(packages.with_suffix(".new"), constraints), log=kept.log("test-packages"))
-        packages.with_suffix(".new").rename(packages)
+        run(_pip_target(packages, constraints), log=kept.log("test-packages"))
+        mark.write_text(TEST_PACKAGES)
 
 
 def _pip_target(folder: Path, constraints: Path) -> Sequence[str]:

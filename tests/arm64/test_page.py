@@ -61,12 +61,14 @@ def test_memory_names_what_is_qemus() -> None:
 
 def test_failures_are_named() -> None:
     """As pytest names them."""
-    text = "...\nFAILED tests/wire/test_a.py::test_b - AssertionError\n1 failed, 2000 passed, 3 skipped in 9s\n"
+    text = "...\nFAILED tests/wire/test_a.py::test_b - AssertionError\nERROR tests/wire/test_d.py - ImportError\n"
+    text += "1 failed, 2000 passed, 3 skipped, 1 error in 9s\n"
 
     found = outcome(text)
 
-    assert (found["passed"], found["failed"], found["skipped"]) == (2000, 1, 3)
+    assert (found["passed"], found["failed"], found["skipped"]) == (2000, 2, 3)
     table = fast_tests_table(found | {"core": "max", "seconds": 600.0}, {"tests/wire/test_c.py": "no ptrace"})
-    assert "| max | 2000 | 1 | 3 | 10 min 0 s |" in table
+    assert "| max | 2000 | 2 | 3 | 10 min 0 s |" in table
     assert "Failed: `tests/wire/test_a.py::test_b`" in table
+    assert "Failed: `tests/wire/test_d.py`" in table
     assert "| `tests/wire/test_c.py` | no ptrace |" in table

@@ -1,4 +1,4 @@
-"""Shell scripts that run on boards and servers, most of them as root: clean, and none gives a shell what a network says."""
+"""Shell scripts that boards and servers run, most of them as root: clean, and no shell is given a network's words."""
 
 from __future__ import annotations
 

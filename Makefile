@@ -10,10 +10,13 @@ BOARDS ?= 8
 MINUTES ?= 10
 # Of `make deb-check`.
 SUITE ?= bookworm
+# Container images often forbid Python to keep its bytecode. Each process of the tests would then compile all of Braid, and
+# each that runs tests rewrite all of their assertions, every time: a quarter of `make test-fast`.
+unexport PYTHONDONTWRITEBYTECODE
 # A file's tests stay together: they share servers, control groups and measurements. tests/conftest.py puts long ones first.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test test-fast test-one chaos fuzz deb deb-check layout docs base-card format clean
+.PHONY: help setup demo check test test-fast test-one chaos fuzz deb deb-check arm64 layout docs base-card format clean
 
 help:
 	@echo "make demo       a server and three boards of unequal memory braid one adapter (under 5 minutes)"
@@ -23,6 +26,7 @@ help:
 	@echo "make fuzz       hostile input for all that reads what others send: MINUTES=10"
 	@echo "make deb        packages for Debian and Ubuntu, amd64 and arm64, in dist/deb"
 	@echo "make deb-check  installs, upgrades, removes and purges them in a fresh system: SUITE=bookworm, trixie, jammy or noble; root"
+	@echo "make arm64      the client's package on emulated ARM cores: CORES=\"cortex-a72 max\" PARTS=\"cores memory tests\"; as root"
 	@echo "make check      format, lint, types, import contracts, sizes, generated docs"
 	@echo "make layout     the rooms of every package, the arrows between them, floors and circles"
 	@echo "make docs       rewrite the generated pages and tables in docs/"
@@ -75,6 +79,10 @@ deb: $(READY)
 deb-check:
 	lintian --fail-on=error,warning dist/deb/*.deb
 	scripts/deb/check.sh $(SUITE)
+
+arm64: $(READY)
+	$(BIN)/python -m scripts.deb --architecture arm64 --package braid-edge-client
+	$(BIN)/python -m arm64 --cores "$(CORES)" $(if $(PARTS),--parts "$(PARTS)")
 
 layout: $(READY)
 	$(BIN)/python -m scripts.layout

@@ -147,12 +147,12 @@ def disk_errors_named() -> Iterator[None]:
     except DiskError:
         raise
     except ServerError as error:
-        if not _is_of_disk(error):
+        if not is_of_disk(error):
             raise
         raise DiskError(error.message, "The disk reports an error: look at `dmesg`, and think of a backup.") from error
 
 
-def _is_of_disk(error: BaseException) -> bool:
+def is_of_disk(error: BaseException) -> bool:
     """Whether an error was raised because the disk could not be read."""
     cause: BaseException | None = error
     while cause is not None:

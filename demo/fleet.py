@@ -25,13 +25,14 @@ class DemoError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BoardSpec:
-    """A board to play: its name, the data that it holds, the memory it is given, and what a round may move over its
-    network ("" for any number of bytes)."""
+    """A board to play: its name, the data that it holds, the memory it is given, what a round may move over its
+    network ("" for any number of bytes), and the words that start a client: this environment's, or another one's."""
 
     name: str
     data: str
     memory: str
     round_traffic: str = ""
+    program: tuple[str, ...] = (str(BIN / "edge-client"),)
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ class Board:
 
     async def start(self) -> None:
         command = [
-            str(BIN / "edge-client"),
+            *self.spec.program,
             *("join", "--server", self.url, "--token", self.token, "--name", self.spec.name),
             *("--data", self.spec.data, "--model", "builtin"),
             *(

@@ -194,8 +194,7 @@ trap cleanup EXIT
 for file in "$here/constraints.txt" "$here/../constraints.txt"; do
     if [ -e "$file" ] && [ -z "$constraints" ] && [ -z "$torch" ]; then
         constraints=$(mktemp)
-        # Pins are for this machine's Python: for another one only the build's own are kept.
-        choose --constraints "$([ -z "$board_python" ] && echo "$file" || echo /dev/null)" >"$constraints"
+        choose --constraints "$file" >"$constraints"
     fi
 done
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("braid_common", "wire", "quantize", "builtin_base", "edge_client", "aggregator")
 """Packages that the wheel holds, from the bottom up."""
 
-PACKAGES = (*SHIPPED, "demo", "benchmarks", "chaos", "fuzz", "scripts", "examples")
+PACKAGES = (*SHIPPED, "demo", "benchmarks", "chaos", "fuzz", "arm64", "scripts", "examples")
 """All packages but the tests."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -44,10 +45,23 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if "\npytestmark = pytest.mark.slow" in collection_path.read_text(encoding="utf-8") else None
 
 
+LONG_FILES = ("tests/system/e2e/*.py", "tests/docs/test_code_blocks.py")
+"""Few tests of half a minute and more each: whole runs of real processes."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with many slow tests come first: at the end there are short ones to share out, and no processor idles."""
+    """Files with long or many slow tests come first: at the end there are short ones to share out, and no processor
+    idles."""
     n_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -n_slow[item.path])
+    is_long = {path: n > 0 and any(path.match(pattern) for pattern in LONG_FILES) for path, n in n_slow.items()}
+    items.sort(key=lambda item: (not is_long.get(item.path, False), -n_slow[item.path]))
+
+
+def pytest_collection_finish() -> None:
+    """What libraries and test modules brought stays to the end. A full collection looked through all of it each time,
+    up to 0.3 s where torch is loaded: a session of the engine collects whenever it lets a base go."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

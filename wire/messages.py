@@ -169,7 +169,7 @@ class Profile(Message, frozen=True, kw_only=True):
     scores: Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_WEIGHTS)] = ()
 
 
-class RoundSpec(Message, frozen=True, kw_only=True):
+class RoundSpec(Message, frozen=True, kw_only=True, omit_defaults=True):
     """The specification of one round, the same for every board, from the server's schedule to the training on a board,
     also for updates that come late. Profiling is round 0 on version 0."""
 
@@ -181,7 +181,7 @@ class RoundSpec(Message, frozen=True, kw_only=True):
     trains: Trains = "b"
 
 
-class Task(Message, frozen=True, kw_only=True):
+class Task(Message, frozen=True, kw_only=True, omit_defaults=True):
     """`GET /v1/work`: what a board should do now. `wait`: ask again. Where there is nothing to train, `spec` names only
     the last round that closed and the newest version."""
 

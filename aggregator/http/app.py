@@ -29,7 +29,7 @@ from aggregator.http.guard.guard import Guard, address_of
 from aggregator.http.guard.limits import Limits
 from aggregator.http.guard.nuisances import Nuisance
 from aggregator.http.handlers import enrolment, operator, tasks, transfers
-from aggregator.http.middlewares import Handler, expected, patience, sensible, watched
+from aggregator.http.middlewares import Handler, expected, in_turn, patience, sensible, watched
 from aggregator.http.tls import Tls
 from aggregator.run.setup import Opened
 from aggregator.run.tasks import shut_out
@@ -91,7 +91,7 @@ def make_app(
     `certificates`: the one that the server shows; None where it speaks plain HTTP.
     """
     # client_max_size bounds request.read() only; bodies are streamed and counted by aggregator.http.streaming.
-    app = web.Application(middlewares=[watched, refusals, patience, sensible])
+    app = web.Application(middlewares=[watched, refusals, in_turn, patience, sensible])
     app[RUN], app[STORE], app[UPLOADS] = opened.run, opened.store, opened.uploads
     app[BASE_FOLDER], app[BASE_FILES] = opened.config.model.path, opened.base_files
     for name, file in opened.base_files.items():  # as they were when they were read

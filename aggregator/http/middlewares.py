@@ -8,6 +8,7 @@ from aiohttp import hdrs, web
 
 from aggregator.errors import CallError
 from aggregator.http.app_keys import GUARD
+from aggregator.http.callers import credential_hash_of
 from aggregator.http.guard.connection import Connection
 from aggregator.http.guard.guard import guest_of
 from wire import routes
@@ -37,6 +38,13 @@ async def watched(request: web.Request, handler: Handler) -> web.StreamResponse:
         if isinstance(request.protocol, Connection):
             request.protocol.stop_reading()
     return response
+
+
+@web.middleware
+async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let no source's crowd of calls hold up the calls of others."""
+    await request.app[GUARD].turn(request, credential_hash_of(request))
+    return await handler(request)
 
 
 @web.middleware

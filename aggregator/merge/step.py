@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from threading import Lock
 
 import numpy as np
@@ -80,6 +80,12 @@ _FREED_BYTES = 31 << 20
 """A block of the largest size, but for one, up to which glibc learns from what is freed (32 MiB)."""
 
 
+@cache
+def _blas() -> ThreadpoolController:
+    """The libraries that multiply for numpy. Looked for once: that reads all that the process has mapped."""
+    return ThreadpoolController().select(user_api="blas")
+
+
 def for_each_weight(state: AdapterState, make: Callable[[str, WeightState], WeightState]) -> Mapping[str, WeightState]:
     """`make` of every weight, in the state's order, on as many threads as BLAS would take for itself.
 
@@ -89,7 +95,7 @@ def for_each_weight(state: AdapterState, make: Callable[[str, WeightState], Weig
     """
     np.empty(_FREED_BYTES, np.uint8)  # never touched. Having freed it, glibc keeps what a weight frees for the next one
     with _LIMITING:
-        blas = ThreadpoolController().select(user_api="blas")
+        blas = _blas()
         n_threads = max((library["num_threads"] for library in blas.info()), default=1)
         alone = partial(blas.limit, limits=1)  # once more in each thread: built on OpenMP, BLAS asks its caller's limit
         with alone(), ThreadPoolExecutor(n_threads, initializer=alone) as pool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from aggregator.downloads.versions import decoded
-from aggregator.errors import StateError
+from aggregator.errors import DiskError, StateError, is_of_disk
 from aggregator.merge.state import AdapterState, initial_state
 from aggregator.run.fleet import Boards
 from aggregator.run.open_round import OpenRound, begin_profiling, begin_round
@@ -22,6 +22,12 @@ from aggregator.store.contract import RunRecords
 from aggregator.store.records import OPEN_STATES, Answer, Round
 from aggregator.store.storage import Storage
 from wire.rounds import RoundState
+
+UNREADABLE = (
+    "The next start tries again, and nothing is given up until then. Where the disk never reads it again, move that "
+    "file away: the run goes on from the version before."
+)
+"""What to do about a version's file that the disk cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,8 @@ class Restored:
 
 
 def rebuild(config: RunConfig, terms: Terms, storage: Storage, now: float) -> Restored:
-    """Read everything back. Raises StateError where the folder is damaged beyond what the run can do without.
+    """Read everything back. Raises StateError where the folder is damaged beyond what the run can do without, and
+    DiskError where the disk cannot say whether it is.
 
     The open round gets its whole deadline again: while the server was away no board could answer.
     """
@@ -76,7 +83,8 @@ def rebuild(config: RunConfig, terms: Terms, storage: Storage, now: float) -> Re
 def _newest(terms: Terms, storage: Storage) -> tuple[AdapterState, str, list[str]]:
     """The newest version whose file is sound, its digest, and what was found of newer ones, which are forgotten.
 
-    Where all of several files are gone it is the folder that is wrong, and nothing is forgotten. Raises StateError.
+    Where all of several files are gone it is the folder that is wrong, and nothing is forgotten. Raises StateError; and
+    DiskError where the disk reports an error, which says nothing about the file: it may be read the next time.
     """
     versions = storage.records.versions()
     damaged: dict[int, str] = {}
@@ -84,6 +92,8 @@ def _newest(terms: Terms, storage: Storage) -> tuple[AdapterState, str, list[str
         try:
             data = storage.blobs.get(versions[version])
         except StateError as error:
+            if is_of_disk(error):
+                raise DiskError(error.message, UNREADABLE) from error
             damaged[version] = error.message
             continue
         state = decoded(data, version)

@@ -40,6 +40,7 @@ from aggregator.run.schedule import (
 )
 from aggregator.run.submissions import Submissions
 from aggregator.run.tasks import task_of
+from aggregator.run.upkeep import newest
 from aggregator.settings.config import RunConfig
 from aggregator.settings.terms import Terms
 from aggregator.store.devices import FLEET_FACT
@@ -199,6 +200,7 @@ class Run(RunMemory):
         """Look for damage beside the run's work; boards whose uploads are lost are told at once."""
         await self._intake.inspect()
         self.polls.look_again()
+        await newest.look_after(self)
 
     # --- what is decided ---------------------------------------------------------------------------------------------
 

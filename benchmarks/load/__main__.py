@@ -4,6 +4,7 @@
     python -m benchmarks.load --shape base --boards 1000        # FLAN-T5-base's shape
     python -m benchmarks.load --json load.json
     python -m benchmarks.load --nuisance                        # beside each nuisance, 10 s each
+    python -m benchmarks.load --nuisance --control              # and the same nuisance at a port of its own
     python -m benchmarks.load --nuisance --quick --only silent junk
 
 **The fleet.** The server is a process of its own with the limits of deploy/aggregator.service, and TLS as there. The
@@ -18,6 +19,11 @@ the loopback address, so that all three share the address: the worst case of a f
 the lowest priority, for it would come from other machines; it takes what processor time is left. Eight boards poll ten
 times a second on connections that stay open, and one calls anew four times a second. "after" is the memory once the
 nuisance has been gone for `--rest` seconds.
+
+`--control` adds a row for each nuisance in which it calls a port of its own process: what the honest boards feel then
+is the machine that they share with it, and not the server. "longest turn" is the most processor time that the server's
+event loop took before it looked again for who has called: whatever the machine does besides, so long was a call held up
+by those of others.
 """
 
 from __future__ import annotations
@@ -46,7 +52,7 @@ def _beside(options: argparse.Namespace) -> list[dict[str, Any]]:
     from benchmarks.load.beside import measure_beside
 
     print(f"{describe_machine()}, {options.seconds:g} s each\n", flush=True)
-    return measure_beside(options.only, options.seconds, options.rest)
+    return measure_beside(options.only, options.seconds, options.rest, has_control=options.control)
 
 
 def _fleets(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -98,6 +104,7 @@ def _options() -> argparse.Namespace:
     beside.add_argument("--only", nargs="+", default=list(NUISANCES), choices=NUISANCES, metavar="NUISANCE")
     beside.add_argument("--seconds", type=float, default=10.0, help="of each nuisance")
     beside.add_argument("--rest", type=float, default=3.0, help="seconds from its end to the last look at memory")
+    beside.add_argument("--control", action="store_true", help="measure also what sharing the machine costs")
     beside.add_argument("--quick", action="store_true", help="3 s each, to see that it works")
     options = parser.parse_args()
     if options.quick:

@@ -4,7 +4,8 @@ The server, the nuisance and the honest boards are processes of their own on thi
 so that all three share the address: the worst case of a fleet behind one router. The nuisance has the lowest priority,
 for it would come from other machines; it takes what processor time is left. Eight boards poll ten times a second on
 connections that stay open, and one calls anew four times a second. "after" is the memory once the nuisance has been
-gone for `--rest` seconds.
+gone for `--rest` seconds. The control of each nuisance is the same one at a port of its own process: the honest boards
+then share the machine with it, and nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load.honest import Seen, enrol, poll, profile
-from benchmarks.load.nuisances import OF_A_DEVICE
+from benchmarks.load.nuisances import NOT_ELSEWHERE, OF_A_DEVICE
 from benchmarks.processes.server import ServerProcess
 from benchmarks.processes.unit import descriptors
 from braid_common.units import show_size
@@ -46,6 +47,7 @@ HEADS = (
     "longest",
     "new call p99 ms",
     "longest",
+    "longest turn CPU ms",
     "errors",
     "peak MiB",
     "after",
@@ -53,28 +55,38 @@ HEADS = (
 )
 
 
-def measure_beside(names: Sequence[str], seconds: float, rest_s: float) -> list[dict[str, Any]]:
-    """A row for a server that nobody bothers, and one for each nuisance, printed as they come.
+def measure_beside(
+    names: Sequence[str], seconds: float, rest_s: float, *, has_control: bool = False
+) -> list[dict[str, Any]]:
+    """A row for a server that nobody bothers, and one for each nuisance, printed as they come; behind it one for its
+    control, where there is one.
 
     `seconds` is how long each goes on, `rest_s` the time from its end to the last look at the server's memory.
     """
     print("| " + " | ".join(HEADS) + " |\n|" + " --- |" * len(HEADS), flush=True)
     rows = []
     for name in ["nobody", *names]:
-        rows.append(_measure(name, seconds, rest_s))
-        print("| " + " | ".join(_cells(rows[-1])) + " |", flush=True)
+        controls = [False, True] if has_control and name not in {"nobody", *NOT_ELSEWHERE} else [False]
+        for is_elsewhere in controls:
+            rows.append(_measure(name, seconds, rest_s, is_elsewhere))
+            print("| " + " | ".join(_cells(rows[-1])) + " |", flush=True)
     return rows
 
 
-def _measure(name: str, seconds: float, rest_s: float) -> dict[str, Any]:
+def _measure(name: str, seconds: float, rest_s: float, is_elsewhere: bool) -> dict[str, Any]:
     limits = descriptors(DESCRIPTORS)
-    with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder) / "run", SETTINGS, limits) as server:
-        seen = asyncio.run(_bother(server, name, seconds))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ServerProcess(Path(folder) / "run", SETTINGS, limits, is_timed=True) as server,
+    ):
+        seen = asyncio.run(_bother(server, name, seconds, is_elsewhere))
         time.sleep(rest_s)
-        return _row(name, seen, server)
+        row = _row(f"{name}, elsewhere" if is_elsewhere else name, seen, server)
+        server.stop()
+        return row | {"longest_turn_s": server.longest_turn_s(seen.began_s, seen.ended_s)}
 
 
-async def _bother(server: ServerProcess, name: str, seconds: float) -> Seen:
+async def _bother(server: ServerProcess, name: str, seconds: float, is_elsewhere: bool) -> Seen:
     """Times of honest boards beside one nuisance."""
     token = server.token(BOARDS + 1)
     boards = [await enrol(server.url, token, number) for number in range(BOARDS + 1)]
@@ -82,6 +94,7 @@ async def _bother(server: ServerProcess, name: str, seconds: float) -> Seen:
     *credentials, bad = [board.credential for board in boards]
     command = [sys.executable, "-m", "benchmarks.load.nuisances", name, server.host, str(server.port)]
     command += ["--seconds", str(seconds), *(["--credential", bad] if name in OF_A_DEVICE else [])]
+    command += ["--elsewhere"] if is_elsewhere else []
     nuisance = None
     if name != "nobody":
         nuisance = await asyncio.create_subprocess_exec(*command, stdout=-3, preexec_fn=partial(os.nice, 19))
@@ -112,7 +125,7 @@ def _row(name: str, seen: Seen, server: ServerProcess) -> dict[str, Any]:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    times = ("poll_p50_s", "poll_p99_s", "poll_longest_s", "fresh_p99_s", "fresh_longest_s")
+    times = ("poll_p50_s", "poll_p99_s", "poll_longest_s", "fresh_p99_s", "fresh_longest_s", "longest_turn_s")
     return [
         row["nuisance"] + ("" if row["is_up"] else " (the server ended)"),
         *(f"{1000 * row[key]:,.0f}" for key in times),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,10 +30,13 @@ TIMEOUT_S = 30.0
 
 @dataclass(slots=True)
 class Seen:
-    """Times of honest boards: of polls on connections that stay open, and of calls on new ones."""
+    """Times of honest boards: of polls on connections that stay open, and of calls on new ones; and from when to when
+    (monotonic seconds) they called."""
 
     polls: Times = field(default_factory=Times)
     fresh: Times = field(default_factory=Times)
+    began_s: float = field(default_factory=time.monotonic)
+    ended_s: float = math.inf
 
 
 async def enrol(url: str, token: str, number: int) -> Enrolled:
@@ -96,6 +100,7 @@ async def poll(url: str, credentials: Sequence[str], seconds: float) -> Seen:
         *(_poll(url, credential, seen.polls, until) for credential in credentials),
         _call_anew(url, credentials[0], seen.fresh, until),
     )
+    seen.ended_s = time.monotonic()
     return seen
 
 

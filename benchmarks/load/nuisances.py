@@ -1,6 +1,9 @@
 """Nuisances over real sockets, each until its time is up; a process of its own, so that honest calls are timed alone.
 
 python -m benchmarks.load.nuisances silent 127.0.0.1 8470 --seconds 10
+
+`--elsewhere` is the control: the same at a port of this very process, which turns everybody away as the server does.
+What others feel of it then is what it costs them to share the machine.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ import resource
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import msgpack
 
+from aggregator.http.guard.connection import LINGER_S
+from aggregator.http.guard.listener import BACKLOG
 from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode
 from wire.run import RunInfo
@@ -160,6 +165,9 @@ NUISANCES: Mapping[str, tuple[Session, int]] = MappingProxyType(
 )
 """Each with as many connections as it holds at once."""
 
+NOT_ELSEWHERE = frozenset({"ranks"})
+"""Those that need an answer which a server alone can give."""
+
 OF_A_DEVICE = frozenset({"events", "unread", "ranks"})
 """Those that need a credential."""
 
@@ -174,6 +182,28 @@ async def _forever(session: Session, target: Target, number: int) -> None:
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             await session(target, number)
         await asyncio.sleep(PAUSE_S)
+
+
+@asynccontextmanager
+async def decoy() -> AsyncIterator[int]:
+    """A port where every request is refused, and every connection closed a second after."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 429 Busy\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+            await asyncio.sleep(LINGER_S)
+        writer.transport.abort()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0, backlog=BACKLOG) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def be_elsewhere(name: str, target: Target, seconds: float) -> None:
+    """Be a nuisance for so long, to nobody but oneself."""
+    async with decoy() as port:
+        await be(name, replace(target, host="127.0.0.1", port=port), seconds)
 
 
 async def be(name: str, target: Target, seconds: float) -> None:
@@ -193,11 +223,13 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("--credential", default="", help="of a device, for those that need one")
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--elsewhere", action="store_true", help="at a port of its own: the control")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     began = time.monotonic()
-    asyncio.run(be(options.name, Target(options.host, options.port, options.credential), options.seconds))
+    target = Target(options.host, options.port, options.credential)
+    asyncio.run((be_elsewhere if options.elsewhere else be)(options.name, target, options.seconds))
     print(f"{options.name}: {time.monotonic() - began:.1f} s")
 
 

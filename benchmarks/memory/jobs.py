@@ -17,7 +17,7 @@ from benchmarks.memory.settings import BUILTIN, SEED, Setting, ranks_of, run_of
 from benchmarks.simulation.jobs import JobFiles, adapter_message, plan_of, profile_job, train_job
 from benchmarks.simulation.random_text import write_random_text
 from braid_common.base_files import read_t5_config
-from edge_client.jobs.messages import Job, Progress
+from edge_client.jobs.messages import Job, ProfileJob, Progress, TrainJob
 from edge_client.plan.peak_memory import Breakdown, predict_encoding, predict_peak
 from edge_client.worker.process import WorkerProcess
 from wire.codec import encode
@@ -50,25 +50,41 @@ class Comparison:
         return self.predicted.total_bytes / self.measured_bytes
 
 
-def compare(setting: Setting, base_folder: Path, threads: int) -> Comparison:
-    """Run `setting` on a base. Raises ClientError where the worker fails or is killed."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A setting's job with its files, its prediction, and the strands that it trains."""
+
+    job: TrainJob | ProfileJob
+    predicted: Breakdown
+    n_strands: int
+
+
+def prepare(setting: Setting, base_folder: Path, folder: Path, threads: int) -> Prepared:
+    """Write the files of a setting's job into an empty folder."""
     base = read_t5_config(base_folder)
     run = run_of(setting, base)
     ranks = ranks_of(setting, run)
     encodes = setting.work == "encoding"
     mode = setting.mode
     prediction = predict_encoding(base, run, mode) if encodes else predict_peak(base, run, mode, ranks)
+    files = _files(setting, base_folder, folder, threads)
+    _write_adapter(files.folder / "adapter", run, ranks, setting.trains)
+    spec = RoundSpec(round=run.round, version=run.version, seed=SEED, sketch=True, trains=setting.trains)
+    plan = plan_of(mode, ranks, prediction.total_bytes)  # no byte to spare, as on the tightest board
+    job = (profile_job if encodes else train_job)(files, run, spec, plan)
+    return Prepared(job, prediction, sum(ranks))
+
+
+def compare(setting: Setting, base_folder: Path, threads: int) -> Comparison:
+    """Run `setting` on a base. Raises ClientError where the worker fails or is killed."""
     with tempfile.TemporaryDirectory() as folder:
-        files = _files(setting, base_folder, Path(folder), threads)
-        _write_adapter(files.folder / "adapter", run, ranks, setting.trains)
-        spec = RoundSpec(round=run.round, version=run.version, seed=SEED, sketch=True, trains=setting.trains)
-        plan = plan_of(mode, ranks, prediction.total_bytes)  # no byte to spare, as on the tightest board
-        job = (profile_job if encodes else train_job)(files, run, spec, plan)
+        prepared = prepare(setting, base_folder, Path(folder), threads)
+        job, spec = prepared.job, prepared.job.spec
         for round_id in (2, 3) if setting.upload in ("int8", "int4") else ():  # each leaves residuals to the next two
             asyncio.run(_round_peak(job))
             job = msgspec.structs.replace(job, spec=msgspec.structs.replace(spec, round=round_id))
-        measured_bytes = asyncio.run(_encoding_peak(job) if encodes else _round_peak(job))
-    return Comparison(prediction, measured_bytes, sum(ranks))
+        measured_bytes = asyncio.run(_encoding_peak(job) if setting.work == "encoding" else _round_peak(job))
+    return Comparison(prepared.predicted, measured_bytes, prepared.n_strands)
 
 
 async def _round_peak(job: Job) -> int:

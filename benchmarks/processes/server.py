@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.processes.cost import Cost, cost_of
+from benchmarks.processes.timed_server import longest_s
 from benchmarks.processes.unit import Limits
 
 START_S = 60.0
@@ -21,13 +22,24 @@ STOP_S = 90.0
 
 
 class ServerProcess:
-    """One `aggregator serve` on the loopback address, without TLS unless it is asked for. Use as `with`."""
+    """One `aggregator serve` on the loopback address, without TLS unless it is asked for. Use as `with`.
+
+    `is_timed`: note the long turns of its event loop (`longest_turn_s`).
+    """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, str], limits: Limits, *, model: str = "builtin", tls: bool = False
+        self,
+        folder: Path,
+        settings: Mapping[str, str],
+        limits: Limits,
+        *,
+        model: str = "builtin",
+        tls: bool = False,
+        is_timed: bool = False,
     ) -> None:
         self.folder, self._settings, self._limits = folder, settings, limits
         self._model, self._tls = model, "self-signed" if tls else "off"
+        self._is_timed = is_timed
         self._process: subprocess.Popen[bytes] | None = None
         self.host, self.port = "127.0.0.1", 0
         self.url, self.fingerprint = "", ""
@@ -43,7 +55,7 @@ class ServerProcess:
         self._address.unlink(missing_ok=True)  # a server that was killed has left it
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                _command("serve", str(self.folder), "--port", str(self.port), "--tls", self._tls),
+                self._serving("--port", str(self.port), "--tls", self._tls),
                 stdout=log,
                 stderr=log,
                 env=self._limits.full_environment(),
@@ -86,6 +98,11 @@ class ServerProcess:
     def log_bytes(self) -> int:
         return self._log.stat().st_size
 
+    def longest_turn_s(self, began_s: float, ended_s: float) -> float:
+        """The most processor time that its event loop took in one turn, of those between two monotonic times. Once it
+        has stopped, and where it is timed."""
+        return longest_s(self._turns, began_s, ended_s)
+
     def token(self, uses: int) -> str:
         """A new join token for so many boards."""
         made = _run("token", "create", str(self.folder), "--uses", str(uses), "--json")
@@ -99,6 +116,17 @@ class ServerProcess:
     @property
     def _log(self) -> Path:
         return self.folder / "serve.log"
+
+    @property
+    def _turns(self) -> Path:
+        return self.folder / "turns.json"
+
+    def _serving(self, *flags: str) -> list[str]:
+        """The command line of the server."""
+        command = _command("serve", str(self.folder), *flags)
+        if not self._is_timed:
+            return command
+        return [sys.executable, "-m", "benchmarks.processes.timed_server", str(self._turns), *command[3:]]
 
     @property
     def _address(self) -> Path:

@@ -22,6 +22,7 @@ from edge_client.cli.contestants import Contestants, common_form, gathered, pars
 from edge_client.cli.options import data_options, debug_option, form_options, format_option, state_option
 from edge_client.errors import DataError
 from edge_client.host.packages import require_packages
+from edge_client.host.torch_trial import loading_torch
 from edge_client.host.worker_memory import prepare_for_training
 from edge_client.jobs.data_spec import DataSpec
 
@@ -148,7 +149,8 @@ def _judge(
     """Load the base, let all contestants answer, and score what they wrote."""
     if "torch" not in sys.modules:
         prepare_for_training()
-    from edge_client.engines.lean.contest import Contest, use_threads
+    with loading_torch():
+        from edge_client.engines.lean.contest import Contest, use_threads
     from edge_client.evaluation.report import Setting, make_report
 
     form, form_notes = common_form(contestants.forms, flags.form_changes)

@@ -15,6 +15,7 @@ from braid_common.text_form import DEFAULT_FORM, TextForm
 from edge_client.cli.options import debug_option, format_option
 from edge_client.errors import DataError
 from edge_client.host.packages import require_packages
+from edge_client.host.torch_trial import loading_torch
 from wire.limits import MAX_TEXT_TOKENS
 
 
@@ -51,7 +52,9 @@ def generate(texts: tuple[str, ...], model: str, adapter: Path | None, as_json: 
         raise DataError("there is no text to answer", "give one as an argument, or pipe one in with -")
     require_packages()
     from edge_client.base.locate import resolve
-    from edge_client.engines.lean.generate import Writer
+
+    with loading_torch():
+        from edge_client.engines.lean.generate import Writer
 
     text_form = _form_of(adapter, **form)
     writer = Writer(resolve(model), adapter, format=number_format, form=text_form)

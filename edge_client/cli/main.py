@@ -33,6 +33,10 @@ COMMANDS = {
     "doctor": "edge_client.cli.doctor",
 }
 
+LOAD_TORCH = frozenset({"generate", "evaluate"})
+"""Commands that compute in their own process, which may die of a torch for another processor. The others have it in
+children."""
+
 
 class _LazyGroup(click.Group):
     """Imports a command's module when that command is asked for."""
@@ -55,7 +59,9 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: ends the process with a documented status."""
-    sys.exit(run_on_any_terminal(lambda: run(sys.argv[1:] if arguments is None else arguments)))
+    given = sys.argv[1:] if arguments is None else arguments
+    loads_torch = not LOAD_TORCH.isdisjoint(given[:1])
+    sys.exit(run_on_any_terminal(lambda: _run_in_child(given) if loads_torch else run(given)))
 
 
 def run(arguments: Sequence[str], probes: Probes | None = None) -> int:
@@ -78,6 +84,16 @@ def run(arguments: Sequence[str], probes: Probes | None = None) -> int:
         what = f"{type(error).__name__}: {error}"
         return _fail(arguments, ExitCode.INTERNAL, f"this is a bug: {what}", "run again with --debug and report it")
     return ExitCode.OK
+
+
+def _run_in_child(arguments: Sequence[str]) -> int:
+    """Carry out a command line in a process of its own, and say what that died of."""
+    from edge_client.host.watched import run_watched
+
+    try:
+        return run_watched(lambda: run(arguments), who=f"edge-client {arguments[0]}")
+    except ClientError as error:
+        return _fail(arguments, int(error.exit_code), error.message, error.hint)
 
 
 def _fail(arguments: Sequence[str], exit_code: int, message: str, hint: str) -> int:

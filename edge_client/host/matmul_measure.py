@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_client.errors import ExitCode
 from edge_client.host.forked import ForkedError, run_forked
 from edge_client.host.matmul_speed import MatmulSpeed, matmul_key
-from edge_client.host.torch_trial import ONE_THREAD, cannot_load
+from edge_client.host.torch_trial import ONE_THREAD, loading_torch
 from edge_client.host.worker_memory import prepare_for_training
 
 _WHILE_MEASURING = (
@@ -53,8 +53,6 @@ def _works_on_one_thread(threads: int) -> bool:
 def _probe(key: str, threads: int) -> MatmulSpeed:
     """Measure in this process, a child: torch's threads and heap come with it."""
     prepare_for_training()  # what is measured is what the training worker will have
-    try:
+    with loading_torch():
         from edge_client.host.matmul_probe import probe
-    except (ImportError, OSError) as error:
-        raise cannot_load(error) from error
     return probe(key, threads)

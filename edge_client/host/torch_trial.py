@@ -7,7 +7,8 @@ dies says which of these it was; the others go on.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -94,19 +95,23 @@ def advice(products: Sequence[Product]) -> str:
     return f"{failed[0].hint}; {ONE_THREAD}" if needs_one else failed[0].hint
 
 
-def cannot_load(error: Exception) -> TorchError:
-    """The error of a torch that is installed, but whose import fails."""
-    return TorchError(f"torch {torch_version()} is installed but cannot be loaded: {error}", remedy(read_facts()))
+@contextmanager
+def loading_torch() -> Iterator[None]:
+    """A place for the import of torch, or of what imports it: where that fails, it is a TorchError that names the build
+    for this board."""
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        message = f"torch {torch_version()} is installed but cannot be loaded: {error}"
+        raise TorchError(message, remedy(read_facts())) from error
 
 
 def _try_all(most_threads: int) -> Trial:
     """Import torch, in a child, and try each product in a child of that one, before any thread was started."""
     offer_to_oom_killer()
     prepare_for_training()
-    try:
+    with loading_torch():
         import torch
-    except (ImportError, OSError) as error:
-        raise cannot_load(error) from error
     try:
         gpu = _forked(_gpu_name, str, "looking for a GPU") if torch.version.cuda else ""
     except ForkedError as error:

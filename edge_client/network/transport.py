@@ -46,6 +46,10 @@ MAX_ANSWER_BYTES = 16 << 20
 """The largest answer kept in memory is a RunInfo: 2048 weights with 256 values of 9 bytes make 5 MB."""
 
 
+USER_AGENT = "braid"
+"""The name by which proxies on the way know this program. Which versions of what it is made of is nobody's business,
+and it goes out with each of the 1,440 polls of a day."""
+
 ACCEPTED = 202
 """The status of an answer that is still to come."""
 
@@ -120,6 +124,7 @@ class Transport:
         self._session = aiohttp.ClientSession(
             timeout=timeout,
             proxy=self.proxy,
+            headers={hdrs.USER_AGENT: USER_AGENT},
             auto_decompress=False,  # never asked for; a few kilobytes could otherwise become gigabytes
             cookie_jar=aiohttp.DummyCookieJar(),
             connector=aiohttp.TCPConnector(limit=4, socket_factory=_socket),

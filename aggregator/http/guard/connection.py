@@ -19,9 +19,9 @@ READ_BYTES = 64 * 1024
 """Read from a connection at once. asyncio's own 256 KiB is more than aiohttp takes in one piece: it keeps the rest of a
 body that nobody wants until the connection ends."""
 
-TLS_READ_BYTES = 16 * 1024
-"""Read from a connection with TLS at once: a record. asyncio's own 256 KiB are taken for each connection when it is
-opened, and as much again once they were full: 200 boards came to 430 MiB, and to 183 with this and UNSENT_BYTES."""
+TLS_READ_BYTES = 4 * 1024
+"""Read from a connection with TLS at once. asyncio's own 256 KiB are taken for each connection when it is opened, and
+as much again once they were full."""
 
 UNREAD_BYTES = 16 * 1024
 """Bytes of a body that wait for whoever takes them in; at twice as many nothing more is read. aiohttp's own is four

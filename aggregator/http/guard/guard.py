@@ -17,6 +17,7 @@ from aggregator.http.guard.connection import Connection
 from aggregator.http.guard.guests import MAX_KNOWN, Guest, Guests, address_key
 from aggregator.http.guard.limits import Limits
 from aggregator.http.guard.nuisances import Nuisance, Nuisances
+from aggregator.http.guard.turns import Turns
 
 
 class Guard:
@@ -29,13 +30,15 @@ class Guard:
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self.limits, self.clock = limits, clock
-        self.guests, self.nuisances = Guests(limits), Nuisances()
+        self.guests, self.nuisances, self._turns = Guests(limits), Nuisances(), Turns()
         self._arrivals, self._strangers = Buckets(limits.arrivals), Buckets(limits.stranger_calls)
         self._enrolments = Buckets(limits.enrolments)
         self._logins, self._calls = Buckets(limits.failed_logins), Buckets(limits.calls)
         self._writes = Buckets(limits.writes)
         self._notes, self._work = Buckets(limits.notes), Buckets(limits.work)
-        self._good_credentials: OrderedDict[str, None] = OrderedDict()  # hashes; the last ones that were right
+        self._good_credentials: OrderedDict[str, str] = (
+            OrderedDict()
+        )  # hashes, and whose; the last ones that were right
         self._bodies_of_strangers, self._bodies_of_boards = (
             Slots(*limits.bodies_of_strangers),
             Slots(*limits.bodies_of_boards),
@@ -85,11 +88,20 @@ class Guard:
         buckets = self._enrolments if has_enrolled else self._strangers
         buckets.spend(address_of(request), self.clock())
 
+    async def turn(self, request: web.Request, credential_hash: str) -> None:
+        """Wait for a call's turn among those of its source: of the caller whose credential it shows, where somebody has
+        shown that one before, else of its address."""
+        await self._turns.take(self._good_credentials.get(credential_hash) or address_of(request))
+
     def before_login(self, request: web.Request, credential_hash: str) -> None:
-        """Raise CallError (429) for a credential that nobody has shown yet, of an address that guesses."""
-        if credential_hash not in self._good_credentials:
+        """Raise CallError (429) for a credential that nobody has shown yet, of an address that guesses; and for one
+        whose caller has called too often, before it is looked up again."""
+        caller, now = self._good_credentials.get(credential_hash), self.clock()
+        if caller is None:
             address = address_of(request)
-            self._refuse(self._logins.wait_s(address, self.clock()), address)
+            self._refuse(self._logins.wait_s(address, now), address)
+        else:
+            self._refuse(self._calls.wait_s(caller, now), caller)
 
     def fail_login(self, request: web.Request) -> None:
         """Count a credential that is none."""
@@ -99,13 +111,19 @@ class Guard:
 
     def welcome(self, request: web.Request, caller: str, credential_hash: str) -> None:
         """Take note of a caller who has shown its credential. Raises CallError (429) where it calls too often."""
-        self._good_credentials[credential_hash] = None
+        self._good_credentials[credential_hash] = caller
         self._good_credentials.move_to_end(credential_hash)
         if len(self._good_credentials) > MAX_KNOWN:
             self._good_credentials.popitem(last=False)
+        self.vouch(request, caller)
+        self._refuse(self._calls.take(caller, self.clock()), caller)
+
+    def vouch(self, request: web.Request, caller: str) -> None:
+        """Whoever sent this is no stranger any more, and its address is known: it has shown a credential, or a valid
+        join token. A fleet that joins all at once from one address then makes no room for itself by turning its own
+        away."""
         if (guest := guest_of(request)) is not None:
             self._send_away(self.guests.show_credential(guest, caller), Nuisance.CROWD)
-        self._refuse(self._calls.take(caller, self.clock()), caller)
 
     def note(self, device: str) -> None:
         """Count something that goes into the log for a device. Raises CallError (429) where there was too much."""

@@ -27,8 +27,10 @@ class Limits:
         strangers: of these, those from addresses where no board has shown its credential: the others are kept for
             boards that are known.
         per_address: connections from one address that have shown no credential yet. A board shows its own in the first
-            milliseconds, and what is displaced is the oldest.
-        per_known_address: the same where a board has shown its credential: a router may stand before a whole fleet.
+            milliseconds, and what is displaced is the oldest; but a fleet of a thousand that joins at one instant has
+            all its connections open before the first of them has been heard.
+        per_known_address: the same where a board has shown its credential, or a valid join token: a router may stand
+            before a whole fleet.
         per_caller: connections of one device. A client has four.
         header_s: how long a connection may be silent, or take to say a request's header, before its first credential.
         arrivals: connections from one address. A fleet behind one router that comes back at once is within it.
@@ -39,13 +41,15 @@ class Limits:
         notes: of one device, of what is written into the log.
         writes: of one device, of what is stored: updates, plans, evaluations. A round takes three.
         work: seconds of computing for one device, which is cutting adapters to ranks: a second or so in a round.
-        bodies_of_strangers, bodies_of_boards: bodies that are read at once, of one address or device and in all.
+        bodies_of_strangers, bodies_of_boards: bodies that are read at once, of one address or device and in all. A
+            stranger's is of 4 KiB at most, in a second packet where it is not in the first. A thousand boards may send
+            their updates at the same moment, and report meanwhile; what has come of a body, some 16 KiB, is in memory.
         downloads: of one device at once.
     """
 
     connections: int = (MAX_DESCRIPTORS - OWN_DESCRIPTORS) // 2
     strangers: int = 2_048
-    per_address: int = 256
+    per_address: int = 1_024
     per_known_address: int = 2_048
     per_caller: int = 16
     header_s: float = 10.0
@@ -57,8 +61,8 @@ class Limits:
     notes: Rate = field(default=Rate(per_s=0.2, burst=20.0))
     writes: Rate = field(default=Rate(per_s=10.0, burst=100.0))
     work: Rate = field(default=Rate(per_s=0.1, burst=10.0))
-    bodies_of_strangers: tuple[int, int] = (8, 64)
-    bodies_of_boards: tuple[int, int] = (4, 512)
+    bodies_of_strangers: tuple[int, int] = (64, 256)
+    bodies_of_boards: tuple[int, int] = (4, 2_048)
     downloads: int = 4
 
     def within(self, descriptors: int) -> Limits:

@@ -34,6 +34,7 @@ async def enrol(request: web.Request) -> web.Response:
         raise CallError("unauthorised", error.message, error.hint) from error
     except FleetFullError as error:
         raise CallError("conflict", f"no room for another board: {error}", MAKE_ROOM) from error
+    guard.vouch(request, device.device)
     await run.submissions.returned(run.boards[device.device])
     return answer(Enrolled(device=device.device, credential=credential, run=run_info(run)), run.boards[device.device])
 

@@ -1,7 +1,7 @@
 """The choice of torch as a command for scripts that run before anything is installed. Standard library only.
 
-    python -m edge_client.host.torch_build                        a line `name: value` for each field of the build
-    python -m edge_client.host.torch_build --constraints FILE     the constraints, with this build's versions in them
+    python -m edge_client.host.torch_build                      a line `name: value` for each field of the build
+    python -m edge_client.host.torch_build --constraints FILE   the constraints on that board, the build's own in them
 
 A clone or a wheel in PYTHONPATH is enough. Status 3, and two lines on stderr, where no build serves the board.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edge_client.host.torch_build.choose import Build, NoBuildError, choose, named
 from edge_client.host.torch_build.facts import numbers, read_facts
+from edge_client.host.torch_build.markers import pins_on
 
 NO_BUILD = 3
 """Exit status: the one that `edge-client` has for settings that cannot be right."""
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return NO_BUILD
     lines = fields(build, "" if flags.build else facts.model)
     if flags.constraints is not None:
-        lines = constraints(flags.constraints.read_text(encoding="utf-8").splitlines(), build)
+        pins = pins_on(flags.constraints.read_text(encoding="utf-8").splitlines(), facts.python, build.machine)
+        lines = constraints(pins, build)
     print("\n".join(lines))  # noqa: T201 (a script's output)
     return 0
 

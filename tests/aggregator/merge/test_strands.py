@@ -87,6 +87,7 @@ def flexlora_distance(heterogeneity: float, seed: int) -> float:
     return distance(w, local)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("heterogeneity", "most"), [(0.3, 0.15), (1.0, 0.27)])
 def test_small_boards_still_find_the_optimum(heterogeneity: float, most: float) -> None:
     """After 40 rounds the fleet is near the common optimum, and less than half as far from it as FlexLoRA."""

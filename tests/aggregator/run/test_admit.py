@@ -165,6 +165,7 @@ def _is_beyond(size: float, limit: float) -> bool:
     return bool(size > limit)
 
 
+@pytest.mark.slow
 @given(sent_updates, cohorts)
 @settings(max_examples=150, deadline=None)
 def test_verdicts_are_those_of_a_slow_reference(sent: Sent, cohort: list[float]) -> None:

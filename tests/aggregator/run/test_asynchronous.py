@@ -260,6 +260,7 @@ async def test_an_upload_of_a_round_that_counts_no_more_is_swept(begin: Any) -> 
     assert list(server.opened.folder.uploads.iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_versions_that_late_updates_may_need_are_kept_and_no_others(begin: Any) -> None:
     """With a limit of 3: the newest and three before it."""
     server, boards, _ = await begin({"rounds.staleness_limit": 3})

@@ -90,6 +90,7 @@ async def test_a_board_that_a_defence_leaves_out_is_named(make_folder: Any, star
     assert np.abs(unpack(part.frozen_b) @ unpack(part.frozen_a)).max() < 0.02
 
 
+@pytest.mark.slow
 async def test_a_restart_in_mid_round_gives_the_same_version(
     make_folder: Any, start: Any, stop: Any, begin_training: Any
 ) -> None:
@@ -157,6 +158,7 @@ async def test_a_refused_profile_is_shown_too(make_folder: Any, start: Any, stop
     assert (await server.status())["boards"][0]["reason"] == receipt.reason
 
 
+@pytest.mark.slow
 async def test_who_answers_first_is_compared_with_the_round_before(
     make_folder: Any, start: Any, begin_training: Any
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import numpy as np
+import pytest
 
 from aggregator.merge.state import strand_values
 from tests.fakes.clock import FakeClock
@@ -60,6 +61,7 @@ async def test_the_strands_values_are_those_of_the_newest_version(
     assert info.values == strand_values(server.run.state) != before
 
 
+@pytest.mark.slow
 async def test_changing_one_boards_data_changes_what_another_receives(
     make_folder: Any, start: Any, begin_training: Any
 ) -> None:
@@ -177,6 +179,7 @@ async def test_a_vanished_board_does_not_hold_the_round(
     assert (await boards[0].work(after=1)).spec.round == 2
 
 
+@pytest.mark.slow
 async def test_a_restarted_server_keeps_the_round_and_its_updates(
     make_folder: Any, start: Any, stop: Any, begin_training: Any
 ) -> None:

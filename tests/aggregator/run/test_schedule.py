@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -146,6 +147,7 @@ def test_all_live_boards_close_a_round_at_once() -> None:
     assert decide(view, rules, 1.0).action == CloseRound(1, "all live boards answered")
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(rules_, st.data())
 def test_a_run_ends_as_long_as_a_quorum_keeps_answering(rules: RoundsSection, data: st.DataObject) -> None:

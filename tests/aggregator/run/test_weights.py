@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from aggregator.report.page import fragment
 from aggregator.report.tables import status_text
@@ -33,6 +34,7 @@ def model(server: Any) -> np.ndarray:
 SETTINGS = {"rounds.min_devices": 3, "rounds.quorum": 3}
 
 
+@pytest.mark.slow
 async def test_a_claim_of_a_million_counts_as_three_boards(make_folder: Any, start: Any, begin_training: Any) -> None:
     """The version is that of a board which claims just so many; status, page and log say so."""
     liar = await played(start, make_folder(SETTINGS, "liar"), begin_training, MAX_EXAMPLES)
@@ -56,6 +58,7 @@ async def test_a_claim_of_a_million_counts_as_three_boards(make_folder: Any, sta
     assert said not in status_text(await honest.status()) and said not in status_text(await believed.status())
 
 
+@pytest.mark.slow
 async def test_a_profile_that_claims_a_million_does_not_make_the_basis_alone(
     make_folder: Any, start: Any, begin_training: Any
 ) -> None:
@@ -77,6 +80,7 @@ async def test_a_profile_that_claims_a_million_does_not_make_the_basis_alone(
     assert np.abs(believed - honest).max() > 0.01 * honest.max()
 
 
+@pytest.mark.slow
 async def test_a_restart_in_mid_round_changes_nothing(
     make_folder: Any, start: Any, stop: Any, begin_training: Any
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,7 @@ def test_every_name_gives_an_id_that_is_safe_in_files_and_headers(name: str, oth
         taken.append(found)
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # on a busy machine an example took 320 ms
 @given(st.lists(NAMES, min_size=2, max_size=5, unique=True), st.randoms())
 def test_ids_do_not_depend_on_the_order_of_enrolment(names: list[str], random: object) -> None:

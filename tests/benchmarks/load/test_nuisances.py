@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from benchmarks.load.nuisances import NUISANCES, OF_A_DEVICE, Target, be
+from benchmarks.load.nuisances import NUISANCES, OF_A_DEVICE, Target, be, be_elsewhere
 from benchmarks.load.times import Times
 from wire.limits import MAX_CONTROL_BYTES
 
@@ -31,6 +31,29 @@ async def test_a_nuisance_opens_connections_and_comes_again(name: str, monkeypat
         attack.cancel()
 
     assert all(heard) != (name == "silent")
+
+
+@pytest.mark.parametrize("name", ["garbage", "logins"])
+async def test_the_control_bothers_nobody_but_itself(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It calls a port of its own, is refused there, and comes again."""
+    session, _ = NUISANCES[name]
+    called: list[int] = []
+
+    async def counted(target: Target, number: int) -> None:
+        called.append(target.port)
+        await session(target, number)
+
+    monkeypatch.setattr("benchmarks.load.nuisances.NUISANCES", {name: (counted, 3)})
+    for constant in ("PAUSE_S", "LINGER_S"):
+        monkeypatch.setattr(f"benchmarks.load.nuisances.{constant}", 0.01)
+
+    control = asyncio.ensure_future(be_elsewhere(name, Target("127.0.0.1", 9), 30))
+    while len(called) < 7:  # noqa: ASYNC110 - it comes at its own pace
+        await asyncio.sleep(0.005)
+    control.cancel()
+    await asyncio.gather(control, return_exceptions=True)
+
+    assert 9 not in called and len(set(called)) == 1
 
 
 def test_a_request_has_what_it_says() -> None:

@@ -6,11 +6,14 @@ import json
 import stat
 from typing import Any
 
+import pytest
+
 from edge_client.agent.console import Console
 from edge_client.agent.preflight import preflight
 from edge_client.state.folder import StateFolder
 
 
+@pytest.mark.slow
 async def test_every_job_of_a_plan_with_a_cache_is_told_where_it_is(board: Any) -> None:
     """Profile, training and evaluation get the same folder and the same limit."""
     log = board.folder.parent / "jobs"
@@ -37,6 +40,7 @@ async def test_without_room_no_job_hears_of_a_cache(board: Any) -> None:
     assert {tuple(row[7:]) for row in rows} == {("none", "-", "0")}
 
 
+@pytest.mark.slow
 async def test_encoding_is_visible(board: Any, server: Any) -> None:
     """The phase with its examples is an event and reaches the server; the loss in the status stays the last one."""
     await board.join()

@@ -39,6 +39,7 @@ def test_plain_http_to_another_machine_is_told(board: Any, server: str, is_told:
     assert all("plain HTTP" in notice["message"] and "https://" in notice["hint"] for notice in notices)
 
 
+@pytest.mark.slow
 async def test_a_board_warns_of_plain_http_when_it_joins(board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loopback address is as good as another one here."""
     monkeypatch.setattr("braid_common.loopback.is_loopback", lambda host: False)

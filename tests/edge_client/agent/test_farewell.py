@@ -87,6 +87,7 @@ async def test_too_little_memory_is_told(board: Any, server: Any) -> None:
     assert status == ExitCode.MEMORY and "the smallest needs" in text
 
 
+@pytest.mark.slow
 async def test_a_failing_worker_is_told_by_its_kind(board: Any, server: Any) -> None:
     """The worker's words about the data stay here."""
     board.worker_flags = ("--fail", "4")
@@ -113,6 +114,7 @@ async def test_a_bug_is_told_as_one(board: Any, server: Any, monkeypatch: pytest
     assert status == ExitCode.INTERNAL and "ZeroDivisionError" in text and "ada" not in text
 
 
+@pytest.mark.slow
 async def test_a_board_that_is_stopped_says_so_and_one_that_finished_says_nothing(board: Any, server: Any) -> None:
     """SIGTERM and Ctrl-C cancel the client: the page shows that it was meant. The end of the run needs no report."""
     waiting = asyncio.Event()

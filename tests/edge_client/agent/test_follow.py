@@ -60,6 +60,7 @@ def seen(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
     return requests
 
 
+@pytest.mark.slow
 async def test_a_board_follows_its_server_without_a_token(
     board: Any, server: FakeServer, seen: list[tuple[str, str]]
 ) -> None:
@@ -131,6 +132,7 @@ async def test_a_page_that_is_no_aggregator_is_not_followed(board: Any) -> None:
     assert kept(board) == before
 
 
+@pytest.mark.slow
 async def test_nobody_at_the_new_address_is_said_and_changes_nothing(board: Any, server: FakeServer) -> None:
     """Without --wait a person is told after a few tries; then the old address works as before."""
     before = await enrolled(board)
@@ -193,6 +195,7 @@ async def test_a_new_fingerprint_at_the_same_address_is_proven_as_well(
     assert kept(board) == before, "another spelling of the same is no change"
 
 
+@pytest.mark.slow
 async def test_a_server_set_up_anew_is_joined_by_its_fingerprint_and_a_token(
     board: Any, server: FakeServer, base_folder: Path, tmp_path: Path
 ) -> None:
@@ -227,6 +230,7 @@ async def test_a_server_set_up_anew_is_joined_by_its_fingerprint_and_a_token(
     assert server.requests.count("POST /v1/devices") == 1
 
 
+@pytest.mark.slow
 async def test_a_server_that_lost_the_credential_takes_the_board_back_with_a_token(
     board: Any, server: FakeServer
 ) -> None:

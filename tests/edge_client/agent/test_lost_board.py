@@ -34,6 +34,7 @@ def wipe(server: FakeServer) -> None:
     server.faults["PATCH /v1/uploads/1"] = [fault]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("wipe")
 async def test_a_board_with_a_token_that_is_valid_enrols_again(board: Any, server: FakeServer) -> None:
     """In the middle of a round: it does the whole of the new run, as a device of the same install id, and says so."""
@@ -73,6 +74,7 @@ async def test_a_board_whose_token_is_used_up_keeps_trying(board: Any, server: F
     assert len([delay_s for delay_s in board.slept_s if delay_s]) >= 12 and max(board.slept_s) <= MAX_DELAY_S
 
 
+@pytest.mark.slow
 async def test_a_board_without_a_token_goes_on_when_its_server_is_back(board: Any, server: FakeServer) -> None:
     """The wiped server gets its backup back: no token, no new enrolment, and what was trained is sent once."""
     async with board.client() as client:

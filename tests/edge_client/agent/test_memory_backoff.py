@@ -133,6 +133,7 @@ async def test_a_way_is_probed_once_for_all_time(board: Any, log: Path) -> None:
     assert len(ways) == len(set(ways)) == len(board.events("probe"))
 
 
+@pytest.mark.slow
 async def test_a_probe_that_takes_too_much_leads_to_a_smaller_plan_before_any_work(board: Any, log: Path) -> None:
     """What was measured counts, not what was predicted."""
     plan = await first_plan(board)
@@ -193,6 +194,7 @@ async def test_a_worker_that_dies_of_its_torch_ends_the_client(
     assert len(faults(log)) == n_jobs
 
 
+@pytest.mark.slow
 async def test_a_probe_that_is_killed_counts_as_running_short(board: Any, server: Any, log: Path) -> None:
     """The next plan is made for less memory, and the run goes on."""
     board.worker_flags += ("--kill", "probe")

@@ -56,6 +56,7 @@ def url_of(running: TestServer) -> str:
 # --- credentials ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_credential_is_renewed_while_the_board_works(board: Any, server: FakeServer) -> None:
     """One enrolment, one renewal, no outage; the next start needs nothing but the folder."""
     server.renew = True
@@ -141,6 +142,7 @@ async def test_leaving_works_under_whichever_credential_the_server_knows(board: 
 # --- certificates --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_board_follows_a_certificate_that_is_renewed_under_it(
     board: Any, server: FakeServer, tmp_path: Path
 ) -> None:
@@ -267,6 +269,7 @@ async def test_the_one_that_is_served_is_told_once(board: Any, server: FakeServe
     ]
 
 
+@pytest.mark.slow
 async def test_each_start_of_a_client_is_a_session(board: Any, server: FakeServer) -> None:
     """The same in all of its calls, another one the next time; a command beside it has none."""
     sessions: list[str] = []

@@ -136,6 +136,7 @@ async def test_the_versions_of_a_whole_run_are_one_history(board: Any, server: F
     assert not any("follow" in event["message"] for event in board.events("notice"))
 
 
+@pytest.mark.slow
 async def test_a_server_that_goes_back_or_forks_is_told_and_goes_on(board: Any, server: FakeServer) -> None:
     """Restored from a backup: the board says so, to its people and on the server's page, and works on."""
     await board.join()

@@ -31,6 +31,7 @@ async def test_lengths_are_told_before_the_first_plan(board: Any, server: Any) -
     assert not [notice for notice in board.events("notice") if "longer than" in notice["message"]]
 
 
+@pytest.mark.slow
 async def test_a_run_without_lengths_is_waited_for(board: Any, server: Any) -> None:
     """No plan before the server has chosen; then the texts are measured against what it chose, and the run goes on."""
     server.settings, server.chosen = dict(OPEN), {"max_source_tokens": 24, "max_target_tokens": 8}
@@ -45,6 +46,7 @@ async def test_a_run_without_lengths_is_waited_for(board: Any, server: Any) -> N
     assert "waiting" in events[: events.index("plan")]
 
 
+@pytest.mark.slow
 async def test_a_restart_while_waiting_goes_on_waiting(board: Any, server: Any) -> None:
     """A board that is started again before the server has chosen tells its lengths again, as the same device."""
     server.settings = dict(OPEN)
@@ -85,6 +87,7 @@ async def test_a_server_that_wants_no_lengths_is_no_obstacle(board: Any, server:
     assert server.fired == ["POST /v1/reports"] and server.state == "finished"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_kills", "goes_on"), [(2, True), (3, False)])
 async def test_a_worker_that_dies_while_measuring(
     board: Any, server: Any, tmp_path: Path, n_kills: int, goes_on: bool

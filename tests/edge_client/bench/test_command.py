@@ -188,6 +188,7 @@ def plan(config: dict[str, Any], memory_bytes: int, **changes: Any) -> Plan:
     return plan_setting(Setting(**(fields | changes)), board, T5Config.parse(config), "a T5")
 
 
+@pytest.mark.slow
 def test_less_memory_means_less_precision_then_checkpointing_then_a_refusal(config: dict[str, Any]) -> None:
     """As the planner has it; what is chosen always fits."""
     wide = config | {"d_model": 512, "num_heads": 64, "d_ff": 2048, "vocab_size": 32128, "num_layers": 8}

@@ -21,6 +21,7 @@ from aiohttp import web
 from braid_common.t5_config import T5Config
 from edge_client.cli.main import run
 from edge_client.errors import ExitCode
+from tests.fakes.matmul_speed import measured_state
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +85,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     finally:
         process.terminate()
         process.communicate()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """The state folder of a board that has never joined."""
+    return measured_state(tmp_path / "state")
 
 
 def _small_base(folder: Path) -> Path:
@@ -183,13 +190,13 @@ def test_an_unreachable_server_then_the_right_one(place: Place, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("token", ["wrong", "x" * 5000, "with\nnewline", "schlüssel"])
-def test_a_wrong_token_then_the_right_one(place: Place, tmp_path: Path, token: str) -> None:
+def test_a_wrong_token_then_the_right_one(place: Place, state: Path, token: str) -> None:
     """Refused by the server, or here where no server could take it; the next try works."""
-    done = edge_client("join", *place.flags(tmp_path / "state", token=token))
+    done = edge_client("join", *place.flags(state, token=token))
 
     status = ExitCode.REFUSED if token in ("wrong", "schlüssel") else ExitCode.CONFIG
     assert_refused(done, status, "token")
-    assert_joins(place, tmp_path / "state")
+    assert_joins(place, state)
 
 
 def test_a_name_that_cannot_be_sent(place: Place, tmp_path: Path) -> None:
@@ -197,65 +204,65 @@ def test_a_name_that_cannot_be_sent(place: Place, tmp_path: Path) -> None:
     assert_refused(edge_client("join", *place.flags(tmp_path / "s", name="n" * 500)), ExitCode.CONFIG, "--name")
 
 
-def test_another_base_then_the_right_one(place: Place, tmp_path: Path) -> None:
+def test_another_base_then_the_right_one(place: Place, state: Path, tmp_path: Path) -> None:
     """Both digests are shown; the identity from the enrolment before it stays good."""
     other = shutil.copytree(place.base, tmp_path / "other")
     (other / "tokenizer.json").write_text((other / "tokenizer.json").read_text() + "\n")
 
-    done = edge_client("join", *place.flags(tmp_path / "state", model=str(other)))
+    done = edge_client("join", *place.flags(state, model=str(other)))
 
     assert_refused(done, ExitCode.BASE, "is not the run's: its digest is")
-    assert_joins(place, tmp_path / "state", token="")
+    assert_joins(place, state, token="")
 
 
 @pytest.mark.parametrize("share", [0.0, 1e-6, 0.001, 0.5, 0.999999])
 @pytest.mark.parametrize("storage", ["base", "int8"])
-def test_a_truncated_base_is_called_that(place: Place, tmp_path: Path, storage: str, share: float) -> None:
+def test_a_truncated_base_is_called_that(place: Place, state: Path, tmp_path: Path, storage: str, share: float) -> None:
     """Full precision and int8 rows, cut in the length, the header and the data: join and plan say the same."""
     cut = shutil.copytree(getattr(place, storage), tmp_path / "cut")
     whole_bytes = (cut / "model.safetensors").stat().st_size
     os.truncate(cut / "model.safetensors", int(share * whole_bytes))
 
-    joined = edge_client("join", *place.flags(tmp_path / "state", model=str(cut)))
-    planned = edge_client("plan", "--model", str(cut))
+    joined = edge_client("join", *place.flags(state, model=str(cut)))
+    planned = edge_client("plan", "--model", str(cut), "--state", str(state))
 
     assert_refused(joined, ExitCode.BASE, "damaged or truncated")
     assert_refused(planned, ExitCode.BASE, "damaged or truncated")
 
 
-def test_too_little_memory_then_enough(place: Place, tmp_path: Path) -> None:
+def test_too_little_memory_then_enough(place: Place, state: Path) -> None:
     """The line says how much the smallest plan needs; with that much, the board joins."""
-    done = edge_client("join", *place.flags(tmp_path / "state", memory="100MiB"))
+    done = edge_client("join", *place.flags(state, memory="100MiB"))
 
     assert_refused(done, ExitCode.MEMORY, "the smallest needs")
     needed = done.stderr.partition("(")[2].partition(" bytes")[0]
-    assert_joins(place, tmp_path / "state", memory=needed)
+    assert_joins(place, state, memory=needed)
 
 
 @pytest.mark.parametrize(("text", "words"), [(None, "No such file"), ("", "0 unusable"), ("no\n[]\n", "2 unusable")])
-def test_data_of_no_use_then_some(place: Place, tmp_path: Path, text: str | None, words: str) -> None:
+def test_data_of_no_use_then_some(place: Place, state: Path, tmp_path: Path, text: str | None, words: str) -> None:
     """Missing, empty, nothing but unreadable lines; nothing was sent, and good data joins."""
     path = tmp_path / "bad.jsonl"
     if text is not None:
         path.write_text(text)
 
-    done = edge_client("join", *place.flags(tmp_path / "state", data=str(path)))
+    done = edge_client("join", *place.flags(state, data=str(path)))
 
     assert_refused(done, ExitCode.DATA, words)
-    assert_joins(place, tmp_path / "state")
+    assert_joins(place, state)
 
 
-def test_unreadable_lines_are_counted_and_left_out(place: Place, tmp_path: Path) -> None:
+def test_unreadable_lines_are_counted_and_left_out(place: Place, state: Path, tmp_path: Path) -> None:
     """The first is named, and the board joins with the others."""
     path = tmp_path / "data.jsonl"
     path.write_text("not json\n" + place.data.read_text() + '{"source": 3}\n')
 
-    events = assert_joins(place, tmp_path / "state", data=str(path))
+    events = assert_joins(place, state, data=str(path))
 
     assert events[0]["message"].startswith(f"2 unusable lines or files in {path} are left out; first: {path}:1")
 
 
-def test_a_full_disk_then_space(place: Place, tmp_path: Path) -> None:
+def test_a_full_disk_then_space(place: Place, state: Path) -> None:
     """A real limit on file sizes, met by the worker: the client says so and waits; once there is space, it makes the
     profile and sends it."""
 
@@ -267,9 +274,7 @@ def test_a_full_disk_then_space(place: Place, tmp_path: Path) -> None:
     full: list[str] = []
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 
-    assert_joins(
-        place, tmp_path / "state", until="round_done", look=make_room, file_limits_bytes=(FILE_LIMIT_BYTES, hard)
-    )
+    assert_joins(place, state, until="round_done", look=make_room, file_limits_bytes=(FILE_LIMIT_BYTES, hard))
 
     assert len(full) == 1 and "free some space" in full[0]
 
@@ -284,7 +289,7 @@ def test_a_disk_that_is_full_at_once(place: Place, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [426, 200])
-async def test_another_protocol_version_stops_the_board(server: Any, tmp_path: Path, place: Place, status: int) -> None:
+async def test_another_protocol_version_stops_the_board(server: Any, place: Place, state: Path, status: int) -> None:
     """A server of version 2, whether it refuses version 1 or just answers in its own."""
     import asyncio
 
@@ -292,7 +297,7 @@ async def test_another_protocol_version_stops_the_board(server: Any, tmp_path: P
         return web.Response(status=status, headers={"Content-Type": "application/vnd.braid+msgpack; v=2"})
 
     server.faults["POST /v1/devices"] = [newer]
-    flags = place.flags(tmp_path / "state", server=server.url)
+    flags = place.flags(state, server=server.url)
 
     done = await asyncio.to_thread(edge_client, "join", *flags)
 

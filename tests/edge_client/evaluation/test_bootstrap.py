@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from edge_client.evaluation.bootstrap import CONFIDENCE, F64, intervals
 
@@ -21,6 +20,7 @@ def draw(rng: np.random.Generator, n: int) -> tuple[F64, F64]:
     return losses[:, None], tokens[:, None]
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_true_ratio_as_often_as_they_say() -> None:
     """Of many test sets drawn from one law, about 95 % give an interval that holds the truth."""
     rng = np.random.default_rng(1)
@@ -35,6 +35,8 @@ def test_intervals_cover_the_true_ratio_as_often_as_they_say() -> None:
 
 def test_intervals_are_those_of_scipy() -> None:
     """The percentile interval of a ratio of sums, drawn in pairs, up to what other draws change."""
+    from scipy import stats  # most of a second, which collecting the tests need not take
+
     values, weights = draw(np.random.default_rng(2), 80)
 
     ((low, high),) = intervals(values, weights, seed=3, resamples=20_000)

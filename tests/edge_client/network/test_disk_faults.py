@@ -13,6 +13,7 @@ from edge_client.network import transfer
 from tests.edge_client.network.test_faults import assert_once
 
 
+@pytest.mark.slow
 async def test_a_full_disk_is_told_and_damages_nothing(
     board: Any, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,6 +46,7 @@ async def test_a_full_disk_is_told_and_damages_nothing(
     assert server.requests.count("POST /v1/devices") == 1, "the identity survived"
 
 
+@pytest.mark.slow
 async def test_a_result_that_the_disk_does_not_give_is_no_outage(
     board: Any, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

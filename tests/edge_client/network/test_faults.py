@@ -95,6 +95,7 @@ async def test_a_first_enrolment_waits_as_long_as_it_is_told(board: Any, server:
     assert_once(server)
 
 
+@pytest.mark.slow
 async def test_an_answer_lost_after_the_commit_is_not_a_second_update(board: Any, server: Any) -> None:
     """The server took the update in, its receipt got lost: the same digest gets the same receipt."""
 
@@ -261,6 +262,7 @@ async def test_something_else_on_that_port_is_not_taken_for_a_server(board: Any,
         await board.join()
 
 
+@pytest.mark.slow
 async def test_a_client_killed_after_training_only_sends_what_is_on_disk(board: Any, server: Any) -> None:
     """The finished update of this round is uploaded again without training."""
 

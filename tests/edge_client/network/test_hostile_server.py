@@ -153,6 +153,7 @@ async def test_codes_for_the_terminal_are_taken_out(server: Any) -> None:
     assert caught.value.hint == "??d"
 
 
+@pytest.mark.slow
 async def test_the_reason_of_a_refused_update_is_cleaned_too(
     board: Any, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

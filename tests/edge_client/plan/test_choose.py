@@ -71,6 +71,7 @@ RANKINGS = st.integers(0, 2**32).map(ranking)
 # --- choosing a plan -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.tuples(MEMORY, MEMORY), st.booleans(), st.none() | RANKINGS)
 @settings(max_examples=20, deadline=None)
 def test_more_memory_never_gives_a_round_of_less_worth(memory: tuple[int, int], bf16_fast: bool, values: Any) -> None:
@@ -84,6 +85,7 @@ def test_more_memory_never_gives_a_round_of_less_worth(memory: tuple[int, int], 
         assert small.worth <= large.worth
 
 
+@pytest.mark.slow
 @given(MEMORY, RANKINGS, st.booleans())
 @settings(max_examples=25, deadline=None)
 def test_a_plan_never_exceeds_its_budget(memory_bytes: int, values: Any, bf16_fast: bool) -> None:

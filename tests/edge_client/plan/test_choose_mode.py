@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,11 +58,12 @@ def choice_or_none(
         return None
 
 
-def plans(scope: Scope, source: int = 256, room: CacheBudget = ROOM) -> list[Plan]:
+@cache
+def plans(scope: Scope, source: int = 256, room: CacheBudget = ROOM) -> tuple[Plan, ...]:
     """From the smallest board that has one to the largest."""
     sizes = range(300 * MIB, 1600 * MIB, 25 * MIB)
     run = make_run(scope, source)
-    return [choice.plan for size in sizes if (choice := choice_or_none(size, run, room)) is not None]
+    return tuple(choice.plan for size in sizes if (choice := choice_or_none(size, run, room)) is not None)
 
 
 @pytest.mark.slow
@@ -85,6 +88,7 @@ def test_more_memory_never_gives_a_round_of_less_worth(
         assert small.worth <= large.worth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_board_that_multiplies_bf16_fast_never_trains_in_fp32(scope: Scope) -> None:
     """However much memory it has; a board that does not takes fp32 first."""
@@ -95,6 +99,7 @@ def test_a_board_that_multiplies_bf16_fast_never_trains_in_fp32(scope: Scope) ->
     assert (plan.mode.format, plan.mode.compute) == ("fp32", "fp32")
 
 
+@pytest.mark.slow
 def test_checkpointing_comes_where_nothing_cheaper_helps() -> None:
     """A large board does without; the boards that use it have less memory than any that trains as much without."""
     found = plans("all", source=512)

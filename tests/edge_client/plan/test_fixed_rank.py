@@ -46,6 +46,7 @@ def limited(round_s: float | None = None, round_bytes: int | None = None) -> Rou
 limits_of_any_kind = st.builds(limited, st.none() | st.floats(0.1, 60), st.none() | st.integers(10**5, 10**8))
 
 
+@pytest.mark.slow
 @given(
     st.tuples(*[st.integers(300 * MIB, 1200 * MIB)] * 2),
     st.integers(1, 256),

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from braid_common.t5_config import T5Config
 from edge_client.errors import BaseModelError, ConfigError, NoPlanError, RefusedError
@@ -300,6 +299,8 @@ def exact_worth(run: RunInfo, mode: TrainingMode, candidates: Candidates, limits
     Costs are differences between candidates with and without strands of a kind of weight, beyond all the others and
     beyond none, and the smaller difference counts: so no budget is drawn too tight.
     """
+    from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import: collecting the tests does without
+
     most = [
         0 if mode.frozen_encoder and weight.is_encoder else rows
         for weight, rows in zip(run.weights, basis_rows(run), strict=True)
@@ -317,9 +318,8 @@ def exact_worth(run: RunInfo, mode: TrainingMode, candidates: Candidates, limits
     left = [limit - used for limit, used in zip(limits_of(bare, limits), totals(bare), strict=True)]
     table = [[costs.get(kind_of(w), [0.0] * 3) for w, n in zip(run.weights, most, strict=True) for _ in range(n)]]
     values = np.concatenate([np.array(row[:n]) for row, n in zip(run.values, most, strict=True)])
-    total = sum(map(sum, run.values))
     solved = milp(
-        -values / total,
+        -values / sum(map(sum, run.values)),
         integrality=np.ones(len(values)),
         bounds=Bounds(0, 1),
         constraints=[

@@ -80,6 +80,7 @@ def test_all_strands_are_kept_while_some_way_holds_them() -> None:
     assert planner.leaner(run, begun).ranks == begun.ranks
 
 
+@pytest.mark.slow
 def test_each_shortage_lowers_the_plan_and_the_last_one_is_tried_again() -> None:
     """A board that tells of plenty, and runs short all the same, comes down step by step; at the bottom the smallest
     plan goes once more, for the board says that it fits."""

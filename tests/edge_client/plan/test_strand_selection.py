@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from edge_client.plan.round_cost import kind_of, strand_traffic
 from edge_client.plan.strand_selection import (
@@ -86,6 +85,8 @@ def random_problem(seed: int) -> tuple[RunInfo, Memory, list[Budget]]:
 def exact_bound(run: RunInfo, budgets: Sequence[Budget]) -> float:
     """What no strands within all budgets can exceed in importance: the dual bound of HiGHS' branch and bound, which
     stops within 0.1 % of the optimum."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import: collecting the tests does without
+
     rows = basis_rows(run)
     values = np.concatenate([np.array(row) for row in run.values])
     costs = np.array([np.repeat(np.array(budget.costs) / budget.limit, rows) for budget in budgets])
@@ -172,6 +173,7 @@ def test_more_memory_never_gives_less(seed: int, scale: float, more: float) -> N
     assert shares[0] <= shares[1] + 1e-12
 
 
+@pytest.mark.slow
 @given(SEEDS)
 @settings(max_examples=25, deadline=None)
 def test_boards_of_all_sizes_share_one_order_where_it_serves_them(seed: int) -> None:

@@ -121,6 +121,7 @@ def downloads(server: Any) -> list[str]:
     return [f"{line.split('/')[-1].split('?')[0]} have={line.partition('have=')[2].split('&')[0]}" for line in lines]
 
 
+@pytest.mark.slow
 async def test_a_board_fetches_differences(server: Any, board: Any, tmp_path: Path) -> None:
     """The second round's download is asked for as the difference to the first's, and training reads the whole."""
     server.faults["GET /v1/adapters/2"] = [differing(server)]
@@ -145,6 +146,7 @@ async def test_a_difference_that_does_not_fit_costs_one_more_download(
     assert len(server.commits) == 2 and 3 in server.evaluated
 
 
+@pytest.mark.slow
 async def test_a_held_file_that_is_lost_costs_one_more_download(server: Any, board: Any, tmp_path: Path) -> None:
     """Also where it is lost after the difference has come, and the client is started again."""
     answer = differing(server)

@@ -91,6 +91,7 @@ async def life(board: FakeBoard, server: FakeServer, monkeypatch: pytest.MonkeyP
     return recording
 
 
+@pytest.mark.slow
 async def test_no_cut_leaves_half_a_file(life: Recording, tmp_path: Path) -> None:
     """At every operation of the run and in all four ways: each file is old or new, what was promised is there, and the
     folder opens. Once the server has the board as a device, its credential is never lost."""

@@ -171,6 +171,7 @@ async def join_until_cut(board: Any) -> None:
     board.backoff = patient
 
 
+@pytest.mark.slow
 async def test_each_round_begins_where_the_one_before_ended(board: Any, server: Any, log: Path) -> None:
     """Downloads, updates, the plans that are told and the status all have the true ranks."""
     await board.join()
@@ -209,6 +210,7 @@ async def test_a_round_that_is_done_again_begins_at_the_same_ranks(board: Any, s
     assert sent(server) == [{2}, {1}, {1}]
 
 
+@pytest.mark.slow
 async def test_a_worker_killed_between_ranks_and_result_ends_the_round_once(board: Any, server: Any, log: Path) -> None:
     """The worker that ends it again sends, and keeps, the same ranks."""
     board.worker_flags += ("--kill", "kept", "--kill", "kept")
@@ -223,6 +225,7 @@ def damage(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("harm", "is_told"), [(damage, True), (Path.unlink, False)])
 async def test_what_is_lost_costs_pruning_alone(
     board: Any, server: Any, log: Path, harm: Callable[[Path], None], is_told: bool
@@ -242,6 +245,7 @@ async def test_what_is_lost_costs_pruning_alone(
     assert len(told) == is_told
 
 
+@pytest.mark.slow
 async def test_leaving_forgets_what_was_pruned(board: Any, server: Any, log: Path) -> None:
     """A board that joins anew is another device."""
     await board.join()

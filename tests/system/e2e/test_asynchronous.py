@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo.fleet import Aggregator, Board, BoardSpec, Event
+from tests.fakes.matmul_speed import measured_state
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +59,8 @@ async def test_a_board_that_stands_still_for_rounds_contributes(tmp_path: Path) 
             continued_after.append(event["round"])
             os.killpg(group, signal.SIGCONT)
 
-    quick, slow = (Board(spec(tmp_path, name), server.url, token, tmp_path / name, take) for name in ("quick", "slow"))
+    states = {name: measured_state(tmp_path / name) for name in ("quick", "slow")}
+    quick, slow = (Board(spec(tmp_path, name), server.url, token, state, take) for name, state in states.items())
     try:
         await asyncio.gather(quick.start(), slow.start())
         codes = await asyncio.wait_for(asyncio.gather(quick.follow(), slow.follow()), 120)

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from demo.fleet import BIN, Aggregator, BoardSpec
 from tests.fakes.hub import Break, FakeHub, loopback_hub
+from tests.fakes.matmul_speed import measured_state
 from tests.fakes.models.flan_t5 import SMALL, XL, random_tensors, small_repo, tiny_xl_repo
 from tests.system.e2e.test_real_processes import SETTINGS, specs
 
@@ -87,7 +88,8 @@ async def train(server: Aggregator, boards: Sequence[tuple[BoardSpec, Path, Mapp
         token, running = await server.token(), []
         for spec, folder, variables in boards:
             command = ["join", "--server", server.url, "--token", token, "--name", spec.name, "--data", spec.data]
-            command += ["--memory", spec.memory, "--threads", "1", "--eval-examples", "8", "--state", str(folder)]
+            command += ["--memory", spec.memory, "--threads", "1", "--eval-examples", "8"]
+            command += ["--state", str(measured_state(folder))]
             environment = {**os.environ, **variables}
             process = await asyncio.create_subprocess_exec(
                 BIN / "edge-client", *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from demo.federation import PowerCut, run_federation
 from demo.fleet import Aggregator, Board, BoardSpec, BoardView, Event, run_command
+from tests.fakes.matmul_speed import measured_state
 
 pytestmark = pytest.mark.slow
 
@@ -144,6 +145,8 @@ async def test_changing_one_boards_data_changes_what_the_other_receives(tmp_path
     """Federation is real: with equal text two runs give the same version 2; with one board's text changed, another."""
 
     async def version_2(name: str, shift: int) -> Mapping[str, Any]:
+        for board in ("first", "second"):
+            measured_state(tmp_path / name / board)
         outcome = await run_federation(
             tmp_path / name,
             specs(tmp_path / f"{name}-text", shift_of_second=shift),
@@ -176,7 +179,7 @@ async def test_a_server_killed_in_mid_round_goes_on_in_the_same_round(tmp_path: 
             os.kill(server.pid, signal.SIGKILL)
             killed.set()
 
-    boards = [Board(spec, server.url, token, tmp_path / spec.name, take) for spec in (first, second)]
+    boards = [Board(spec, server.url, token, measured_state(tmp_path / spec.name), take) for spec in (first, second)]
     try:
         for board in boards:
             await board.start()
@@ -204,7 +207,8 @@ async def test_the_export_is_used_by_generate_and_evaluate(tmp_path: Path) -> No
     text = "case 3: the red pump was seen in hall 2 and it must be looked at again"
     limits = ("--limit", "20", "--max-source-tokens", "32", "--max-target-tokens", "12", "--prefix", "summarize: ")
     await server.start()
-    board = Board(spec, server.url, await server.token(), tmp_path / spec.name, lambda board, event: None)
+    state = measured_state(tmp_path / spec.name)
+    board = Board(spec, server.url, await server.token(), state, lambda board, event: None)
     try:
         await board.start()
         assert await board.follow() == 0

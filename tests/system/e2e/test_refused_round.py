@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo.fleet import Aggregator, Board, BoardSpec, Event
+from tests.fakes.matmul_speed import measured_state
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +47,7 @@ async def test_a_refused_round_is_given_up_and_the_next_one_counts(tmp_path: Pat
             os.kill(server.pid, signal.SIGKILL)
 
     spec = BoardSpec("only", str(tmp_path / "text.jsonl"), "2GiB")
-    board = Board(spec, server.url, await server.token(), tmp_path / "only", take)
+    board = Board(spec, server.url, await server.token(), measured_state(tmp_path / "only"), take)
     try:
         await board.start()
         life = asyncio.ensure_future(board.follow())

@@ -13,6 +13,8 @@ import pytest
 from aggregator.store.folder import Folder
 from tests.fakes.live_server import LiveBoard, LiveServer
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("ada", "bo")
 
 

@@ -23,6 +23,8 @@ from tests.fakes.aggregator_command import call
 from tests.fakes.board import FakeBoard
 from tests.fakes.server import FakeServer
 
+pytestmark = pytest.mark.slow
+
 ALONE = {"rounds.min_devices": 1, "rounds.quorum": 1, "rounds.deadline_s": 600.0, "rounds.profile_deadline_s": 600.0}
 
 

@@ -90,6 +90,27 @@ async def test_a_board_calls_as_often_as_any_board_does(open_door: Any, clock: F
     assert (await door.say(login(ada))).status == 200
 
 
+async def test_a_call_too_many_is_refused_before_it_is_looked_up(
+    open_door: Any, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is asked for nobody who has called too often."""
+    door = await open_door(calls=FEW)
+    credential = await door.enrol()
+    asked: list[str] = []
+    look = door.opened.store.device_of
+
+    def device_of(credential_hash: str) -> Any:
+        asked.append(credential_hash)
+        return look(credential_hash)
+
+    monkeypatch.setattr(door.opened.store, "device_of", device_of)
+    statuses = [(await door.say(login(credential))).status for _ in range(9)]
+
+    assert statuses == 3 * [200] + 6 * [429] and len(asked) == 3
+    clock.advance(1.0)
+    assert (await door.say(login(credential))).status == 200
+
+
 async def test_one_board_cannot_fill_the_log(open_door: Any, clock: FakeClock) -> None:
     """Events beyond the first few are refused with a time, and what others say stays on the page."""
     door = await open_door(notes=FEW)

@@ -10,12 +10,14 @@ import ssl
 from typing import Any, cast
 
 import pytest
+from aiohttp.http_writer import StreamWriter
 
+from aggregator.http import streaming
 from aggregator.http.guard.connection import TLS_READ_BYTES, UNSENT_BYTES, Connection
 from aggregator.http.guard.guard import Guard
 from aggregator.http.guard.limits import Limits
 from aggregator.http.guard.listener import Listener
-from tests.aggregator.http.guard.conftest import ANSWERED_S, Caller, Door, request
+from tests.aggregator.http.guard.conftest import ANSWERED_S, Caller, Door, enrolment, request
 from tests.fakes.clock import FakeClock
 
 
@@ -39,6 +41,25 @@ async def test_silent_connections_keep_nobody_out(open_door: Any) -> None:
         assert (await board.answer()).status == 200
 
     assert door.count("crowd") >= 30 and len(door.guard.guests) <= 40
+
+
+async def test_whoever_has_joined_is_no_stranger(open_door: Any, clock: FakeClock) -> None:
+    """Nor is its address one: of a fleet that joins at one instant, all but 256 were turned away, and most of them came
+    again only after half a minute."""
+    door = await open_door(per_address=4, per_known_address=40)
+    board = await door.call()
+    await board.send(request("POST", "/v1/devices", enrolment(door.token)))
+    assert (await board.answer()).status == 200
+
+    await crowd(door, 20)
+    await door.settle(21)
+    clock.advance(door.guard.limits.header_s + 0.1)
+    list(door.guard.watch())
+
+    await door.settle(1)
+    assert door.count("crowd") == 0 and door.count("silent") == 20
+    await board.send(request("GET", "/healthz"))
+    assert (await board.answer()).status == 200
 
 
 async def test_a_silent_connection_is_closed(door: Door, clock: FakeClock) -> None:
@@ -223,3 +244,24 @@ async def test_a_connection_with_tls_holds_little(
 
     assert [most for _, most in made] == [UNSENT_BYTES]
     assert asyncio.sslproto.SSLProtocol.max_size == TLS_READ_BYTES < 64 * 1024
+
+
+@pytest.mark.parametrize("path", ["/v1/run", "/v1/base/model.safetensors"])
+async def test_answers_are_handed_over_in_pieces(door: Door, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """With TLS a connection keeps as much memory as was ever encrypted at once, until it ends."""
+    monkeypatch.setattr(streaming, "PIECE_BYTES", 100)
+    written: list[int] = []
+    original = StreamWriter._write
+
+    def noted(self: StreamWriter, chunk: bytes) -> None:
+        written.append(len(chunk))
+        original(self, chunk)
+
+    monkeypatch.setattr(StreamWriter, "_write", noted)
+    credential = await door.enrol()
+    written.clear()
+
+    answer = await door.say(request("GET", path, Authorization=f"Bearer {credential}"))
+
+    assert answer.status == 200 and len(answer.body) > 300
+    assert len(written) >= len(answer.body) // 100 - 1 and max(written[1:]) <= 100

@@ -33,6 +33,14 @@ def test_an_address_makes_room_for_itself(guests: Guests) -> None:
     assert leaving == [first] and len(guests) == 4
 
 
+def test_a_fleet_that_joins_at_one_instant_makes_no_room_for_itself() -> None:
+    """A thousand boards behind one router, none of which has been heard yet."""
+    guests = Guests(Limits())
+
+    assert [leaving for _ in range(1000) if (leaving := arrive(guests, "home")[1])] == []
+    assert len(guests) == 1000
+
+
 def test_strangers_leave_the_reserve_to_known_boards(guests: Guests) -> None:
     """However many addresses strangers have, they displace each other; a board's address has room all the same."""
     board, _ = arrive(guests, "home")

@@ -168,6 +168,7 @@ def with_big_file(opened: Opened) -> Opened:
     return replace(opened, base_files=MappingProxyType(files))
 
 
+@pytest.mark.slow
 async def test_an_answer_that_nobody_reads_is_given_up(open_door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is broken off, its place is free, and whoever does read gets all of it."""
     monkeypatch.setattr(streaming, "UNREAD_S", 0.2)

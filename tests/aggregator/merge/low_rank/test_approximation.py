@@ -58,6 +58,7 @@ def test_truncate_equals_the_dense_svd(m: int, n: int) -> None:
     np.testing.assert_allclose(new_b[:, :5] @ new_a[:5], best_approximation(b @ a, 5), atol=1e-4)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from([(60, 90), (90, 60), (60, 60)]),
     st.sampled_from([30, 75, 100]),

@@ -93,6 +93,7 @@ async def test_a_deadline_does_not_pass_over_what_is_here(training: Any, slow: S
     assert (row.state, counts.accepted) == ("merged", 3)
 
 
+@pytest.mark.slow
 async def test_what_was_answered_outlives_the_server(
     training: Any, slow: SlowJudge, start: Any, stop: Any, make_folder: Any, begin_training: Any
 ) -> None:

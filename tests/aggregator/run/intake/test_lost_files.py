@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aggregator.errors import DiskError, ExitCode
 from aggregator.report.tables import status_text
 from aggregator.store.blobs import Blobs
 from braid_common import base_files
@@ -167,16 +168,23 @@ async def test_a_lost_profile_is_asked_for_again(
     assert (await boards[0].work()).kind == "train"
 
 
-@pytest.mark.parametrize("how", HOW)
-async def test_a_lost_newest_version_falls_back_to_the_one_before(
-    make_folder: Any, start: Any, stop: Any, begin_training: Any, bad_disk: BadDisk, how: str
-) -> None:
-    """The round that was open on it is over, another begins on the version before, and ends."""
+@pytest.fixture
+async def second_version(make_folder: Any, start: Any, begin_training: Any) -> Any:
+    """A server whose first round has merged, and its boards."""
     server = await start(make_folder({**SETTINGS, "run.rounds": 4}))
     boards = [await server.board(name) for name in NAMES]
     for board, task in zip(boards, await begin_training(boards), strict=True):
         assert (await board.train(task, rank=1)).accepted
     assert (await boards[0].work(after=1)).spec.version == 2
+    return server, boards
+
+
+@pytest.mark.parametrize("how", [how for how in HOW if how != "unreadable"])
+async def test_a_lost_newest_version_falls_back_to_the_one_before(
+    second_version: Any, start: Any, stop: Any, bad_disk: BadDisk, how: str
+) -> None:
+    """The round that was open on it is over, another begins on the version before, and ends."""
+    server, boards = second_version
     before = server.opened.store.versions()
     path = server.opened.folder.blobs / before[2]
 
@@ -193,6 +201,28 @@ async def test_a_lost_newest_version_falls_back_to_the_one_before(
     assert server.opened.store.versions()[2] != before[2]
     states = [(row.round, row.state) for row, _ in server.run.rounds()]
     assert states == [(1, "merged"), (2, "abandoned"), (3, "merged"), (4, "open")]
+
+
+async def test_a_newest_version_that_the_disk_cannot_read_is_waited_for(
+    second_version: Any, start: Any, stop: Any, bad_disk: BadDisk
+) -> None:
+    """The start fails with the disk's error, and forgets nothing; the next one goes on where the run was. Whoever moves
+    the file away has decided that it is lost."""
+    server, boards = second_version
+    before = server.opened.store.versions()
+    path = server.opened.folder.blobs / before[2]
+    rows = [(row.round, row.version, row.state) for row, _ in server.run.rounds()]
+
+    with pytest.raises(DiskError, match="the disk reports an error") as refused:
+        await restarted(server, boards, start, stop, lambda: bad_disk.harm(path, "unreadable"))
+
+    assert bad_disk.fired and refused.value.exit_code is ExitCode.DISK and "move that file away" in refused.value.hint
+    bad_disk.mend()
+    again = await start(server.opened.folder)
+    assert again.opened.store.versions() == before and not again.opened.store.losses()
+    assert [(row.round, row.version, row.state) for row, _ in again.run.rounds()] == rows
+    again = await restarted(again, boards, start, stop, path.unlink)
+    assert again.run.state.version == 1
 
 
 async def test_a_start_reads_no_upload(training: Any, start: Any, stop: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ def far_base(server: Any, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [["model.safetensors"], ["model-1-of-2.safetensors", "model-2-of-2.safetensors"]])
 async def test_a_board_without_the_base_takes_it_from_the_server(
     board: Any, server: Any, far_base: Path, names: list[str]
@@ -89,6 +90,7 @@ async def test_a_base_that_is_not_the_runs_is_refused(board: Any, base_folder: P
     assert "--model" in caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["flipped bit", "half", "empty", "gone"])
 async def test_a_base_that_a_card_has_damaged_is_fetched_again(
     board: Any, server: Any, far_base: Path, fault: str

@@ -45,6 +45,7 @@ def rename_base(server: Any, hub: FakeHub) -> None:
     server.run = from_hub
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["", SMALL])
 async def test_a_board_asks_the_hub_only_where_it_was_told_to(
     board: Any, server: Any, hub: FakeHub, model: str
@@ -70,6 +71,7 @@ async def test_a_board_asks_the_hub_only_where_it_was_told_to(
     assert find_here(server.run().base).is_dir() and hub.asked == []
 
 
+@pytest.mark.slow
 async def test_what_the_hub_refuses_ends_the_board_with_its_reason(hub: FakeHub, tmp_path: Path) -> None:
     """As a base that cannot be had, or a disk that cannot be written; the way out is the server's files."""
     console = Console(stream=io.StringIO())
@@ -82,6 +84,7 @@ async def test_what_the_hub_refuses_ends_the_board_with_its_reason(hub: FakeHub,
         await fetch_apart(HubId(SMALL), console)
 
 
+@pytest.mark.slow
 async def test_a_board_that_is_stopped_ends_its_download(hub: FakeHub, tmp_path: Path) -> None:
     """Ctrl-C does not wait for gigabytes: the process is gone when the client is."""
     hub.hangs = True

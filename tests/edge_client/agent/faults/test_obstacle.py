@@ -54,6 +54,7 @@ WORDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", WORDS, ids=lambda error: errno.errorcode[error])
 async def test_a_disk_that_takes_nothing_is_waited_out(
     board: Any, server: FakeServer, disk: FailingDisk, error: int
@@ -77,6 +78,7 @@ async def test_a_disk_that_takes_nothing_is_waited_out(
     assert not any(str(board.folder) in text for text in told), "no path leaves the board"
 
 
+@pytest.mark.slow
 async def test_a_status_that_cannot_be_written_stops_nothing(
     board: Any, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +96,7 @@ async def test_a_status_that_cannot_be_written_stops_nothing(
     assert len(fired) > 10 and server.state == "finished"
 
 
+@pytest.mark.slow
 async def test_a_worker_that_finds_the_disk_full_trains_again(board: Any, server: FakeServer, tmp_path: Path) -> None:
     """The worker says DISK, as for a result that has no room: the round is gone on with, not given up."""
     board.worker_flags = ("--fail-once", "train", "--status", "10", "--memory", str(tmp_path / "faults"))
@@ -104,6 +107,7 @@ async def test_a_worker_that_finds_the_disk_full_trains_again(board: Any, server
     assert server.state == "finished" and [round_id for round_id, _ in server.commits] == [1, 2]
 
 
+@pytest.mark.slow
 async def test_data_that_stays_away_ends_the_board_with_a_word(board: Any, server: FakeServer) -> None:
     """After some minutes, for a person: exit status DATA, as at a start. The server has heard of it before."""
     board.worker_flags = ("--fail", str(int(ExitCode.DATA)))
@@ -128,6 +132,7 @@ async def test_what_waiting_does_not_mend_ends_at_once(board: Any) -> None:
     assert caught.value.exit_code is ExitCode.CONFIG and not any(board.slept_s)
 
 
+@pytest.mark.slow
 async def test_an_adapter_that_no_worker_can_read_is_fetched_again(
     board: Any, server: FakeServer, tmp_path: Path
 ) -> None:
@@ -141,6 +146,7 @@ async def test_an_adapter_that_no_worker_can_read_is_fetched_again(
     assert len([line for line in fetched if "ranks=0." not in line]) == 2
 
 
+@pytest.mark.slow
 async def test_a_result_that_vanishes_while_it_is_sent_is_made_again(board: Any, server: FakeServer) -> None:
     """Somebody cleans work/ up in the middle of the upload."""
     gone = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,7 +46,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def reference() -> T5ForConditionalGeneration:
     """transformers' model: d_model 32, inner 24, d_ff 40, untied head."""
-    return random_t5(
+    model = random_t5(
         vocab_size=VOCABULARY,
         d_model=32,
         d_kv=8,
@@ -56,6 +57,8 @@ def reference() -> T5ForConditionalGeneration:
         relative_attention_num_buckets=8,
         relative_attention_max_distance=12,
     )
+    gc.freeze()  # transformers is loaded now, and stays: tests/conftest.py says why
+    return model
 
 
 @pytest.fixture(scope="session")

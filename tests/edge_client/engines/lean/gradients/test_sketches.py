@@ -143,6 +143,7 @@ def test_shared_inputs_change_no_sketch(
         assert (rows - wanted).norm() < 1e-5 * wanted.norm(), name
 
 
+@pytest.mark.slow
 def test_each_turn_counts_for_its_own_blocks(make_job: Callable[..., Job], base_folder: Path) -> None:
     """With turns every weight's sketch is the mean of the passes of its own block's turn, by their tokens, as if there
     had been no others; a weight's input is kept all the same, for a profile keeps it too."""

@@ -78,6 +78,14 @@ def _without_zone(host: str) -> str | None:
     return address if percent else None
 
 
+def _authorities() -> ssl.SSLContext:
+    """What trusts the system's authorities, or those of SSL_CERT_FILE: aiohttp's own knows none here
+    (edge_client/network/__init__.py)."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """A socket that gives up on data which nobody acknowledges: aiohttp times answers, but not a stalled upload."""
     family, kind, protocol, _, _ = address
@@ -115,7 +123,11 @@ class Transport:
 
     def trust(self, fingerprint: str) -> None:
         """Take the certificate of this fingerprint alone from now on; "" takes those of known authorities."""
-        self._ssl = aiohttp.Fingerprint(parse_pin(fingerprint)) if fingerprint else True
+        self._ssl: aiohttp.Fingerprint | ssl.SSLContext | bool = True
+        if fingerprint:
+            self._ssl = aiohttp.Fingerprint(parse_pin(fingerprint))
+        elif any(str(address).startswith("https:") for address in (self.server, self.proxy)):
+            self._ssl = _authorities()
 
     async def __aenter__(self) -> Transport:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)

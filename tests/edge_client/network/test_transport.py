@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,3 +109,26 @@ def test_what_is_no_fingerprint_is_refused(text: str) -> None:
     """A SHA-1 among them."""
     with pytest.raises(ConfigError):
         parse_pin(text)
+
+
+def test_authorities_are_read_by_the_connection_that_asks_them() -> None:
+    """Not by each client at its start, as aiohttp does: most boards have pinned their server's certificate. What the
+    environment says of authorities is as it was."""
+    script = """
+import os, edge_client.network.transport as transport, aiohttp
+print(aiohttp.connector._SSL_CONTEXT_VERIFIED.cert_store_stats()["x509"])
+for server, pin in (("https://a.example", ""), ("https://a.example", "ab" * 32), ("http://a.example", "")):
+    trusted = transport.Transport(server, fingerprint=pin)._ssl
+    print(trusted.cert_store_stats()["x509"] if hasattr(trusted, "cert_store_stats") else type(trusted).__name__)
+print(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+"""
+    authorities = Path(ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt")
+    if not authorities.exists():
+        pytest.skip("this machine has no file of authorities")
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment["SSL_CERT_FILE"] = str(authorities)
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+
+    known = len(ssl.create_default_context(cafile=authorities).get_ca_certs())
+    assert done.stdout.split() == ["0", str(known), "Fingerprint", "bool", str(authorities), "None"]

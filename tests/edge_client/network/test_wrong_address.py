@@ -128,7 +128,7 @@ async def test_what_is_wrong_with_a_certificate_is_named(
     """Its name, its end, its beginning; all have --fingerprint as a way out. The last one is right: its authority is
     trusted by SSL_CERT_FILE, as the hint for an unknown one says."""
     context, public = certificate(tmp_path, name, starts=days[0], ends=days[1])
-    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", ssl.create_default_context(cafile=str(public)))
+    monkeypatch.setenv("SSL_CERT_FILE", str(public))
     async with listening(app, context) as port:
         url = f"https://localhost:{port}"
         if not message:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from braid_common import heap
 from edge_client.errors import ClientError, ExitCode
 from edge_client.host.deaths import Death, explain_death
 from edge_client.host.priority import yield_to_others
@@ -203,6 +204,7 @@ class WorkerProcess:
     async def _close_when_idle(self) -> None:
         await asyncio.sleep(self._idle_s)
         await self._stop()
+        heap.give_back()  # this process waits now, for hours perhaps
 
     async def _cancel_idle_timer(self) -> None:
         timer, self._idle_timer = self._idle_timer, None

@@ -6,11 +6,24 @@ that training exceeds.
 
 from __future__ import annotations
 
+import platform
+
 from edge_client.jobs.messages import CacheDtype
 
-IMPORTS_BYTES = 243 << 20
-"""Resident memory of a worker that has imported torch and the engine and read tokenizer and data, before any model.
-Measured: 239 to 244 MiB (x86-64, Python 3.11, torch 2.13 CPU)."""
+IMPORTS_BYTES_ON = {"x86_64": 243 << 20, "aarch64": 250 << 20}
+"""Resident memory of a worker that has imported torch and the engine and read tokenizer and data, before any model, by
+architecture. Measured with Python 3.11 and builds for processors: x86-64 239 to 244 MiB (torch 2.13); aarch64 250 MiB
+(torch 2.9.1) and 270 (2.10), emulated, QEMU's own taken out (docs/results/arm.md). Of two builds the smaller counts:
+what a board's takes more, its probe finds; what it takes less, nothing would."""
+
+
+def imports_bytes(machine: str) -> int:
+    """The row of an architecture, as `platform.machine()` names it; the largest for one that nobody has measured."""
+    return IMPORTS_BYTES_ON.get(machine, max(IMPORTS_BYTES_ON.values()))
+
+
+IMPORTS_BYTES = imports_bytes(platform.machine())
+"""That of this machine."""
 
 CUDA_CONTEXT_BYTES = 400 << 20
 """Driver, kernels and cuBLAS workspace of a process that uses CUDA. Not measured here: "around 400MB" where modules are

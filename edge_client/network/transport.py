@@ -79,7 +79,7 @@ def _without_zone(host: str) -> str | None:
 
 
 def _authorities() -> ssl.SSLContext:
-    """What trusts the system's authorities, or those of SSL_CERT_FILE: aiohttp's own knows none here
+    """A context that trusts the system's authorities, or those of SSL_CERT_FILE: aiohttp's own knows none here
     (edge_client/network/__init__.py)."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])

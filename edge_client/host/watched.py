@@ -23,6 +23,11 @@ _BY_KERNEL = 0x80
 """SI_KERNEL: a signal of the terminal's, which every process in front of it got."""
 
 
+ASK_AGAIN_S = 5.0
+"""Time that a command has to end when it was asked to. An interrupt that comes while Python destroys something, or in a
+library that catches everything, is lost; the same request again ends it."""
+
+
 def run_watched(command: Callable[[], int], *, who: str) -> int:
     """The exit status of `command()`. Returns twice: in the child, which then ends as any process does, and here.
 
@@ -52,15 +57,22 @@ def run_watched(command: Callable[[], int], *, who: str) -> int:
 
 
 def _wait(child: int) -> int:
-    """The child's exit status, negative for a signal. Requests to end are passed on, unless it has them already."""
+    """The child's exit status, negative for a signal. Requests to end are passed on, unless it has them already, and
+    again as long as it goes on."""
+    request = 0
     while True:
-        got = signal.sigwaitinfo({*_REQUESTS, signal.SIGCHLD})
-        if got.si_signo == signal.SIGCHLD:
+        wanted = {*_REQUESTS, signal.SIGCHLD}
+        got = signal.sigtimedwait(wanted, ASK_AGAIN_S) if request else signal.sigwaitinfo(wanted)
+        if got is None:
+            os.kill(child, request)
+        elif got.si_signo == signal.SIGCHLD:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
                 return os.waitstatus_to_exitcode(status)
-        elif got.si_code != _BY_KERNEL:
-            os.kill(child, got.si_signo)
+        else:
+            request = got.si_signo
+            if got.si_code != _BY_KERNEL:
+                os.kill(child, request)
 
 
 def _died(status: int, who: str) -> ForkedError:

@@ -18,10 +18,12 @@ ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.slow
 
 
-def watched(code: str) -> subprocess.Popen[str]:
+def watched(code: str, ask_again_s: float = 5.0) -> subprocess.Popen[str]:
     """A process that watches a command with this code, and has `say` to write at once."""
     lines = (
         "import os, signal, sys, time",
+        "from edge_client.host import watched",
+        f"watched.ASK_AGAIN_S = {ask_again_s}",
         "from edge_client.host.watched import run_watched",
         "say = lambda word: print(word, flush=True)",
         "def command():",
@@ -84,6 +86,22 @@ def test_a_request_to_end_is_passed_on(number: signal.Signals) -> None:
     process.send_signal(number)
 
     assert process.communicate()[0] == "heard\n"
+    assert process.returncode == 5
+
+
+def test_a_request_that_is_lost_is_made_again() -> None:
+    """As one that comes while Python destroys something, which prints it and goes on."""
+    process = watched(
+        "try:\n    say('ready')\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    say('lost')\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(5)",
+        ask_again_s=0.1,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+
+    process.send_signal(signal.SIGINT)
+
+    assert process.communicate()[0] == "lost\n"
     assert process.returncode == 5
 
 

@@ -16,8 +16,6 @@ from edge_client.agent.enrolment import prepare_identity
 from edge_client.agent.manners.leave_to_train import ALWAYS, Rules
 from edge_client.agent.manners.rules import parse_rules, require_sensors
 from edge_client.agent.settings import JoinSettings
-from edge_client.data.essence import essence_facts, essence_lines
-from edge_client.data.load import load_data, require_enough
 from edge_client.errors import ConfigError
 from edge_client.host.board import Board, probe_board
 from edge_client.host.forked import run_forked
@@ -144,6 +142,10 @@ def _require_name(data: str) -> None:
 
 def _summarise(spec: DataSpec) -> DataSummary:
     """Read the data once. Raises DataError where it is too little to train on."""
+    # In the child alone: the client, which then waits for months, never reads text itself.
+    from edge_client.data.essence import essence_facts, essence_lines
+    from edge_client.data.load import load_data, require_enough
+
     data = load_data(spec)
     require_enough(data, spec)
     return DataSummary(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import struct
@@ -205,8 +204,7 @@ class WorkerProcess:
     async def _close_when_idle(self) -> None:
         await asyncio.sleep(self._idle_s)
         await self._stop()
-        gc.collect()  # this process waits now, for hours perhaps
-        heap.give_back()
+        heap.give_back()  # this process waits now, for hours perhaps
 
     async def _cancel_idle_timer(self) -> None:
         timer, self._idle_timer = self._idle_timer, None

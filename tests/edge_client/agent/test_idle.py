@@ -76,6 +76,8 @@ async def test_a_client_that_waits_for_work_is_small(server: Any, tmp_path: Path
             await process.wait()
 
     rss_bytes = next(int(row.split()[1]) << 10 for row in status.splitlines() if row.startswith("VmRSS"))
-    assert not {name.partition(".")[0] for name in line.decode().split()} & HEAVY
+    loaded = set(line.decode().split())
+    assert not {name.partition(".")[0] for name in loaded} & HEAVY
+    assert not any(name.startswith("edge_client.data.") for name in loaded), "text is read in a child, once"
     assert rss_bytes <= MAX_IDLE_RSS_BYTES
     assert process.returncode == 0

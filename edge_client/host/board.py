@@ -11,8 +11,9 @@ from pathlib import Path
 
 from braid_common.units import LARGEST_SIZE_BYTES, show_size
 from edge_client.errors import ConfigError
-from edge_client.host.cgroups import cgroup_folders, read_text
+from edge_client.host.cgroups import cgroup_folders
 from edge_client.host.processors import usable_processors
+from edge_client.host.system_files import read_text
 from edge_client.jobs.messages import Device
 
 SYSTEM_RESERVE_BYTES = 32 << 20

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edge_client.host.system_files import read_text
+
 
 def cgroup_folders(root: Path, controller: str) -> list[tuple[Path, bool]]:
     """(folder, is it v2) of this process's control group and of all above it, innermost first.
@@ -26,11 +28,3 @@ def cgroup_folders(root: Path, controller: str) -> list[tuple[Path, bool]]:
             chain = [inner, *inner.parents]
             folders += [(folder, v2) for folder in chain[: chain.index(mount) + 1] if folder.is_dir()]
     return folders
-
-
-def read_text(path: Path) -> str:
-    """The file's text, "" where there is none or it is not ours to read."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

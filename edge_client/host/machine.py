@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from braid_common.units import show_size
-from edge_client.host.cgroups import read_text
 from edge_client.host.processor_name import processor
+from edge_client.host.system_files import read_text
 
 
 def describe_machine(*packages: str, root: Path = Path("/")) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from edge_client.host.board import Board
-from edge_client.host.cgroups import read_text
 from edge_client.host.processor_name import processor
+from edge_client.host.system_files import read_text
 from edge_client.jobs.messages import Compute, Device
 
 BF16_GAIN = 1.2

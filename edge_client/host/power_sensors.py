@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_client.host.cgroups import read_text
+from edge_client.host.system_files import read_number, read_text
 
 TOTAL_RAIL = "VDD_IN"
 """The rail that feeds the whole module: Orin Nano and NX, Xavier NX."""
@@ -39,7 +39,7 @@ class Rail:
         """None where a file cannot be read just now."""
         product = 1.0
         for path in self.files:
-            value = _number(path)
+            value = read_number(path)
             if value is None:
                 return None
             product *= value
@@ -77,7 +77,7 @@ class EnergySensor:
 
     def read(self) -> tuple[int, ...] | None:
         """The counters in µJ; None where one of them cannot be read."""
-        values = [_number(zone.counter) for zone in self.zones]
+        values = [read_number(zone.counter) for zone in self.zones]
         readable = [int(value) for value in values if value is not None]
         return tuple(readable) if len(readable) == len(values) else None
 
@@ -133,25 +133,16 @@ def _rails(root: Path) -> dict[str, Rail]:
 def _rapl(root: Path) -> EnergySensor | None:
     """The platform's zone where it counts, else all packages with their memory, which a package does not contain."""
     named = {folder: _text(folder / "name") for folder in sorted((root / "sys/class/powercap").glob("intel-rapl:*"))}
-    platform = [folder for folder, name in named.items() if name == "psys" and _number(folder / "energy_uj")]
+    platform = [folder for folder, name in named.items() if name == "psys" and read_number(folder / "energy_uj")]
     processors = [folder for folder, name in named.items() if name.startswith("package") or name == "dram"]
     for name, folders in (("RAPL psys (whole platform)", platform), ("RAPL packages and memory", processors)):
         zones = [
-            Zone(folder / "energy_uj", int(_number(folder / "max_energy_range_uj") or 0) or 1 << 63)
-            for folder in folders
+            Zone(folder / "energy_uj", read_number(folder / "max_energy_range_uj") or 1 << 63) for folder in folders
         ]
         sensor = EnergySensor(name, tuple(zones))
         if zones and sensor.read() is not None:
             return sensor
     return None
-
-
-def _number(path: Path) -> float | None:
-    """The number in a file, None where there is none, it is not ours to read, or the chip is busy."""
-    try:
-        return float(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _text(path: Path) -> str:

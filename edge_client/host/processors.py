@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_client.host.cgroups import cgroup_folders, read_text
+from edge_client.host.cgroups import cgroup_folders
+from edge_client.host.system_files import read_text
 
 SAMPLE_S = 0.1
 """How long others are watched: ten of the kernel's ticks. A job waits for it."""

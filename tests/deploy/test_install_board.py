@@ -119,7 +119,7 @@ def test_a_dry_run_says_what_would_be_done(name: str, tmp_path: Path) -> None:
 def wheel(folder: Path) -> None:
     """A wheel of Braid as far as an installer looks: the table's package in a zip."""
     with zipfile.ZipFile(folder / "braid_fl-0.1.0-py3-none-any.whl", "w") as file:
-        for name in ("__init__.py", "host/__init__.py", "host/cgroups.py"):
+        for name in ("__init__.py", "host/__init__.py", "host/system_files.py"):
             file.write(ROOT / "edge_client" / name, f"edge_client/{name}")
         for path in (ROOT / "edge_client/host/torch_build").glob("*.*"):
             file.write(path, f"edge_client/host/torch_build/{path.name}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_client.host.cgroups import read_text
+from edge_client.host.system_files import read_number, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,5 @@ def read_clocks(root: Path = Path("/")) -> list[Clock]:
 
 def _clock(name: str, files: list[Path], per_mhz: int) -> Clock | None:
     """None where one of the files cannot be read."""
-    try:
-        now, allowed, most = (int(path.read_text()) // per_mhz for path in files)
-    except (OSError, ValueError):
-        return None
-    return Clock(name, now, allowed, most)
+    mhz = [number // per_mhz for number in map(read_number, files) if number is not None]
+    return Clock(name, *mhz) if len(mhz) == len(files) else None

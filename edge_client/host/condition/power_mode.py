@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edge_client.host.cgroups import read_text
+from edge_client.host.system_files import read_text
 
 _STATUS = re.compile(r"pmode:(\d+)")
 _DEFAULT = re.compile(r"^<\s*PM_CONFIG\s+DEFAULT=(\d+)", re.MULTILINE)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from edge_client.host.cgroups import read_text
+from edge_client.host.system_files import read_text
 
 Supply = Literal["mains", "battery", "not told"]
 """What feeds a board; "not told" where the machine tells of no battery, as a desktop or a board without one."""

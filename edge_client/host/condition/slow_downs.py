@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_client.host.cgroups import read_text
+from edge_client.host.system_files import read_number, read_text
 
 _CLOCK_COOLERS = re.compile(r"cpufreq|devfreq|throttle|^Processor$", re.IGNORECASE)
 
@@ -51,17 +51,17 @@ class SlowDowns:
 
     def now(self) -> tuple[str, ...]:
         """The reasons why the board is slowed down now, in words; none where it is not."""
-        hot = [name for path, name in self.coolers.items() if (_number(path) or 0) > 0]
+        hot = [name for path, name in self.coolers.items() if (read_number(path) or 0) > 0]
         reasons = [f"heat ({', '.join(dict.fromkeys(hot))})"] if hot else []
-        bits = _number(self.bits, 16) or 0
+        bits = (self.bits and read_number(self.bits, 16)) or 0
         reasons += [word for bit, word in _PI_BITS if bits >> bit & 1]
-        if _number(self.alarm) and "under-voltage" not in reasons:
+        if self.alarm and read_number(self.alarm) and "under-voltage" not in reasons:
             reasons.append("under-voltage")
         return tuple(reasons)
 
     def counts(self) -> dict[str, int]:
         """How often the supply has slowed the board down since it was switched on, by reason."""
-        return {name: _number(path) or 0 for path, name in self.counters.items()}
+        return {name: read_number(path) or 0 for path, name in self.counters.items()}
 
 
 def find_slow_downs(root: Path = Path("/")) -> SlowDowns:
@@ -81,13 +81,3 @@ def find_slow_downs(root: Path = Path("/")) -> SlowDowns:
     }
     bits = root / PI_THROTTLED
     return SlowDowns(coolers, bits if bits.exists() else None, alarms[0] if alarms else None, counters)
-
-
-def _number(path: Path | None, base: int = 10) -> int | None:
-    """The number in a file; None where there is none, or it cannot be read just now."""
-    if path is None:
-        return None
-    try:
-        return int(path.read_text().strip(), base)
-    except (OSError, ValueError):
-        return None

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_client.host.cgroups import read_text
+from edge_client.host.system_files import read_number, read_text
 
 _PROCESSORS = re.compile(r"cpu|gpu|soc|^tj|core|cluster|package|x86_pkg", re.IGNORECASE)
 """Zones of what computes, by their types, on Jetsons, Raspberry Pis, Rockchip boards and PCs."""
@@ -37,11 +37,10 @@ class Sensor:
 
     def read(self) -> float | None:
         """Degrees Celsius; None where it cannot be read just now."""
-        try:
-            degrees_c = int(self.path.read_text()) / 1000
-        except (OSError, ValueError):
+        thousandths = read_number(self.path)
+        if thousandths is None or not COLDEST_C < thousandths / 1000 < HOTTEST_C:
             return None
-        return degrees_c if COLDEST_C < degrees_c < HOTTEST_C else None
+        return thousandths / 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_client.host.cgroups import read_text
+from edge_client.host.system_files import read_text
 
 Version = tuple[int, ...]
 """Numbers of a version, compared as tuples are."""

@@ -45,23 +45,32 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
-def _sections(name: str, command: click.Command, parent: click.Context | None = None) -> Iterator[str]:
-    level = "##" if " " not in name else "###"
-    yield f"{level} {name}\n"
-    if command.help:
-        yield cleandoc(command.help).replace("\b\n", "") + "\n"
+def walk(
+    name: str, command: click.Command, parent: click.Context | None = None
+) -> Iterator[tuple[str, click.Command, click.Context]]:
+    """A program's commands by their whole names, each group before its own."""
     # As the program itself makes it: click keeps the help option that a command is first asked for.
     context = click.Context(command, info_name=name.rsplit(" ", 1)[-1], parent=parent, **command.context_settings)
+    yield name, command, context
     if isinstance(command, click.Group):
         for child_name in command.list_commands(context):
             child = command.get_command(context, child_name)
             assert child is not None
-            yield from _sections(f"{name} {child_name}", child, context)
-        return
-    yield f"```console\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n"
-    rows = [(f"`{flags}`", meaning) for flags, meaning in option_rows(command)]
-    if rows:
-        yield table(("flag", "meaning"), rows) + "\n"
+            yield from walk(f"{name} {child_name}", child, context)
+
+
+def _sections(program: str, group: click.Command) -> Iterator[str]:
+    for name, command, context in walk(program, group):
+        level = "##" if " " not in name else "###"
+        yield f"{level} {name}\n"
+        if command.help:
+            yield cleandoc(command.help).replace("\b\n", "") + "\n"
+        if isinstance(command, click.Group):
+            continue
+        yield f"```console\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n"
+        rows = [(f"`{flags}`", meaning) for flags, meaning in option_rows(command)]
+        if rows:
+            yield table(("flag", "meaning"), rows) + "\n"
 
 
 def option_rows(command: click.Command, *, keys_only: bool = False) -> list[tuple[str, str]]:

@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from braid_common.units import MIB
 from scripts.deb import archive, contents
 from scripts.deb.packages import MACHINES, PACKAGES, PIP, PYTHONS, Package
 from scripts.deb.version import changelog, epoch_s, package_version
 from scripts.deb.wheels import Target, fetch, pip
-
-MIB = 1 << 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from inspect import cleandoc
 import click
 from click.shell_completion import get_completion_class
 
-from scripts.commands_docs import option_rows
+from scripts.commands_docs import option_rows, walk
 
 COMPLETIONS = {
     "bash": "usr/share/bash-completion/completions/{}",
@@ -38,7 +38,7 @@ def man_page(name: str, program: click.Command, version: str, see_also: str) -> 
         ".SH OPTIONS",
         *_options(program),
         ".SH COMMANDS",
-        *_commands(name, program, None),
+        *_commands(name, program),
         ".SH SEE ALSO",
         _escape(see_also),
     ]
@@ -69,18 +69,13 @@ def completion(shell: str, name: str, program: click.Command) -> str:
     return found(program, {}, name, f"_{name.replace('-', '_').upper()}_COMPLETE").source()
 
 
-def _commands(name: str, command: click.Command, parent: click.Context | None) -> Iterator[str]:
-    # As the program itself makes it: click keeps the help option that a command is first asked for.
-    context = click.Context(command, info_name=name.rsplit(" ", 1)[-1], parent=parent, **command.context_settings)
-    if isinstance(command, click.Group):
-        for child_name in command.list_commands(context):
-            child = command.get_command(context, child_name)
-            assert child is not None
-            yield from _commands(f"{name} {child_name}", child, context)
-        return
-    yield f'.SS "{_escape(command.get_usage(context).removeprefix("Usage: "))}"'.replace("\n", " ")
-    yield from _text(_paragraphs(command.help or ""))
-    yield from _options(command)
+def _commands(name: str, program: click.Command) -> Iterator[str]:
+    for _, command, context in walk(name, program):
+        if isinstance(command, click.Group):
+            continue
+        yield f'.SS "{_escape(command.get_usage(context).removeprefix("Usage: "))}"'.replace("\n", " ")
+        yield from _text(_paragraphs(command.help or ""))
+        yield from _options(command)
 
 
 def _options(command: click.Command) -> Iterator[str]:

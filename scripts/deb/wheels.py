@@ -17,6 +17,9 @@ from zipfile import ZipFile
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
+from edge_client.host.torch_build.facts import numbers
+from edge_client.host.torch_build.markers import pins_on
+
 PLATFORMS = (*(f"manylinux_2_{glibc}" for glibc in range(28, 16, -1)), "manylinux2014", "manylinux2010", "manylinux1")
 """Builds for the C library 2.28 or older, as torch's are; the oldest system of ours, Ubuntu 22.04, has 2.35."""
 
@@ -90,9 +93,9 @@ def closure(roots: Iterable[str], target: Target, folder: Path) -> set[str]:
 
 def pins_of(constraints: Iterable[str], target: Target) -> dict[str, str]:
     """Name → version of what is pinned on a target."""
-    lines = [Requirement(line) for line in constraints if line and not line.startswith("#")]
-    here = [line for line in lines if line.marker is None or line.marker.evaluate(target.markers)]
-    return {canonicalize_name(line.name): str(line.specifier).removeprefix("==") for line in here}
+    lines = [line for line in constraints if line and not line.startswith("#")]
+    pins = (pin.split("==") for pin in pins_on(lines, numbers(target.python), target.machine))
+    return {canonicalize_name(name): version for name, version in pins}
 
 
 def wheels_in(folder: Path) -> dict[str, Path]:

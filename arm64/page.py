@@ -7,16 +7,7 @@ from typing import Any
 
 from arm64.proof import Row
 from braid_common.units import MIB, show_seconds
-
-
-def with_section(page: str, name: str, text: str) -> str:
-    """The page with another text between the marks of a section. Raises ValueError where it has no such marks."""
-    begin, end = f"<!-- begin: {name} -->\n", f"<!-- end: {name} -->"
-    before, found, rest = page.partition(begin)
-    _, found_end, after = rest.partition(end)
-    if not found or not found_end:
-        raise ValueError(f"the page has no section {name!r}")
-    return f"{before}{begin}{text.strip()}\n{end}{after}"
+from scripts.generated_page import table
 
 
 def cores_table(rows: Sequence[Row]) -> str:
@@ -38,7 +29,7 @@ def cores_table(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def memory_table(found: Sequence[Mapping[str, Any]]) -> str:
@@ -59,18 +50,14 @@ def memory_table(found: Sequence[Mapping[str, Any]]) -> str:
         ratio = f"{each['predicted_bytes'] / each['peak_bytes']:.2f}"
         emulator = f"{each['emulator_bytes'] / MIB:.0f}" if each["emulated"] else "–"
         lines.append((str(each["where"]), str(each["torch"]), str(each["setting"]), *sizes, ratio, emulator))
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def fast_tests_table(found: Mapping[str, Any], left_out: Mapping[str, str]) -> str:
     """How many tests passed, which did not, and which were left out and why."""
     words = ("passed", "failed", "skipped")
     line = (str(found["core"]), *(str(found[word]) for word in words), show_seconds(found["seconds"]))
-    text = _table(("core", *words, "time"), [line])
+    text = table(("core", *words, "time"), [line])
     text += "".join(f"\n\nFailed: `{name}`." for name in found["failures"])
-    reasons = _table(("left out", "because"), [(f"`{name}`", why) for name, why in left_out.items()])
+    reasons = table(("left out", "because"), [(f"`{name}`", why) for name, why in left_out.items()])
     return f"{text}\n\n{reasons}" if left_out else text
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines))

@@ -11,11 +11,12 @@ import msgspec
 
 from arm64.cores import CORES
 from arm64.fast_tests import LEFT_OUT
-from arm64.page import cores_table, fast_tests_table, memory_table, with_section
+from arm64.page import cores_table, fast_tests_table, memory_table
 from arm64.proof import Row
 from arm64.roots import REPOSITORY
 from arm64.shell import run
 from edge_client.host.machine import describe_machine
+from scripts.generated_page import with_section
 
 PAGE = REPOSITORY / "docs/results/arm.md"
 

@@ -9,7 +9,6 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from arm64.emulated import Emulated
 from arm64.shell import NotPossibleError, run, say
 from edge_client.host.torch_build.choose import choose
 from edge_client.host.torch_build.facts import numbers, read_facts
+from scripts.deb.packages import MACHINES
+from scripts.deb.wheels import Target
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -127,7 +128,9 @@ def install(kept: Kept, build: str, core: str) -> Path:
 def build_for(kept: Kept, core: str) -> str:
     """The build of torch that the table chooses for a board with this core and the roots' system."""
     with Emulated(kept.bare, core):
-        return choose(read_facts(kept.bare, machine="aarch64", python=numbers(SUITE_PYTHON), glibc=SUITE_GLIBC)).name
+        return choose(
+            read_facts(kept.bare, machine=MACHINES["arm64"], python=numbers(SUITE_PYTHON), glibc=SUITE_GLIBC)
+        ).name
 
 
 def newest_package() -> Path:
@@ -156,16 +159,10 @@ def put_sources(kept: Kept, root: Path) -> None:
         module = ("-m", "edge_client.host.torch_build", "--build", "aarch64", "--python", SUITE_PYTHON)
         lines = run([sys.executable, *module, "--constraints", str(REPOSITORY / "constraints.txt")])
         constraints.write_text(lines)
-        run(_pip_target(packages, constraints), log=kept.log("test-packages"))
+        pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--constraint", str(constraints)]
+        target = ["--target", str(packages), *Target(SUITE_PYTHON, MACHINES["arm64"]).pip_flags]
+        run([*pip, *target, *TEST_PACKAGES.split()], log=kept.log("test-packages"))
         mark.write_text(TEST_PACKAGES)
-
-
-def _pip_target(folder: Path, constraints: Path) -> Sequence[str]:
-    """The command by which this machine's pip unpacks packages for another one into a folder."""
-    platforms = [f"--platform={name}_aarch64" for name in ("manylinux_2_34", "manylinux_2_28", "manylinux2014")]
-    target = ["--target", str(folder), "--only-binary=:all:", f"--python-version={SUITE_PYTHON}", *platforms]
-    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--constraint", str(constraints)]
-    return [*pip, *target, *TEST_PACKAGES.split()]
 
 
 def remove(folder: Path) -> None:

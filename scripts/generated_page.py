@@ -32,6 +32,19 @@ def bring_up_to_date(page: Path, text: str, command: str, arguments: Sequence[st
     return 0
 
 
+def with_section(page: str, name: str, text: str) -> str:
+    """The page with another text between the marks `<!-- generated: NAME -->` and `<!-- end: NAME -->` of a section.
+
+    Raises ValueError where it has no such marks.
+    """
+    begin, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->"
+    before, found, rest = page.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise ValueError(f"the page has no section {name!r}")
+    return f"{before}{begin}{text.strip()}\n{end}{after}"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; a | within a cell is escaped."""
     lines = [header, ["---"] * len(header), *rows]

@@ -22,12 +22,13 @@ import wire.limits
 import wire.messages
 import wire.routes
 import wire.run
+from scripts.generated_page import bring_up_to_date, table, with_section
 from wire.fields import Message
 from wire.rounds import BOARD, ROUND, RUN
 from wire.routes import Call
 
 PROTOCOL_PAGE = Path(__file__).parents[1] / "docs" / "concepts" / "protocol.md"
-_BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
+_BLOCK = re.compile(r"<!-- generated: (?P<name>[a-z-]+) -->\n.*?<!-- end: (?P=name) -->", re.DOTALL)
 
 
 def render(page: str) -> str:
@@ -35,26 +36,21 @@ def render(page: str) -> str:
     names = [match["name"] for match in _BLOCK.finditer(page)]
     if sorted(names) != sorted(BLOCKS):
         raise ValueError(f"blocks of the page are {sorted(names)}, blocks that are generated are {sorted(BLOCKS)}")
-    return _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match['name']]()}\n{match[3]}", page)
+    for name, make in BLOCKS.items():
+        page = with_section(page, name, make())
+    return page
 
 
 def main(arguments: Sequence[str], page: Path = PROTOCOL_PAGE) -> int:
     """0 if the page is up to date now; 1 if `--check` found that it is not."""
-    before = page.read_text(encoding="utf-8")
-    after = render(before)
-    if before == after:
-        return 0
-    if "--check" in arguments:
-        sys.stderr.write(f"{page} is not what the code says: run `python -m scripts.protocol_docs`\n")
-        return 1
-    page.write_text(after, encoding="utf-8")
-    return 0
+    text = render(page.read_text(encoding="utf-8"))
+    return bring_up_to_date(page, text, "python -m scripts.protocol_docs", arguments)
 
 
 def limits_table() -> str:
     """Each constant of wire.limits with its value and the string below it."""
     rows = [(f"`{name}`", f"{getattr(wire.limits, name):,}", why) for name, why in _reasons(wire.limits).items()]
-    return _table(("limit", "value", "why"), rows)
+    return table(("limit", "value", "why"), rows)
 
 
 def calls_table() -> str:
@@ -62,7 +58,7 @@ def calls_table() -> str:
     reasons = _reasons(wire.routes)
     calls = {name: call for name, call in vars(wire.routes).items() if isinstance(call, Call)}
     rows = [(_address(call), _bodies(call), reasons[name]) for name, call in calls.items()]
-    return _table(("call", "body → answer", "notes"), rows)
+    return table(("call", "body → answer", "notes"), rows)
 
 
 def headers_table() -> str:
@@ -71,7 +67,7 @@ def headers_table() -> str:
     headers = {name: value for name, value in vars(wire.routes).items() if name.startswith("UPLOAD_")}
     names = {name: value for name, value in headers.items() if isinstance(value, str)}
     rows = [(f"`{header}`", reasons[name]) for name, header in names.items()]
-    return _table(("header", "what it says"), rows)
+    return table(("header", "what it says"), rows)
 
 
 def message_tables() -> str:
@@ -84,12 +80,12 @@ def message_tables() -> str:
     return "\n\n".join(_message_section(kind) for kind in kinds)
 
 
-def transition_table(table: Mapping[Any, Any]) -> str:
+def transition_table(transitions: Mapping[Any, Any]) -> str:
     """The lines of one state table of wire.rounds; states in which an event does the same share one."""
     merged: dict[tuple[str, str, str], list[str]] = {}
-    for (state, event), (following, why) in table.items():
+    for (state, event), (following, why) in transitions.items():
         merged.setdefault((event.value, f"`{following.value}`", why), []).append(f"`{state.value}`")
-    return _table(
+    return table(
         ("state", "event", "next", "what it means"),
         [(", ".join(states), event, following, why) for (event, following, why), states in merged.items()],
     )
@@ -141,7 +137,7 @@ def _message_section(kind: type[Message]) -> str:
     ]
     described = cleandoc(kind.__dict__.get("__doc__") or "")
     return "\n\n".join(
-        filter(None, (f"### {kind.__name__}", described, _table(("field", "type", "default", "note"), rows)))
+        filter(None, (f"### {kind.__name__}", described, table(("field", "type", "default", "note"), rows)))
     )
 
 
@@ -180,11 +176,6 @@ def _type_text(kind: inspect.Type) -> str:
         case inspect.UnionType(types=types):
             return " or ".join(_type_text(one) for one in types)
     return "bool" if isinstance(kind, inspect.BoolType) else "nil"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from arm64.fast_tests import outcome
-from arm64.page import cores_table, fast_tests_table, memory_table, with_section
+from arm64.page import cores_table, fast_tests_table, memory_table
 from arm64.proof import Row
 
-PAGE = "# ARM\n\nWords.\n<!-- begin: cores -->\nold\n<!-- end: cores -->\nMore words.\n"
 ROW = Row(
     core="cortex-a72",
     boards="Raspberry Pi 4",
@@ -23,20 +20,6 @@ ROW = Row(
     seconds=181.5,
     made_of="braid-edge-client_1_arm64.deb",
 )
-
-
-def test_a_section_is_replaced_and_nothing_else() -> None:
-    """The same again changes nothing."""
-    once = with_section(PAGE, "cores", "new\n")
-
-    assert once == PAGE.replace("old", "new")
-    assert with_section(once, "cores", "new") == once
-
-
-def test_a_page_without_the_section_is_an_error() -> None:
-    """What was measured would be lost silently."""
-    with pytest.raises(ValueError, match="no section 'memory'"):
-        with_section(PAGE, "memory", "new")
 
 
 def test_a_core_is_a_line() -> None:

@@ -9,8 +9,8 @@ import pytest
 from arm64.roots import mounted_below, remove
 
 TABLE = r"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-80 22 0:5 / /srv/root/dev rw - devtmpfs devtmpfs rw
-81 22 0:6 / /srv/root-two/proc rw - proc proc rw
+80 22 0:5 / /srv/board/dev rw - devtmpfs devtmpfs rw
+81 22 0:6 / /srv/board-two/proc rw - proc proc rw
 82 22 254:0 /x /srv/a\040b/in rw - ext4 /dev/vda rw
 """
 
@@ -18,11 +18,11 @@ TABLE = r"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 @pytest.mark.parametrize(
     ("folder", "found"),
     [
-        ("/srv/root", ["/srv/root/dev"]),
-        ("/srv/root/dev", ["/srv/root/dev"]),
-        ("/srv/roo", []),
+        ("/srv/board", ["/srv/board/dev"]),
+        ("/srv/board/dev", ["/srv/board/dev"]),
+        ("/srv/boar", []),
         ("/srv/a b", ["/srv/a b/in"]),
-        ("/srv", ["/srv/root/dev", "/srv/root-two/proc", "/srv/a b/in"]),
+        ("/srv", ["/srv/board/dev", "/srv/board-two/proc", "/srv/a b/in"]),
     ],
 )
 def test_mounts_in_a_folder_are_found(folder: str, found: list[str]) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from aggregator.settings.keys import KEYS
 from scripts import commands_docs, settings_docs
-from scripts.generated_page import bring_up_to_date
+from scripts.generated_page import bring_up_to_date, with_section
+
+PAGE = "# ARM\n\nWords.\n<!-- generated: cores -->\nold\n<!-- end: cores -->\nMore words.\n"
 
 
 def test_every_key_of_run_toml_has_a_row() -> None:
@@ -60,3 +62,17 @@ def test_a_page_that_differs_is_named_and_left_alone(tmp_path: Path, capsys: pyt
 
     assert bring_up_to_date(page, "new", "make docs", []) == 0
     assert bring_up_to_date(page, "new", "make docs", ["--check"]) == 0
+
+
+def test_a_section_is_replaced_and_nothing_else() -> None:
+    """The same again changes nothing."""
+    once = with_section(PAGE, "cores", "new\n")
+
+    assert once == PAGE.replace("old", "new")
+    assert with_section(once, "cores", "new") == once
+
+
+def test_a_page_without_the_section_is_an_error() -> None:
+    """What was measured would be lost silently."""
+    with pytest.raises(ValueError, match="no section 'memory'"):
+        with_section(PAGE, "memory", "new")

@@ -35,12 +35,12 @@ def status(state: Path, as_json: bool, check: bool, debug: bool) -> None:
     kept = read_status(folder.path)
     if kept is None:
         raise ConfigError(f"no client has run with {folder.path}", "start one with `edge-client join`, or give --state")
-    is_running = folder.is_locked()
+    is_running, condition = folder.is_locked(), read_condition()
     if as_json:
-        now = msgspec.to_builtins(read_condition())
-        click.echo(msgspec.json.encode({"running": is_running, **msgspec.to_builtins(kept), "condition": now}).decode())
+        facts = {"running": is_running, **msgspec.to_builtins(kept), "condition": condition}
+        click.echo(msgspec.json.encode(facts).decode())
     else:
-        words = condition_words(read_condition())
+        words = condition_words(condition)
         shown = [f"{part:<10}{words[part]}" for part in SHOWN if part in words]
         click.echo("\n".join([*_lines(kept, is_running, time.time()), *shown]))
     if check and not is_running:

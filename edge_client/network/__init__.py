@@ -8,16 +8,15 @@ needs authorities reads them itself.
 import os
 import ssl
 
-_NAMES = (ssl.get_default_verify_paths().openssl_cafile_env, ssl.get_default_verify_paths().openssl_capath_env)
+_PATHS = ssl.get_default_verify_paths()
+_NAMES = (_PATHS.openssl_cafile_env, _PATHS.openssl_capath_env)
 """The environment's names for a file and a folder of authorities, as OpenSSL was built with."""
 
-_GIVEN = {name: os.environ.get(name) for name in _NAMES}
+_GIVEN = {name: os.environ[name] for name in _NAMES if name in os.environ}
 os.environ.update(dict.fromkeys(_NAMES, os.devnull))
 try:
     import aiohttp.connector  # noqa: F401 (for what it does not read)
 finally:
-    for _name, _value in _GIVEN.items():
-        if _value is None:
-            del os.environ[_name]
-        else:
-            os.environ[_name] = _value
+    for _name in _NAMES:
+        del os.environ[_name]
+    os.environ.update(_GIVEN)

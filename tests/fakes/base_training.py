@@ -13,6 +13,20 @@ import builtin_base
 from builtin_base.training.text import rows
 from builtin_base.training.tokenizer import TOKENIZER_FILES
 
+DOCSTRING = """Do it.
+
+Args:
+    size: How large
+        it is.
+    *rest (int): More.
+
+Returns:
+    The sum.
+
+Raises:
+    KeyError: If absent."""
+"""In Google's style, with all of its parts."""
+
 SENTENCE = (
     "the committee decided after two days that every harbour should publish its tide tables before the first of may"
 )

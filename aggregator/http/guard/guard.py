@@ -36,9 +36,8 @@ class Guard:
         self._logins, self._calls = Buckets(limits.failed_logins), Buckets(limits.calls)
         self._writes = Buckets(limits.writes)
         self._notes, self._work = Buckets(limits.notes), Buckets(limits.work)
-        self._good_credentials: OrderedDict[str, str] = (
-            OrderedDict()
-        )  # hashes, and whose; the last ones that were right
+        # Hashes, and whose; the last ones that were right.
+        self._good_credentials: OrderedDict[str, str] = OrderedDict()
         self._bodies_of_strangers, self._bodies_of_boards = (
             Slots(*limits.bodies_of_strangers),
             Slots(*limits.bodies_of_boards),

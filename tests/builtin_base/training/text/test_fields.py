@@ -5,19 +5,8 @@ from __future__ import annotations
 import pytest
 
 from builtin_base.training.text import fields
+from tests.fakes.base_training import DOCSTRING
 
-GOOGLE = """Do it.
-
-Args:
-    size: How large
-        it is.
-    *rest (int): More.
-
-Returns:
-    The sum.
-
-Raises:
-    KeyError: If absent."""
 NUMPY = """Do it.
 
 Parameters
@@ -45,7 +34,7 @@ SPHINX = """Do it.
 :raises KeyError: If absent."""
 
 
-@pytest.mark.parametrize("text", [GOOGLE, NUMPY, SPHINX])
+@pytest.mark.parametrize("text", [DOCSTRING, NUMPY, SPHINX])
 def test_fields_of_three_styles(text: str) -> None:
     """The three common styles give the same parameters, result and errors."""
     found = fields.parse(text)

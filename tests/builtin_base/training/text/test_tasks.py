@@ -4,20 +4,7 @@ from __future__ import annotations
 
 from builtin_base.training.text import tasks
 from builtin_base.training.text.documents import Document
-from tests.fakes.base_training import SENTENCE
-
-DOCSTRING = """Do it.
-
-Args:
-    size: How large
-        it is.
-    *rest (int): More.
-
-Returns:
-    The sum.
-
-Raises:
-    KeyError: If absent."""
+from tests.fakes.base_training import DOCSTRING, SENTENCE
 
 
 def test_tasks_answer_with_pieces_of_the_document() -> None:

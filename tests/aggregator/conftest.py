@@ -101,7 +101,7 @@ class FakeBoard:
             assert response.status == 200, decode(body, Refusal)
             return decode(body, answer)
 
-    async def work(self, wait_s: float = 5.0, after: int = -1) -> Task:
+    async def work(self, wait_s: float = 30.0, after: int = -1) -> Task:
         return await self.get("/v1/work", Task, wait=f"{wait_s:g}", after=str(after))
 
     async def adapter(self, version: int, rank: int) -> Adapter:

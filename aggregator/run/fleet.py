@@ -68,7 +68,7 @@ class Board:
     refused: int = 0
     reason: str = ""  # of the last refusal
     staleness: int | None = None  # versions that its last accepted update was behind; lost by a restart
-    claims: float | None = None  # examples in the last round that it counted in; lost by a restart
+    claims: float | None = None  # examples, by its loss too if the run is fair, in its last round; lost by a restart
     counts_as: float | None = None  # the weight that it had there
     ending: Ending | None = None  # why it left, until it comes back
     sessions: Sessions = field(default_factory=Sessions)  # of its client's starts; lost by a restart
@@ -201,6 +201,16 @@ class Boards:
     def text_lengths(self) -> list[TextLengths]:
         """The lengths that boards which take part have told of their texts."""
         return [board.lengths for board in self if board.lengths is not None and not board.revoked]
+
+    def losses_before(self, answers: Iterable[Answer], version: int) -> dict[str, float]:
+        """The loss that boards have told of the version that they trained on, by device; those that told none are
+        absent. `version`: the one of the round that these answers count in."""
+        found = {}
+        for answer in answers:
+            told = self._boards[answer.device].losses if answer.device in self._boards else {}
+            if "loss" in (values := told.get(version - answer.staleness, {})):
+                found[answer.device] = values["loss"]
+        return found
 
     def traffic(self) -> dict[str, tuple[int, int]]:
         """Bytes (up, down) per device."""

@@ -162,10 +162,10 @@ class TaskRunner:
                     self._events.console.notice(sentence)
         self._advance(BoardEvent.RESULT_WRITTEN)
         self._events.phase("upload", task)
-        await self._send(task, self._api.upload(task.spec.round, files.result), values)
-        if "held_out_loss" in values:
+        if "held_out_loss" in values:  # first: the round that the update closes may weigh boards by it
             n_examples = min(self._board.eval_examples, self._data.n_held_out)
             await self._events.evaluation(task, {"loss": values["held_out_loss"], "n_examples": n_examples})
+        await self._send(task, self._api.upload(task.spec.round, files.result), values)
 
     async def _evaluate(self, task: Task, files: TaskFiles) -> None:
         self._advance(BoardEvent.TOLD_TO_EVALUATE)

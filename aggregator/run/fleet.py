@@ -14,6 +14,7 @@ from aggregator.run.identity.sessions import Sessions
 from aggregator.store.records import Answer, Device, StoredReport
 from wire.errors import WireError
 from wire.messages import Report
+from wire.metrics import ROUND_COSTS
 from wire.text_lengths import TextLengths
 
 NUMBERS = ("step", "steps", "loss", "tokens_per_s", "peak_bytes", "budget_bytes", "predicted_peak_bytes")
@@ -98,7 +99,7 @@ class Board:
         if report.kind == "plan":
             self.plan = report.text
         elif report.kind == "evaluation":
-            self.losses[report.version] = values
+            self.losses[report.version] = {name: values[name] for name in values if name not in ROUND_COSTS}
         elif report.kind == "data":
             self.lengths = TextLengths.from_values(values)
         elif report.kind == "event":

@@ -15,6 +15,7 @@ from edge_client.agent.faults.data_watch import DataWatch
 from edge_client.agent.manners.pauses import Away
 from edge_client.agent.manners.speed_watch import SpeedWatch
 from edge_client.agent.relevance import is_wanted
+from edge_client.agent.reports import round_costs
 from edge_client.agent.task_plans import TaskPlans
 from edge_client.agent.watch import TaskOver, Watch
 from edge_client.errors import ClientError, ExitCode, NoPlanError, RevokedError, disk_errors
@@ -24,6 +25,7 @@ from edge_client.network.errors import ConflictError, GoneError, RequestError
 from edge_client.state.held_adapter import HeldAdapter
 from edge_client.state.task_files import TaskFiles, begun_task
 from edge_client.worker.process import WorkerError, WorkerLost, WorkerProcess
+from wire import metrics
 from wire.messages import Receipt, Task
 from wire.rounds import BoardEvent, BoardState, advance
 from wire.routes import PROFILING
@@ -164,7 +166,8 @@ class TaskRunner:
         self._events.phase("upload", task)
         if "held_out_loss" in values:  # first: the round that the update closes may weigh boards by it
             n_examples = min(self._board.eval_examples, self._data.n_held_out)
-            await self._events.evaluation(task, {"loss": values["held_out_loss"], "n_examples": n_examples})
+            scores = {"loss": values["held_out_loss"], metrics.N_EXAMPLES: n_examples}
+            await self._events.evaluation(task, scores | round_costs(values))
         await self._send(task, self._api.upload(task.spec.round, files.result), values)
 
     async def _evaluate(self, task: Task, files: TaskFiles) -> None:

@@ -21,6 +21,7 @@ from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.frames import read_frame, write_frame
 from edge_client.jobs.messages import Done, Event, Failed, Job, Progress
 from edge_client.worker.main import _failed, run_job
+from wire.metrics import SCORES, metric
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +48,19 @@ def test_the_last_progress_is_the_result(make_job: Jobs) -> None:
 
     losses = [event.loss for event in told if event.phase == "evaluate" and event.loss]
     assert losses[-1] == pytest.approx(values["loss"], abs=1e-12)
+
+
+def test_the_base_is_scored_beside_a_version(make_job: Jobs) -> None:
+    """By the names of `wire.metrics`, and as when it is evaluated by itself; the version's scores are no others."""
+    session = Session()
+    version = make_job("evaluate", ranks=(0,), rouge=True)
+    alone = run_job(msgspec.structs.replace(version, adapter_path=""), LeanEngine(session))
+
+    values = run_job(msgspec.structs.replace(version, beside_base=True), LeanEngine(session))
+
+    for score in SCORES:
+        assert values[metric("base", score)] == alone[score]
+    assert values["loss"] == run_job(version, LeanEngine(session))["loss"] != values["base_loss"]
 
 
 def test_rouge_of_known_texts() -> None:

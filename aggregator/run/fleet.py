@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from aggregator.run.identity.sessions import Sessions
-from aggregator.store.records import Answer, Device, StoredReport
+from aggregator.store.records import Answer, Device, StoredReport, Traffic
 from wire.errors import WireError
 from wire.messages import Report
 from wire.metrics import ROUND_COSTS
@@ -58,6 +58,7 @@ class Board:
     polls: int = 0  # long polls that are open
     bytes_up: int = 0
     bytes_down: int = 0
+    requests: int = 0
     plan: str = ""
     ranks: tuple[int, ...] = ()
     progress: Mapping[str, float] = field(default_factory=dict)
@@ -143,8 +144,8 @@ class Boards:
         """Know a device; one that is known keeps its numbers and takes the new name."""
         board = self._boards.get(device.device)
         if board is None:
-            up, down = device.bytes_up, device.bytes_down
-            board = Board(device=device.device, name=device.name, bytes_up=up, bytes_down=down)
+            board = Board(device=device.device, name=device.name)
+            board.bytes_up, board.bytes_down, board.requests = device.bytes_up, device.bytes_down, device.requests
             self._boards[device.device] = board
         else:
             self._names[board.name] -= 1
@@ -213,6 +214,6 @@ class Boards:
                 found[answer.device] = values["loss"]
         return found
 
-    def traffic(self) -> dict[str, tuple[int, int]]:
-        """Bytes (up, down) per device."""
-        return {board.device: (board.bytes_up, board.bytes_down) for board in self._boards.values()}
+    def traffic(self) -> dict[str, Traffic]:
+        """Traffic so far per device."""
+        return {board.device: Traffic(board.bytes_up, board.bytes_down, board.requests) for board in self}

@@ -1,0 +1,25 @@
+"""What a run has spent of its boards' privacy, and what is on that keeps it. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aggregator.report.whole_run.record import Record
+from wire.metrics import PRIVACY_DELTA, PRIVACY_EPSILON
+
+
+def privacy(record: Record) -> dict[str, Any]:
+    """The (ε, δ) that boards say they have spent so far, the newest of each and the largest; None where none says so.
+    What is sent without noise has no bound."""
+    by_board = {}
+    for device, versions in record.evaluations().items():
+        told = [versions[number] for number in sorted(versions) if PRIVACY_EPSILON in versions[number]]
+        if told:
+            by_board[device] = {"epsilon": told[-1][PRIVACY_EPSILON], "delta": told[-1].get(PRIVACY_DELTA)}
+    return {
+        "epsilon": max((row["epsilon"] for row in by_board.values()), default=None),
+        "boards_with_budget": len(by_board),
+        "defence": record.terms.defence,
+        "weight_bound": record.terms.weight_bound,
+        "by_board": by_board,
+    }

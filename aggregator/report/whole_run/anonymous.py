@@ -12,8 +12,11 @@ UNKNOWN = "a board"
 
 
 def anonymous(record: Record) -> Record:
-    """The record with every board's id and name a number, by the order in which they enrolled, and without the
-    sentences that boards have written: anything could stand in them. What the server has lost is told without whose."""
+    """The record with every board's id and name a number, by the order in which they enrolled.
+
+    The sentences that boards have written, or that quote what they sent, are gone: anything could stand in them. What
+    the server has lost is told without whose it was.
+    """
     numbers = {device.device: f"board {place}" for place, device in enumerate(record.devices, 1)}
 
     def number(device: str) -> str:
@@ -26,7 +29,7 @@ def anonymous(record: Record) -> Record:
             for device in record.devices
         ),
         arrivals=tuple(
-            replace(arrival, answer=replace(arrival.answer, device=number(arrival.answer.device)))
+            replace(arrival, answer=replace(arrival.answer, device=number(arrival.answer.device), reason=""))
             for arrival in record.arrivals
         ),
         reports=tuple(replace(report, device=number(report.device), text="") for report in record.reports),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
 from aggregator.report.whole_run.record import Record, believable
+from aggregator.store.records import Arrival, Round
 from wire import metrics
 
 
@@ -14,6 +15,7 @@ def communication(record: Record) -> dict[str, Any]:
     """Bytes of bodies and requests by board, and the sizes of uploads. Bytes of a board are those stored when a round
     was merged, or the server stopped, for the last time."""
     sent = [arrival.answer for arrival in record.arrivals if arrival.answer.round]
+    by_device = record.by_device()
     sizes = [answer.size_bytes for answer in sent]
     up, down = (sum(getattr(device, name) for device in record.members) for name in ("bytes_up", "bytes_down"))
     merged = sum(row.state == "merged" for row in record.rounds)
@@ -30,7 +32,7 @@ def communication(record: Record) -> dict[str, Any]:
                 "bytes_up": device.bytes_up,
                 "bytes_down": device.bytes_down,
                 "requests": device.requests,
-                "updates": sum(answer.device == device.device for answer in sent),
+                "updates": sum(answer.round > 0 for answer in by_device[device.device]),
             }
             for device in record.members
         },
@@ -42,7 +44,8 @@ def time_spent(record: Record) -> dict[str, Any]:
     enrolled. `waiting_s` of a round is from its middle answer to its last: what the slow ones have cost the others."""
     begun = min((device.enrolled_at for device in record.devices), default=record.now)
     opened = min((row.opened_at for row in record.rounds), default=record.now)
-    rounds = [_round(record, number) for number in range(len(record.rounds))]
+    arrivals = record.by_round()
+    rounds = [_round(row, arrivals[row.round], record.now) for row in record.rounds]
     last = max((row.closed_at or record.now for row in record.rounds), default=opened)
     in_rounds = sum(row["took_s"] for row in rounds)
     return {
@@ -57,20 +60,19 @@ def time_spent(record: Record) -> dict[str, Any]:
     }
 
 
-def _round(record: Record, place: int) -> dict[str, Any]:
-    row = record.rounds[place]
-    arrived = sorted(a.received_at for a in record.arrivals if a.answer.round and a.answer.counted_in == row.round)
-    accepted = [a.answer for a in record.arrivals if a.answer.round and a.answer.counted_in == row.round]
+def _round(row: Round, arrivals: Sequence[Arrival], now: float) -> dict[str, Any]:
+    arrived = sorted(arrival.received_at for arrival in arrivals)
+    answers = [arrival.answer for arrival in arrivals]
     return {
         "round": row.round,
         "state": row.state,
         "reason": row.reason,
         "version": row.version,
-        "took_s": _seconds(row.opened_at, row.closed_at or record.now),
+        "took_s": _seconds(row.opened_at, row.closed_at or now),
         "waiting_s": _seconds(median(arrived), arrived[-1]) if arrived else None,
-        "accepted": sum(answer.accepted for answer in accepted),
-        "late": sum(answer.accepted and answer.staleness > 0 for answer in accepted),
-        "refused": sum(not answer.accepted for answer in accepted),
+        "accepted": sum(answer.accepted for answer in answers),
+        "late": sum(answer.accepted and answer.staleness > 0 for answer in answers),
+        "refused": sum(not answer.accepted for answer in answers),
     }
 
 

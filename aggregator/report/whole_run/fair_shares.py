@@ -6,13 +6,15 @@ told of the versions that they trained on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aggregator.merge.fairness import fair_weights
 from aggregator.merge.weights import bounded_claims
 from aggregator.report.whole_run.record import Record
+from aggregator.report.whole_run.usefulness import Scored
 from aggregator.run.staleness import staleness_weight
-from aggregator.store.records import Answer, Round
+from aggregator.store.records import Answer, Arrival, Round
 
 
 def fair_shares(record: Record) -> dict[str, Any]:
@@ -20,7 +22,8 @@ def fair_shares(record: Record) -> dict[str, Any]:
     the rounds in which the board counted. Without fairness there are no rounds to tell of."""
     q = record.terms.fairness
     merged = [row for row in record.rounds if row.state == "merged"] if q else []
-    rounds = [_shares(record, row) for row in merged]
+    arrivals, evaluations = record.by_round(), record.evaluations()
+    rounds = [_shares(record, row, arrivals[row.round], evaluations) for row in merged]
     by_board = {}
     for device in record.members:
         own = [row["by_board"][device.device] for row in rounds if device.device in row["by_board"]]
@@ -29,10 +32,9 @@ def fair_shares(record: Record) -> dict[str, Any]:
     return {"q": q, "rounds": rounds, "by_board": by_board}
 
 
-def _shares(record: Record, row: Round) -> dict[str, Any]:
-    answers = [a.answer for a in record.arrivals if a.answer.round and a.answer.counted_in == row.round]
-    counted = [answer for answer in answers if answer.accepted]
-    terms, losses = record.terms, _losses(record, counted, row.version)
+def _shares(record: Record, row: Round, arrivals: Sequence[Arrival], evaluations: Scored) -> dict[str, Any]:
+    counted = [arrival.answer for arrival in arrivals if arrival.answer.accepted]
+    terms, losses = record.terms, _losses(evaluations, counted, row.version)
     claims = {a.device: a.n_examples * staleness_weight(a.staleness, terms.staleness_power) for a in counted}
     plain, fair = (bounded_claims(fair_weights(claims, losses, q), terms.weight_bound) for q in (0.0, terms.fairness))
     totals = {"plain": sum(plain.values()), "fair": sum(fair.values())}
@@ -42,8 +44,7 @@ def _shares(record: Record, row: Round) -> dict[str, Any]:
     return {"round": row.round, "by_board": by_board}
 
 
-def _losses(record: Record, counted: list[Answer], version: int) -> dict[str, float]:
-    evaluations = record.evaluations()
+def _losses(evaluations: Scored, counted: Sequence[Answer], version: int) -> dict[str, float]:
     trained_on = {answer.device: version - answer.staleness for answer in counted}
     return {
         device: evaluations[device][number]["loss"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aggregator.store.records import Arrival, Device, Loss, Round, StoredReport
+from aggregator.store.records import Answer, Arrival, Device, Loss, Round, StoredReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,21 @@ class Record:
         for report in self.reports:
             if report.kind == "evaluation" and report.device in found:
                 found[report.device][report.version] = believable(report.values)
+        return found
+
+    def by_device(self) -> dict[str, list[Answer]]:
+        """Device → its profile and updates, in the order in which they were stored."""
+        found: dict[str, list[Answer]] = {device.device: [] for device in self.devices}
+        for arrival in self.arrivals:
+            found.setdefault(arrival.answer.device, []).append(arrival.answer)
+        return found
+
+    def by_round(self) -> dict[int, list[Arrival]]:
+        """Round → the updates that counted in it."""
+        found: dict[int, list[Arrival]] = {row.round: [] for row in self.rounds}
+        for arrival in self.arrivals:
+            if arrival.answer.round:
+                found.setdefault(arrival.answer.counted_in, []).append(arrival)
         return found
 
     def last(self, kind: str) -> dict[str, StoredReport]:

@@ -36,16 +36,18 @@ def robustness(record: Record) -> dict[str, Any]:
         "removed": sum(device.removed for device in record.devices),
         "reasons": [
             {"reason": reason, "count": count}
-            for reason, count in Counter(answer.reason for answer in refused).most_common(SHOWN_REASONS)
+            for reason, count in Counter(answer.reason for answer in refused if answer.reason).most_common(
+                SHOWN_REASONS
+            )
         ],
         "by_board": by_board,
     }
 
 
 def _by_board(record: Record) -> dict[str, Any]:
-    ended, found = record.last("ended"), {}
+    ended, sent, found = record.last("ended"), record.by_device(), {}
     for device in record.members:
-        own = [arrival.answer for arrival in record.arrivals if arrival.answer.device == device.device]
+        own = sent[device.device]
         updates = [answer for answer in own if answer.round]
         answered = {answer.counted_in for answer in updates}
         asked = {row.round for row in record.rounds if row.state == "merged" and row.opened_at >= device.enrolled_at}

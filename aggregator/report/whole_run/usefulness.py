@@ -75,7 +75,8 @@ def _values(subject: Subject, score: str, evaluations: Scored) -> dict[str, floa
     for device, versions in evaluations.items():
         told = {version: values[name] for version, values in versions.items() if name in values}
         if subject == "base" and not told:
-            told = {FIRST_VERSION: values[score] for values in [versions.get(FIRST_VERSION, {})] if score in values}
+            first = versions.get(FIRST_VERSION, {})
+            told = {FIRST_VERSION: first[score]} if score in first else {}
         if subject == "global":
             told = {version: value for version, value in told.items() if version == compared}
         if told:

@@ -1,0 +1,63 @@
+"""Elements of a page, as trees: text becomes text whatever stands in it, and nothing is ever joined to markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from xml.etree.ElementTree import Element
+
+from braid_common.units import printable
+
+Child = Element | str
+
+
+def element(tag: str, *children: Child, **attributes: object) -> Element:
+    """An element with text and elements in it. An attribute's `_` stands for `-`, and one at its end for nothing:
+    `class_`, `stroke_width`. Others' words lose what cannot be seen: a mark that turns the writing direction would turn
+    the rest of the page with it."""
+    made = Element(tag, {_name(key): printable(str(value)) for key, value in attributes.items()})
+    last: Element | None = None
+    for child in children:
+        if isinstance(child, str):
+            text = printable(child)
+            if last is None:
+                made.text = (made.text or "") + text
+            else:
+                last.tail = (last.tail or "") + text
+        else:
+            made.append(child)
+            last = child
+    return made
+
+
+def _name(key: str) -> str:
+    return key.rstrip("_").replace("_", "-")
+
+
+def name_of(label: str) -> Element:
+    """A board's name, whose letters may run from right to left where its neighbours' do not."""
+    return element("bdi", label)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Child]], more: int = 0) -> Element:
+    """A table that scrolls by itself; the first column is text, the others are numbers. `more`: rows that were left
+    out."""
+    head = element("tr", *(element("th", text, class_="text" if not place else "") for place, text in enumerate(heads)))
+    body = [
+        element("tr", *(element("td", cell, class_="text" if not place else "") for place, cell in enumerate(row)))
+        for row in rows
+    ]
+    parts = [element("table", element("thead", head), element("tbody", *body))]
+    if more:
+        parts.append(element("p", f"… and {more:,} more, which are in report.json", class_="quiet"))
+    return element("div", *parts, class_="scroll")
+
+
+def facts(pairs: Sequence[tuple[str, str, str]]) -> Element:
+    """Numbers in large print: what each is, the number, and a word about it."""
+    tiles = [
+        element(
+            "div", element("span", what, class_="quiet"), element("b", number), element("small", note), class_="fact"
+        )
+        for what, number, note in pairs
+    ]
+    return element("div", *tiles, class_="facts")

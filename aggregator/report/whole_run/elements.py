@@ -14,7 +14,7 @@ def element(tag: str, *children: Child, **attributes: object) -> Element:
     """An element with text and elements in it. An attribute's `_` stands for `-`, and one at its end for nothing:
     `class_`, `stroke_width`. Others' words lose what cannot be seen: a mark that turns the writing direction would turn
     the rest of the page with it."""
-    made = Element(tag, {_name(key): printable(str(value)) for key, value in attributes.items()})
+    made = Element(tag, {_name(key): printable(str(value)) for key, value in attributes.items() if value != ""})
     last: Element | None = None
     for child in children:
         if isinstance(child, str):

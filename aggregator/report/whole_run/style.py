@@ -29,7 +29,8 @@ svg text { font-size: 12px; fill: var(--quiet); font-variant-numeric: tabular-nu
 .part1 { fill: var(--two); } .part2 { fill: var(--three); } .part3, .plain { fill: var(--four); }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; color: var(--quiet); font-size: .85rem; }
 .key { display: inline-block; width: .8rem; height: .8rem; border-radius: .15rem; margin-right: .4rem; }
-.key.mean, .key.part0, .key.gain, .key.fair { background: var(--one); } .key.worst, .key.part1 { background: var(--two); }
+.key.mean, .key.part0, .key.gain, .key.fair { background: var(--one); }
+.key.worst, .key.part1 { background: var(--two); }
 .key.part2 { background: var(--three); } .key.part3, .key.board, .key.plain { background: var(--four); }
 .key.loser { background: var(--bad); }
 @media print { body { max-width: none; margin: 0; } h2 { break-after: avoid; } svg, .facts { break-inside: avoid; } }

@@ -105,7 +105,7 @@ def _course(loss: Mapping[str, Any], labels: Mapping[str, str]) -> list[Element]
 
 
 def _gains(loss: Mapping[str, Any], labels: Mapping[str, str]) -> list[Element]:
-    """A bar for each board: how much better the model is than the base, or than the board alone, where that is known."""
+    """A bar for each board: how much better one model is for it than another, where both are known."""
     parts = []
     for gain in loss["gains"]:
         if gain["subject"] != "global" and gain["over"] != "global":

@@ -12,9 +12,9 @@ from typing import Literal, cast
 
 from aggregator.run.identity.sessions import Sessions
 from aggregator.store.records import Answer, Device, StoredReport, Traffic
+from braid_common.metrics import ROUND_COSTS
 from wire.errors import WireError
 from wire.messages import Report
-from wire.metrics import ROUND_COSTS
 from wire.text_lengths import TextLengths
 
 NUMBERS = ("step", "steps", "loss", "tokens_per_s", "peak_bytes", "budget_bytes", "predicted_peak_bytes")

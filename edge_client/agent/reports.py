@@ -11,11 +11,11 @@ import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from braid_common import metrics
 from edge_client.errors import ClientError
 from edge_client.jobs.messages import Progress
 from edge_client.network.api import Api
 from edge_client.network.errors import ConflictError, GoneError, RequestError
-from wire import metrics
 from wire.limits import MAX_METRICS
 from wire.messages import Report
 from wire.text_lengths import TextLengths
@@ -37,7 +37,7 @@ _COSTS: Mapping[str, str] = MappingProxyType(
 
 
 def round_costs(values: Mapping[str, float]) -> dict[str, float]:
-    """What a round has cost, of the numbers of the worker that trained it."""
+    """The costs of a round, as reports name them, of the numbers of the worker that trained it."""
     return {metric: values[name] for name, metric in _COSTS.items() if name in values}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from braid_common import metrics
 from edge_client.agent.board_setup import BoardSetup
 from edge_client.agent.events import Events
 from edge_client.agent.faults.data_watch import DataWatch
@@ -25,7 +26,6 @@ from edge_client.network.errors import ConflictError, GoneError, RequestError
 from edge_client.state.held_adapter import HeldAdapter
 from edge_client.state.task_files import TaskFiles, begun_task
 from edge_client.worker.process import WorkerError, WorkerLost, WorkerProcess
-from wire import metrics
 from wire.messages import Receipt, Task
 from wire.rounds import BoardEvent, BoardState, advance
 from wire.routes import PROFILING

@@ -194,7 +194,7 @@ many examples both parts have."""
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """The job's numbers: loss, n_examples, tokens_per_s, peak_bytes, seconds…; an evaluation adds the scores of
-    `wire.metrics`, and a measuring has its own."""
+    `braid_common.metrics`, and a measuring has its own."""
 
     values: dict[str, float]
 

@@ -1,4 +1,4 @@
-"""What a run has cost: bytes, requests and rounds, time and where it went, speed, energy and memory. Pure."""
+"""Costs of a run: bytes, requests and rounds, time and where it went, speed, energy and memory. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from aggregator.report.whole_run.record import Record, believable
 from aggregator.store.records import Arrival, Round
-from wire import metrics
+from braid_common import metrics
 
 
 def communication(record: Record) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def communication(record: Record) -> dict[str, Any]:
 
 
 def time_spent(record: Record) -> dict[str, Any]:
-    """Where the time went, in seconds: of the whole run by its phases, of each round, and of each board since it
+    """The time that went by, in seconds: of the whole run by its phases, of each round, and of each board since it
     enrolled. `waiting_s` of a round is from its middle answer to its last: what the slow ones have cost the others."""
     begun = min((device.enrolled_at for device in record.devices), default=record.now)
     opened = min((row.opened_at for row in record.rounds), default=record.now)

@@ -38,15 +38,19 @@ def name_of(label: str) -> Element:
     return element("bdi", label)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[Child]], more: int = 0) -> Element:
-    """A table that scrolls by itself; the first column is text, the others are numbers. `more`: rows that were left
-    out."""
-    head = element("tr", *(element("th", text, class_="text" if not place else "") for place, text in enumerate(heads)))
-    body = [
-        element("tr", *(element("td", cell, class_="text" if not place else "") for place, cell in enumerate(row)))
-        for row in rows
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[Child]], *, more: int = 0, texts: Sequence[int] = ()
+) -> Element:
+    """A table that scrolls by itself; the first column and those at `texts` are text, the others are numbers. `more`:
+    rows that were left out."""
+
+    def row(tag: str, cells: Sequence[Child]) -> Element:
+        kinds = ["text" if not place or place in texts else "" for place in range(len(cells))]
+        return element("tr", *(element(tag, cell, class_=kind) for cell, kind in zip(cells, kinds, strict=True)))
+
+    parts = [
+        element("table", element("thead", row("th", heads)), element("tbody", *(row("td", cells) for cells in rows)))
     ]
-    parts = [element("table", element("thead", head), element("tbody", *body))]
     if more:
         parts.append(element("p", f"… and {more:,} more, which are in report.json", class_="quiet"))
     return element("div", *parts, class_="scroll")

@@ -38,7 +38,7 @@ def figures(record: Record) -> dict[str, Any]:
 
 
 def labels(record: Record) -> dict[str, str]:
-    """What people call each board: its name, with the device id where another board has the same name."""
+    """Each board's name for people, with the device id where another board has the same name."""
     names = [device.name for device in record.members]
     return {
         device.device: device.name if names.count(device.name) == 1 else f"{device.name} ({device.device})"

@@ -131,7 +131,7 @@ def stacked(
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> Element:
-    """What the colours mean: classes on the page and their words."""
+    """The colours of a plot, by their classes on the page, and what they mean."""
     return element(
         "p", *(element("span", element("i", class_=f"key {kind}"), words) for kind, words in entries), class_="legend"
     )

@@ -1,11 +1,11 @@
-"""What a run has spent of its boards' privacy, and what is on that keeps it. Pure."""
+"""Privacy of a run's boards: what was spent of it, and what is on that keeps it. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from aggregator.report.whole_run.record import Record
-from wire.metrics import PRIVACY_DELTA, PRIVACY_EPSILON
+from braid_common.metrics import PRIVACY_DELTA, PRIVACY_EPSILON
 
 
 def privacy(record: Record) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What went wrong in a run and was survived: refused, late, lost and missing updates, boards that left. Pure."""
+"""Troubles of a run that were survived: refused, late, lost and missing updates, boards that left. Pure."""
 
 from __future__ import annotations
 

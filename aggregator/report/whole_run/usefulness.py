@@ -11,7 +11,7 @@ from typing import Any
 
 from aggregator.report.whole_run.record import Record
 from aggregator.report.whole_run.spread import spread
-from wire.metrics import SCORES, SUBJECTS, Subject, metric
+from braid_common.metrics import SCORES, SUBJECTS, Subject, metric
 
 FIRST_VERSION = 1
 """The version that profiles make: it has bases to train on and no adapter yet, so that it is scored as the base is."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from braid_common.example import Example
+from braid_common.metrics import Subject, metric
 from edge_client.data.tokeniser import Pair, Tokeniser
 from edge_client.engines.lean.encoder_cache.reader import EncoderOutputs
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_adapter
@@ -20,7 +21,6 @@ from edge_client.errors import ConfigError
 from edge_client.evaluation.metrics import exact_match, rouge
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import AdapterJob, EvaluateJob
-from wire.metrics import Subject, metric
 
 SPARE_SHARE = 0.5
 """Part of the memory still free under the budget that unpacked weights may take while text is written."""
@@ -28,7 +28,7 @@ SPARE_SHARE = 0.5
 
 def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     """Score an adapter: loss and n_examples, and rouge1, rouge2, rougeL (F1, 0…1) and exact_match if the job asks for
-    texts; of the bare base too, by the names of `wire.metrics`, if it asks for that.
+    texts; of the bare base too, by the names of `braid_common.metrics`, if it asks for that.
 
     The loss is that of each example's first target; ROUGE takes the nearest of its targets. Raises ConfigError where
     the board holds no held-out example.
@@ -79,7 +79,7 @@ def _answered(
     job: EvaluateJob,
     session: Session,
 ) -> _Answered:
-    """What the base with an adapter makes of the examples. Its model is gone afterwards."""
+    """The examples as the base with an adapter meets them. Its model is gone afterwards."""
     model = Model(session.base(job), adapter, job.plan.mode.compute)
     loss, tokens_per_s = held_out_loss(model, encoder_outputs, job, session, pairs)
     ids = _written(model, encoder_outputs, pairs, job, session) if job.rouge else []

@@ -14,7 +14,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from aggregator.errors import DiskError, StateError
 from aggregator.store.blobs import Blobs
-from aggregator.store.records import Answer, ConflictError, Device, RoundClosedError, ShutOutError, StoredReport, Traffic
+from aggregator.store.records import (
+    Answer,
+    ConflictError,
+    Device,
+    RoundClosedError,
+    ShutOutError,
+    StoredReport,
+    Traffic,
+)
 from aggregator.store.store import Store
 from aggregator.store.tables import MIGRATIONS
 

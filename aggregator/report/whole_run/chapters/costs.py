@@ -77,7 +77,7 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> Element:
         ]
         for row in rounds[-MAX_ROWS:]
     ]
-    return table(heads, rows, more=max(0, len(rounds) - MAX_ROWS))
+    return table(heads, rows, more=max(0, len(rounds) - MAX_ROWS), texts=(1, 7))
 
 
 def efficiency(figures: Mapping[str, Any]) -> list[Element]:
@@ -98,7 +98,7 @@ def efficiency(figures: Mapping[str, Any]) -> list[Element]:
     ]
     heads = ("board", "tokens/s", "J/token", "peak", "predicted", "of it", "budget")
     above = found["above_prediction"]
-    words = f"{above} boards took more memory than their last plan had predicted" if above else ""
+    words = f"Boards that took more memory than their last plan had predicted: {above}." if above else ""
     mean = f"Mean over boards: {number(found['tokens_per_s'])} tokens/s"
     mean += f", {number(found['joules_per_token'], 3)} J/token." if found["joules_per_token"] is not None else "."
     note = [element("p", words, class_="bad")] if words else []

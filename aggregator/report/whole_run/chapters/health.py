@@ -45,7 +45,7 @@ def robustness(figures: Mapping[str, Any]) -> list[Element]:
     parts = [tiles]
     if rows:
         heads = ("board", "accepted", "refused", "late", "missed", "ended", "why")
-        parts.append(table(heads, rows[:MAX_ROWS], more=max(0, len(rows) - MAX_ROWS)))
+        parts.append(table(heads, rows[:MAX_ROWS], more=max(0, len(rows) - MAX_ROWS), texts=(5, 6)))
     if found["reasons"]:
         reasons = [[row["reason"], number(row["count"])] for row in found["reasons"]]
         parts += [element("h3", "Why updates were refused"), table(("reason", "times"), reasons)]
@@ -59,7 +59,7 @@ def _gone(found: Mapping[str, Any]) -> str:
 
 
 def privacy(figures: Mapping[str, Any]) -> list[Element]:
-    """What was spent, and what is on."""
+    """The budget that was spent, and what is on."""
     found = figures["privacy"]
     if found["epsilon"] is None:
         spent = (

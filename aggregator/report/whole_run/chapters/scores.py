@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 from aggregator.report.whole_run.elements import element, name_of, table
 from aggregator.report.whole_run.plots import MAX_LINES, Bar, Line, bars, legend, lines
 from aggregator.report.whole_run.words import DASH, SCORE_WORDS, gain_word, number, score_word, share
-from wire.metrics import SUBJECTS
+from braid_common.metrics import SUBJECTS
 
 MAX_BARS = 40
 """Boards with a bar: those that gain least, when there are more."""
@@ -45,7 +45,7 @@ def usefulness(figures: Mapping[str, Any]) -> list[Element]:
 
 
 def fairness(figures: Mapping[str, Any]) -> list[Element]:
-    """What merge.fairness has changed; nothing where it is off."""
+    """The effect of merge.fairness on weights; nothing where it is off."""
     found, labels = figures["fairness"], figures["boards"]
     if not found["q"]:
         return []

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from braid_common.metrics import SCORES, metric
 from braid_common.text_form import TextForm
 from edge_client.engines.contract import Host
 from edge_client.engines.lean.engine import LeanEngine
@@ -21,7 +22,6 @@ from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.frames import read_frame, write_frame
 from edge_client.jobs.messages import Done, Event, Failed, Job, Progress
 from edge_client.worker.main import _failed, run_job
-from wire.metrics import SCORES, metric
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def test_the_last_progress_is_the_result(make_job: Jobs) -> None:
 
 
 def test_the_base_is_scored_beside_a_version(make_job: Jobs) -> None:
-    """By the names of `wire.metrics`, and as when it is evaluated by itself; the version's scores are no others."""
+    """The base has the scores of an evaluation by itself, under its own names; the version's are no others."""
     session = Session()
     version = make_job("evaluate", ranks=(0,), rouge=True)
     alone = run_job(msgspec.structs.replace(version, adapter_path=""), LeanEngine(session))

@@ -1,4 +1,4 @@
-"""The names of what boards measure of a version, and report as an evaluation (`wire.messages.Report`).
+"""The names of what boards measure of a version, and report (`wire.messages.Report` of kind "evaluation").
 
 A score belongs to a subject: the version itself, by the plain name (`loss`), or what it is compared with on the same
 held-out text, by a prefix (`base_loss`, `personal_loss`, `alone_loss`). A board sends those that it has measured. Costs

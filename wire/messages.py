@@ -282,7 +282,7 @@ class Receipt(Message, frozen=True, kw_only=True):
 
 
 class Report(Message, frozen=True, kw_only=True):
-    """`POST /v1/reports`: numbers for people. `braid_common.metrics` names the values of an `evaluation`; those of `data` are
+    """`POST /v1/reports`: numbers for people. `braid_common.metrics` names an `evaluation`'s values; those of `data` are
     the lengths of the board's texts (`wire.text_lengths`), by which a server may choose the run's.
 
     `ended`: the client leaves before the run is over; `values` carry exit_status, 0 where it was asked to, and `text`

@@ -1,4 +1,8 @@
-"""All figures of a run's report, made of its record. Pure: what is written as JSON, and shown on the page."""
+"""All figures of a run's report, made of its record. Pure: what is written as JSON, and shown on the page.
+
+The chapters are FedEval's dimensions (arXiv 2308.11841): utility, communication, time, robustness, privacy; and how
+evenly the boards are served.
+"""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ _COSTS: Mapping[str, str] = MappingProxyType(
         "encode_s": metrics.ENCODE_S,
         "tokens_per_s": metrics.TRAIN_TOKENS_PER_S,
         "peak_bytes": metrics.TRAIN_PEAK_BYTES,
+        "joules": metrics.TRAIN_JOULES,
     }
 )
 """What the worker calls the costs of a round, and what they are called in reports."""

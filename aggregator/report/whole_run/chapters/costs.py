@@ -105,10 +105,6 @@ def efficiency(figures: Mapping[str, Any]) -> list[Element]:
     energy = (
         []
         if found["joules_per_token"] is not None
-        else [
-            element(
-                "p", f"J/token is {DASH} where no board reads a sensor of its power while it trains.", class_="quiet"
-            )
-        ]
+        else [element("p", f"J/token is {DASH} for boards whose power cannot be read.", class_="quiet")]
     )
     return [element("p", mean), *note, table(heads, rows, more=len(order) - len(rows)), *energy]

@@ -23,6 +23,9 @@ ROW = 22
 NAME_WIDTH = 150
 """Room for the names beside bars."""
 
+CHAR_WIDTH = 7
+"""Room for a character of a word, in the plot's units; most are narrower."""
+
 MAX_NAME_CHARS = 22
 """Characters of a name beside a bar."""
 
@@ -96,7 +99,8 @@ def bars(drawn: Sequence[Bar], title: str) -> Element | None:
         return None
     low, high = min(0.0, *(bar.value for bar in drawn)), max(0.0, *(bar.value for bar in drawn))
     reach = (high - low) or 1.0
-    first, last = NAME_WIDTH + 60, WIDTH - 80  # words stand beyond the ends of both sides
+    room = 10 + CHAR_WIDTH * max(len(bar.word) for bar in drawn)  # words stand beyond the ends of bars
+    first, last = NAME_WIDTH + (room if low < 0 else 0), WIDTH - room
 
     def at(value: float) -> float:
         return first + (value - low) / reach * (last - first)

@@ -7,7 +7,7 @@ STYLE = """
   :root { --ground: #14171b; --ink: #e4e8ec; --quiet: #98a2ad; --line: #363c44; --soft: #1e2328;
     --one: #62a8f5; --two: #f0914d; --three: #4cc38a; --four: #6d7782; --bad: #f2777c; }
 }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto 4rem; max-width: 60rem; padding: 0 1rem;
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto 4rem; max-width: 64rem; padding: 0 1rem;
   background: var(--ground); color: var(--ink); }
 h1 { font-size: 1.5rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .3rem; } p { margin: .4rem 0; max-width: 46rem; }

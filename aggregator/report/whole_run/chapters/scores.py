@@ -17,24 +17,23 @@ MAX_BARS = 40
 MAX_ROWS = 500
 """Boards in a table of the page; the JSON has all."""
 
-SUBJECT_WORDS: Mapping[str, str] = {
-    "base": "base, without any adapter",
-    "alone": "alone, trained without a fleet",
-    "global": "global, what the run made",
-    "personal": "personal, with the board's own strands",
-}
-
 WHAT_IT_IS = (
     "Each board scores on text that it holds back, and every board counts once. The worst tenth is the mean over the "
     "tenth of the boards that is worst off, one at least. Jain's index is 1 where all boards have the same, and 1 "
     "divided by their number where one has all. A dash is what no board has measured."
 )
 
+SUBJECT_WORDS = (
+    "Base is the model without any adapter; alone, what a board has learnt from the base without a fleet; global, the "
+    "version that the run has published; personal, that version with what a board has learnt for itself. Losers are "
+    "the boards that are worse off than what they are compared with."
+)
+
 
 def usefulness(figures: Mapping[str, Any]) -> list[Element]:
     """Scores of every kind that some board has sent, their course, and the boards one by one."""
     found = figures["usefulness"]
-    parts = [element("p", WHAT_IT_IS)]
+    parts = [element("p", WHAT_IT_IS), element("p", SUBJECT_WORDS)]
     for score, its in found.items():
         if score == "loss" or any(subject["boards"] for subject in its["subjects"].values()):
             parts += [element("h3", _title(score, its)), _subjects(score, its)]
@@ -70,17 +69,24 @@ def _title(score: str, its: Mapping[str, Any]) -> str:
 
 
 def _subjects(score: str, its: Mapping[str, Any]) -> Element:
-    heads = ("", "mean", "worst tenth", "worst", "best", "deviation", "Jain", "boards", "less base", "who lose")
-    over_base = {gain["subject"]: gain for gain in its["gains"] if gain["over"] == "base"}
+    heads = ["", "mean", "worst tenth", "worst", "best", "deviation", "Jain", "boards"]
+    heads += [word for than in _COMPARED for word in (f"gain over {than}", "losers")]
+    gains = {(gain["subject"], gain["over"]): gain for gain in its["gains"] if gain["boards"]}
     rows = []
     for subject in SUBJECTS:
-        figures, gain = its["subjects"][subject], over_base.get(subject)
+        figures = its["subjects"][subject]
         numbers = [score_word(score, figures[name]) for name in ("mean", "worst_tenth", "worst", "best", "deviation")]
-        gained = [DASH, DASH]
-        if gain is not None and gain["boards"]:
-            gained = [gain_word(score, gain["mean"]), f"{gain['losers']} of {gain['boards']}"]
-        rows.append([SUBJECT_WORDS[subject], *numbers, number(figures["jain"], 3), str(figures["boards"]), *gained])
+        gained = []
+        for than in _COMPARED:
+            gain = gains.get((subject, than))
+            gained += (
+                [gain_word(score, gain["mean"]), f"{gain['losers']} of {gain['boards']}"] if gain else [DASH, DASH]
+            )
+        rows.append([subject, *numbers, number(figures["jain"], 3), str(figures["boards"]), *gained])
     return table(heads, rows)
+
+
+_COMPARED = ("base", "alone")
 
 
 def _course(loss: Mapping[str, Any], labels: Mapping[str, str]) -> list[Element]:

@@ -41,24 +41,6 @@ async def test_a_board_profiles_trains_every_round_evaluates_and_ends(board: Any
     assert list((board.folder / "work").iterdir()) == [], "finished work is swept"
 
 
-async def test_a_board_tells_its_loss_before_it_sends_what_it_trained(
-    board: Any, server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A round that closes with the update may weigh boards by that loss (merge.fairness)."""
-    told: list[set[int]] = []
-    commits = type(
-        "Commits", (list,), {"append": lambda self, each: (told.append(versions()), list.append(self, each))}
-    )
-
-    def versions() -> set[int]:
-        return {report.version for report in server.reports if report.kind == "evaluation"}
-
-    monkeypatch.setattr(server, "commits", commits())
-    await board.join()
-
-    assert told == [{1}, {1, 2}]
-
-
 async def test_events_carry_what_the_demo_shows(board: Any) -> None:
     """Plan, progress, round and evaluation events have the documented fields."""
     await board.join()

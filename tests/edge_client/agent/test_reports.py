@@ -1,6 +1,10 @@
-"""The numbers of a round that a board reports."""
+"""The numbers of a round that a board reports, and when."""
 
 from __future__ import annotations
+
+from typing import Any
+
+import pytest
 
 from braid_common.metrics import ROUND_COSTS
 from edge_client.agent.reports import round_costs
@@ -14,3 +18,21 @@ def test_the_costs_of_a_round_have_their_names() -> None:
 
     assert costs.keys() == ROUND_COSTS and sorted(costs.values()) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     assert round_costs({"loss": 1.0}) == {"train_loss": 1.0}
+
+
+async def test_a_board_tells_its_loss_before_it_sends_what_it_trained(
+    board: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round that closes with the update may weigh boards by that loss (merge.fairness)."""
+    told: list[set[int]] = []
+    commits = type(
+        "Commits", (list,), {"append": lambda self, each: (told.append(versions()), list.append(self, each))}
+    )
+
+    def versions() -> set[int]:
+        return {report.version for report in server.reports if report.kind == "evaluation"}
+
+    monkeypatch.setattr(server, "commits", commits())
+    await board.join()
+
+    assert told == [{1}, {1, 2}]

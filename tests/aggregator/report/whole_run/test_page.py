@@ -141,6 +141,7 @@ async def test_beside_a_running_server(make_folder: Any, start: Any, begin_train
     assert found["usefulness"]["loss"]["subjects"]["global"]["mean"] == 3.0
     assert found["efficiency"]["by_board"]["ada"] and found["time"]["by_board"]["ada"]["train_s"] == 2.0
     assert found["communication"]["requests"] > 4, "those of the round that was merged"
+    assert "train_s" not in server.run.boards["ada"].losses[1], "a server's memory must not grow with what boards say"
     assert "ada" not in reported(folder.root, "--anonymous", "--json").output
 
 

@@ -14,6 +14,7 @@ import click
 from aggregator.commands.check import check
 from aggregator.commands.common import DIR, JSON, folder_of, show
 from aggregator.commands.members import device, token
+from aggregator.commands.report import report
 from aggregator.errors import ConfigError, ExitCode, NothingToExportError, ServerError, StateError
 from braid_common.terminal import give_up, run_on_any_terminal, typed
 
@@ -85,6 +86,7 @@ def serve(folder: Path, host: str, port: int, tls: str | None, url: str) -> None
 cli.add_command(check)
 cli.add_command(token)
 cli.add_command(device)
+cli.add_command(report)
 
 
 @cli.command()

@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 9  # no server answered `status` or `rounds`
     REFUSED = 10  # the server refused the operator's token
     DISK = 11  # the folder cannot be written, or the disk not read
-    EXPORT = 12  # there is nothing to export, or the target cannot be used
+    EXPORT = 12  # there is nothing to export or to report, or the target cannot be used
 
 
 class ServerError(CommandError):
@@ -93,7 +93,7 @@ class DiskError(ServerError):
 
 
 class NothingToExportError(ServerError):
-    """There is nothing to export, or the target cannot be used."""
+    """There is nothing to export or to report, or the target cannot be used."""
 
     exit_code = ExitCode.EXPORT
 

@@ -282,8 +282,8 @@ class Receipt(Message, frozen=True, kw_only=True):
 
 
 class Report(Message, frozen=True, kw_only=True):
-    """`POST /v1/reports`: numbers for people. `evaluation` values carry loss, rouge1, rouge2, rougeL, n_examples; those
-    of `data` are the lengths of the board's texts (`wire.text_lengths`), by which a server may choose the run's.
+    """`POST /v1/reports`: numbers for people. Those of an `evaluation` are named in `braid_common.metrics`; those of
+    `data` are the lengths of the board's texts (`wire.text_lengths`), by which a server may choose the run's.
 
     `ended`: the client leaves before the run is over; `values` carry exit_status, 0 where it was asked to, and `text`
     says why. No text here is, or quotes, what the board trains on."""

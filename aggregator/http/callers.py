@@ -50,6 +50,7 @@ def board_of(request: web.Request) -> Board:
         check_content_type(accepted)
     board = run.boards[device.device]
     board.seen_s = run.clock()
+    board.requests += 1
     return board
 
 

@@ -47,7 +47,8 @@ def how_it_counts(board: Mapping[str, Any]) -> str:
     claims, counts_as = board["claims"], board["counts_as"]
     if claims is None or not counts_as < claims:
         return ""
-    return f"counts as {counts_as:,.0f} of the {claims:,.0f} examples that it claims (merge.max_weight)"
+    what = "its claim and its loss make" if board["is_by_loss"] else "it claims"
+    return f"counts as {counts_as:,.0f} of the {claims:,.0f} examples that {what} (merge.max_weight)"
 
 
 def run_is_over(run: Mapping[str, Any]) -> str:

@@ -106,6 +106,7 @@ def _board(run: Run, board: Board) -> dict[str, Any]:
         "staleness": board.staleness,
         "claims": board.claims,
         "counts_as": board.counts_as,
+        "is_by_loss": run.config.merge.fairness > 0,
         "event": board.event,
         "ended": _ending(board),
         "copies": _copies(board, now),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aggregator.errors import CallError
 from aggregator.settings.config import RunConfig
-from aggregator.store.records import Answer, Received, Upload
+from aggregator.store.records import Answer, Received, Traffic, Upload
 from aggregator.store.storage import Storage
 from aggregator.store.uploads import Part
 
@@ -65,9 +65,7 @@ class Committer:
         self._storage.records.add_version(version, digest)
         return digest
 
-    def publish(
-        self, round_id: int, reason: str, version: int, data: bytes, traffic: Mapping[str, tuple[int, int]]
-    ) -> str:
+    def publish(self, round_id: int, reason: str, version: int, data: bytes, traffic: Mapping[str, Traffic]) -> str:
         """Store a version and close the round that made it, with the byte counts so far; its digest."""
         digest = self._storage.blobs.put(data)
         self._storage.records.merge_round(round_id, reason, version, digest, traffic)

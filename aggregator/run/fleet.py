@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from aggregator.run.identity.sessions import Sessions
-from aggregator.store.records import Answer, Device, StoredReport
+from aggregator.store.records import Answer, Device, StoredReport, Traffic
+from braid_common.metrics import ROUND_COSTS
 from wire.errors import WireError
 from wire.messages import Report
 from wire.text_lengths import TextLengths
@@ -57,6 +58,7 @@ class Board:
     polls: int = 0  # long polls that are open
     bytes_up: int = 0
     bytes_down: int = 0
+    requests: int = 0
     plan: str = ""
     ranks: tuple[int, ...] = ()
     progress: Mapping[str, float] = field(default_factory=dict)
@@ -68,7 +70,7 @@ class Board:
     refused: int = 0
     reason: str = ""  # of the last refusal
     staleness: int | None = None  # versions that its last accepted update was behind; lost by a restart
-    claims: float | None = None  # examples in the last round that it counted in; lost by a restart
+    claims: float | None = None  # examples, by its loss too if the run is fair, in its last round; lost by a restart
     counts_as: float | None = None  # the weight that it had there
     ending: Ending | None = None  # why it left, until it comes back
     sessions: Sessions = field(default_factory=Sessions)  # of its client's starts; lost by a restart
@@ -98,7 +100,7 @@ class Board:
         if report.kind == "plan":
             self.plan = report.text
         elif report.kind == "evaluation":
-            self.losses[report.version] = values
+            self.losses[report.version] = {name: values[name] for name in values if name not in ROUND_COSTS}
         elif report.kind == "data":
             self.lengths = TextLengths.from_values(values)
         elif report.kind == "event":
@@ -142,8 +144,8 @@ class Boards:
         """Know a device; one that is known keeps its numbers and takes the new name."""
         board = self._boards.get(device.device)
         if board is None:
-            up, down = device.bytes_up, device.bytes_down
-            board = Board(device=device.device, name=device.name, bytes_up=up, bytes_down=down)
+            board = Board(device=device.device, name=device.name)
+            board.bytes_up, board.bytes_down, board.requests = device.bytes_up, device.bytes_down, device.requests
             self._boards[device.device] = board
         else:
             self._names[board.name] -= 1
@@ -202,6 +204,16 @@ class Boards:
         """The lengths that boards which take part have told of their texts."""
         return [board.lengths for board in self if board.lengths is not None and not board.revoked]
 
-    def traffic(self) -> dict[str, tuple[int, int]]:
-        """Bytes (up, down) per device."""
-        return {board.device: (board.bytes_up, board.bytes_down) for board in self._boards.values()}
+    def losses_before(self, answers: Iterable[Answer], version: int) -> dict[str, float]:
+        """The loss that boards have told of the version that they trained on, by device; those that told none are
+        absent. `version`: the one of the round that these answers count in."""
+        found = {}
+        for answer in answers:
+            told = self._boards[answer.device].losses if answer.device in self._boards else {}
+            if "loss" in (values := told.get(version - answer.staleness, {})):
+                found[answer.device] = values["loss"]
+        return found
+
+    def traffic(self) -> dict[str, Traffic]:
+        """Traffic so far per device."""
+        return {board.device: Traffic(board.bytes_up, board.bytes_down, board.requests) for board in self}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from aggregator.merge.fairness import fair_weights
 from aggregator.run.round_spec import PROFILING, profiling_spec
 from aggregator.run.schedule import View
 from aggregator.run.screen import Sizes
@@ -27,6 +28,8 @@ class OpenRound:
         quorum: accepted answers that are enough.
         since_s: when it began; None while a profiling server waits for boards to enrol.
         staleness_power: how fast late updates of earlier rounds lose weight.
+        fairness: how much more boards count whose loss is high (merge.fairness).
+        losses: what boards have said of the version that they trained on, by device; known when the round closes.
         until_s: the deadline after an extension.
         quorum_s: when the quorum was reached.
         answers: what came while it is open, one per board, whichever round it was trained for.
@@ -39,6 +42,7 @@ class OpenRound:
     quorum: int
     since_s: float | None
     staleness_power: float = 0.0
+    fairness: float = 0.0
     until_s: float | None = None
     quorum_s: float | None = None
     state: RoundState = RoundState.OPEN
@@ -46,6 +50,7 @@ class OpenRound:
     cohort: tuple[Sizes, ...] = ()
     before: tuple[Sizes, ...] = ()
     asked_again: frozenset[str] = frozenset()
+    losses: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def round(self) -> int:
@@ -76,11 +81,13 @@ class OpenRound:
         return sum(answer.staleness > 0 for answer in self.counted)
 
     def weights(self) -> dict[str, float]:
-        """The weight of every accepted answer, by device, as the board claims it."""
-        return {
+        """The weight of every accepted answer, by device, as the board claims it, and by its loss where the run is to
+        be fair."""
+        claims = {
             answer.device: answer.n_examples * staleness_weight(answer.staleness, self.staleness_power)
             for answer in self.counted
         }
+        return fair_weights(claims, self.losses, self.fairness)
 
     def view(self, live: frozenset[str], unjudged: int = 0) -> View:
         """The facts that the schedule decides by, while those boards are live and so many uploads wait."""
@@ -123,6 +130,11 @@ class OpenRound:
         )
         return after if after.accepted >= self.quorum else replace(after, quorum_s=None)
 
+    def with_losses(self, losses: Mapping[str, float]) -> OpenRound:
+        """The round with what boards have said of the versions that they trained on; itself where that is no news, or
+        nobody asks."""
+        return self if not self.fairness or losses == self.losses else replace(self, losses=dict(losses))
+
     def with_extension(self, until_s: float) -> OpenRound:
         """The round with a later deadline, since too few have answered."""
         return replace(self, state=advance(self.state, RoundEvent.DEADLINE_WITH_TOO_FEW), until_s=until_s)
@@ -146,5 +158,6 @@ def begin_round(
         quorum=config.rounds.quorum,
         since_s=now,
         staleness_power=config.rounds.staleness_power,
+        fairness=config.merge.fairness,
         before=before if len(terms.rule.TRAITS.cycle) == 1 else (),
     )

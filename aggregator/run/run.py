@@ -276,8 +276,9 @@ class Run(RunMemory):
 
     async def _close_round(self, action: CloseRound) -> None:
         """Merge and publish; a sum that cannot be merged abandons the round, and the version stays."""
-        closing = self.open_round
-        assert closing is not None
+        assert self.open_round is not None
+        losses = self.boards.losses_before(self.open_round.counted, self.open_round.version)
+        closing = self.open_round = self.open_round.with_losses(losses)
         event = RoundEvent.DEADLINE_WITH_ENOUGH if action.reason == "deadline" else RoundEvent.QUORUM_REACHED
         merging = advance(closing.state, event)
         self.is_merging = True

@@ -56,6 +56,7 @@ class MergeSection:
     defence: str
     attackers: float
     max_weight: float
+    fairness: float
     server_rank: int
     max_rank: int
     optimiser: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aggregator.errors import ConfigError
-from aggregator.merge.defences.defended import DEFENCES, NONE
+from aggregator.merge.defences.defended import DEFENCES, NONE, UNWEIGHTED
 from aggregator.merge.rules import RULES
 from aggregator.settings.config import RunConfig
 from braid_common.hub.model_id import parse_hub_id
@@ -20,6 +20,7 @@ def consistent(config: RunConfig) -> RunConfig:
     config = _with_staleness(config)
     _check_rule(config)
     _check_defence(config)
+    _check_fairness(config)
     _check_numbers(config)
     _check_prefix(config)
     _check_revision(config)
@@ -82,6 +83,26 @@ def _check_defence(config: RunConfig) -> None:
             f"{config.source}: merge.defence = {merge.defence} cannot tell good boards from bad in a round of "
             f"{quorum} (rounds.quorum)",
             f"Set rounds.quorum to at least {defence.MIN_BOARDS}, or merge.defence to {NONE}.",
+        )
+
+
+def _check_fairness(config: RunConfig) -> None:
+    """Raise ConfigError where boards cannot be weighed by their loss, or one could take the whole round by it."""
+    merge = config.merge
+    if not merge.fairness:
+        return
+    if merge.defence in UNWEIGHTED:
+        others = ", ".join(name for name in DEFENCES if name not in UNWEIGHTED)
+        raise ConfigError(
+            f"{config.source}: merge.fairness = {merge.fairness:g} weighs boards by their loss, and to merge.defence = "
+            f"{merge.defence} all boards count alike",
+            f"Set merge.fairness to 0, or take one of {others}.",
+        )
+    if not merge.weight_bound:
+        raise ConfigError(
+            f"{config.source}: merge.fairness = {merge.fairness:g} believes what boards say of their loss, and with "
+            "merge.max_weight = 0 one that lies could count for all",
+            "Set merge.max_weight to 3 or so, or merge.fairness to 0.",
         )
 
 

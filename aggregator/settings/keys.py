@@ -192,6 +192,14 @@ KEYS: tuple[Key, ...] = (
         1e6,
         or_zero=True,
     ),
+    Key(
+        "merge",
+        "fairness",
+        0.0,
+        "q of q-FFL: a board counts (its loss / the mean)^q times as much; 0: loss is no matter",
+        0,
+        10,
+    ),
     Key("merge", "server_rank", 16, "rank of the global adapter, at most; boards are sent all of it", 1, MAX_RANK),
     Key("merge", "max_rank", 16, "strands per weight that a board may train, at most", 1, MAX_RANK),
     Key(

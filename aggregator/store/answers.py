@@ -14,6 +14,7 @@ from aggregator.store.devices import require_member
 from aggregator.store.records import (
     OPEN_STATES,
     Answer,
+    Arrival,
     Counts,
     Loss,
     Received,
@@ -82,6 +83,14 @@ class Answers(Rows):
                 query if round_id is None else query.where(UPDATES.c.counted_in == round_id)
             ).mappings()
             return tuple(answer_of(row) for row in rows)
+
+    def arrivals(self) -> tuple[Arrival, ...]:
+        """All profiles, then all updates, in the order in which they were stored, each with its time."""
+        with self._reading() as connection:
+            profiles = connection.execute(select(PROFILES).order_by(PROFILES.c.id)).mappings()
+            found = [Arrival(profile_of_row(row), row["received_at"]) for row in profiles]
+            updates = connection.execute(select(UPDATES).order_by(UPDATES.c.id)).mappings()
+            return (*found, *(Arrival(answer_of(row), row["received_at"]) for row in updates))
 
     def counts(self, by: Literal["counted_in", "device"]) -> dict[int | str, Counts]:
         """How many updates were accepted and refused, per round that they counted in or per device."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
-from aggregator.store.records import Answer, Counts, Device, Loss, Received, Round, StoredReport, Upload
+from aggregator.store.records import Answer, Counts, Device, Loss, Received, Round, StoredReport, Traffic, Upload
 
 
 class RunRecords(Protocol):
@@ -42,8 +42,8 @@ class RunRecords(Protocol):
     def leave_device(self, device: str) -> None:
         """End a device's credential until its `install_id` enrols again."""
 
-    def count_bytes(self, traffic: Mapping[str, tuple[int, int]]) -> None:
-        """Store each device's total bytes (up, down)."""
+    def count_bytes(self, traffic: Mapping[str, Traffic]) -> None:
+        """Store each device's traffic so far."""
 
     # --- rounds and versions ---
 
@@ -61,7 +61,7 @@ class RunRecords(Protocol):
         """Note that an open round goes on past its deadline. Raises RoundClosedError if it is over."""
 
     def merge_round(
-        self, round_id: int, reason: str, version: int, digest: str, traffic: Mapping[str, tuple[int, int]]
+        self, round_id: int, reason: str, version: int, digest: str, traffic: Mapping[str, Traffic]
     ) -> None:
         """End a round and publish the version it made, in one transaction. Raises RoundClosedError if it is over."""
 

@@ -16,7 +16,7 @@ from aggregator.store.credentials import is_due
 from aggregator.store.database import Rows
 from aggregator.store.device_ids import device_id
 from aggregator.store.join_tokens import DEFAULT_LIFE_S, DEFAULT_USES, Token, require_valid
-from aggregator.store.records import Device, FleetFullError, RenewalError, Revocation, ShutOutError
+from aggregator.store.records import Device, FleetFullError, RenewalError, Revocation, ShutOutError, Traffic
 from aggregator.store.tables import DEVICES, FACTS, REPORTS, TOKEN_USES, TOKENS
 
 FLEET_FACT = "fleet_changes"
@@ -116,8 +116,8 @@ class DeviceRecords(Rows):
         with self._writing() as connection:
             _end_credential(connection, device, has_left=True)
 
-    def count_bytes(self, traffic: Mapping[str, tuple[int, int]]) -> None:
-        """Store each device's total bytes (up, down)."""
+    def count_bytes(self, traffic: Mapping[str, Traffic]) -> None:
+        """Store each device's traffic so far."""
         with self._writing() as connection:
             count_bytes(connection, traffic)
 
@@ -187,18 +187,18 @@ class DeviceRecords(Rows):
             if known is None or known.removed:
                 return False
             install_id = known.install_id if known.revoked else f"removed {device}"
-            gone = {"name": "", "removed": True, "install_id": install_id, "bytes_up": 0, "bytes_down": 0}
+            gone = {"name": "", "removed": True, "install_id": install_id, **Traffic()._asdict()}
             _end_credential(connection, device, **gone)
             connection.execute(delete(REPORTS).where(REPORTS.c.device == device))
             _tell_server(connection)
             return True
 
 
-def count_bytes(connection: Connection, traffic: Mapping[str, tuple[int, int]]) -> None:
-    """Store each device's total bytes (up, down), but for those that were removed."""
-    for device, (up, down) in traffic.items():
+def count_bytes(connection: Connection, traffic: Mapping[str, Traffic]) -> None:
+    """Store each device's traffic so far, but for those that were removed."""
+    for device, its in traffic.items():
         change = update(DEVICES).where((DEVICES.c.device == device) & ~DEVICES.c.removed)
-        connection.execute(change.values(bytes_up=up, bytes_down=down))
+        connection.execute(change.values(its._asdict()))
 
 
 def require_member(connection: Connection, device: str) -> None:
@@ -214,7 +214,7 @@ def _insert(connection: Connection, install_id: str, now: float, fresh: Mapping[
         raise FleetFullError(f"{MAX_DEVICES} devices have enrolled")
     made = device_id(fresh["name"], set(connection.execute(select(DEVICES.c.device)).scalars()))
     row = {"device": made, "install_id": install_id, "revoked": False, "enrolled_at": now, **fresh}
-    connection.execute(DEVICES.insert().values(**row, bytes_up=0, bytes_down=0))
+    connection.execute(DEVICES.insert().values(**row, **Traffic()._asdict()))
     return made
 
 

@@ -66,6 +66,11 @@ class Folder:
         return self.root / "join.token"
 
     @property
+    def report(self) -> Path:
+        """The folder of the run's report, where people have named no other."""
+        return self.root / "report"
+
+    @property
     def certificate(self) -> Path:
         return self.root / "tls.crt"
 
@@ -94,7 +99,7 @@ class Folder:
     def known(self) -> list[Path]:
         """All files and folders that a server may make here."""
         secrets = [self.operator_token, self.join_token, self.root / "lock"]
-        return [*self._files(), *secrets, self.blobs, self.uploads, self.cuts, self.quarantine]
+        return [*self._files(), *secrets, self.blobs, self.uploads, self.cuts, self.quarantine, self.report]
 
     def _files(self) -> list[Path]:
         databases = [self.database.with_name(self.database.name + suffix) for suffix in ("", "-wal", "-shm")]

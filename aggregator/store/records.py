@@ -37,6 +37,15 @@ class Device:
     next_credential: str | None = None
     former_credential: str | None = None
     credential_at: float = 0.0
+    requests: int = 0
+
+
+class Traffic(NamedTuple):
+    """A board's traffic so far: bytes of bodies that it has sent and was sent, and its requests."""
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,14 @@ class Answer:
     reason: str = ""
     staleness: int = 0
     sizes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An answer, and when it was stored, seconds since 1970."""
+
+    answer: Answer
+    received_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from aggregator.errors import StateError
 from aggregator.store.answers import Answers, is_open
 from aggregator.store.database import DAMAGED_HINT
 from aggregator.store.devices import DeviceRecords, count_bytes
-from aggregator.store.records import Round, RoundClosedError, StoredReport
+from aggregator.store.records import Round, RoundClosedError, StoredReport, Traffic
 from aggregator.store.tables import FACTS, HISTORY, REPORTS, ROUNDS, VERSIONS
 from wire.rounds import RoundState
 
@@ -102,7 +102,7 @@ class Store(DeviceRecords, Answers):
             _leave_open(connection, round_id, {"state": RoundState.EXTENDED.value, "reason": reason})
 
     def merge_round(
-        self, round_id: int, reason: str, version: int, digest: str, traffic: Mapping[str, tuple[int, int]]
+        self, round_id: int, reason: str, version: int, digest: str, traffic: Mapping[str, Traffic]
     ) -> None:
         """End a round and publish the version it made, in one transaction. Raises RoundClosedError if it is over."""
         now = self.wall_clock()

@@ -63,6 +63,7 @@ DEVICES = Table(
     Column("next_credential", String, unique=True),
     Column("former_credential", String, index=True),
     Column("credential_at", Float, nullable=False, server_default=text("0")),
+    Column("requests", Integer, nullable=False, server_default=text("0")),
 )
 """A device that was removed keeps its row: its updates name it, and no other board is to have its id."""
 
@@ -212,7 +213,18 @@ def _add_received(connection: Connection) -> None:
         table.create(connection, checkfirst=True)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (SCHEMA.create_all, _add_has_left, _add_renewal, _add_received)
+def _add_requests(connection: Connection) -> None:
+    """Requests are counted since version 5."""
+    _add_column(connection, DEVICES.name, "requests", "INTEGER NOT NULL DEFAULT 0")
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    SCHEMA.create_all,
+    _add_has_left,
+    _add_renewal,
+    _add_received,
+    _add_requests,
+)
 """Step i leads from schema version i to i + 1. A step that has shipped is never edited."""
 
 

@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
+from braid_common import metrics
 from edge_client.errors import ClientError
 from edge_client.jobs.messages import Progress
 from edge_client.network.api import Api
@@ -20,6 +22,24 @@ from wire.text_lengths import TextLengths
 
 PROGRESS_EVERY_S = 2.0
 """Between two progress reports of one board: 1,000 boards then cost the server 500 small requests a second at most."""
+
+
+_COSTS: Mapping[str, str] = MappingProxyType(
+    {
+        "loss": metrics.TRAIN_LOSS,
+        "seconds": metrics.TRAIN_S,
+        "encode_s": metrics.ENCODE_S,
+        "tokens_per_s": metrics.TRAIN_TOKENS_PER_S,
+        "peak_bytes": metrics.TRAIN_PEAK_BYTES,
+        "joules": metrics.TRAIN_JOULES,
+    }
+)
+"""What the worker calls the costs of a round, and what they are called in reports."""
+
+
+def round_costs(values: Mapping[str, float]) -> dict[str, float]:
+    """The costs of a round, as reports name them, of the numbers of the worker that trained it."""
+    return {metric: values[name] for name, metric in _COSTS.items() if name in values}
 
 
 class Reports:

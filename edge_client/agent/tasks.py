@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from braid_common import metrics
 from edge_client.agent.board_setup import BoardSetup
 from edge_client.agent.events import Events
 from edge_client.agent.faults.data_watch import DataWatch
 from edge_client.agent.manners.pauses import Away
 from edge_client.agent.manners.speed_watch import SpeedWatch
 from edge_client.agent.relevance import is_wanted
+from edge_client.agent.reports import round_costs
 from edge_client.agent.task_plans import TaskPlans
 from edge_client.agent.watch import TaskOver, Watch
 from edge_client.errors import ClientError, ExitCode, NoPlanError, RevokedError, disk_errors
@@ -162,10 +164,11 @@ class TaskRunner:
                     self._events.console.notice(sentence)
         self._advance(BoardEvent.RESULT_WRITTEN)
         self._events.phase("upload", task)
-        await self._send(task, self._api.upload(task.spec.round, files.result), values)
-        if "held_out_loss" in values:
+        if "held_out_loss" in values:  # first: the round that the update closes may weigh boards by it
             n_examples = min(self._board.eval_examples, self._data.n_held_out)
-            await self._events.evaluation(task, {"loss": values["held_out_loss"], "n_examples": n_examples})
+            scores = {"loss": values["held_out_loss"], metrics.N_EXAMPLES: n_examples}
+            await self._events.evaluation(task, scores | round_costs(values))
+        await self._send(task, self._api.upload(task.spec.round, files.result), values)
 
     async def _evaluate(self, task: Task, files: TaskFiles) -> None:
         self._advance(BoardEvent.TOLD_TO_EVALUATE)

@@ -87,6 +87,11 @@ def rouge(references: Sequence[tuple[str, ...]], written: Sequence[str]) -> dict
     return {kind: sum(score[i] for score in scores) / len(scores) for i, kind in enumerate(ROUGE_KINDS)}
 
 
+def exact_match(references: Sequence[tuple[str, ...]], written: Sequence[str]) -> float:
+    """Share of the written texts that are one of their right answers."""
+    return sum(is_exact(targets, text) for targets, text in zip(references, written, strict=True)) / len(written)
+
+
 def has_rouge_words(text: str) -> bool:
     """Whether ROUGE finds anything to compare in the text."""
     return _ROUGE_WORD.search(text) is not None

@@ -5,15 +5,23 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
-from edge_client.host.power_sensors import EnergySensor, PowerSensor, Sensor
+from edge_client.host.power_sensors import EnergySensor, PowerSensor, Sensor, find_sensor
 
 SAMPLE_EVERY_S = 0.1
 """Between two samples of a power sensor. An INA3221 of a Jetson has a new average every few milliseconds; reading it
 takes a bus transfer, so more often would only cost the work its processor."""
+
+ROUND_SAMPLE_EVERY_S = 1.0
+"""The same in a round, which lasts for minutes: what wakes a board ten times a second would be a cost of its own."""
+
+LONGEST_COUNTED_S = 1800.0
+"""A counter may have gone round more than once in a longer time: at 145 W RAPL's does after 30 minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +40,14 @@ class Energy:
 class EnergyRecorder:
     """Use as a context around the work; `energy` is there afterwards, None where the sensor could not be read."""
 
-    def __init__(self, sensor: Sensor, clock: Callable[[], float] = time.monotonic) -> None:
-        self._recording = (_Counter if isinstance(sensor, EnergySensor) else _Sampler)(sensor, clock)  # type: ignore[arg-type]
+    def __init__(
+        self, sensor: Sensor, clock: Callable[[], float] = time.monotonic, *, every_s: float = SAMPLE_EVERY_S
+    ) -> None:
+        self._recording: _Counter | _Sampler
+        if isinstance(sensor, EnergySensor):
+            self._recording = _Counter(sensor, clock)
+        else:
+            self._recording = _Sampler(sensor, clock, every_s)
         self.energy: Energy | None = None
 
     def __enter__(self) -> EnergyRecorder:
@@ -65,8 +79,8 @@ class _Counter:
 class _Sampler:
     """A thread that sleeps between samples; torch's products do not hold it up, for they release the interpreter."""
 
-    def __init__(self, sensor: PowerSensor, clock: Callable[[], float]) -> None:
-        self._sensor, self._clock = sensor, clock
+    def __init__(self, sensor: PowerSensor, clock: Callable[[], float], every_s: float) -> None:
+        self._sensor, self._clock, self._every_s = sensor, clock, every_s
         self._samples: list[tuple[float, float]] = []
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="power samples", daemon=True)
@@ -82,13 +96,29 @@ class _Sampler:
         return integrate(self._samples)
 
     def _run(self) -> None:
-        while not self._stopped.wait(SAMPLE_EVERY_S):
+        while not self._stopped.wait(self._every_s):
             self._sample()
 
     def _sample(self) -> None:
         watts = self._sensor.watts()
         if watts is not None:
             self._samples.append((self._clock(), watts))
+
+
+@contextmanager
+def round_energy(root: Path = Path("/"), clock: Callable[[], float] = time.monotonic) -> Iterator[dict[str, float]]:
+    """The energy of what is done meanwhile, as a number `joules` in what is yielded, once that is over; it stays empty
+    on a board whose power cannot be read, and where a counter may have gone round."""
+    numbers: dict[str, float] = {}
+    sensor = find_sensor(root)
+    if sensor is None:
+        yield numbers
+        return
+    with EnergyRecorder(sensor, clock, every_s=ROUND_SAMPLE_EVERY_S) as recorder:
+        yield numbers
+    energy = recorder.energy
+    if energy is not None and (isinstance(sensor, PowerSensor) or energy.seconds <= LONGEST_COUNTED_S):
+        numbers["joules"] = energy.joules
 
 
 def integrate(samples: Sequence[tuple[float, float]]) -> Energy | None:

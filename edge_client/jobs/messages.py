@@ -141,12 +141,13 @@ class EvaluateJob(TextJob, frozen=True, kw_only=True, tag="evaluate"):
     """Score an adapter on held-out text.
 
     `adapter_path` and `held_path` are as in `TrainJob`, with "" for the bare base. `rouge`: texts are written and
-    compared too.
+    compared too. `beside_base`: the bare base is scored as well, to compare with.
     """
 
     adapter_path: str = ""
     held_path: str = ""
     rouge: bool = False
+    beside_base: bool = False
     max_eval_examples: int = 200
 
 
@@ -192,8 +193,8 @@ many examples both parts have."""
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """The job's numbers: loss, n_examples, tokens_per_s, peak_bytes, seconds…; an evaluation adds rouge1, rouge2 and
-    rougeL (0…1), and a measuring has its own."""
+    """The job's numbers: loss, n_examples, tokens_per_s, peak_bytes, seconds…; an evaluation adds the scores of
+    `braid_common.metrics`, and a measuring has its own."""
 
     values: dict[str, float]
 

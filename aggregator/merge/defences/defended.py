@@ -32,6 +32,9 @@ DEFENCES: Mapping[str, Defence] = MappingProxyType(
 )
 """By their names in run.toml (`merge.defence`)."""
 
+UNWEIGHTED = frozenset({"trimmed-mean", "median"})
+"""The defences to which all boards count alike, whatever their weights."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:

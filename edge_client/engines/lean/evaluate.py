@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from braid_common.example import Example
+from braid_common.metrics import Subject, metric
 from edge_client.data.tokeniser import Pair, Tokeniser
 from edge_client.engines.lean.encoder_cache.reader import EncoderOutputs
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_adapter
@@ -16,7 +18,7 @@ from edge_client.engines.lean.model.greedy import write_greedily
 from edge_client.engines.lean.model.model import Model
 from edge_client.engines.lean.session import Meter, Session, peaks
 from edge_client.errors import ConfigError
-from edge_client.evaluation.metrics import rouge
+from edge_client.evaluation.metrics import exact_match, rouge
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import AdapterJob, EvaluateJob
 
@@ -25,7 +27,8 @@ SPARE_SHARE = 0.5
 
 
 def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
-    """Score an adapter: loss and n_examples, and rouge1, rouge2, rougeL (F1, 0…1) if the job asks for them.
+    """Score an adapter: loss and n_examples, and rouge1, rouge2, rougeL (F1, 0…1) and exact_match if the job asks for
+    texts; of the bare base too, by the names of `braid_common.metrics`, if it asks for that.
 
     The loss is that of each example's first target; ROUGE takes the nearest of its targets. Raises ConfigError where
     the board holds no held-out example.
@@ -43,15 +46,44 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     encoder_outputs.prepare(pair.source for pair in pairs)
     if job.rouge and job.plan.kept_bytes:
         session.release_encoder()  # unpacked weights make texts be written faster
+    answered: dict[Subject, _Answered] = {}
+    if job.beside_base and job.adapter_path:  # first: what is shown last is then the version's
+        answered["base"] = _answered(AdapterTensors(), encoder_outputs, pairs, job, session)
+    answered["global"] = _answered(adapter, encoder_outputs, pairs, job, session)
+    del encoder_outputs, adapter
+    values = {"n_examples": float(len(examples)), "tokens_per_s": answered["global"].tokens_per_s}
+    if job.rouge:
+        session.release_base()  # what scores the texts takes as much as a base, and comes at the end of a run
+    for subject, its in answered.items():
+        scores = {"loss": its.loss}
+        if job.rouge:
+            texts, targets = [tokeniser.decode(ids) for ids in its.ids], [example.targets for example in examples]
+            scores |= rouge(targets, texts) | {"exact_match": exact_match(targets, texts)}
+        values |= {metric(subject, name): value for name, value in scores.items()}
+    return values | {"seconds": session.clock() - start_s} | peaks(session.torch_device(job))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """The held-out examples as a model met them: their loss, the speed of that, and the ids that it writes, if any."""
+
+    loss: float
+    tokens_per_s: float
+    ids: list[list[int]]
+
+
+def _answered(
+    adapter: AdapterTensors,
+    encoder_outputs: EncoderOutputs,
+    pairs: Sequence[Pair],
+    job: EvaluateJob,
+    session: Session,
+) -> _Answered:
+    """The examples as the base with an adapter meets them. Its model is gone afterwards."""
     model = Model(session.base(job), adapter, job.plan.mode.compute)
     loss, tokens_per_s = held_out_loss(model, encoder_outputs, job, session, pairs)
-    values = {"loss": loss, "n_examples": float(len(examples)), "tokens_per_s": tokens_per_s}
-    if job.rouge:
-        texts = [tokeniser.decode(ids) for ids in _written(model, encoder_outputs, pairs, job, session)]
-        del model, encoder_outputs, adapter
-        session.release_base()  # what scores the texts takes as much as a base, and comes at the end of a run
-        values |= rouge([example.targets for example in examples], texts)
-    return values | {"seconds": session.clock() - start_s} | peaks(session.torch_device(job))
+    ids = _written(model, encoder_outputs, pairs, job, session) if job.rouge else []
+    return _Answered(loss, tokens_per_s, ids)
 
 
 def held_out_examples(job: AdapterJob, session: Session) -> list[Example]:

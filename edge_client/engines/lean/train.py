@@ -5,6 +5,7 @@ from __future__ import annotations
 from edge_client.engines.contract import Stopped
 from edge_client.engines.lean.round import TrainingRound
 from edge_client.engines.lean.session import Meter, Session
+from edge_client.host.energy import round_energy
 from edge_client.host.worker_memory import return_memory_near
 from edge_client.jobs.messages import TrainJob
 
@@ -14,8 +15,9 @@ def train(job: TrainJob, session: Session) -> dict[str, float]:
 
     They are: loss (of the last step), held_out_loss (of the adapter as received; absent without held-out text),
     n_examples (distinct training examples seen this round, which weighs the update), tokens_per_s and seconds of the
-    steps, encode_s and encoded_tokens of the encoder's pass over what the cache lacked, peak_bytes, residual_lost, 1,
-    where what earlier uploads lacked could not be read, and training_lost, 1, where a saved training could not.
+    steps, joules of them where this board's power can be read, encode_s and encoded_tokens of the encoder's pass over
+    what the cache lacked, peak_bytes, residual_lost, 1, where what earlier uploads lacked could not be read, and
+    training_lost, 1, where a saved training could not.
 
     Resumes from `training_state_path` if that belongs to this very work; what was trained is then the same to the last
     bit as without the interruption, on the same machine with the same number of threads and the same plan. With another
@@ -25,17 +27,18 @@ def train(job: TrainJob, session: Session) -> dict[str, float]:
     training, plan = TrainingRound(job, session), job.plan
     first_step = training.prepare()
     meter = Meter(session, "train", training.n_steps, done=first_step)
-    for step in range(first_step, training.n_steps):
-        loss = training.backward(step)
-        training.step(step, loss)
-        return_memory_near(plan.whole_peak_bytes, plan.budget_bytes)
-        meter.count(step + 1, loss.mean, loss.n_tokens)
-        is_last = step + 1 == training.n_steps  # a round that is done is not held up, but sent
-        stops, pauses = session.wants_stop(), not is_last and session.wants_pause()
-        training.save(now=stops or pauses or is_last)
-        if pauses:
-            session.wait()
-            stops = session.wants_stop()
-        if stops:
-            raise Stopped
-    return training.finish(meter)
+    with round_energy() as energy:
+        for step in range(first_step, training.n_steps):
+            loss = training.backward(step)
+            training.step(step, loss)
+            return_memory_near(plan.whole_peak_bytes, plan.budget_bytes)
+            meter.count(step + 1, loss.mean, loss.n_tokens)
+            is_last = step + 1 == training.n_steps  # a round that is done is not held up, but sent
+            stops, pauses = session.wants_stop(), not is_last and session.wants_pause()
+            training.save(now=stops or pauses or is_last)
+            if pauses:
+                session.wait()
+                stops = session.wants_stop()
+            if stops:
+                raise Stopped
+    return training.finish(meter) | energy

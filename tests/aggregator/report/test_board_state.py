@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from aggregator.report.board_state import how_it_counts
 from aggregator.report.page import fragment
 from aggregator.report.tables import rounds_text, status_text
 from aggregator.report.text_cells import took_text
@@ -178,3 +179,11 @@ class TestNamesOfAllKinds:
         lines = text.splitlines()
         header = next(line for line in lines if line.startswith("board"))
         assert all(len(line) < 300 for line in lines) and header.index("state") < 70
+
+
+@pytest.mark.parametrize(
+    ("is_by_loss", "words"),
+    [(False, "36 of the 40 examples that it claims"), (True, "36 of the 40 examples that its claim and its loss make")],
+)
+def test_a_bounded_board_is_told_by_what_it_was_weighed(is_by_loss: bool, words: str) -> None:
+    assert words in how_it_counts({"claims": 40.0, "counts_as": 36.0, "is_by_loss": is_by_loss})

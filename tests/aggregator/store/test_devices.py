@@ -11,7 +11,7 @@ import pytest
 
 from aggregator.store.credentials import RENEW_AFTER_S
 from aggregator.store.join_tokens import TokenRefusedError
-from aggregator.store.records import Answer, FleetFullError, RenewalError, ShutOutError
+from aggregator.store.records import Answer, FleetFullError, RenewalError, ShutOutError, Traffic
 from aggregator.store.store import Store
 from tests.fakes.clock import FakeClock
 
@@ -131,7 +131,7 @@ class TestShuttingOut:
         enrol(store, 1), enrol(store, 2)
         store.open_round(1, 1)
         sent = store.add_update(Answer(1, 1, "board-1", "a" * 64, 1, 1, True))
-        store.count_bytes({"board-1": (5, 7)})
+        store.count_bytes({"board-1": Traffic(5, 7, 9)})
         with pytest.raises(FleetFullError):
             enrol(store, 3)
 
@@ -139,7 +139,7 @@ class TestShuttingOut:
 
         assert store.updates(1) == (sent,) and [device.device for device in store.devices()] == ["board-2"]
         gone = store.device("board-1")
-        assert gone is not None and (gone.name, gone.bytes_up, gone.bytes_down) == ("", 0, 0)
+        assert gone is not None and (gone.name, gone.bytes_up, gone.bytes_down, gone.requests) == ("", 0, 0, 0)
         assert store.device_of(f"{1:064x}") is None
         assert enrol(store, 1) == "board-1-2", "its updates are of the device before"
 

@@ -14,7 +14,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from aggregator.errors import DiskError, StateError
 from aggregator.store.blobs import Blobs
-from aggregator.store.records import Answer, ConflictError, Device, RoundClosedError, ShutOutError, StoredReport
+from aggregator.store.records import (
+    Answer,
+    ConflictError,
+    Device,
+    RoundClosedError,
+    ShutOutError,
+    StoredReport,
+    Traffic,
+)
 from aggregator.store.store import Store
 from aggregator.store.tables import MIGRATIONS
 
@@ -82,7 +90,7 @@ class TestContract:
         enrolled(store), enrolled(store, 2)
         store.open_round(1, 1)
         store.add_update(answer())
-        store.merge_round(1, "deadline", 2, "c" * 64, {"d-1": (5, 6)})
+        store.merge_round(1, "deadline", 2, "c" * 64, {"d-1": Traffic(5, 6, 7)})
 
         with pytest.raises(RoundClosedError):
             store.add_update(answer(device="d-2"))
@@ -92,7 +100,7 @@ class TestContract:
             store.extend_round(7, "never opened")
         assert store.add_update(answer()) == answer()
         assert store.versions() == {2: "c" * 64}
-        assert store.devices()[0].bytes_up == 5
+        assert (store.devices()[0].bytes_up, store.devices()[0].requests) == (5, 7)
         assert store.rounds()[0].state == "merged" and store.rounds()[0].closed_at == 12.5
 
     def test_a_late_update_counts_in_the_open_round(self, store: Store) -> None:

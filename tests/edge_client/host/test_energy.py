@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.host.energy import EnergyRecorder, integrate
+from edge_client.host.energy import LONGEST_COUNTED_S, EnergyRecorder, integrate, round_energy
 from edge_client.host.power_sensors import EnergySensor, PowerSensor, Rail, Zone
+from tests.fakes.sysfs import lay_out
 
 
 class Clock:
@@ -97,3 +98,27 @@ def test_the_mean_lies_between_the_samples(steps: list[tuple[float, float]]) -> 
     assert energy is not None
     powers = [watts for _, watts in samples]
     assert min(powers) - 1e-9 <= energy.watts <= max(powers) + 1e-9
+
+
+@pytest.mark.parametrize(("seconds", "joules"), [(60.0, {"joules": 5.0}), (LONGEST_COUNTED_S + 1, {})])
+def test_a_round_has_its_energy_while_a_counter_can_be_trusted(
+    tmp_path: Path, seconds: float, joules: dict[str, float]
+) -> None:
+    """Longer, it may have gone round unseen."""
+    zone = "sys/class/powercap/intel-rapl:0"
+    files = {"name": "package-0", "max_energy_range_uj": "262143328850", "energy_uj": "1000000"}
+    root, clock = lay_out(tmp_path, {f"{zone}/{name}": text for name, text in files.items()}), Clock()
+
+    with round_energy(root, clock) as numbers:
+        lay_out(tmp_path, {f"{zone}/energy_uj": "6000000"})
+        clock.now_s += seconds
+        assert numbers == {}
+
+    assert numbers == joules
+
+
+def test_a_round_on_a_board_without_a_sensor_has_no_energy(tmp_path: Path) -> None:
+    with round_energy(tmp_path) as numbers:
+        pass
+
+    assert numbers == {}

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from braid_common.metrics import SCORES, metric
 from braid_common.text_form import TextForm
 from edge_client.engines.contract import Host
 from edge_client.engines.lean.engine import LeanEngine
@@ -47,6 +48,19 @@ def test_the_last_progress_is_the_result(make_job: Jobs) -> None:
 
     losses = [event.loss for event in told if event.phase == "evaluate" and event.loss]
     assert losses[-1] == pytest.approx(values["loss"], abs=1e-12)
+
+
+def test_the_base_is_scored_beside_a_version(make_job: Jobs) -> None:
+    """The base has the scores of an evaluation by itself, under its own names; the version's are no others."""
+    session = Session()
+    version = make_job("evaluate", ranks=(0,), rouge=True)
+    alone = run_job(msgspec.structs.replace(version, adapter_path=""), LeanEngine(session))
+
+    values = run_job(msgspec.structs.replace(version, beside_base=True), LeanEngine(session))
+
+    for score in SCORES:
+        assert values[metric("base", score)] == alone[score]
+    assert values["loss"] == run_job(version, LeanEngine(session))["loss"] != values["base_loss"]
 
 
 def test_rouge_of_known_texts() -> None:

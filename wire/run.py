@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from braid_common.text_form import DEFAULT_PREFIX, Cut, TextForm
 from wire.fields import (
@@ -25,6 +25,7 @@ from wire.fields import (
     Tokens,
 )
 from wire.limits import MAX_RANK, MAX_WEIGHTS
+from wire.personal import Personal
 
 Scope = Literal["decoder", "all"]
 Importance = Literal["sketch", "adalora", "magnitude_gradient"]
@@ -73,6 +74,7 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     own_basis: bool = False  # each board draws its own A, and is sent none
     pruning: bool = False  # boards give up trailing strands that training shrinks (HetLoRA)
     seed: Count = 0
+    personal: Personal | UnsetType = UNSET  # strands of each board alone, never sent; left out where there are none
 
     @property
     def has_lengths(self) -> bool:
@@ -124,3 +126,17 @@ class RunInfo(Message, frozen=True, kw_only=True):
     values: Annotated[
         tuple[Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_RANK)], ...], Meta(max_length=MAX_WEIGHTS)
     ] = ()
+
+    @property
+    def local_ranks(self) -> tuple[int, ...]:
+        """Strands of each weight that a board has for itself, in manifest order."""
+        personal = self.settings.personal
+        return personal.ranks(self.weights) if isinstance(personal, Personal) else (0,) * len(self.weights)
+
+    @property
+    def own_steps(self) -> int:
+        """Optimiser steps of a round that local strands have to themselves."""
+        personal = self.settings.personal
+        if not isinstance(personal, Personal) or not personal.rank or personal.when == "beside":
+            return 0
+        return personal.steps or self.settings.local_steps

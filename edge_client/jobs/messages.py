@@ -125,6 +125,8 @@ class TrainJob(TextJob, frozen=True, kw_only=True, tag="train"):
         residual_path: what quantised uploads lacked, kept from round to round; "" keeps nothing.
         pruned_path: the ranks of weights that were pruned, kept from round to round; "" keeps nothing.
         max_eval_examples: held-out examples that the received adapter is evaluated on, at most.
+        personal_path: the board's local strands, kept from round to round where the run's settings have them; "" trains
+            none.
     """
 
     board_id: str
@@ -135,6 +137,7 @@ class TrainJob(TextJob, frozen=True, kw_only=True, tag="train"):
     residual_path: str = ""
     pruned_path: str = ""
     max_eval_examples: int = 200
+    personal_path: str = ""
 
 
 class EvaluateJob(TextJob, frozen=True, kw_only=True, tag="evaluate"):

@@ -27,6 +27,7 @@ from wire.limits import (
     MIN_SOURCE_TOKENS,
     MIN_TARGET_TOKENS,
 )
+from wire.personal import When
 from wire.run import Importance
 
 TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
@@ -150,6 +151,24 @@ KEYS: tuple[Key, ...] = (
         choices=get_args(Importance),
     ),
     Key("train", "rank", 0, "strands of every weight on every board; 0: as many as its memory allows", 0, MAX_RANK),
+    Key(
+        "personal",
+        "rank",
+        0,
+        "strands per weight that each board trains for itself on top of the global adapter, never sent; 0: none",
+        0,
+        MAX_RANK,
+    ),
+    Key("personal", "targets", TARGETS, "which of the trained matrices have them", choices=TARGETS),
+    Key("personal", "learning_rate", 0.0, "their step size; 0: train.learning_rate", 0, 100),
+    Key(
+        "personal",
+        "when",
+        "beside",
+        "beside: in the steps of the global strands; after: in steps of their own, once the update is sent",
+        choices=get_args(When),
+    ),
+    Key("personal", "steps", 0, "steps of their own in a round; 0: train.local_steps", 0, 100_000),
     Key(
         "rounds",
         "mode",

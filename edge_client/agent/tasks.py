@@ -39,6 +39,7 @@ _LOST: Mapping[str, str] = MappingProxyType(
         "residual_lost": (
             "what quantisation dropped of the last update cannot be read, or is of another run: it is left out"
         ),
+        "personal_lost": "the local strands cannot be read: they begin anew",
         "training_lost": "the saved training is damaged, or of another text: the round was begun again",
     }
 )
@@ -197,7 +198,7 @@ class TaskRunner:
         run = await self._api.run()
         if not run.settings.has_lengths:
             raise TaskOver("the server has yet to choose how long texts may be")
-        return run
+        return self._board.run_here(run)
 
     def _keep_adapter(self, task: Task, files: TaskFiles) -> None:
         """Keep the adapter of a task that is over, to fetch the next one as a patch to it."""

@@ -203,9 +203,7 @@ class RoundWork:
         """Operations of a step on one example, with all strands of every weight of the scope but `without`'s."""
         if (scope, without) not in self._steps:
             settings = self._run.settings
-            ranks = {
-                name: (0 if name == without else rank) + self._beside[name] for name, rank in self._ranks.items()
-            }
+            ranks = {name: (0 if name == without else rank) + self._beside[name] for name, rank in self._ranks.items()}
             if scope == "decoder":
                 ranks = {name: rank for name, rank in ranks.items() if name.startswith("decoder.")}
             lengths = Lengths(1, settings.max_source_tokens, settings.max_target_tokens)

@@ -268,7 +268,7 @@ class TrainingRound:
 
 def _local_strands(job: TrainJob, model: Model) -> LocalStrands | None:
     """The strands of this board alone, beside the model's; None where it has none, and nothing is loaded for them."""
-    if not (job.personal_path and any(job.run.local_ranks)):
+    if not (job.personal_path and any(job.run.local_ranks) and not job.run.own_steps):
         return None
     from edge_client.engines.lean.personal.local_strands import LocalStrands
 

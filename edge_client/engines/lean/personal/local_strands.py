@@ -10,7 +10,6 @@ round's last steps' values from the saved training; where that is lost too, the 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -26,8 +25,9 @@ from edge_client.engines.lean.session import trains_encoder
 from edge_client.engines.lean.tensor_file import load_tensors, save_tensors
 from edge_client.errors import ConfigError, disk_errors
 from edge_client.jobs.messages import TrainJob
+from edge_client.state.personal_folder import strands_key
 from wire.personal import Personal
-from wire.run import RunInfo, TrainSettings, Weight
+from wire.run import TrainSettings, Weight
 
 
 class LocalStrands:
@@ -90,11 +90,6 @@ class LocalStrands:
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
-
-
-def strands_key(run: RunInfo) -> str:
-    """Digest of what local strands belong to: one run, its weights and its base, in whatever format it is held."""
-    return hashlib.sha256(f"{run.run_id} {run.base.digest} {run.manifest}".encode()).hexdigest()
 
 
 def read_strands(path: Path, key: str) -> dict[str, Factors] | None:

@@ -12,11 +12,12 @@ import torch
 
 from edge_client.engines.contract import Host, Stopped
 from edge_client.engines.lean.model.lora import Factors, Linear
-from edge_client.engines.lean.personal.local_strands import read_strands, strands_key, write_strands
+from edge_client.engines.lean.personal.local_strands import read_strands, write_strands
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.errors import ConfigError
 from edge_client.jobs.messages import Job, Progress, TrainJob
+from edge_client.state.personal_folder import strands_key
 from quantize.weight import DenseWeight
 from tests.fakes.plans import with_mode
 from wire.codec import decode
@@ -52,8 +53,7 @@ def test_a_weight_with_strands_beside_it_is_the_sum_of_products(trains: Literal[
     dense map in float64, whether its A is trained or not, and where it has no strands of its own."""
     draw = torch.Generator().manual_seed(3)
     x, weight, b, a, b_l, a_l, pull = (
-        torch.randn(*shape, generator=draw)
-        for shape in ((T, N), (M, N), (M, rank), (rank, N), (M, 2), (2, N), (T, M))
+        torch.randn(*shape, generator=draw) for shape in ((T, N), (M, N), (M, rank), (rank, N), (M, 2), (2, N), (T, M))
     )
     linear = Linear(DenseWeight(weight), torch.float32, basis=a, start_b=b, trains=trains)
     linear.train()

@@ -1,0 +1,26 @@
+"""Local strands on top of a global adapter, as one set of factors to compute with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edge_client.engines.lean.model.adapter_tensors import beside
+from edge_client.engines.lean.model.lora import Factors
+from edge_client.engines.lean.personal.local_strands import read_strands
+from edge_client.errors import ConfigError
+from edge_client.state.personal_folder import StrandsFile
+
+
+def on_top(of: Mapping[str, Factors], file: StrandsFile) -> dict[str, Factors]:
+    """The factors of a global adapter and of the strands in a file together, by weight.
+
+    Raises ConfigError where the file is damaged, or is not what it was said to be.
+    """
+    strands = read_strands(file.path, file.key)
+    if strands is None:
+        raise ConfigError(
+            f"the local strands in {file.path} are damaged, or were trained for something else",
+            "leave them out with --global; `edge-client personal forget` removes them, and the next round begins anew",
+        )
+    own = {name: beside(of[name], factors) if name in of else factors for name, factors in strands.items()}
+    return {**of, **own}

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from msgspec import NODEFAULT, UNSET, inspect
+from msgspec import NODEFAULT, inspect
 
 import wire.limits
 import wire.messages
@@ -148,9 +148,7 @@ def _message_section(kind: type[Message]) -> str:
 def _default_text(field: inspect.Field) -> str:
     default = field.default if field.default_factory is NODEFAULT else field.default_factory()
     if default is NODEFAULT:
-        return ""
-    if default is UNSET:
-        return "left out"
+        return "" if field.required else "left out"
     if isinstance(default, (int, float)) and not isinstance(default, bool):
         return f"{default:g}"
     words = {None: "nil", False: "false", True: "true"}

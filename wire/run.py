@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -25,10 +26,15 @@ from wire.fields import (
     Tokens,
 )
 from wire.limits import MAX_RANK, MAX_WEIGHTS
-from wire.personal import Personal
 
 Scope = Literal["decoder", "all"]
 Importance = Literal["sketch", "adalora", "magnitude_gradient"]
+
+Target = Literal["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
+"""The last part of a weight's name."""
+
+When = Literal["beside", "after"]
+"""When local strands are trained: in the steps of the global ones, or in steps of their own."""
 
 LONGEST_CHOSEN_SOURCE_TOKENS, LONGEST_CHOSEN_TARGET_TOKENS = 512, 128
 """Longest texts of a run whose server chooses the lengths. T5 was pre-trained to read 512 tokens (arXiv 1910.10683) and
@@ -52,6 +58,26 @@ class Weight(Message, frozen=True, kw_only=True):
     def reads_source(self) -> bool:
         """Whether it multiplies source tokens: all of the encoder, and keys and values of cross-attention."""
         return self.is_encoder or self.name.endswith((".EncDecAttention.k", ".EncDecAttention.v"))
+
+
+class Personal(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """Local strands: LoRA pairs of one board alone, trained on top of the global adapter and never sent (PFTT, arXiv
+    2404.13238). The run asks every board for them, or a board asks itself."""
+
+    rank: Annotated[int, Meta(ge=0, le=MAX_RANK)]  # local strands of a weight; 0: this board has none
+    targets: Annotated[tuple[Target, ...], Meta(max_length=7)] = ()  # weights that have them; none named: all trained
+    learning_rate: NonNegative = 0.0  # 0: that of the global strands
+    when: When = "beside"  # trained in the steps of the global strands, or after these in steps of their own
+    steps: Annotated[int, Meta(ge=0, le=100_000)] = 0  # of their own, a round; 0: as many as the global strands have
+
+    def ranks(self, weights: Sequence[Weight]) -> tuple[int, ...]:
+        """Local strands of each of these weights."""
+        return tuple(
+            min(self.rank, weight.rows, weight.columns)
+            if not self.targets or weight.name.rsplit(".", 1)[-1] in self.targets
+            else 0
+            for weight in weights
+        )
 
 
 class TrainSettings(Message, frozen=True, kw_only=True):

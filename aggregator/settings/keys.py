@@ -27,8 +27,7 @@ from wire.limits import (
     MIN_SOURCE_TOKENS,
     MIN_TARGET_TOKENS,
 )
-from wire.personal import When
-from wire.run import Importance
+from wire.run import Importance, When
 
 TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
 """Last parts of the names of the weights that may be trained."""

@@ -13,8 +13,7 @@ from edge_client.jobs.messages import EvaluateJob, MeasureJob, Plan, ProbeJob, P
 from edge_client.state.folder import StateFolder
 from edge_client.state.task_files import TaskFiles
 from wire.messages import Task
-from wire.personal import Personal
-from wire.run import RunInfo
+from wire.run import Personal, RunInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import msgspec
 from edge_client.errors import ConfigError
 from edge_client.host.priority import NICE
 from edge_client.jobs.data_spec import DataSpec
-from wire.personal import Personal
+from wire.run import Personal
 
 if sys.version_info >= (3, 11):
     import tomllib

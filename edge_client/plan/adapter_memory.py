@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from edge_client.jobs.sizes import ADALORA_RANK, RANK_STEP
 from wire.checks import basis_rank
 from wire.dtypes import sketch_dtype
-from wire.personal import Personal, When
-from wire.run import RunInfo, Weight
+from wire.run import Personal, RunInfo, Weight, When
 
 TRAINED_VALUE_BYTES = 16
 """A trained value in fp32, its gradient and Adam's two moments."""

@@ -23,8 +23,7 @@ from wire.dtypes import download_dtype, frozen_dtype, sketch_dtype
 from wire.fields import Dtype
 from wire.manifest import t5_weights
 from wire.messages import tensor_bytes
-from wire.personal import When
-from wire.run import RunInfo, Scope, Weight
+from wire.run import RunInfo, Scope, Weight, When
 
 EFFICIENCY: Mapping[Compute, float] = {"bf16": 0.5, "fp32": 0.75}
 """Part of the speed of plain products that a training step's products reach, the passes below aside."""

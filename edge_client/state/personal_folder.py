@@ -28,7 +28,7 @@ KEY_DIGITS = 16
 
 
 class PersonalFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a file of local strands belongs to.
+    """Run, base and weights that a file of local strands belongs to.
 
     Attributes:
         run_id: the run whose global adapter they were trained on.
@@ -93,7 +93,7 @@ class PersonalFolder:
         return self.strands_path(facts.key)
 
     def newest(self) -> PersonalFacts | None:
-        """What the strands belong to that were trained last; None where there are none."""
+        """The facts of the strands that were trained last; None where there are none."""
         known = [facts for path in self._path.glob("*.json") if (facts := read_small(path, PersonalFacts)) is not None]
         there = [(self.strands_path(facts.key).stat().st_mtime, facts) for facts in known if self._is_there(facts)]
         return max(there, key=lambda pair: pair[0])[1] if there else None

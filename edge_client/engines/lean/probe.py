@@ -23,7 +23,7 @@ from edge_client.engines.lean.session import Session, peaks, run_as_reached, tra
 from edge_client.host.worker_memory import peak_bytes, resident_bytes, return_free_memory
 from edge_client.jobs.messages import ProbeJob
 from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES, LEAST_HIDDEN_BYTES, TOKENS_PER_BATCH
-from wire.personal import Personal
+from wire.run import Personal
 
 
 def probe(job: ProbeJob, session: Session) -> dict[str, float]:

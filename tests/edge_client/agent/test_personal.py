@@ -31,7 +31,7 @@ from tests.fakes.models.bases import word_tokenizer
 from tests.fakes.server import CONFIG, FakeServer
 from wire.codec import decode, encode
 from wire.messages import Adapter, AdapterPart, Update
-from wire.personal import Personal
+from wire.run import Personal
 from wire.tensors import pack, unpack
 
 pytestmark = pytest.mark.slow

@@ -26,8 +26,7 @@ from edge_client.engines.lean.tensor_file import load_tensors, save_tensors
 from edge_client.errors import ConfigError, disk_errors
 from edge_client.jobs.messages import TrainJob
 from edge_client.state.personal_folder import strands_key
-from wire.personal import Personal
-from wire.run import TrainSettings, Weight
+from wire.run import Personal, TrainSettings, Weight
 
 
 class LocalStrands:

@@ -22,7 +22,7 @@ from quantize.weight import DenseWeight
 from tests.fakes.plans import with_mode
 from wire.codec import decode
 from wire.messages import Update
-from wire.personal import Personal
+from wire.run import Personal
 from wire.tensors import unpack
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from edge_client.jobs.data_spec import DataSpec
-from edge_client.jobs.messages import EvaluateJob, MeasureJob, Plan, ProbeJob, ProfileJob, TrainJob
+from edge_client.jobs.messages import EvaluateJob, MeasureJob, PersonalJob, Plan, ProbeJob, ProfileJob, TrainJob
 from edge_client.state.folder import StateFolder
 from edge_client.state.task_files import TaskFiles
 from wire.messages import Task
@@ -76,6 +76,20 @@ class BoardSetup:
             residual_path=str(self.folder.residual),
             pruned_path=str(self.folder.pruned),
             personal_path=self._personal_path(run),
+            max_eval_examples=self.eval_examples,
+            **self._cache(plan),
+            **self._common(run, task, plan),
+        )
+
+    def personal_job(self, run: RunInfo, task: Task, plan: Plan, files: TaskFiles, held_path: str) -> PersonalJob:
+        """A job that trains the board's own strands over the adapter of a task that is done. `held_path` as for
+        training."""
+        return PersonalJob(
+            board_id=self.board_id,
+            adapter_path=str(files.adapter),
+            held_path=held_path,
+            personal_path=self._personal_path(run),
+            ranks=plan.ranks if task.kind == "train" else (0,) * len(plan.ranks),
             max_eval_examples=self.eval_examples,
             **self._cache(plan),
             **self._common(run, task, plan),

@@ -14,6 +14,7 @@ from edge_client.agent.events import Events
 from edge_client.agent.faults.data_watch import DataWatch
 from edge_client.agent.manners.pauses import Away
 from edge_client.agent.manners.speed_watch import SpeedWatch
+from edge_client.agent.own_steps import OwnSteps
 from edge_client.agent.relevance import is_wanted
 from edge_client.agent.task_plans import TaskPlans
 from edge_client.agent.watch import TaskOver, Watch
@@ -73,6 +74,7 @@ class TaskRunner:
         self._board, self._api, self._worker = board, api, worker
         self._plans, self._events, self._watch, self._speed = plans, events, watch, speed
         self._held = HeldAdapter(board.folder.held)
+        self._own = OwnSteps(board, worker=worker, plans=plans, events=events, watch=watch, held=self._held)
         self._data = DataWatch(board, events)
         self._state = BoardState.IDLE
 
@@ -167,13 +169,17 @@ class TaskRunner:
         if "held_out_loss" in values:
             n_examples = min(self._board.eval_examples, self._data.n_held_out)
             await self._events.evaluation(task, {"loss": values["held_out_loss"], "n_examples": n_examples})
+        if job is not None:
+            await self._own.train(job.run, task, files)
 
     async def _evaluate(self, task: Task, files: TaskFiles) -> None:
         self._advance(BoardEvent.TOLD_TO_EVALUATE)
         job = self._board.evaluate_job(*await self._fetch(task, files))
         self._advance(BoardEvent.EVALUATION_BEGUN)
         self._events.phase("evaluate", task)
-        await self._events.evaluation(task, await self._work(task, job, files))
+        values = await self._work(task, job, files)
+        await self._own.train(job.run, task, files)  # first: once the server has its numbers, the run may be over
+        await self._events.evaluation(task, values)
         self._advance(BoardEvent.REPORTED)
 
     # --- steps -----------------------------------------------------------------------------------------------------

@@ -140,6 +140,20 @@ class TrainJob(TextJob, frozen=True, kw_only=True, tag="train"):
     personal_path: str = ""
 
 
+class PersonalJob(TextJob, frozen=True, kw_only=True, tag="personal"):
+    """Train this board's own strands in steps of their own, over a global adapter that is frozen; nothing is sent.
+
+    `personal_path` keeps them, the other paths are as in `TrainJob`. `ranks`: those that the adapter was cut to.
+    """
+
+    board_id: str
+    adapter_path: str
+    held_path: str = ""
+    personal_path: str
+    ranks: tuple[int, ...]
+    max_eval_examples: int = 200
+
+
 class EvaluateJob(TextJob, frozen=True, kw_only=True, tag="evaluate"):
     """Score an adapter on held-out text.
 
@@ -162,10 +176,10 @@ class MeasureJob(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
     form: TextForm
 
 
-AdapterJob = TrainJob | EvaluateJob
+AdapterJob = TrainJob | PersonalJob | EvaluateJob
 """A job that reads an adapter."""
 
-EngineJob = ProbeJob | ProfileJob | TrainJob | EvaluateJob
+EngineJob = ProbeJob | ProfileJob | TrainJob | PersonalJob | EvaluateJob
 """A job that an engine carries out."""
 
 Job = EngineJob | MeasureJob

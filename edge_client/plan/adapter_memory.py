@@ -41,7 +41,10 @@ def begins_at_adapter(run: RunInfo) -> bool:
 def ranks_of_own(run: RunInfo, when: When, *, trains_encoder: bool) -> tuple[int, ...]:
     """Local strands of each weight, where they are trained then; none of an encoder that is not trained."""
     personal = run.settings.personal
-    if not isinstance(personal, Personal) or personal.when != when:
+    if not isinstance(personal, Personal):
+        return (0,) * len(run.weights)
+    has_some = personal.has_steps_of_own if when == "after" else personal.is_beside
+    if not has_some:
         return (0,) * len(run.weights)
     pairs = zip(run.weights, run.local_ranks, strict=True)
     return tuple(0 if weight.is_encoder and not trains_encoder else rank for weight, rank in pairs)

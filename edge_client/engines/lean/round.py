@@ -42,6 +42,7 @@ from edge_client.engines.lean.training_state import TrainingStateFile, restore, 
 from edge_client.errors import ConfigError, NoPlanError
 from edge_client.jobs.messages import TrainJob
 from edge_client.state.pruned_ranks import keep_pruned
+from wire.run import Personal
 
 if TYPE_CHECKING:
     from edge_client.engines.lean.personal.local_strands import LocalStrands
@@ -268,7 +269,10 @@ class TrainingRound:
 
 def _local_strands(job: TrainJob, model: Model) -> LocalStrands | None:
     """The strands of this board alone, beside the model's; None where it has none, and nothing is loaded for them."""
-    if not (job.personal_path and any(job.run.local_ranks) and not job.run.own_steps):
+    personal = job.run.settings.personal
+    if not (job.personal_path and isinstance(personal, Personal) and any(job.run.local_ranks)):
+        return None
+    if not personal.is_beside:
         return None
     from edge_client.engines.lean.personal.local_strands import LocalStrands
 

@@ -22,7 +22,7 @@ from braid_common.t5_config import T5Config
 from braid_common.t5_layout import tensor_shapes
 from edge_client.cli.main import run
 from edge_client.engines.lean.model.lora import Factors
-from edge_client.engines.lean.personal.local_strands import read_strands
+from edge_client.engines.lean.personal.local_strands import read_own
 from edge_client.errors import ExitCode
 from edge_client.state.folder import StateFolder
 from edge_client.worker.process import WorkerProcess
@@ -159,9 +159,9 @@ def life(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     state = StateFolder(folder)
     facts = state.personal.newest()
     assert facts is not None
-    strands = read_strands(state.personal.file(facts).path, facts.key)
-    assert strands is not None
-    yield Life(folder, recorder, server, strands)
+    own = read_own(state.personal.file(facts).path, facts.key)
+    assert own is not None
+    yield Life(folder, recorder, server, dict(own.strands))
 
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

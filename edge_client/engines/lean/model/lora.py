@@ -136,10 +136,10 @@ class Linear:
         beside = () if self.beside is None else (self.beside.b, self.beside.a)
         return tuple(factor for factor in (self.b, self.a, *beside) if factor is not None and factor.requires_grad)
 
-    def put_beside(self, strands: Factors) -> None:
-        """Train further strands beside the weight's own: b (m, l) and a (l, n), which are copied."""
+    def put_beside(self, strands: Factors, *, trains: bool = True) -> None:
+        """Lay further strands beside the weight's own, b (m, l) and a (l, n), which are copied; and train them."""
         at = self.b.device
-        b, a = (values.to(at, torch.float32, copy=True).requires_grad_(True) for values in (strands.b, strands.a))
+        b, a = (values.to(at, torch.float32, copy=True).requires_grad_(trains) for values in (strands.b, strands.a))
         self.beside = Factors(b, a)
 
     def train(self) -> None:

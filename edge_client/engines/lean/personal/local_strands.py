@@ -11,6 +11,7 @@ round's last steps' values from the saved training; where that is lost too, the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from braid_common.seeds import derive_seed
 from edge_client.engines.lean.model.adam import Adam
+from edge_client.engines.lean.model.adapter_tensors import beside
 from edge_client.engines.lean.model.lora import Factors, Linear
 from edge_client.engines.lean.private_basis import orthonormal_rows
 from edge_client.engines.lean.session import trains_encoder
@@ -26,11 +28,13 @@ from edge_client.engines.lean.tensor_file import load_tensors, save_tensors
 from edge_client.errors import ConfigError, disk_errors
 from edge_client.jobs.messages import TrainJob
 from edge_client.state.personal_folder import strands_key
-from wire.run import Personal, TrainSettings, Weight
+from wire.run import Personal, RunInfo, TrainSettings, Weight
 
 
 class LocalStrands:
     """The local strands of one job, read or drawn, and put beside the global ones of `linears`.
+
+    Where they have steps of their own they lie still in those of the global ones (FedRep's head).
 
     Attributes:
         is_lost: a file was there that is damaged, and strands begin anew.
@@ -38,20 +42,16 @@ class LocalStrands:
 
     def __init__(self, job: TrainJob, linears: Mapping[str, Linear]) -> None:
         self._path, self._key = Path(job.personal_path), strands_key(job.run)
-        kept = read_strands(self._path, self._key)
+        kept = read_own(self._path, self._key)
         self.is_lost = kept is None and self._path.exists()
-        self._others: dict[str, Factors] = {}
-        self._linears: dict[str, Linear] = {}
-        for weight, rank in zip(job.run.weights, job.run.local_ranks, strict=True):
-            of_weight = (kept or {}).get(weight.name)
-            if weight.is_encoder and not trains_encoder(job):
-                if of_weight is not None:
-                    self._others[weight.name] = of_weight  # another plan trains the encoder
-            elif rank:
-                seed = derive_seed(job.run.settings.seed, "local", job.board_id, weight.name)
-                linears[weight.name].put_beside(_at_rank(of_weight, weight, rank, seed))
-                self._linears[weight.name] = linears[weight.name]
-        self._adam = Adam(dict(self._leaves()), _learning_rate(job.run.settings))
+        self._trains = not job.run.own_steps
+        before = kept.strands if kept is not None else {}
+        begun = start_strands(job.run, job.board_id, before, encoder=trains_encoder(job))
+        self._others = {name: f for name, f in before.items() if name.startswith("encoder.") and name not in begun}
+        for name, strands in begun.items():
+            linears[name].put_beside(strands, trains=self._trains)
+        self._linears = {name: linears[name] for name in begun}
+        self._adam = Adam(dict(self._leaves()), learning_rate(job.run.settings))
 
     def use(self, *, is_wanted: bool) -> None:
         """Let the local strands count, or make the model what it is to every other board."""
@@ -61,7 +61,7 @@ class LocalStrands:
     def step(self, n_tokens: int) -> float:
         """Apply the gradients of a loss summed over `n_tokens`; their length. Nothing changes where it is not
         finite."""
-        return self._adam.step(n_tokens) if self._linears else 0.0
+        return self._adam.step(n_tokens) if self._linears and self._trains else 0.0
 
     def continue_from(self, n_steps: int) -> None:
         """Go on with the round's Adam behind so many steps of a saved training."""
@@ -79,9 +79,12 @@ class LocalStrands:
             for name, linear in self._linears.items()
             if linear.beside is not None
         }
-        write_strands(self._path, self._key, self._others | trained)
+        if self._trains:
+            write_own(self._path, self._key, OwnStrands({**self._others, **trained}))
 
     def _leaves(self) -> Iterator[tuple[str, Tensor]]:
+        if not self._trains:
+            return
         for name, linear in self._linears.items():
             assert linear.beside is not None
             yield f"b.{name}", linear.beside.b
@@ -91,32 +94,79 @@ class LocalStrands:
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-def read_strands(path: Path, key: str) -> dict[str, Factors] | None:
-    """The local strands by weight, b (m, l) and a (l, n) fp32; None where there are none, or they are damaged or belong
-    to something else."""
+@dataclass(frozen=True, slots=True)
+class OwnStrands:
+    """Local strands as a board keeps them.
+
+    Attributes:
+        strands: b (m, l) and a (l, n) fp32 by weight.
+        mix: their share α of the board's model, where that is learnt; None where they are added to the global adapter.
+        is_alone: whether they are trained without a global adapter.
+    """
+
+    strands: Mapping[str, Factors]
+    mix: float | None = None
+    is_alone: bool = False
+
+    def over(self, received: Mapping[str, Factors]) -> dict[str, Factors]:
+        """The factors of the board's whole model over a global adapter, by weight."""
+        if self.is_alone:
+            return dict(self.strands)
+        whole = dict(received)
+        for name, factors in self.strands.items():
+            parts = [factors] if self.mix is None else [Factors(factors.b * self.mix, factors.a)]
+            if name in received:
+                of_all = received[name]
+                parts.insert(0, of_all if self.mix is None else Factors(of_all.b * (1 - self.mix), of_all.a))
+            whole[name] = parts[0] if len(parts) == 1 else beside(*parts)
+        return whole
+
+
+def read_own(path: Path, key: str) -> OwnStrands | None:
+    """The local strands in a file; None where there are none, or they are damaged or belong to something else."""
     saved = load_tensors(path, key)
     if saved is None:
         return None
     tensors = saved.read_all()
     names = [name.removeprefix("b.") for name in tensors if name.startswith("b.")]
-    return {name: Factors(tensors[f"b.{name}"].clone(), tensors[f"a.{name}"].clone()) for name in names}
+    strands = {name: Factors(tensors[f"b.{name}"].clone(), tensors[f"a.{name}"].clone()) for name in names}
+    return OwnStrands(strands, saved.numbers.get("mix"), is_alone="alone" in saved.numbers)
 
 
-def write_strands(path: Path, key: str, strands: Mapping[str, Factors]) -> None:
+def write_own(path: Path, key: str, own: OwnStrands) -> None:
     """Replace the file at once and for good. Raises DiskError, and ConfigError where a value is not finite, with the
     file left as it was."""
-    for name, factors in strands.items():
+    for name, factors in own.strands.items():
         if not (torch.isfinite(factors.b).all() and torch.isfinite(factors.a).all()):
             raise ConfigError(
                 f"the local strands of {name} are not finite", "lower personal.learning_rate; the last good ones stay"
             )
     with disk_errors(path):
         path.parent.mkdir(mode=0o700, exist_ok=True)
-    tensors = {f"b.{name}": factors.b for name, factors in strands.items()}
-    save_tensors(path, key, tensors | {f"a.{name}": factors.a for name, factors in strands.items()}, {})
+    numbers = {} if own.mix is None else {"mix": own.mix}
+    numbers |= {"alone": 1.0} if own.is_alone else {}
+    tensors = {f"b.{name}": factors.b for name, factors in own.strands.items()}
+    save_tensors(path, key, tensors | {f"a.{name}": factors.a for name, factors in own.strands.items()}, numbers)
 
 
-def _learning_rate(settings: TrainSettings) -> float:
+# --- where strands begin ---------------------------------------------------------------------------------------------
+
+
+def start_strands(run: RunInfo, board_id: str, before: Mapping[str, Factors], *, encoder: bool) -> dict[str, Factors]:
+    """The strands that a job begins with, at the run's ranks: those of before, else drawn ones with a B of zero.
+
+    `encoder`: whether the encoder is trained; otherwise it has none.
+    """
+    return {
+        weight.name: _at_rank(
+            before.get(weight.name), weight, rank, derive_seed(run.settings.seed, "local", board_id, weight.name)
+        )
+        for weight, rank in zip(run.weights, run.local_ranks, strict=True)
+        if rank and (encoder or not weight.is_encoder)
+    }
+
+
+def learning_rate(settings: TrainSettings) -> float:
     own = settings.personal.learning_rate if isinstance(settings.personal, Personal) else 0.0
     return own or settings.learning_rate
 

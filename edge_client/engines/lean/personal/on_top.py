@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge_client.engines.lean.model.adapter_tensors import beside
 from edge_client.engines.lean.model.lora import Factors
-from edge_client.engines.lean.personal.local_strands import read_strands
+from edge_client.engines.lean.personal.local_strands import read_own
 from edge_client.errors import ConfigError
 from edge_client.state.personal_folder import StrandsFile
 
@@ -16,11 +15,10 @@ def on_top(of: Mapping[str, Factors], file: StrandsFile) -> dict[str, Factors]:
 
     Raises ConfigError where the file is damaged, or is not what it was said to be.
     """
-    strands = read_strands(file.path, file.key)
-    if strands is None:
+    own = read_own(file.path, file.key)
+    if own is None:
         raise ConfigError(
             f"the local strands in {file.path} are damaged, or were trained for something else",
             "leave them out with --global; `edge-client personal forget` removes them, and the next round begins anew",
         )
-    own = {name: beside(of[name], factors) if name in of else factors for name, factors in strands.items()}
-    return {**of, **own}
+    return own.over(of)

@@ -12,7 +12,7 @@ import torch
 
 from edge_client.engines.contract import Host, Stopped
 from edge_client.engines.lean.model.lora import Factors, Linear
-from edge_client.engines.lean.personal.local_strands import read_strands, write_strands
+from edge_client.engines.lean.personal.local_strands import OwnStrands, read_own, write_own
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.errors import ConfigError
@@ -41,9 +41,9 @@ def local_job(make_job: Jobs, path: Path, personal: Personal | None = None, **ch
 
 
 def read_file(job: TrainJob) -> dict[str, Factors]:
-    strands = read_strands(Path(job.personal_path), strands_key(job.run))
-    assert strands is not None
-    return strands
+    own = read_own(Path(job.personal_path), strands_key(job.run))
+    assert own is not None
+    return dict(own.strands)
 
 
 @pytest.mark.parametrize("trains", ["b", "both"])
@@ -190,19 +190,20 @@ def test_strands_of_another_run_are_not_used(make_job: Jobs, tmp_path: Path) -> 
     others = [msgspec.structs.replace(job.run, run_id="other"), msgspec.structs.replace(job.run, base=base)]
 
     assert len({strands_key(run) for run in (job.run, *others)}) == 3
-    assert all(read_strands(tmp_path / "strands", strands_key(run)) is None for run in others)
+    assert all(read_own(tmp_path / "strands", strands_key(run)) is None for run in others)
 
 
 def test_strands_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
     """The last good file stays."""
     good = {"w": Factors(torch.ones(3, 1), torch.ones(1, 4))}
-    write_strands(tmp_path / "strands", "key", good)
+    write_own(tmp_path / "strands", "key", OwnStrands(good))
 
     with pytest.raises(ConfigError, match="local strands of w are not finite"):
-        write_strands(tmp_path / "strands", "key", {"w": Factors(torch.full((3, 1), torch.nan), torch.ones(1, 4))})
+        bad = {"w": Factors(torch.full((3, 1), torch.nan), torch.ones(1, 4))}
+        write_own(tmp_path / "strands", "key", OwnStrands(bad))
 
-    kept = read_strands(tmp_path / "strands", "key")
-    assert kept is not None and torch.equal(kept["w"].b, torch.ones(3, 1))
+    kept = read_own(tmp_path / "strands", "key")
+    assert kept is not None and torch.equal(kept.strands["w"].b, torch.ones(3, 1))
 
 
 def test_b_alone_is_trained_beside_strands_of_both_factors(make_job: Jobs, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from aggregator.merge.rules import RULES
 from aggregator.settings.config import RunConfig
 from braid_common.hub.model_id import parse_hub_id
 from braid_common.text_form import LONGEST_PIECE_CHARS
+from wire.run import Personal
 
 ASYNCHRONOUS_STALENESS = 10
 """`staleness_limit` of an asynchronous run that names none: such an update still has 0.3 of its weight."""
@@ -23,6 +24,7 @@ def consistent(config: RunConfig) -> RunConfig:
     _check_numbers(config)
     _check_prefix(config)
     _check_revision(config)
+    _check_personal(config)
     model = config.model
     if model.path.is_absolute():
         return config
@@ -94,6 +96,26 @@ def _check_rule(config: RunConfig) -> None:
             f"{config.source}: merge.rule = {merge.rule} averages factors of equal rank, and train.rank = 0 lets "
             "every board choose its own",
             "Set train.rank to a rank that the smallest board can train, or take another rule.",
+        )
+
+
+def _check_personal(config: RunConfig) -> None:
+    """Raise ConfigError where the split between shared and local weights is none, or the merge rule has no place for
+    it."""
+    personal = config.train.personal
+    if not isinstance(personal, Personal) or personal.method != "fedrep":
+        return
+    if not personal.local_blocks:
+        raise ConfigError(
+            f"{config.source}: personal.method = fedrep keeps the last blocks of the decoder on each board, and "
+            "personal.local_blocks = 0 keeps none",
+            "Set personal.local_blocks to 1 or more, or take another method.",
+        )
+    if config.train.rank:
+        raise ConfigError(
+            f"{config.source}: personal.method = fedrep trains no global strands in the last blocks, and train.rank = "
+            f"{config.train.rank} asks for so many of every weight",
+            "Set train.rank to 0 with a merge rule that takes unequal ranks, or take another method.",
         )
 
 

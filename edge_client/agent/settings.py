@@ -112,7 +112,10 @@ def _targets(path: Path, value: object) -> list[str]:
 def _personal(path: Path, value: object) -> Personal:
     """The local strands that a board asks for itself. Raises ConfigError that names the key."""
     try:
-        return msgspec.convert(value, Personal)
+        personal = msgspec.convert(value, Personal)
+        if personal.method == "fedrep" and personal.rank and not personal.local_blocks:
+            raise msgspec.ValidationError("method = fedrep needs local_blocks of 1 or more")
+        return personal
     except msgspec.ValidationError as error:
         keys = ", ".join(Personal.__struct_fields__)
         raise ConfigError(f"{path}: [{PERSONAL}]: {error}", f"its settings are {keys}; rank = 0 is none") from error

@@ -14,7 +14,7 @@ from edge_client.agent.events import Events
 from edge_client.agent.faults.data_watch import DataWatch
 from edge_client.agent.manners.pauses import Away
 from edge_client.agent.manners.speed_watch import SpeedWatch
-from edge_client.agent.own_steps import OwnSteps
+from edge_client.agent.personal.own_steps import OwnSteps
 from edge_client.agent.relevance import is_wanted
 from edge_client.agent.task_plans import TaskPlans
 from edge_client.agent.watch import TaskOver, Watch

@@ -288,6 +288,39 @@ def test_damaged_strands_are_said(life: Life, tmp_path: Path, capsys: pytest.Cap
     assert status == ExitCode.CONFIG and "holds no local strands" in err
 
 
+async def test_steps_of_their_own_follow_each_round(base: Path, data: Path, tmp_path: Path) -> None:
+    """After each update was sent the board trains its own strands over the adapter of that round, and once the fleet is
+    done no more; none of their bytes is sent either."""
+    server = StrandsServer(base, settings={"learning_rate": 0.01, "local_steps": 3})
+    async with recorded(server) as recorder:
+        board = RealBoard(server, tmp_path / "state")
+        await board.join(data=str(data), personal=Personal(rank=2, method="apfl", learning_rate=0.05))
+
+    told = board.events("own_strands")
+    assert [event["round"] for event in told] == [1, 2]
+    assert told[0]["mix"] != told[1]["mix"]
+    sent_before = [line for line in server.requests if line.startswith("GET /v1/uploads/")]
+    assert len(sent_before) >= 2
+    folder = StateFolder(tmp_path / "state").personal
+    facts = folder.newest()
+    assert facts is not None
+    own = read_own(folder.file(facts).path, facts.key)
+    assert own is not None and own.mix == told[1]["mix"]
+    assert not any(recorder.has_sent(factors.b.numpy()) for factors in own.strands.values())
+
+
+async def test_the_fleets_adapter_is_fine_tuned_once(base: Path, data: Path, tmp_path: Path) -> None:
+    """At the end of the run, over its last version."""
+    server = StrandsServer(base, rounds=1, settings={"learning_rate": 0.01, "local_steps": 2})
+    async with recorded(server):
+        board = RealBoard(server, tmp_path / "state")
+        await board.join(data=str(data), personal=Personal(rank=2, method="finetune"))
+
+    assert [event["round"] for event in board.events("own_strands")] == [1]
+    phases = [event["phase"] for event in board.events("phase")]
+    assert phases[-2:] == ["evaluate", "personal"]
+
+
 def test_leaving_keeps_the_strands(life: Life, tmp_path: Path) -> None:
     """A board that leaves its server forgets who it was, and not what it has learnt for itself."""
     state = tmp_path / "state"

@@ -33,6 +33,8 @@ Importance = Literal["sketch", "adalora", "magnitude_gradient"]
 Target = Literal["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
 """The last part of a weight's name."""
 
+KeepImportance = Literal["fisher", "scores"]
+
 Method = Literal["pftt", "local", "finetune", "ditto", "fedrep", "apfl"]
 """How a board's model comes of local strands and the global adapter; docs/guide/personal.md has paper and formula of
 each."""
@@ -114,6 +116,13 @@ class Personal(Message, frozen=True, kw_only=True, omit_defaults=True):
         return self.when == "after" or self.method in ("local", "finetune", "ditto", "apfl")
 
 
+class Keep(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """A penalty on how far a board moves what matters to the received model (FedJudge, arXiv 2309.08173)."""
+
+    weight: Positive  # λ, beside a mean loss per target token
+    importance: KeepImportance = "fisher"  # what matters: by the board's own first gradients, or by the run's ranking
+
+
 class TrainSettings(Message, frozen=True, kw_only=True):
     """How every board trains. Declarative: a server ships no code."""
 
@@ -134,6 +143,7 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     own_basis: bool = False  # each board draws its own A, and is sent none
     pruning: bool = False  # boards give up trailing strands that training shrinks (HetLoRA)
     seed: Count = 0
+    keep: Keep | UnsetType = UNSET  # holds a board near the received model; left out where nothing does
     personal: Personal | UnsetType = UNSET  # strands of each board alone, never sent; left out where there are none
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import UnsetType
+
 from aggregator.errors import ConfigError
 from aggregator.merge.defences.defended import DEFENCES, NONE
 from aggregator.merge.rules import RULES
@@ -25,6 +27,7 @@ def consistent(config: RunConfig) -> RunConfig:
     _check_prefix(config)
     _check_revision(config)
     _check_personal(config)
+    _check_keep(config)
     model = config.model
     if model.path.is_absolute():
         return config
@@ -117,6 +120,19 @@ def _check_personal(config: RunConfig) -> None:
             f"{config.train.rank} asks for so many of every weight",
             "Set train.rank to 0 with a merge rule that takes unequal ranks, or take another method.",
         )
+
+
+def _check_keep(config: RunConfig) -> None:
+    """Raise ConfigError where boards do not begin at the received model, which they were to be held near."""
+    keep = config.train.keep
+    if isinstance(keep, UnsetType) or not RULES[config.merge.rule].TRAITS.own_basis:
+        return
+    others = ", ".join(name for name, rule in RULES.items() if not rule.TRAITS.own_basis)
+    raise ConfigError(
+        f"{config.source}: train.keep = {keep.weight:g} holds boards near the strands that they were sent, and under "
+        f"merge.rule = {config.merge.rule} each board draws its own",
+        f"Set train.keep to 0, or take one of {others}.",
+    )
 
 
 def _check_prefix(config: RunConfig) -> None:

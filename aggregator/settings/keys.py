@@ -27,7 +27,7 @@ from wire.limits import (
     MIN_SOURCE_TOKENS,
     MIN_TARGET_TOKENS,
 )
-from wire.run import Importance, Method, When
+from wire.run import Importance, KeepImportance, Method, When
 
 TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
 """Last parts of the names of the weights that may be trained."""
@@ -150,6 +150,14 @@ KEYS: tuple[Key, ...] = (
         choices=get_args(Importance),
     ),
     Key("train", "rank", 0, "strands of every weight on every board; 0: as many as its memory allows", 0, MAX_RANK),
+    Key("train", "keep", 0.0, "weight of a penalty on moving what matters to the received model; 0: none", 0, 1e6),
+    Key(
+        "train",
+        "keep_importance",
+        "fisher",
+        "what matters by: fisher: each board's first gradients of a round; scores: the run's ranking",
+        choices=get_args(KeepImportance),
+    ),
     Key(
         "personal",
         "rank",

@@ -36,6 +36,9 @@ def parse(text: str, source: Path) -> RunConfig:
     values = _checked(document, source)
     train = _section(values, "train")
     targets = train.pop("targets")
+    keep, importance = train.pop("keep"), train.pop("keep_importance")
+    if keep:  # nothing of it is sent where boards are held by nothing
+        train["keep"] = {"weight": keep, "importance": importance}
     rounds, merge = (_section(values, section) for section in ("rounds", "merge"))
     config = RunConfig(
         name=values["run.name"],

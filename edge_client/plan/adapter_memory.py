@@ -6,16 +6,21 @@ dtype."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import UnsetType
 
 from edge_client.jobs.sizes import ADALORA_RANK, RANK_STEP
 from wire.checks import basis_rank
 from wire.dtypes import sketch_dtype
-from wire.run import Personal, RunInfo, Weight, When
+from wire.run import KeepImportance, Personal, RunInfo, Weight, When
 
 TRAINED_VALUE_BYTES = 16
 """A trained value in fp32, its gradient and Adam's two moments."""
 
+
+KEPT_VALUE_BYTES: Mapping[KeepImportance, int] = {"fisher": 8, "scores": 4}
+"""A trained value as it was received, fp32, and how much it matters where each has its own."""
 
 JOINED_VALUE_BYTES = 4
 """A value of strands that are joined with local ones for one product, fp32."""
@@ -69,6 +74,8 @@ class AdapterSizes:
         self._trains_a, self._begins = run.settings.trains_a, begins_at_adapter(run)
         self.local_ranks = ranks_of_own(run, "beside", trains_encoder=trains_encoder)
         self._joined = {weight.name for weight, local in zip(run.weights, self.local_ranks, strict=True) if local}
+        keep = run.settings.keep
+        self._kept_bytes = 0 if isinstance(keep, UnsetType) else KEPT_VALUE_BYTES[keep.importance]
         self._upload_bytes = _UPLOAD_BYTES[run.settings.upload]
         self._sketch_bytes = _UPLOAD_BYTES[sketch_dtype(run.settings.upload)]
         self._download_bytes = 4 if run.settings.upload == "fp32" else 2
@@ -85,8 +92,9 @@ class AdapterSizes:
         is not. A that is trained is turned into the compute dtype when it is used, for which a basis' rows of zeros
         leave room."""
         pairs = zip(self._run.weights, ranks, strict=True)
+        trained = TRAINED_VALUE_BYTES + self._kept_bytes
         bases = sum(padded(0 if self._trains_a else rank) * weight.columns for weight, rank in pairs)
-        return self._c * bases + TRAINED_VALUE_BYTES * self._sum(ranks, self._trained)
+        return self._c * bases + trained * self._sum(ranks, self._trained)
 
     def sketches(self) -> int:
         """Gradient sketches: of every weight that is sketched the sums, R·n fp32, and Ω, R·m in the compute dtype; and
@@ -157,7 +165,7 @@ class AdapterSizes:
         """The most that one more strand of `weight` adds to what stays, and beyond that to `start`, `whole` or
         `end`."""
         values = self._trained(weight)
-        stays = TRAINED_VALUE_BYTES * values + (0 if self._trains_a else self._c * weight.columns)
+        stays = (TRAINED_VALUE_BYTES + self._kept_bytes) * values + (0 if self._trains_a else self._c * weight.columns)
         if weight.name in self._joined:
             stays += JOINED_VALUE_BYTES * (weight.rows + weight.columns)
         packed, residuals = self._upload_bytes * values, self._residuals(weight)

@@ -53,7 +53,18 @@ SETTINGS = r.TrainSettings(
     pruning=True,
     seed=2**53,
 )
-PERSONAL = Personal(rank=4, targets=("q", "v"), learning_rate=0.01, when="after", steps=5)
+KEEP = r.Keep(weight=0.5, importance="scores")
+PERSONAL = Personal(
+    rank=4,
+    method="apfl",
+    targets=("q", "v"),
+    learning_rate=0.01,
+    when="after",
+    steps=5,
+    pull=0.25,
+    mix=0.75,
+    local_blocks=2,
+)
 RUN = r.RunInfo(
     protocol=1,
     run_id="run-1",
@@ -87,6 +98,8 @@ MESSAGES: dict[str, Message] = {
     "Personal": PERSONAL,
     "TrainSettings": SETTINGS,
     "TrainSettings-personal": msgspec.structs.replace(SETTINGS, personal=PERSONAL),
+    "Keep": KEEP,
+    "TrainSettings-keep": msgspec.structs.replace(SETTINGS, keep=KEEP),
     "Base": RUN.base,
     "RunInfo": RUN,
     "Enrol": m.Enrol(protocol=1, token="t0ken", install_id=DIGEST[:32], name="Ada's Pi – büro", client_version="0.1.0"),

@@ -15,11 +15,12 @@ that is where another one comes in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import UnsetType
 from torch import Tensor
 
 from edge_client.data.tokeniser import Pair
@@ -45,6 +46,7 @@ from edge_client.state.pruned_ranks import keep_pruned
 from wire.run import Personal
 
 if TYPE_CHECKING:
+    from edge_client.engines.lean.gradients.keep import Keep
     from edge_client.engines.lean.personal.local_strands import LocalStrands
 
 TOLD = ("loss", "held_out_loss", "personal_loss")
@@ -91,6 +93,7 @@ class TrainingRound:
             raise NoPlanError("the plan trains no weight and no sketch is asked for", "give more memory with --memory")
         prunes = settings.pruning and job.spec.trains == "both"
         self._pruning = Pruning(self.model.linears) if prunes else None
+        self._keep = _keep(job, self._trained)
         self._adam = Adam(self._trained, settings.learning_rate)
         self._local = _local_strands(job, self.model)
         self._sketches = self._new_sketches() if job.spec.sketch else None
@@ -162,6 +165,8 @@ class TrainingRound:
         """Count the backward pass since `start_pass`, and its target tokens, for the sketches that it fed."""
         if self._sketches is not None:
             self._sketches.end_pass(n_target_tokens)
+        if self._keep is not None and not self._numbers["step"]:
+            self._keep.observe()
 
     def step(self, step: int, loss: StepLoss) -> None:
         """Apply the gradients of a step, summed over its target tokens: penalty, clipping and Adam.
@@ -171,6 +176,9 @@ class TrainingRound:
         n_targets = loss.n_target_tokens
         if self._pruning is not None:
             self._pruning.add_gradients(n_targets)
+        if self._keep is not None:
+            self._keep.gather()
+            self._keep.add_gradients(n_targets)
         norm = self._adam.step(n_targets) if self._trained else 0.0
         if self._local is not None:
             norm += self._local.step(n_targets)  # clipped by itself: what is sent does not depend on its length
@@ -246,8 +254,9 @@ class TrainingRound:
         if self._sketches is not None and self._sketches.has_begun:
             groups["sketch"] = self._sketches.sums
         named = {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
-        local = self._local.tensors() if self._local is not None else {}
-        return self._trained | named | local
+        others = self._local.tensors() if self._local is not None else {}
+        others |= self._keep.tensors() if self._keep is not None else {}
+        return self._trained | named | others
 
     def _resume(self) -> bool:
         """Take up a saved training. False where there is none of this work; it then starts from the beginning."""
@@ -277,6 +286,17 @@ def _local_strands(job: TrainJob, model: Model) -> LocalStrands | None:
     from edge_client.engines.lean.personal.local_strands import LocalStrands
 
     return LocalStrands(job, model.linears)
+
+
+def _keep(job: TrainJob, trained: Mapping[str, Tensor]) -> Keep | None:
+    """The penalty that holds the board near the received model; None where the run asks for none."""
+    asked = job.run.settings.keep
+    if isinstance(asked, UnsetType):
+        return None
+    from edge_client.engines.lean.gradients.keep import Keep, scores_of
+
+    by_ranking = asked.importance == "scores"
+    return Keep(trained, asked.weight, scores_of(job.run, job.plan.ranks, trained) if by_ranking else None)
 
 
 def _model(job: TrainJob, session: Session) -> Model:

@@ -152,6 +152,9 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
             '[personal]\nrank = 2\nmethod = "fedrep"\nlocal_blocks = 1\n[train]\nrank = 4',
             ["personal.method = fedrep", "train.rank = 4"],
         ),
+        ("[train]\nkeep = -1", ["train.keep = -1", "from 0 to"]),
+        ("[train]\nkeep = nan", ["train.keep = nan"]),
+        ('[train]\nkeep = 1\n[merge]\nrule = "fresh"', ["train.keep = 1", "merge.rule = fresh", "weave"]),
         ("[run\n", ["is not TOML"]),
     ],
 )

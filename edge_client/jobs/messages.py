@@ -157,12 +157,13 @@ class PersonalJob(TextJob, frozen=True, kw_only=True, tag="personal"):
 class EvaluateJob(TextJob, frozen=True, kw_only=True, tag="evaluate"):
     """Score an adapter on held-out text.
 
-    `adapter_path` and `held_path` are as in `TrainJob`, with "" for the bare base. `rouge`: texts are written and
-    compared too.
+    `adapter_path` and `held_path` are as in `TrainJob`, with "" for the bare base. `personal_path`: the board's own
+    strands, to be judged with it; "" for none. `rouge`: texts are written and compared too.
     """
 
     adapter_path: str = ""
     held_path: str = ""
+    personal_path: str = ""
     rouge: bool = False
     max_eval_examples: int = 200
 

@@ -1,1 +1,1 @@
-"""The worth of strands of a board's own: six methods, keeping, and the fleet alone, on text that boards do not share."""
+"""The worth of strands of a board's own, by six methods, beside the fleet alone, on text that boards do not share."""

@@ -36,13 +36,15 @@ def export(state: Path, out: Path, as_json: bool, debug: bool) -> None:
     require_packages()
     from edge_client.engines.lean.personal.peft_export import export_strands
 
-    n_weights, size_bytes = export_strands(own.file, own.facts, out.expanduser())
+    done = export_strands(own.file, own.facts, out.expanduser(), own.held_adapter)
     if as_json:
-        click.echo(
-            json.dumps({"folder": str(out), "run": own.facts.run_id, "n_weights": n_weights, "size_bytes": size_bytes})
-        )
+        facts = {"folder": str(out), "run": own.facts.run_id, "n_weights": done.n_weights}
+        click.echo(json.dumps(facts | {"size_bytes": done.size_bytes, "whole": done.is_whole}))
         return
-    click.echo(f"local strands of {n_weights} weights, run {own.facts.run_id}, {show_size(size_bytes)}, in {out}")
+    size = show_size(done.size_bytes)
+    click.echo(f"local strands of {done.n_weights} weights, run {own.facts.run_id}, {size}, in {out}")
+    if done.is_whole:
+        click.echo("It is this board's whole model: load it in the place of the global adapter, not beside it.")
     click.echo("They are trained on this board's text alone: whoever has this folder may learn of it.")
 
 

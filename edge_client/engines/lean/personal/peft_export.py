@@ -5,28 +5,43 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from braid_common.lora_config import lora_config
 from edge_client.base.adapter_form import MARKER
+from edge_client.engines.lean.model.adapter_tensors import read_any_adapter
 from edge_client.engines.lean.model.peft_folder import CONFIG_FILE, MODULE_PREFIX, WEIGHTS_FILE
-from edge_client.engines.lean.personal.on_top import on_top
+from edge_client.engines.lean.personal.on_top import sound_strands
 from edge_client.errors import ConfigError, disk_errors
 from edge_client.state.personal_folder import PersonalFacts, StrandsFile
 
 
-def export_strands(file: StrandsFile, facts: PersonalFacts, folder: Path) -> tuple[int, int]:
-    """Write the strands of a file as a PEFT folder, all or nothing; of how many weights they are, and bytes.
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A folder that was written: of how many weights, bytes, and whether it is the board's whole model, which is loaded
+    in the global adapter's place and not beside it."""
 
-    PEFT adds them to the base with scaling 1. A folder that is there must be empty. Raises ConfigError where it is not,
-    or where the strands are damaged, and DiskError.
+    n_weights: int
+    size_bytes: int
+    is_whole: bool
+
+
+def export_strands(file: StrandsFile, facts: PersonalFacts, folder: Path, held_adapter: Callable[[], Path]) -> Exported:
+    """Write the strands of a file as a PEFT folder, all or nothing.
+
+    PEFT adds them to the base with scaling 1. Strands that are mixed with the global adapter (APFL) are written with
+    their part of that, which `held_adapter` finds. A folder that is there must be empty. Raises ConfigError where it is
+    not, or where the strands are damaged, and DiskError.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there and not empty", "name another folder with --out, or remove this one")
-    strands = on_top({}, file)
+    own = sound_strands(file)
+    is_mixed = own.mix is not None
+    strands = own.over(read_any_adapter(held_adapter(), ()).product_factors() if is_mixed else {})
     tensors = {}
     for name, factors in strands.items():
         tensors[f"{MODULE_PREFIX}{name}.lora_A.weight"] = factors.a.contiguous()
@@ -44,4 +59,4 @@ def export_strands(file: StrandsFile, facts: PersonalFacts, folder: Path) -> tup
             staging.replace(folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return len(strands), size_bytes
+    return Exported(len(strands), size_bytes, is_whole=is_mixed or own.is_alone)

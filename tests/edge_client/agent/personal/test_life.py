@@ -288,7 +288,9 @@ def test_damaged_strands_are_said(life: Life, tmp_path: Path, capsys: pytest.Cap
     assert status == ExitCode.CONFIG and "holds no local strands" in err
 
 
-async def test_steps_of_their_own_follow_each_round(base: Path, data: Path, tmp_path: Path) -> None:
+async def test_steps_of_their_own_follow_each_round(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """After each update was sent the board trains its own strands over the adapter of that round, and once the fleet is
     done no more; none of their bytes is sent either."""
     server = StrandsServer(base, settings={"learning_rate": 0.01, "local_steps": 3})
@@ -307,6 +309,14 @@ async def test_steps_of_their_own_follow_each_round(base: Path, data: Path, tmp_
     own = read_own(folder.file(facts).path, facts.key)
     assert own is not None and own.mix == told[1]["mix"]
     assert not any(recorder.has_sent(factors.b.numpy()) for factors in own.strands.values())
+
+    status, out, _ = command(
+        capsys, "personal", "export", "--state", str(tmp_path / "state"), "--out", str(tmp_path / "own"), "--json"
+    )
+    assert status == ExitCode.OK and json.loads(out)["whole"]
+    tensors = load_file(tmp_path / "own" / "adapter_model.safetensors")
+    name, factors = next(iter(own.strands.items()))
+    assert len(tensors[f"base_model.model.{name}.lora_A.weight"]) > len(factors.a)  # with the global adapter's part
 
 
 async def test_the_fleets_adapter_is_fine_tuned_once(base: Path, data: Path, tmp_path: Path) -> None:

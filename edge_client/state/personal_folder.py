@@ -1,8 +1,8 @@
-"""The folder of a board's local strands: a file of them for each run that it takes or took part in, and what they
+"""The folder of a board's local strands: a file of them for each run that it takes or took part in, and what the newest
 belong to.
 
-    personal/KEY.strands   the strands, fp32 (`edge_client/engines/lean/personal`)
-    personal/KEY.json      their run, base and text form
+    personal/KEY.strands    the strands, fp32 (`edge_client/engines/lean/personal`)
+    personal/current.json   run, base and text form of those that are trained now
 
 KEY is a digest of run, base and manifest, so that no strands are ever put on another base, and those of an earlier run
 stay as they are. They are the board's own: nothing here is sent, `edge-client leave` leaves them, and only
@@ -22,6 +22,8 @@ from braid_common.json_file import read_small
 from braid_common.text_form import TextForm
 from edge_client.errors import disk_errors
 from wire.run import Base, RunInfo
+
+CURRENT = "current.json"
 
 KEY_DIGITS = 16
 """Hex digits of a digest in a file's name: 64 bits tell a board's runs apart."""
@@ -85,7 +87,7 @@ class PersonalFolder:
     def prepare(self, run: RunInfo, base_folder: Path) -> Path:
         """Write what the strands of this run belong to; their file's path. Raises DiskError."""
         facts = PersonalFacts(run.run_id, run.base, str(base_folder), run.manifest, run.settings.text_form)
-        path = self._path / f"{facts.key[:KEY_DIGITS]}.json"
+        path = self._path / CURRENT
         if read_small(path, PersonalFacts) != facts:
             with disk_errors(path):
                 make_private_folder(self._path)
@@ -93,10 +95,9 @@ class PersonalFolder:
         return self.strands_path(facts.key)
 
     def newest(self) -> PersonalFacts | None:
-        """The facts of the strands that were trained last; None where there are none."""
-        known = [facts for path in self._path.glob("*.json") if (facts := read_small(path, PersonalFacts)) is not None]
-        there = [(self.strands_path(facts.key).stat().st_mtime, facts) for facts in known if self._is_there(facts)]
-        return max(there, key=lambda pair: pair[0])[1] if there else None
+        """The facts of the strands that were trained last; None where there are none (yet)."""
+        facts = read_small(self._path / CURRENT, PersonalFacts)
+        return facts if facts is not None and self.strands_path(facts.key).is_file() else None
 
     def forget(self) -> int:
         """Remove the strands of all runs; how many files there were. Raises DiskError."""
@@ -106,9 +107,6 @@ class PersonalFolder:
                 n_files += path.suffix == ".strands"
                 path.unlink(missing_ok=True)
         return n_files
-
-    def _is_there(self, facts: PersonalFacts) -> bool:
-        return self.strands_path(facts.key).is_file()
 
 
 def _key(run_id: str, base_digest: str, manifest: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from aggregator.errors import NothingToExportError
 from aggregator.merge.low_rank.approximation import truncate
 from aggregator.merge.state import F32, AdapterState
 from aggregator.settings.base_model import BUILTIN
+from braid_common.lora_config import lora_config
 from braid_common.text_form import DEFAULT_FORM, TextForm
 
 MARKER = "braid.json"
@@ -128,32 +128,6 @@ def _write(folder: Path, factors: Mapping[str, tuple[F32, F32]], origin: Origin,
     (folder / "README.md").write_text(_readme(origin, version, ranks), encoding="utf-8")
     for path in [*folder.iterdir(), folder]:
         _sync(path)
-
-
-def lora_config(ranks: Mapping[str, int], base_model: str, revision: str = "") -> dict[str, Any]:
-    """adapter_config.json for modules of these ranks, each with scaling 1."""
-    # peft matches a pattern as a regular expression at the *end* of a module's name; ^ and escapes make it exact, so
-    # that encoder.block.1 is not decoder.block.1 nor block.11.
-    pattern = {f"^{re.escape(name)}": rank for name, rank in ranks.items()}
-    most = max(ranks.values())
-    return {
-        "peft_type": "LORA",
-        "task_type": "SEQ_2_SEQ_LM",
-        "base_model_name_or_path": base_model,
-        "revision": revision or None,  # of the base; peft's AutoPeftModel passes it on
-        "inference_mode": True,
-        "r": most,
-        "lora_alpha": most,
-        "rank_pattern": pattern,
-        "alpha_pattern": pattern,
-        "target_modules": list(ranks),
-        "use_rslora": False,
-        "use_dora": False,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "modules_to_save": None,
-    }
 
 
 def _readme(origin: Origin, version: int, ranks: Mapping[str, int]) -> str:

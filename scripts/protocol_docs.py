@@ -144,7 +144,7 @@ def _message_section(kind: type[Message]) -> str:
 def _default_text(field: inspect.Field) -> str:
     default = field.default if field.default_factory is NODEFAULT else field.default_factory()
     if default is NODEFAULT:
-        return ""
+        return "" if field.required else "left out"
     if isinstance(default, (int, float)) and not isinstance(default, bool):
         return f"{default:g}"
     words = {None: "nil", False: "false", True: "true"}

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from aggregator.settings.keys import KEYS
+from edge_client.agent.settings import PERSONAL
 from edge_client.cli.join import join
 from scripts.commands_docs import option_rows
 from scripts.generated_page import DOCS, bring_up_to_date, table
@@ -41,6 +42,10 @@ def settings_page() -> str:
         ]
         parts.append(f"### [{section}]\n\n{table(('key', 'default', 'allowed', 'meaning'), rows)}\n")
     keys = [(f"`{name}`", meaning) for name, meaning in option_rows(join, keys_only=True)]
+    own = (
+        "the local strands that this board asks for itself, in place of the run's: a table with the keys of [personal]"
+    )
+    keys.append((f"`{PERSONAL}`", own))
     parts.append(f"{_BOARD}\n{table(('key', 'meaning'), keys)}\n")
     return "\n".join(parts)
 

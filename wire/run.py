@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from braid_common.text_form import DEFAULT_PREFIX, Cut, TextForm
 from wire.fields import (
@@ -29,6 +30,18 @@ from wire.limits import MAX_RANK, MAX_WEIGHTS
 Scope = Literal["decoder", "all"]
 Importance = Literal["sketch", "adalora", "magnitude_gradient"]
 
+Target = Literal["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
+"""The last part of a weight's name."""
+
+KeepImportance = Literal["fisher", "scores"]
+
+Method = Literal["pftt", "local", "finetune", "ditto", "fedrep", "apfl"]
+"""How a board's model comes of local strands and the global adapter; docs/guide/personal.md has paper and formula of
+each."""
+
+When = Literal["beside", "after"]
+"""When local strands are trained: in the steps of the global ones, or in steps of their own."""
+
 LONGEST_CHOSEN_SOURCE_TOKENS, LONGEST_CHOSEN_TARGET_TOKENS = 512, 128
 """Longest texts of a run whose server chooses the lengths. T5 was pre-trained to read 512 tokens (arXiv 1910.10683) and
 to write 114, which is what its span corruption leaves of them; and a board's memory for a step grows with both. Whoever
@@ -48,9 +61,66 @@ class Weight(Message, frozen=True, kw_only=True):
         return self.name.startswith("encoder.")
 
     @property
+    def decoder_block(self) -> int:
+        """The number of its block in the decoder; -1 for the encoder's."""
+        return -1 if self.is_encoder else int(self.name.split(".")[2])
+
+    @property
     def reads_source(self) -> bool:
         """Whether it multiplies source tokens: all of the encoder, and keys and values of cross-attention."""
         return self.is_encoder or self.name.endswith((".EncDecAttention.k", ".EncDecAttention.v"))
+
+
+class Personal(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """Local strands: LoRA pairs of one board alone, trained on top of the global adapter and never sent (PFTT, arXiv
+    2404.13238). The run asks every board for them, or a board asks itself."""
+
+    rank: Annotated[int, Meta(ge=0, le=MAX_RANK)]  # local strands of a weight; 0: this board has none
+    method: Method = "pftt"  # how they and the global adapter make up the board's model
+    targets: Annotated[tuple[Target, ...], Meta(max_length=7)] = ()  # weights that have them; none named: all trained
+    learning_rate: NonNegative = 0.0  # 0: that of the global strands
+    when: When = "beside"  # trained in the steps of the global strands, or after these in steps of their own
+    steps: Annotated[int, Meta(ge=0, le=100_000)] = 0  # of their own, a round; 0: as many as the global strands have
+    pull: NonNegative = 0.1  # ditto: λ of the term that draws the board's model to the global one
+    mix: Annotated[float, Meta(ge=0, le=1)] = 0.5  # apfl: the local share of the board's model before it is learnt
+    local_blocks: Annotated[int, Meta(ge=0, le=1024)] = 0  # fedrep: so many last blocks of the decoder are local
+
+    def ranks(self, weights: Sequence[Weight]) -> tuple[int, ...]:
+        """Local strands of each of these weights."""
+        unshared = self.unshared(weights)
+        return tuple(
+            min(self.rank, weight.rows, weight.columns)
+            if (not self.targets or weight.name.rsplit(".", 1)[-1] in self.targets)
+            and (self.method != "fedrep" or weight.name in unshared)
+            else 0
+            for weight in weights
+        )
+
+    def unshared(self, weights: Sequence[Weight]) -> frozenset[str]:
+        """Weights whose global strands the board does not train: under FedRep those of the last blocks of the decoder,
+        which are its head (arXiv 2102.07078)."""
+        if self.method != "fedrep" or not self.rank:
+            return frozenset()
+        blocks = {weight.name: weight.decoder_block for weight in weights}
+        first = max(blocks.values(), default=-1) + 1 - self.local_blocks
+        return frozenset(name for name, block in blocks.items() if block >= max(first, 0))
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether local strands are there in the steps of the global ones: trained, or lying still as FedRep's head."""
+        return not self.has_steps_of_own or self.method == "fedrep"
+
+    @property
+    def has_steps_of_own(self) -> bool:
+        """Whether local strands are trained in steps of their own, over a global adapter that is frozen."""
+        return self.when == "after" or self.method in ("local", "finetune", "ditto", "apfl")
+
+
+class Keep(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """A penalty on how far a board moves what matters to the received model (FedJudge, arXiv 2309.08173)."""
+
+    weight: Positive  # λ, beside a mean loss per target token
+    importance: KeepImportance = "fisher"  # what matters: by the board's own first gradients, or by the run's ranking
 
 
 class TrainSettings(Message, frozen=True, kw_only=True):
@@ -73,6 +143,8 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     own_basis: bool = False  # each board draws its own A, and is sent none
     pruning: bool = False  # boards give up trailing strands that training shrinks (HetLoRA)
     seed: Count = 0
+    keep: Keep | UnsetType = UNSET  # holds a board near the received model; left out where nothing does
+    personal: Personal | UnsetType = UNSET  # strands of each board alone, never sent; left out where there are none
 
     @property
     def has_lengths(self) -> bool:
@@ -124,3 +196,17 @@ class RunInfo(Message, frozen=True, kw_only=True):
     values: Annotated[
         tuple[Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_RANK)], ...], Meta(max_length=MAX_WEIGHTS)
     ] = ()
+
+    @property
+    def local_ranks(self) -> tuple[int, ...]:
+        """Strands of each weight that a board has for itself, in manifest order."""
+        personal = self.settings.personal
+        return personal.ranks(self.weights) if isinstance(personal, Personal) else (0,) * len(self.weights)
+
+    @property
+    def own_steps(self) -> int:
+        """Optimiser steps of a round that local strands have to themselves."""
+        personal = self.settings.personal
+        if not isinstance(personal, Personal) or not personal.rank or not personal.has_steps_of_own:
+            return 0
+        return personal.steps or self.settings.local_steps

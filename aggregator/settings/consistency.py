@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import UnsetType
+
 from aggregator.errors import ConfigError
 from aggregator.merge.defences.defended import DEFENCES, NONE, UNWEIGHTED
 from aggregator.merge.rules import RULES
 from aggregator.settings.config import RunConfig
 from braid_common.hub.model_id import parse_hub_id
 from braid_common.text_form import LONGEST_PIECE_CHARS
+from wire.run import Personal
 
 ASYNCHRONOUS_STALENESS = 10
 """`staleness_limit` of an asynchronous run that names none: such an update still has 0.3 of its weight."""
@@ -24,6 +27,8 @@ def consistent(config: RunConfig) -> RunConfig:
     _check_numbers(config)
     _check_prefix(config)
     _check_revision(config)
+    _check_personal(config)
+    _check_keep(config)
     model = config.model
     if model.path.is_absolute():
         return config
@@ -116,6 +121,39 @@ def _check_rule(config: RunConfig) -> None:
             "every board choose its own",
             "Set train.rank to a rank that the smallest board can train, or take another rule.",
         )
+
+
+def _check_personal(config: RunConfig) -> None:
+    """Raise ConfigError where the split between shared and local weights is none, or the merge rule has no place for
+    it."""
+    personal = config.train.personal
+    if not isinstance(personal, Personal) or personal.method != "fedrep":
+        return
+    if not personal.local_blocks:
+        raise ConfigError(
+            f"{config.source}: personal.method = fedrep keeps the last blocks of the decoder on each board, and "
+            "personal.local_blocks = 0 keeps none",
+            "Set personal.local_blocks to 1 or more, or take another method.",
+        )
+    if config.train.rank:
+        raise ConfigError(
+            f"{config.source}: personal.method = fedrep trains no global strands in the last blocks, and train.rank = "
+            f"{config.train.rank} asks for so many of every weight",
+            "Set train.rank to 0 with a merge rule that takes unequal ranks, or take another method.",
+        )
+
+
+def _check_keep(config: RunConfig) -> None:
+    """Raise ConfigError where boards do not begin at the received model, which they were to be held near."""
+    keep = config.train.keep
+    if isinstance(keep, UnsetType) or not RULES[config.merge.rule].TRAITS.own_basis:
+        return
+    others = ", ".join(name for name, rule in RULES.items() if not rule.TRAITS.own_basis)
+    raise ConfigError(
+        f"{config.source}: train.keep = {keep.weight:g} holds boards near the strands that they were sent, and under "
+        f"merge.rule = {config.merge.rule} each board draws its own",
+        f"Set train.keep to 0, or take one of {others}.",
+    )
 
 
 def _check_prefix(config: RunConfig) -> None:

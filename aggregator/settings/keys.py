@@ -27,7 +27,7 @@ from wire.limits import (
     MIN_SOURCE_TOKENS,
     MIN_TARGET_TOKENS,
 )
-from wire.run import Importance
+from wire.run import Importance, KeepImportance, Method, When
 
 TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
 """Last parts of the names of the weights that may be trained."""
@@ -150,6 +150,42 @@ KEYS: tuple[Key, ...] = (
         choices=get_args(Importance),
     ),
     Key("train", "rank", 0, "strands of every weight on every board; 0: as many as its memory allows", 0, MAX_RANK),
+    Key("train", "keep", 0.0, "weight of a penalty on moving what matters to the received model; 0: none", 0, 1e6),
+    Key(
+        "train",
+        "keep_importance",
+        "fisher",
+        "what matters by: fisher: each board's first gradients of a round; scores: the run's ranking",
+        choices=get_args(KeepImportance),
+    ),
+    Key(
+        "personal",
+        "rank",
+        0,
+        "strands per weight that each board trains for itself on top of the global adapter, never sent; 0: none",
+        0,
+        MAX_RANK,
+    ),
+    Key(
+        "personal",
+        "method",
+        "pftt",
+        "how they and the global adapter make up a board's model; docs/guide/personal.md compares them",
+        choices=get_args(Method),
+    ),
+    Key("personal", "targets", TARGETS, "which of the trained matrices have them", choices=TARGETS),
+    Key("personal", "learning_rate", 0.0, "their step size; 0: train.learning_rate", 0, 100),
+    Key(
+        "personal",
+        "when",
+        "beside",
+        "beside: in the steps of the global strands; after: in steps of their own, once the update is sent",
+        choices=get_args(When),
+    ),
+    Key("personal", "steps", 0, "steps of their own in a round; 0: train.local_steps", 0, 100_000),
+    Key("personal", "pull", 0.1, "ditto: weight of the term that draws a board's model to the global one", 0, 1e6),
+    Key("personal", "mix", 0.5, "apfl: the local share of a board's model, before the board has learnt it", 0, 1),
+    Key("personal", "local_blocks", 0, "fedrep: so many last blocks of the decoder are each board's own", 0, 1024),
     Key(
         "rounds",
         "mode",

@@ -36,13 +36,18 @@ def parse(text: str, source: Path) -> RunConfig:
     values = _checked(document, source)
     train = _section(values, "train")
     targets = train.pop("targets")
+    keep, importance = train.pop("keep"), train.pop("keep_importance")
+    if keep:  # nothing of it is sent where boards are held by nothing
+        train["keep"] = {"weight": keep, "importance": importance}
     rounds, merge = (_section(values, section) for section in ("rounds", "merge"))
     config = RunConfig(
         name=values["run.name"],
         seed=values["run.seed"],
         model=ModelSection(**{**_section(values, "model"), "path": Path(values["model.path"])}),
         targets=tuple(part for part in TARGETS if part in targets),
-        train=msgspec.convert({**train, **_of_rule(values["merge.rule"]), "seed": values["run.seed"]}, TrainSettings),
+        train=msgspec.convert(
+            {**train, **_of_rule(values["merge.rule"]), **_personal(values), "seed": values["run.seed"]}, TrainSettings
+        ),
         rounds=RoundsSection(total=values["run.rounds"], **rounds),
         merge=MergeSection(**merge),
         source=source,
@@ -82,6 +87,13 @@ def _checked(document: Mapping[str, Any], source: Path) -> dict[str, Any]:
 def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
     """The values of one section by the names of its keys."""
     return {key.name: values[key.path] for key in KEYS if key.section == section}
+
+
+def _personal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The setting of local strands; none at all where boards are asked for none, so that nothing of it is sent."""
+    section = _section(values, "personal")
+    targets = section.pop("targets")
+    return {"personal": {**section, "targets": [] if targets == TARGETS else targets}} if section["rank"] else {}
 
 
 def _of_rule(name: str) -> dict[str, bool]:

@@ -159,7 +159,10 @@ class Federation:
         wanted = range(len(self.boards)) if boards is None else boards
         jobs = [self._train_job(board, n_steps) for board in wanted]
         self.down_bytes += sum(map(self._send, jobs))
-        if together and len(jobs) > 1 and self.recipe.scope == "decoder":
+        alone = (
+            self.recipe.personal is not None or self.recipe.keep is not None
+        )  # boards that share passes have neither
+        if together and len(jobs) > 1 and self.recipe.scope == "decoder" and not alone:
             self._train_together(jobs)
         else:
             for job in jobs:
@@ -167,6 +170,13 @@ class Federation:
         for job in jobs:
             self._keep_sent(job)
         return [self._received(job) for job in jobs]
+
+    def train_own(self) -> None:
+        """Let the boards' own strands take the steps that they have to themselves, over the adapter as it is now."""
+        for board in range(len(self.boards)):
+            job = self._jobs.own_steps(self.state, board, max(1, self.round))
+            self._send(job)
+            run_job(job, self._engine)
 
     def contribution(self, update: Update) -> Contribution:
         """The contribution that the server reads from an update of this round."""
@@ -190,6 +200,7 @@ class Federation:
         session: SharedSession | None = None,
         rouge: bool = False,
         cached: bool = False,
+        own: int | None = None,
     ) -> Mapping[str, float]:
         """Evaluate the global adapter, or the bare base before `begin`.
 
@@ -198,13 +209,15 @@ class Federation:
             session: one that keeps its own base, if not the boards'.
             rouge: texts are written as well and scored.
             cached: encoder outputs are kept for the next evaluation of the same text.
+            own: the board whose own strands are judged with it; None for none.
 
         Returns:
             An evaluate job's numbers: loss in nats per target token, ROUGE F1 (0…1).
         """
         session = session or self._session
         session.texts = {**session.texts, _EVALUATED: Data([], list(examples))}
-        job = self._jobs.evaluate(self.state, _EVALUATED, rouge=rouge, cached=cached)
+        own_path = "" if own is None else self._jobs.own_path(own)
+        job = self._jobs.evaluate(self.state, _EVALUATED, rouge=rouge, cached=cached, own_path=own_path)
         if job.adapter_path:
             self._send(job)
         return run_job(job, LeanEngine(session))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 import builtin_base
 from aggregator.merge.state import AdapterState, strand_values
@@ -20,7 +21,7 @@ from aggregator.run.round_spec import sketch_is_due
 from benchmarks.simulation.setting import Recipe
 from braid_common.seeds import derive_seed
 from edge_client.jobs.data_spec import DataSpec
-from edge_client.jobs.messages import EvaluateJob, Plan, ProfileJob, TrainingMode, TrainJob
+from edge_client.jobs.messages import EvaluateJob, PersonalJob, Plan, ProfileJob, TrainingMode, TrainJob
 from edge_client.plan.pruning import limited
 from edge_client.state.pruned_ranks import read_pruned
 from wire.default_run import run_info
@@ -171,6 +172,8 @@ class Jobs:
         )
         pruned_path = self._path(f"pruned-{board}")
         pruned = read_pruned(Path(pruned_path), run, name, round_id) or {}
+        if recipe.personal is not None:
+            pruned = pruned | dict.fromkeys(recipe.personal.unshared(run.weights), 0)
         plan = self._plan(run, limited(choose(run), run.weights, pruned))
         return TrainJob(
             **self._fields(run, spec, name, plan, f"cache-{board}"),
@@ -179,25 +182,46 @@ class Jobs:
             held_path=self._path(f"held-{board}") if recipe.differences else "",
             residual_path=self._path(f"residual-{board}") if recipe.feedback else "",
             pruned_path=pruned_path,
+            personal_path=self.own_path(board),
             result_path=self._path(f"result-{board}"),
             max_eval_examples=0,
         )
 
-    def evaluate(self, state: AdapterState, data: str, *, rouge: bool, cached: bool) -> EvaluateJob:
-        """An evaluation of the global adapter on a session's `data`; `cached`: encoder outputs are kept for later."""
+    def own_steps(self, state: AdapterState, board: int, round_id: int) -> PersonalJob:
+        """The steps that a board's own strands have to themselves, over the whole adapter."""
+        run, name = self._run(state, round_id), board_name(board)
+        spec = RoundSpec(round=round_id, version=state.version, seed=derive_seed(self._recipe.seed, "round", round_id))
+        nothing = (0,) * len(run.weights)
+        return PersonalJob(
+            **self._fields(run, spec, name, self._plan(run, nothing), f"cache-{board}"),
+            board_id=name,
+            adapter_path=self._path("adapter"),
+            personal_path=self.own_path(board),
+            ranks=nothing,
+            max_eval_examples=0,
+        )
+
+    def own_path(self, board: int) -> str:
+        """The file of a board's own strands; "" where the recipe gives it none."""
+        return self._path(f"own-{board}") if self._recipe.personal is not None else ""
+
+    def evaluate(self, state: AdapterState, data: str, *, rouge: bool, cached: bool, own_path: str = "") -> EvaluateJob:
+        """An evaluation of the global adapter on a session's `data`, with a board's own strands where a path is given;
+        `cached`: encoder outputs are kept for later."""
         run = self._run(state, 0)
         spec = RoundSpec(round=0, version=state.version)
         plan = self._plan(run, (0,) * len(run.weights), EVALUATED_AT_ONCE, cached=cached)
         return EvaluateJob(
             **self._fields(run, spec, data, plan, "cache"),
             adapter_path=self._path("adapter") if state.version else "",
+            personal_path=own_path,
             rouge=rouge,
             max_eval_examples=MAX_EXAMPLES,
         )
 
     def forget_rounds(self) -> None:
         """Drop what the boards of another federation keep from round to round."""
-        for kind in ("residual", "pruned"):
+        for kind in ("residual", "pruned", "own"):
             for path in self._folder.glob(f"{kind}-*"):
                 path.unlink()
 
@@ -242,6 +266,8 @@ class Jobs:
             own_basis=traits.own_basis,
             pruning=traits.prunes,
             seed=recipe.seed,
+            personal=recipe.personal or UNSET,
+            keep=recipe.keep or UNSET,
         )
         return run_info(
             self._weights,
@@ -272,6 +298,14 @@ def digest(*parts: object) -> str:
 def _profile_name(run: RunInfo, board: int) -> str:
     """One file for all federations whose profiles are the same."""
     seen = msgspec.structs.replace(
-        run.settings, learning_rate=1.0, local_steps=1, upload="bf16", trains_a=False, own_basis=False, pruning=False
+        run.settings,
+        learning_rate=1.0,
+        local_steps=1,
+        upload="bf16",
+        trains_a=False,
+        own_basis=False,
+        pruning=False,
+        personal=UNSET,
+        keep=UNSET,
     )
     return f"profile-{board}-{digest(seen, run.max_rank)}"

@@ -10,7 +10,7 @@ import msgspec
 from benchmarks.simulation.texts import Partition
 from braid_common.seeds import derive_seed
 from wire.fields import Dtype
-from wire.run import Scope
+from wire.run import Keep, Personal, Scope
 
 Mix = Literal["uniform", "heavy-tail light", "heavy-tail strong", "equal"]
 
@@ -42,6 +42,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         feedback: boards of quantised uploads keep what these lacked.
         differences: boards keep what they were sent, and are sent what changed since.
         max_source_tokens, max_target_tokens: what longer texts are cut to.
+        personal: strands that each board has for itself; None for none.
+        keep: what holds boards near the received model; None for nothing.
     """
 
     rule: str
@@ -62,6 +64,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     differences: bool = False
     max_source_tokens: int = 64
     max_target_tokens: int = 16
+    personal: Personal | None = None
+    keep: Keep | None = None
 
 
 class Setting(Recipe, frozen=True, kw_only=True):

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edge_client.jobs.data_spec import DataSpec
-from edge_client.jobs.messages import EvaluateJob, MeasureJob, Plan, ProbeJob, ProfileJob, TrainJob
+from edge_client.jobs.messages import EvaluateJob, MeasureJob, PersonalJob, Plan, ProbeJob, ProfileJob, TrainJob
 from edge_client.state.folder import StateFolder
 from edge_client.state.task_files import TaskFiles
 from wire.messages import Task
-from wire.run import RunInfo
+from wire.run import Personal, RunInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class BoardSetup:
         eval_examples: held-out examples that are looked at, at most.
         folder: the state folder, which is locked.
         cache_bytes: disk for the encoder's output.
+        personal: the local strands that this board asks for itself, in place of the run's; None where it asks for none.
     """
 
     board_id: str
@@ -37,6 +40,13 @@ class BoardSetup:
     eval_examples: int
     folder: StateFolder
     cache_bytes: int
+    personal: Personal | None = None
+
+    def run_here(self, run: RunInfo) -> RunInfo:
+        """The run as this board trains it: with its own local strands, where it asks for some."""
+        if self.personal is None:
+            return run
+        return msgspec.structs.replace(run, settings=msgspec.structs.replace(run.settings, personal=self.personal))
 
     def measure_job(self, run: RunInfo) -> MeasureJob:
         """A job that measures how long the board's texts are."""
@@ -65,6 +75,21 @@ class BoardSetup:
             training_state_path=str(files.training_state),
             residual_path=str(self.folder.residual),
             pruned_path=str(self.folder.pruned),
+            personal_path=self._personal_path(run),
+            max_eval_examples=self.eval_examples,
+            **self._cache(plan),
+            **self._common(run, task, plan),
+        )
+
+    def personal_job(self, run: RunInfo, task: Task, plan: Plan, files: TaskFiles, held_path: str) -> PersonalJob:
+        """A job that trains the board's own strands over the adapter of a task that is done. `held_path` as for
+        training."""
+        return PersonalJob(
+            board_id=self.board_id,
+            adapter_path=str(files.adapter),
+            held_path=held_path,
+            personal_path=self._personal_path(run),
+            ranks=plan.ranks if task.kind == "train" else (0,) * len(plan.ranks),
             max_eval_examples=self.eval_examples,
             **self._cache(plan),
             **self._common(run, task, plan),
@@ -91,6 +116,12 @@ class BoardSetup:
             "plan": plan,
             "threads": self.threads,
         }
+
+    def _personal_path(self, run: RunInfo) -> str:
+        """The file of this board's local strands in the run; "" where it trains none."""
+        if not any(run.local_ranks):
+            return ""
+        return str(self.folder.personal.prepare(run, self.base_folder))
 
     def _cache(self, plan: Plan) -> dict[str, Any]:
         if plan.mode.cache == "none":

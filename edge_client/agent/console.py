@@ -13,7 +13,8 @@ standard output holds one JSON object per line and nothing else. Every object ha
     probe       round, format, compute, device, micro_batch, checkpointing, cache, frozen_encoder,
                 predicted_peak_bytes, peak_bytes, step_s        what a plan took when it was tried
     backed_off  message, and as in plan        memory ran short: the round goes on in this leaner way
-    phase       phase (wait, measure, probe, profile, fetch, train, upload, evaluate), round, version
+    phase       phase (wait, measure, probe, profile, fetch, train, upload, evaluate, personal), round,
+                version
     waiting     round, version       nothing to do until the server has more
     paused      round, message       the board may not train now, by --window, --below or --only-on-mains
     unpaused    round                it may again
@@ -21,6 +22,8 @@ standard output holds one JSON object per line and nothing else. Every object ha
                 bytes_up, bytes_down; in phase base, where one comes from the hub, step and steps with their unit
     round_done  kind (profile, train), round, version, accepted, reason, bytes_up, bytes_down, and the worker's numbers:
                 loss, tokens_per_s, seconds, peak_bytes, n_examples, held_out_loss
+    own_strands round, loss, personal_loss, mix, n_examples, tokens_per_s, seconds, peak_bytes
+                        the strands of this board alone have taken their steps
     evaluation  round, version, loss, and where asked rouge1, rouge2, rougeL (0…1), n_examples
     offline     message, hint        the server went away; the client keeps trying
     online      seconds              it is back

@@ -106,6 +106,17 @@ class Events:
             version=run.version,
         )
 
+    def own_strands(self, task: Task, values: Mapping[str, float]) -> None:
+        """The board's own strands have taken their steps."""
+        loss, mix = values.get("personal_loss"), values.get("mix")
+        parts = [] if loss is None else [f"held-out loss {loss:.3f}"]
+        parts += [] if mix is None else [f"local share {mix:.2f}"]
+        self.console.event(
+            "own_strands", f"local strands: {', '.join(parts) or 'trained'}", round=task.spec.round, **values
+        )
+        if "personal_lost" in values:
+            self.console.notice("the local strands could not be read: they began anew")
+
     def waiting(self, task: Task) -> None:
         """There is nothing to do; said once."""
         if self._status.status.phase != "wait":

@@ -278,11 +278,12 @@ class Client:
             eval_examples=settings.eval_examples,
             folder=checked.folder,
             cache_bytes=checked.cache_bytes,
+            personal=settings.personal,
         )
         run = await run_with_lengths(
             run, board, api=self._api, worker=self._worker, events=self._events, sleep=self._surroundings.sleep
         )
-        surroundings = self._surroundings
+        run, surroundings = board.run_here(run), self._surroundings
         watch = Watch(self._api, surroundings.watch_every_s, self._pauses)
         plans = TaskPlans(
             board, planner=self._planner(board, run), worker=self._worker, events=self._events, watch=watch

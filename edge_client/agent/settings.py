@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
+import msgspec
+
 from edge_client.errors import ConfigError
 from edge_client.host.priority import NICE
 from edge_client.jobs.data_spec import DataSpec
+from wire.run import Personal
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +23,10 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class JoinSettings:
-    """How a board joins: a field for each flag of `edge-client join` and each key of its file. "" means: not given."""
+    """How a board joins: a field for each flag of `edge-client join` and each key of its file. "" means: not given.
+
+    `personal`, a table of the file, has no flag: the local strands that this board asks for itself.
+    """
 
     server: str
     token: str
@@ -44,6 +50,7 @@ class JoinSettings:
     below: str = ""
     only_on_mains: bool = False
     nice: int = NICE
+    personal: Personal | None = None
 
     @property
     def data_spec(self) -> DataSpec:
@@ -58,7 +65,11 @@ _FIELDS: dict[str, type] = get_type_hints(JoinSettings)
 TARGET = "target"
 """The one setting that may be a text or a list of texts."""
 
+PERSONAL = "personal"
+"""The one setting that is a table."""
+
 FILE_TYPES = {key: kind if kind in (bool, int) else str for key, kind in _FIELDS.items()} | {
+    PERSONAL: dict,
     "json": bool,
     "debug": bool,
 }
@@ -81,6 +92,8 @@ def read_config(path: Path) -> dict[str, Any]:
             )
         if key == TARGET:
             settings[key] = _targets(path, value)
+        elif key == PERSONAL:
+            settings[key] = _personal(path, value)
         elif type(value) is not kind:
             raise ConfigError(f"{path}: {key} = {value!r} must be of type {kind.__name__}", "mend that line")
     return settings
@@ -94,6 +107,18 @@ def _targets(path: Path, value: object) -> list[str]:
             f"{path}: {TARGET} = {value!r} must be a column or a list of columns", 'write it as in target = "summary"'
         )
     return targets
+
+
+def _personal(path: Path, value: object) -> Personal:
+    """The local strands that a board asks for itself. Raises ConfigError that names the key."""
+    try:
+        personal = msgspec.convert(value, Personal)
+        if personal.method == "fedrep" and personal.rank and not personal.local_blocks:
+            raise msgspec.ValidationError("method = fedrep needs local_blocks of 1 or more")
+        return personal
+    except msgspec.ValidationError as error:
+        keys = ", ".join(Personal.__struct_fields__)
+        raise ConfigError(f"{path}: [{PERSONAL}]: {error}", f"its settings are {keys}; rank = 0 is none") from error
 
 
 def normalise_server(url: str) -> str:

@@ -19,7 +19,7 @@ from edge_client.state.pruned_ranks import read_pruned
 from edge_client.state.task_files import TaskFiles
 from edge_client.worker.process import WorkerError, WorkerLost, WorkerProcess
 from wire.messages import Task
-from wire.run import RunInfo
+from wire.run import Personal, RunInfo
 
 MAX_PROBES = 6
 """Probes for one plan. Each one shows a way that does not fit, or is killed and lowers the memory to plan with."""
@@ -61,7 +61,8 @@ class TaskPlans:
         self._planner.ran_short(plan)
 
     def _pruned(self, run: RunInfo, round_id: int) -> Mapping[str, int]:
-        """The ranks that earlier rounds have pruned weights to; none, which is told, where they cannot be read."""
+        """The ranks that earlier rounds have pruned weights to, none, which is told, where they cannot be read; and 0
+        for weights whose strands this board keeps for itself."""
         path = self._board.folder.pruned
         ranks = read_pruned(path, run, self._board.board_id, round_id)
         if ranks is None:
@@ -70,7 +71,9 @@ class TaskPlans:
             )
             with disk_errors(path):
                 path.unlink(missing_ok=True)
-        return ranks or {}
+        personal = run.settings.personal
+        unshared = personal.unshared(run.weights) if isinstance(personal, Personal) else ()
+        return {**(ranks or {}), **dict.fromkeys(unshared, 0)}
 
     async def _probed(self, run: RunInfo, task: Task, kept: Plan | None) -> Plan:
         """A plan of a kind that was measured on this board, as far as MAX_PROBES go; with `kept`, a leaner one than

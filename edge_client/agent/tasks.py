@@ -15,6 +15,7 @@ from edge_client.agent.events import Events
 from edge_client.agent.faults.data_watch import DataWatch
 from edge_client.agent.manners.pauses import Away
 from edge_client.agent.manners.speed_watch import SpeedWatch
+from edge_client.agent.personal.own_steps import OwnSteps
 from edge_client.agent.relevance import is_wanted
 from edge_client.agent.reports import round_costs
 from edge_client.agent.task_plans import TaskPlans
@@ -41,6 +42,7 @@ _LOST: Mapping[str, str] = MappingProxyType(
         "residual_lost": (
             "what quantisation dropped of the last update cannot be read, or is of another run: it is left out"
         ),
+        "personal_lost": "the local strands cannot be read: they begin anew",
         "training_lost": "the saved training is damaged, or of another text: the round was begun again",
     }
 )
@@ -74,6 +76,7 @@ class TaskRunner:
         self._board, self._api, self._worker = board, api, worker
         self._plans, self._events, self._watch, self._speed = plans, events, watch, speed
         self._held = HeldAdapter(board.folder.held)
+        self._own = OwnSteps(board, worker=worker, plans=plans, events=events, watch=watch, held=self._held)
         self._data = DataWatch(board, events)
         self._state = BoardState.IDLE
 
@@ -169,13 +172,17 @@ class TaskRunner:
             scores = {"loss": values["held_out_loss"], metrics.N_EXAMPLES: n_examples}
             await self._events.evaluation(task, scores | round_costs(values))
         await self._send(task, self._api.upload(task.spec.round, files.result), values)
+        if job is not None:
+            await self._own.train(job.run, task, files)
 
     async def _evaluate(self, task: Task, files: TaskFiles) -> None:
         self._advance(BoardEvent.TOLD_TO_EVALUATE)
         job = self._board.evaluate_job(*await self._fetch(task, files))
         self._advance(BoardEvent.EVALUATION_BEGUN)
         self._events.phase("evaluate", task)
-        await self._events.evaluation(task, await self._work(task, job, files))
+        values = await self._work(task, job, files)
+        await self._own.train(job.run, task, files)  # first: once the server has its numbers, the run may be over
+        await self._events.evaluation(task, values)
         self._advance(BoardEvent.REPORTED)
 
     # --- steps -----------------------------------------------------------------------------------------------------
@@ -200,7 +207,7 @@ class TaskRunner:
         run = await self._api.run()
         if not run.settings.has_lengths:
             raise TaskOver("the server has yet to choose how long texts may be")
-        return run
+        return self._board.run_here(run)
 
     def _keep_adapter(self, task: Task, files: TaskFiles) -> None:
         """Keep the adapter of a task that is over, to fetch the next one as a patch to it."""

@@ -41,8 +41,16 @@ class Watch:
     async def while_wanted(self, task: Task, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`. Raises TaskOver once the server no longer waits for it, Away where the board may not
         train for longer, and what `work` raises."""
+        return await self._watched(work, self._until_over(task))
+
+    async def to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work` that no server waits for; it is told meanwhile that the board is there. Raises Away as
+        `while_wanted`, and what `work` raises."""
+        return await self._watched(work, self._call())
+
+    async def _watched(self, work: Coroutine[Any, Any, T], watch: Coroutine[Any, Any, None]) -> T:
         working = asyncio.ensure_future(work)
-        watching = [asyncio.ensure_future(self._until_over(task))]
+        watching = [asyncio.ensure_future(watch)]
         if self._pauses is not None:
             watching.append(asyncio.ensure_future(self._pauses.until_away()))
         try:
@@ -54,6 +62,11 @@ class Watch:
             for future in (working, *watching):
                 future.cancel()
             await asyncio.gather(working, *watching, return_exceptions=True)
+
+    async def _call(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_s)
+            await self._api.work(after=-1, wait_s=0)
 
     async def _until_over(self, task: Task) -> None:
         while True:

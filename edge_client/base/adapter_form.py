@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from braid_common.json_file import read_small
 from braid_common.text_form import Cut, TextForm
 from edge_client.errors import ConfigError
 from wire.fields import Prefix, Tokens
@@ -46,3 +48,12 @@ def read_form(adapter: Path) -> TextForm | None:
             "export the adapter again with `aggregator export`, or copy the whole folder again",
         ) from error
     return TextForm(**{name: getattr(marker, name) for name in marker.__struct_fields__})
+
+
+def read_run(adapter: Path) -> str:
+    """The run that an adapter's folder says it is of; "" where it says nothing that can be read."""
+    path = adapter / MARKER
+    is_small = path.is_file() and path.stat().st_size <= MAX_MARKER_BYTES
+    marker = read_small(path, dict[str, Any]) if is_small else None
+    run_id = (marker or {}).get("run", "")
+    return run_id if isinstance(run_id, str) else ""

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from braid_common.text_form import DEFAULT_FORM, TextForm
 from edge_client.agent.console import Console
 from edge_client.base.adapter_form import read_form
 from edge_client.base.locate import BUILTIN, resolve
+from edge_client.cli.own_strands import OwnStrands
 from edge_client.errors import ConfigError
 from edge_client.evaluation.answers import BASE
 from edge_client.state.folder import StateFolder
+from edge_client.state.personal_folder import StrandsFile
+
+GLOBAL = "global"
+"""The contestant with the adapter that the board holds."""
 
 _HINT = "name a folder that `aggregator export` or PEFT wrote, or a version's number with --state"
 
@@ -37,12 +42,30 @@ class Contestants:
         model: the same as a person knows it.
         paths: the adapter's folder or file by the contestant's name; None for the bare base, which comes first.
         forms: the form that each adapter was trained with, where that is known.
+        own: the board's local strands by the name of the contestant that has them on top.
     """
 
     base_folder: Path
     model: str
     paths: Mapping[str, Path | None]
     forms: Mapping[str, TextForm]
+    own: Mapping[str, StrandsFile] = field(default_factory=dict)
+
+    def with_own(self, own: OwnStrands) -> Contestants:
+        """These, and each adapter once more with the board's local strands on top; where none was named, the one that
+        the board holds. Raises ConfigError, and BaseModelError where the base is not that of the strands."""
+        own.require_base(self.base_folder)
+        paths, forms = dict(self.paths), dict(self.forms)
+        adapters = {name: path for name, path in paths.items() if path is not None}
+        if not adapters:
+            adapters = {GLOBAL: own.held_adapter()}
+            forms[GLOBAL] = own.facts.form
+        topped: dict[str, StrandsFile] = {}
+        for name, path in adapters.items():
+            own.require_run(path)
+            paths[name] = paths[f"{name} + personal"] = path
+            topped[f"{name} + personal"] = own.file
+        return replace(self, paths=paths, forms=forms, own=topped)
 
 
 def parse_adapters(words: Sequence[str]) -> list[Entry]:

@@ -19,7 +19,15 @@ from braid_common.seeds import derive_seed
 from braid_common.units import show_share
 from edge_client.agent.console import Console
 from edge_client.cli.contestants import Contestants, common_form, gathered, parse_adapters
-from edge_client.cli.options import data_options, debug_option, form_options, format_option, state_option
+from edge_client.cli.options import (
+    data_options,
+    debug_option,
+    form_options,
+    format_option,
+    global_option,
+    state_option,
+)
+from edge_client.cli.own_strands import own_strands
 from edge_client.errors import DataError
 from edge_client.host.packages import require_packages
 from edge_client.host.torch_trial import loading_torch
@@ -50,6 +58,7 @@ class EvaluateFlags:
     model: str
     adapter: tuple[str, ...]
     state: Path
+    is_global: bool
     held_out: bool
     limit: int | None
     seed: int
@@ -90,6 +99,7 @@ class EvaluateFlags:
     "of --state has joined. May be repeated.",
 )
 @state_option
+@global_option
 @click.option("--held-out", is_flag=True, help="Only the examples that training on this data leaves out.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many examples, drawn by the seed.")
 @click.option("--seed", type=click.IntRange(0, 2**53 - 1), default=0, show_default=True, help="Of all that is drawn.")
@@ -133,7 +143,11 @@ def _evaluate(flags: EvaluateFlags, n_shown: int) -> Report:
     available = data.held_out if flags.held_out else [*data.train, *data.held_out]
     if not available:
         raise DataError(f"{flags.data} holds out no example", "leave --held-out away, or give two examples or more")
-    with gathered(entries, flags.model, flags.state.expanduser()) as contestants, _progress() as tell:
+    own = None if flags.is_global else own_strands(flags.state.expanduser())
+    model = flags.model or (own.model if own is not None and all(entry.path for entry in entries) else "")
+    with gathered(entries, model, flags.state.expanduser()) as contestants, _progress() as tell:
+        if own is not None:
+            contestants = contestants.with_own(own)
         report = _judge(contestants, _drawn(available, flags), len(available), flags, n_shown, tell)
     return msgspec.structs.replace(report, notes=(*report.notes, *_notes(data, report)))
 
@@ -165,7 +179,13 @@ def _judge(
     use_threads(flags.threads)
     n_answers = len(examples) * len(contestants.paths)
     tell(f"loading {contestants.model}", 1, 0)
-    contest = Contest(contestants.base_folder, contestants.paths, format=flags.format, form=form)  # type: ignore[arg-type]
+    contest = Contest(
+        contestants.base_folder,
+        contestants.paths,
+        own=contestants.own,
+        format=flags.format,  # type: ignore[arg-type]
+        form=form,
+    )
     answered = contest.answers(examples, partial(tell, "answering", n_answers))
     report = make_report(
         answered,

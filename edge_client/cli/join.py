@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from braid_common.terminal import typed
-from edge_client.agent.settings import JoinSettings, normalise_server, read_config
+from edge_client.agent.settings import PERSONAL, JoinSettings, normalise_server, read_config
 from edge_client.cli.options import (
     cache_option,
     data_options,
@@ -31,6 +31,7 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
         settings = read_config(value)
         if "json" in settings:
             settings["as_json"] = settings.pop("json")  # click knows options by the names of their variables
+        ctx.meta[PERSONAL] = settings.pop(PERSONAL, None)
         ctx.default_map = {**(ctx.default_map or {}), **settings}
     return value
 
@@ -88,8 +89,8 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
     help="TOML file with these settings; flags and environment are stronger.",
 )
 @debug_option
-@click.pass_obj
-def join(probes: Probes | None, /, as_json: bool, debug: bool, **flags: Any) -> None:
+@click.pass_context
+def join(context: click.Context, /, as_json: bool, debug: bool, **flags: Any) -> None:
     """Train for a server until its run is over.
 
     Enrols once with a token; from then on the state folder is enough. Ctrl-C and SIGTERM keep what was done.
@@ -98,7 +99,8 @@ def join(probes: Probes | None, /, as_json: bool, debug: bool, **flags: Any) -> 
     flags["server"] = normalise_server(flags["server"]) if flags["server"] else ""
     flags["state"] = flags["state"].expanduser()
     flags["name"] = typed(flags["name"])
-    settings = JoinSettings(**flags)
+    settings = JoinSettings(**flags, personal=context.meta.get(PERSONAL))
+    probes: Probes | None = context.obj
     from edge_client.agent.console import Console  # aiohttp and what comes with it are loaded only here
     from edge_client.agent.join import join as run
     from edge_client.agent.preflight import PROBES

@@ -133,6 +133,17 @@ def data_options(command: click.decorators.FC) -> click.decorators.FC:
     return command
 
 
+def global_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--global: without the strands of this board alone."""
+    option = click.option(
+        "--global",
+        "is_global",
+        is_flag=True,
+        help="Leave out the local strands that the board of --state has trained for itself.",
+    )
+    return option(command)
+
+
 def format_option(command: click.decorators.FC) -> click.decorators.FC:
     """--format of the base in memory."""
     option = click.option(

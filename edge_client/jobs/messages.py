@@ -125,6 +125,8 @@ class TrainJob(TextJob, frozen=True, kw_only=True, tag="train"):
         residual_path: what quantised uploads lacked, kept from round to round; "" keeps nothing.
         pruned_path: the ranks of weights that were pruned, kept from round to round; "" keeps nothing.
         max_eval_examples: held-out examples that the received adapter is evaluated on, at most.
+        personal_path: the board's local strands, kept from round to round where the run's settings have them; "" trains
+            none.
     """
 
     board_id: str
@@ -135,17 +137,34 @@ class TrainJob(TextJob, frozen=True, kw_only=True, tag="train"):
     residual_path: str = ""
     pruned_path: str = ""
     max_eval_examples: int = 200
+    personal_path: str = ""
+
+
+class PersonalJob(TextJob, frozen=True, kw_only=True, tag="personal"):
+    """Train this board's own strands in steps of their own, over a global adapter that is frozen; nothing is sent.
+
+    `personal_path` keeps them, the other paths are as in `TrainJob`. `ranks`: those that the adapter was cut to.
+    """
+
+    board_id: str
+    adapter_path: str
+    held_path: str = ""
+    personal_path: str
+    ranks: tuple[int, ...]
+    max_eval_examples: int = 200
 
 
 class EvaluateJob(TextJob, frozen=True, kw_only=True, tag="evaluate"):
     """Score an adapter on held-out text.
 
-    `adapter_path` and `held_path` are as in `TrainJob`, with "" for the bare base. `rouge`: texts are written and
-    compared too. `beside_base`: the bare base is scored as well, to compare with.
+    `adapter_path` and `held_path` are as in `TrainJob`, with "" for the bare base. `personal_path`: the board's own
+    strands, to be judged with it; "" for none. `rouge`: texts are written and compared too. `beside_base`: the bare base
+    is scored as well, to compare with.
     """
 
     adapter_path: str = ""
     held_path: str = ""
+    personal_path: str = ""
     rouge: bool = False
     beside_base: bool = False
     max_eval_examples: int = 200
@@ -160,10 +179,10 @@ class MeasureJob(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
     form: TextForm
 
 
-AdapterJob = TrainJob | EvaluateJob
+AdapterJob = TrainJob | PersonalJob | EvaluateJob
 """A job that reads an adapter."""
 
-EngineJob = ProbeJob | ProfileJob | TrainJob | EvaluateJob
+EngineJob = ProbeJob | ProfileJob | TrainJob | PersonalJob | EvaluateJob
 """A job that an engine carries out."""
 
 Job = EngineJob | MeasureJob

@@ -6,16 +6,24 @@ dtype."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import UnsetType
 
 from edge_client.jobs.sizes import ADALORA_RANK, RANK_STEP
 from wire.checks import basis_rank
 from wire.dtypes import sketch_dtype
-from wire.run import RunInfo, Weight
+from wire.run import KeepImportance, Personal, RunInfo, Weight, When
 
 TRAINED_VALUE_BYTES = 16
 """A trained value in fp32, its gradient and Adam's two moments."""
 
+
+KEPT_VALUE_BYTES: Mapping[KeepImportance, int] = {"fisher": 8, "scores": 4}
+"""A trained value as it was received, fp32, and how much it matters where each has its own."""
+
+JOINED_VALUE_BYTES = 4
+"""A value of strands that are joined with local ones for one product, fp32."""
 
 MESSAGE_COPIES = 3
 """Of the packed tensors while the round's message is encoded: the tensors, msgpack's buffer and the message. Measured:
@@ -35,6 +43,18 @@ def begins_at_adapter(run: RunInfo) -> bool:
     return run.settings.trains_a and not run.settings.own_basis
 
 
+def ranks_of_own(run: RunInfo, when: When, *, trains_encoder: bool) -> tuple[int, ...]:
+    """Local strands of each weight, where they are trained then; none of an encoder that is not trained."""
+    personal = run.settings.personal
+    if not isinstance(personal, Personal):
+        return (0,) * len(run.weights)
+    has_some = personal.has_steps_of_own if when == "after" else personal.is_beside
+    if not has_some:
+        return (0,) * len(run.weights)
+    pairs = zip(run.weights, run.local_ranks, strict=True)
+    return tuple(0 if weight.is_encoder and not trains_encoder else rank for weight, rank in pairs)
+
+
 def padded(rank: int) -> int:
     """The most rows that strands of this rank are computed with."""
     return rank + RANK_STEP - 1
@@ -43,12 +63,19 @@ def padded(rank: int) -> int:
 class AdapterSizes:
     """The formulas for one run and compute dtype (`compute_bytes` per value).
 
-    `trains_encoder`: otherwise nothing of the encoder is sketched.
+    `trains_encoder`: otherwise nothing of the encoder is sketched, or has local strands.
+
+    Attributes:
+        local_ranks: local strands of each weight that are trained in the steps of the global ones.
     """
 
     def __init__(self, run: RunInfo, compute_bytes: int, *, trains_encoder: bool) -> None:
         self._run, self._c, self._trains_encoder = run, compute_bytes, trains_encoder
         self._trains_a, self._begins = run.settings.trains_a, begins_at_adapter(run)
+        self.local_ranks = ranks_of_own(run, "beside", trains_encoder=trains_encoder)
+        self._joined = {weight.name for weight, local in zip(run.weights, self.local_ranks, strict=True) if local}
+        keep = run.settings.keep
+        self._kept_bytes = 0 if isinstance(keep, UnsetType) else KEPT_VALUE_BYTES[keep.importance]
         self._upload_bytes = _UPLOAD_BYTES[run.settings.upload]
         self._sketch_bytes = _UPLOAD_BYTES[sketch_dtype(run.settings.upload)]
         self._download_bytes = 4 if run.settings.upload == "fp32" else 2
@@ -65,14 +92,24 @@ class AdapterSizes:
         is not. A that is trained is turned into the compute dtype when it is used, for which a basis' rows of zeros
         leave room."""
         pairs = zip(self._run.weights, ranks, strict=True)
+        trained = TRAINED_VALUE_BYTES + self._kept_bytes
         bases = sum(padded(0 if self._trains_a else rank) * weight.columns for weight, rank in pairs)
-        return self._c * bases + TRAINED_VALUE_BYTES * self._sum(ranks, self._trained)
+        return self._c * bases + trained * self._sum(ranks, self._trained)
 
     def sketches(self) -> int:
         """Gradient sketches: of every weight that is sketched the sums, R·n fp32, and Ω, R·m in the compute dtype; and
         the largest Ω while it is drawn, fp32 twice."""
         sizes = [basis_rank(weight, self._run.max_rank) * weight.rows for weight in self._sketched()]
         return self._sketch_sums() + self._c * sum(sizes) + 8 * max(sizes, default=0)
+
+    def beside(self, ranks: Sequence[int]) -> int:
+        """Local strands in the steps of the global ones: 16 bytes for each of their values; and of a weight that has
+        some, B and A of all its strands side by side in fp32, which the backward pass needs."""
+        return sum(
+            (TRAINED_VALUE_BYTES * local + JOINED_VALUE_BYTES * (rank + local)) * (weight.rows + weight.columns)
+            for weight, rank, local in zip(self._run.weights, ranks, self.local_ranks, strict=True)
+            if local
+        )
 
     # --- before the first step and after the last, when there are no activations -----------------------------------
 
@@ -128,7 +165,9 @@ class AdapterSizes:
         """The most that one more strand of `weight` adds to what stays, and beyond that to `start`, `whole` or
         `end`."""
         values = self._trained(weight)
-        stays = TRAINED_VALUE_BYTES * values + (0 if self._trains_a else self._c * weight.columns)
+        stays = (TRAINED_VALUE_BYTES + self._kept_bytes) * values + (0 if self._trains_a else self._c * weight.columns)
+        if weight.name in self._joined:
+            stays += JOINED_VALUE_BYTES * (weight.rows + weight.columns)
         packed, residuals = self._upload_bytes * values, self._residuals(weight)
         end = math.ceil(MESSAGE_COPIES * packed) - 4 * values
         if residuals:

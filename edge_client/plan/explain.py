@@ -19,11 +19,13 @@ PART_NAMES = {
     "base_bytes": "frozen base",
     "frozen_adapter_bytes": "global adapter, frozen",
     "strands_bytes": "strands with optimiser state",
+    "local_bytes": "local strands with optimiser state",
     "sketch_bytes": "gradient sketches",
     "activations_bytes": "activations",
     "working_bytes": "largest short-lived buffers",
     "slack_bytes": "reserve of the allocator",
     "encoding_bytes": "more while the encoder runs",
+    "after_bytes": "more while local strands are trained",
     "measured_bytes": "correction by a measured step",
 }
 """The parts of a Breakdown in people's words."""

@@ -9,9 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+import msgspec
+from msgspec import UNSET
+
 from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import Device, TrainingMode
 from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES
+from edge_client.plan.adapter_memory import ranks_of_own
 from edge_client.plan.step_memory import TensorSizes
 from wire.run import RunInfo
 
@@ -30,6 +34,10 @@ benchmarks/memory/prediction.py leave unexplained: a plan that is too careful lo
 round."""
 
 
+SOMETIMES = ("encoding_bytes", "local_bytes", "after_bytes")
+"""Parts of a Breakdown that most boards do not have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Breakdown:
     """Predicted peak of the worker, in bytes.
@@ -41,12 +49,14 @@ class Breakdown:
         frozen_adapter_bytes: factors of the global adapter, frozen, in the compute dtype.
         strands_bytes: values that are trained (B, and A where the run trains it) with gradients and Adam moments, and
             basis rows that are not.
+        local_bytes: strands of this board alone that are trained beside the global ones, with gradients and moments.
         sketch_bytes: gradient sketches, R × n fp32 of each weight.
         activations_bytes: what the backward pass needs of one micro-batch, kept layer inputs of a sketch included.
         working_bytes: the largest of the short-lived sets: unpacked weight with gradients, scores or logits; or what
             the adapter takes while it is read, or the round's message while it is written, above the activations.
         slack_bytes: allocator overhead.
         encoding_bytes: what the encoding pass, which comes before training, needs more than all of the above.
+        after_bytes: what local strands need more than all of the above in steps of their own.
     """
 
     imports_bytes: int
@@ -59,14 +69,16 @@ class Breakdown:
     working_bytes: int
     slack_bytes: int
     encoding_bytes: int = 0
+    local_bytes: int = 0
+    after_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         return sum(self.parts().values())
 
     def parts(self) -> dict[str, int]:
-        """Name (as above) to bytes, in the order above; encoding only where it needs more than training."""
-        return {name: size for name, size in asdict(self).items() if size or name != "encoding_bytes"}
+        """Name (as above) to bytes; those that only some rounds have where they are not zero."""
+        return {name: size for name, size in asdict(self).items() if size or name not in SOMETIMES}
 
 
 def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequence[int]) -> Breakdown:
@@ -94,15 +106,39 @@ def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequen
         base_bytes=sizes.base(encoder=not reads_cache),
         frozen_adapter_bytes=adapter.frozen(ranks),
         strands_bytes=adapter.strands(ranks),
+        local_bytes=adapter.beside(ranks),
         sketch_bytes=adapter.sketches(),
         activations_bytes=activations,
         # While the adapter is read or sent there are no activations: only what exceeds them counts.
         working_bytes=max(stepping, max(without_activations) - activations),
     )
-    if not reads_cache:
-        return training
-    encoding = predict_encoding(base, run, mode)
-    return replace(training, encoding_bytes=max(0, encoding.total_bytes - training.total_bytes))
+    if reads_cache:
+        encoding = predict_encoding(base, run, mode)
+        training = replace(training, encoding_bytes=max(0, encoding.total_bytes - training.total_bytes))
+    after_bytes = _after_bytes(base, run, mode)
+    return replace(training, after_bytes=max(0, after_bytes - training.total_bytes)) if after_bytes else training
+
+
+def _after_bytes(base: T5Config, run: RunInfo, mode: TrainingMode) -> int:
+    """Peak of the steps that local strands have to themselves, over a global adapter that is frozen; 0 where there are
+    none. They train both factors, are not sketched and not sent."""
+    ranks = ranks_of_own(run, "after", trains_encoder=run.settings.scope == "all" and not mode.frozen_encoder)
+    if not any(ranks):
+        return 0
+    settings = msgspec.structs.replace(run.settings, personal=UNSET, trains_a=True, own_basis=True, importance="sketch")
+    sizes = TensorSizes(base, msgspec.structs.replace(run, settings=settings), mode)
+    reads_cache = mode.cache != "none"
+    activations, adapter = sizes.activations(ranks), sizes.adapter
+    return _with_slack(
+        imports_bytes=IMPORTS_BYTES,
+        kernels_bytes=KERNELS_BYTES[mode.compute] + _cuda_bytes(mode.device),
+        base_bytes=sizes.base(encoder=not reads_cache),
+        frozen_adapter_bytes=adapter.frozen(ranks),
+        strands_bytes=adapter.strands(ranks),
+        sketch_bytes=0,
+        activations_bytes=activations,
+        working_bytes=max(sizes.working(encodes=not reads_cache), adapter.start(ranks) - activations),
+    ).total_bytes
 
 
 def predict_kept(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequence[int]) -> int:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import Compute, Format, TrainingMode
-from edge_client.plan.adapter_memory import begins_at_adapter
+from edge_client.plan.adapter_memory import begins_at_adapter, ranks_of_own
 from edge_client.plan.cache_budget import CacheBudget, distinct_examples
 from edge_client.plan.flops import Lengths, StepFlops, step_flops
 from wire.checks import basis_rank
@@ -22,7 +23,7 @@ from wire.dtypes import download_dtype, frozen_dtype, sketch_dtype
 from wire.fields import Dtype
 from wire.manifest import t5_weights
 from wire.messages import tensor_bytes
-from wire.run import RunInfo, Scope, Weight
+from wire.run import RunInfo, Scope, Weight, When
 
 EFFICIENCY: Mapping[Compute, float] = {"bf16": 0.5, "fp32": 0.75}
 """Part of the speed of plain products that a training step's products reach, the passes below aside."""
@@ -162,6 +163,11 @@ class RoundWork:
         self._ranks = {weight.name: basis_rank(weight, run.max_rank) for weight in run.weights}
         self._frozen_ranks = {weight.name: basis_rank(weight, run.server_rank) for weight in run.weights}
         self._n_train = run.settings.batch * run.settings.local_steps
+        beside, after = (ranks_of_own(run, when, trains_encoder=True) for when in get_args(When))
+        self._beside, self._after = (dict(zip(self._ranks, ranks, strict=True)) for ranks in (beside, after))
+        self._n_own = run.own_steps * run.settings.batch
+        # With local strands a received adapter is evaluated with them and without.
+        self._n_evaluations = (2 if any(run.local_ranks) else 1) * cache.n_evaluated
         self._steps: dict[tuple[Scope, str], StepFlops] = {}
         values = {"encoder": 0, "decoder": 0}
         for weight in t5_weights(base, "all"):
@@ -170,7 +176,8 @@ class RoundWork:
 
     def operations(self, mode: TrainingMode) -> float:
         """Operations of a round that trains every strand; the encoder's output is in the cache, where there is one."""
-        return self._products(mode, self._step(self._scope(mode))) + self._passes(mode)
+        every = self._products(mode, self._step(self._scope(mode))) + self._passes(mode)
+        return every + (self._steps_of_own(mode) if self._n_own else 0.0)
 
     def encoding(self, mode: TrainingMode) -> float:
         """Operations more of a round whose examples are all new to the cache; 0 without one."""
@@ -195,7 +202,7 @@ class RoundWork:
         """Operations of a step on one example, with all strands of every weight of the scope but `without`'s."""
         if (scope, without) not in self._steps:
             settings = self._run.settings
-            ranks = {name: 0 if name == without else rank for name, rank in self._ranks.items()}
+            ranks = {name: (0 if name == without else rank) + self._beside[name] for name, rank in self._ranks.items()}
             if scope == "decoder":
                 ranks = {name: rank for name, rank in ranks.items() if name.startswith("decoder.")}
             lengths = Lengths(1, settings.max_source_tokens, settings.max_target_tokens)
@@ -210,7 +217,18 @@ class RoundWork:
         training, evaluating = step.step + again, step.forward
         if mode.cache == "none":
             training, evaluating = training + encodes, evaluating + encodes
-        return float(self._n_train * training + self._cache.n_evaluated * evaluating)
+        return float(self._n_train * training + self._n_evaluations * evaluating)
+
+    def _steps_of_own(self, mode: TrainingMode) -> float:
+        """Operations of the steps that local strands have to themselves, over a global adapter that is frozen."""
+        scope, settings = self._scope(mode), self._run.settings
+        ranks = {name: rank for name, rank in self._after.items() if scope == "all" or name.startswith("decoder.")}
+        lengths = Lengths(1, settings.max_source_tokens, settings.max_target_tokens)
+        step = step_flops(self._base, scope, lengths, ranks, self._frozen_ranks, trains_a=True)
+        encodes = step.encode if scope == "decoder" and mode.cache == "none" else 0
+        again = step.forward - step.head_gradient if mode.checkpointing else 0
+        products = self._n_own * (step.step + again + encodes)
+        return float(products + self._passes(mode) * self._n_own / self._n_train)
 
     def _passes(self, mode: TrainingMode) -> float:
         """Operations that passes over the frozen base count for. Every micro-batch goes over each trained block forth

@@ -204,9 +204,9 @@ class TensorSizes:
     def _projections(self, ranks: Sequence[int]) -> int:
         """A·x, r numbers per token of every trained weight; with checkpointing of one block's weights at a time."""
         blocks: dict[str, int] = {}
-        for weight, rank in zip(self._run.weights, ranks, strict=True):
+        for weight, rank, local in zip(self._run.weights, ranks, self.adapter.local_ranks, strict=True):
             block = ".".join(weight.name.split(".")[:3])
-            blocks[block] = blocks.get(block, 0) + self._c * padded(rank) * self._tokens(weight)
+            blocks[block] = blocks.get(block, 0) + self._c * padded(rank + local) * self._tokens(weight)
         return (max if self._checkpointing else sum)(blocks.values())
 
     def _tokens(self, weight: Weight) -> int:

@@ -10,6 +10,7 @@
     held/             the adapter of the last round, to which the next is fetched as a patch
     residual          what quantisation dropped of the last update, to be added to the next one
     pruned.json       ranks of the weights that the rounds so far have pruned
+    personal/         the strands of this board alone, which nothing but `edge-client personal forget` removes
     matmul_speed.json how fast this board multiplies, measured once
     calibration.json  what probes took beside what was predicted
     cache/            the frozen encoder's output per text: can be made again, so never swept with a task
@@ -32,6 +33,7 @@ import msgspec
 
 from braid_common.atomic_file import make_folder, make_private_folder, sweep_temporaries, write_atomically
 from edge_client.errors import ConfigError, DiskError, LockedError, disk_errors
+from edge_client.state.personal_folder import PersonalFolder
 
 _INSTALL_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -104,6 +106,7 @@ class StateFolder:
         self.held = path / "held"
         self.residual = path / "residual"
         self.pruned = path / "pruned.json"
+        self.personal = PersonalFolder(path / "personal")
         self._lock_fd = -1
 
     def lock(self) -> None:

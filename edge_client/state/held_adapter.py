@@ -52,6 +52,16 @@ class HeldAdapter:
             is_sound = False
         return Held(facts.version, facts.ranks, facts.version_digest) if is_sound else None
 
+    def sound_file(self, run_id: str) -> Path | None:
+        """The file that is held of a run, where it is whole and sound."""
+        facts = self._facts()
+        if facts is None or facts.run_id != run_id:
+            return None
+        try:
+            return self.path if file_digest(self.path) == facts.digest else None
+        except OSError:
+            return None
+
     def keep(self, adapter: Path, run_id: str, version: int, ranks: Sequence[int], version_digest: str = "") -> None:
         """Take over a file that the round is done with; one that was never made whole stays where it is.
 

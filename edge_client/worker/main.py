@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,7 +31,18 @@ from edge_client.host.worker_memory import (
     return_free_memory,
 )
 from edge_client.jobs.frames import FrameError, read_frame, write_frame
-from edge_client.jobs.messages import Done, EngineJob, EvaluateJob, Event, Failed, Job, MeasureJob, Parked, TrainJob
+from edge_client.jobs.messages import (
+    AdapterJob,
+    Done,
+    EngineJob,
+    EvaluateJob,
+    Event,
+    Failed,
+    Job,
+    MeasureJob,
+    Parked,
+    TrainJob,
+)
 from edge_client.worker.pause import Pause
 
 
@@ -124,14 +136,20 @@ def measure(job: MeasureJob) -> dict[str, float]:
 
 def run_job(job: EngineJob, engine: Engine) -> dict[str, float]:
     """The job's numbers, its result written. Raises ClientError for what a person can mend."""
-    if isinstance(job, TrainJob | EvaluateJob) and job.held_path:
+    if isinstance(job, AdapterJob) and job.held_path:
         from edge_client.engines.adapter_patch import (
             make_whole,  # numpy, which needs the process prepared as torch does
         )
 
-        ranks = job.plan.ranks if isinstance(job, TrainJob) else [0] * len(job.run.weights)
-        make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.spec.version, ranks)
+        make_whole(Path(job.adapter_path), Path(job.held_path), job.run, job.spec.version, _adapter_ranks(job))
     return engine.run(job)
+
+
+def _adapter_ranks(job: AdapterJob) -> Sequence[int]:
+    """The ranks that a job's adapter was cut to."""
+    if isinstance(job, EvaluateJob):
+        return [0] * len(job.run.weights)
+    return job.plan.ranks if isinstance(job, TrainJob) else job.ranks
 
 
 def _failed(error: Exception) -> Failed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from wire.codec import CONTENT_TYPE, decode, encode
 from wire.fields import Message
 from wire.manifest import manifest_digest, t5_weights
 from wire.projection import projection
+from wire.run import Personal
 from wire.tensors import unpack
 
 DIGEST = "0123456789abcdef" * 4
@@ -51,6 +53,18 @@ SETTINGS = r.TrainSettings(
     pruning=True,
     seed=2**53,
 )
+KEEP = r.Keep(weight=0.5, importance="scores")
+PERSONAL = Personal(
+    rank=4,
+    method="apfl",
+    targets=("q", "v"),
+    learning_rate=0.01,
+    when="after",
+    steps=5,
+    pull=0.25,
+    mix=0.75,
+    local_blocks=2,
+)
 RUN = r.RunInfo(
     protocol=1,
     run_id="run-1",
@@ -81,7 +95,11 @@ MESSAGES: dict[str, Message] = {
     "Tensor-int4": INT4,
     "Tensor-empty": EMPTY,
     "Weight": WEIGHTS[0],
+    "Personal": PERSONAL,
     "TrainSettings": SETTINGS,
+    "TrainSettings-personal": msgspec.structs.replace(SETTINGS, personal=PERSONAL),
+    "Keep": KEEP,
+    "TrainSettings-keep": msgspec.structs.replace(SETTINGS, keep=KEEP),
     "Base": RUN.base,
     "RunInfo": RUN,
     "Enrol": m.Enrol(protocol=1, token="t0ken", install_id=DIGEST[:32], name="Ada's Pi – büro", client_version="0.1.0"),

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -33,9 +34,13 @@ from edge_client.host.processors import free_processors
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import Format
 from edge_client.jobs.sizes import LENGTH_STEP
+from edge_client.state.personal_folder import StrandsFile
 from quantize.base import load_base
 from quantize.checkpoint import open_checkpoint
 from quantize.writer import written_bytes
+
+NO_STRANDS: Mapping[str, StrandsFile] = MappingProxyType({})
+"""No contestant has local strands."""
 
 MAX_BATCH = 32
 """Examples side by side. On a processor more of them gain nothing, and all are written until the last one ends."""
@@ -47,6 +52,7 @@ class Contest:
     Args:
         base_folder: the base.
         adapters: by the contestant's name a PEFT LoRA folder or an adapter file, None for the bare base.
+        own: by the contestant's name the local strands that are put on top of its adapter, where there are some.
         format: of the base in memory, as in a plan. It computes in fp32.
         form: how texts are cut, and the words put before them.
         spare_bytes: memory for batches, and as much again for unpacked weights. None measures what the board can spare
@@ -63,6 +69,7 @@ class Contest:
         base_folder: Path,
         adapters: Mapping[str, Path | None],
         *,
+        own: Mapping[str, StrandsFile] = NO_STRANDS,
         format: Format = "fp32",
         form: TextForm,
         spare_bytes: int | None = None,
@@ -71,7 +78,9 @@ class Contest:
             require_room(base_folder, format)
             base = load_base(base_folder, format)
         self._model = Model(base, AdapterTensors(), "fp32")
-        self._contestants = {name: self._factors(name, path, base.weights) for name, path in adapters.items()}
+        self._contestants = {
+            name: self._factors(name, path, own.get(name), base.weights) for name, path in adapters.items()
+        }
         self._tokeniser = Tokeniser(base_folder, base.config.eos_id, base.config.vocab_size)
         self._form = form
         if spare_bytes is None:
@@ -152,10 +161,16 @@ class Contest:
 
     # --- what is prepared ------------------------------------------------------------------------------------------
 
-    def _factors(self, name: str, path: Path | None, weights: Mapping[str, object]) -> dict[str, Factors]:
+    def _factors(
+        self, name: str, path: Path | None, own: StrandsFile | None, weights: Mapping[str, object]
+    ) -> dict[str, Factors]:
         """A contestant's factors, checked against the base. Raises ConfigError that names the contestant."""
         try:
             factors = {} if path is None else read_any_adapter(path, list(weights)).product_factors()
+            if own is not None:
+                from edge_client.engines.lean.personal.on_top import on_top
+
+                factors = on_top(factors, own)
             self._model.put_on(factors)
         except ConfigError as error:
             raise ConfigError(f"{name}: {error.message}", error.hint) from error

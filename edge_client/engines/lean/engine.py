@@ -11,7 +11,7 @@ from edge_client.engines.lean.profile import profile
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.host.processors import free_processors
-from edge_client.jobs.messages import EngineJob, EvaluateJob, ProbeJob, ProfileJob, TrainJob
+from edge_client.jobs.messages import EngineJob, EvaluateJob, PersonalJob, ProbeJob, ProfileJob, TrainJob
 
 
 def open_engine(host: Host) -> LeanEngine:
@@ -33,10 +33,14 @@ class LeanEngine:
             return probe(job, self._session)
         return self._read_text(job) | self._session.data_facts
 
-    def _read_text(self, job: ProfileJob | EvaluateJob | TrainJob) -> dict[str, float]:
+    def _read_text(self, job: ProfileJob | EvaluateJob | PersonalJob | TrainJob) -> dict[str, float]:
         """Carry out a job that reads the board's text."""
         if isinstance(job, ProfileJob):
             return profile(job, self._session)
+        if isinstance(job, PersonalJob):
+            from edge_client.engines.lean.personal.own_steps import train_own  # only where a board has strands
+
+            return train_own(job, self._session)
         if isinstance(job, EvaluateJob):
             return evaluate(job, self._session)
         return train(job, self._session)

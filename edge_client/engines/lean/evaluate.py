@@ -21,6 +21,7 @@ from edge_client.errors import ConfigError
 from edge_client.evaluation.metrics import exact_match, rouge
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import AdapterJob, EvaluateJob
+from edge_client.state.personal_folder import StrandsFile, strands_key
 
 SPARE_SHARE = 0.5
 """Part of the memory still free under the budget that unpacked weights may take while text is written."""
@@ -31,11 +32,16 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     texts; of the bare base too, by the names of `braid_common.metrics`, if it asks for that.
 
     The loss is that of each example's first target; ROUGE takes the nearest of its targets. Raises ConfigError where
-    the board holds no held-out example.
+    the board holds no held-out example, or strands of its own that cannot be used.
     """
     adapter = AdapterTensors()  # version 0 is the bare base
     if job.adapter_path:
         adapter = read_adapter(Path(job.adapter_path), job.run, job.spec.version, None)
+    if job.personal_path:
+        from edge_client.engines.lean.personal.on_top import on_top
+
+        file = StrandsFile(Path(job.personal_path), strands_key(job.run))
+        adapter = AdapterTensors(on_top(adapter.product_factors(), file))
     tokeniser = session.tokeniser(job)
     examples = held_out_examples(job, session)
     if not examples:

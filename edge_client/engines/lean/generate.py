@@ -16,6 +16,7 @@ from edge_client.errors import base_errors
 from edge_client.host.board import probe_board
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import Compute, Format
+from edge_client.state.personal_folder import StrandsFile
 from quantize.base import load_base
 
 BATCH = 8
@@ -30,6 +31,7 @@ class Writer:
         adapter: a PEFT LoRA folder, such as `aggregator export` writes, an adapter file, or None for the bare base.
         format: of the base in memory, as in a plan.
         compute: dtype of the products, as in a plan.
+        own: the board's local strands, to be put on top of the adapter; None for none.
         form: how texts are cut, and the words put before them.
         spare_bytes: memory that may hold unpacked weights, which makes writing faster. None measures what the board can
             spare when the writing begins.
@@ -46,12 +48,17 @@ class Writer:
         *,
         format: Format = "fp32",
         compute: Compute = "fp32",
+        own: StrandsFile | None = None,
         form: TextForm = DEFAULT_FORM,
         spare_bytes: int | None = None,
     ) -> None:
         with base_errors("name another folder with --model"):
             base = load_base(base_folder, format)
         tensors = AdapterTensors() if adapter is None else read_any_adapter(adapter, base.weights)
+        if own is not None:
+            from edge_client.engines.lean.personal.on_top import on_top
+
+            tensors = AdapterTensors(on_top(tensors.product_factors(), own))
         self._model = Model(base, tensors, compute)
         self._tokeniser = Tokeniser(base_folder, self._model.config.eos_id, base.config.vocab_size)
         self._form = form

@@ -12,7 +12,7 @@ from edge_client.engines.lean.encoder_cache.store import Source
 from edge_client.engines.lean.model.batches import Batch, Order, micro_batches
 from edge_client.engines.lean.session import Session
 from edge_client.errors import DataError
-from edge_client.jobs.messages import ProfileJob, TrainJob
+from edge_client.jobs.messages import PersonalJob, ProfileJob, TrainJob
 
 
 class OrderedText:
@@ -22,7 +22,7 @@ class OrderedText:
     a job that is repeated reads the same. Raises DataError where the board has no example to train on.
     """
 
-    def __init__(self, job: ProfileJob | TrainJob, session: Session, *, batch: int, steps: int) -> None:
+    def __init__(self, job: ProfileJob | TrainJob | PersonalJob, session: Session, *, batch: int, steps: int) -> None:
         self.examples = session.data(job.data).train
         if not self.examples:
             raise DataError(f"{job.data} leaves no example to train on", "give at least two examples with --data")

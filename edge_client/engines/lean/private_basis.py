@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from braid_common.seeds import derive_seed
@@ -24,7 +25,13 @@ def private_basis(job: TrainJob) -> dict[str, Tensor]:
     basis = {}
     for weight, rank in zip(job.run.weights, job.plan.ranks, strict=True):
         rng = np.random.default_rng(derive_seed(spec.seed, "basis", spec.round, job.board_id, weight.name))
-        # Of a QR decomposition the signs are arbitrary; with R's diagonal made positive, Q is a function of the draw.
-        q, r = np.linalg.qr(rng.standard_normal((rank, weight.columns)).T)
-        basis[weight.name] = torch.from_numpy((q * np.sign(np.diag(r))).T.astype(np.float32))
+        basis[weight.name] = torch.from_numpy(orthonormal_rows(rng, rank, weight.columns))
     return basis
+
+
+def orthonormal_rows(rng: np.random.Generator, rank: int, columns: int) -> NDArray[np.float32]:
+    """Draw orthonormal rows (rank, columns), every subspace equally likely."""
+    # Of a QR decomposition the signs are arbitrary; with R's diagonal made positive, Q is a function of the draw.
+    q, r = np.linalg.qr(rng.standard_normal((rank, columns)).T)
+    rows: NDArray[np.float32] = (q * np.sign(np.diag(r))).T.astype(np.float32)
+    return rows

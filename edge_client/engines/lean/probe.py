@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
@@ -22,6 +23,7 @@ from edge_client.engines.lean.session import Session, peaks, run_as_reached, tra
 from edge_client.host.worker_memory import peak_bytes, resident_bytes, return_free_memory
 from edge_client.jobs.messages import ProbeJob
 from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES, LEAST_HIDDEN_BYTES, TOKENS_PER_BATCH
+from wire.run import Personal
 
 
 def probe(job: ProbeJob, session: Session) -> dict[str, float]:
@@ -62,11 +64,23 @@ class _Steps:
             trains="both" if settings.trains_a else "b",  # what the hungriest round takes
         )
         self._trained = start_training(self._model.linears)
-        self._adam = Adam(self._trained, settings.learning_rate)
+        self._adam = Adam(self._trained | self._local_strands(job), settings.learning_rate)
         reached = run_as_reached(job)
         self._sketches = Sketches(reached.weights, reached.max_rank, job.spec.seed, self._model.device)
         self._sketches.attach(self._model.linears)
         self._job = job
+
+    def _local_strands(self, job: ProbeJob) -> dict[str, Tensor]:
+        """Zeros for the strands of this board alone that are trained in the steps of the global ones."""
+        personal, leaves = job.run.settings.personal, dict[str, Tensor]()
+        if not isinstance(personal, Personal) or personal.when != "beside":
+            return leaves
+        for weight, rank in zip(job.run.weights, job.run.local_ranks, strict=True):
+            if rank and (trains_encoder(job) or not weight.is_encoder):
+                linear = self._model.linears[weight.name]
+                linear.put_beside(Factors(torch.zeros(weight.rows, rank), torch.zeros(rank, weight.columns)))
+                leaves |= {f"local.{n}.{weight.name}": leaf for n, leaf in enumerate(linear.leaves[-2:])}
+        return leaves
 
     def take_one(self, n_examples: int) -> None:
         settings, plan, config = self._job.run.settings, self._job.plan, self._model.config
@@ -80,7 +94,7 @@ class _Steps:
         loss = self._model.loss_sum(batch, encoded)
         loss.backward()  # type: ignore[no-untyped-call]
         self._sketches.count(batch.n_target_tokens)
-        if self._trained:
+        if self._adam.means:
             self._adam.step(batch.n_target_tokens)
         float(loss.detach())  # waits for a GPU
 

@@ -15,10 +15,12 @@ that is where another one comes in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from msgspec import UnsetType
 from torch import Tensor
 
 from edge_client.data.tokeniser import Pair
@@ -41,6 +43,14 @@ from edge_client.engines.lean.training_state import TrainingStateFile, restore, 
 from edge_client.errors import ConfigError, NoPlanError
 from edge_client.jobs.messages import TrainJob
 from edge_client.state.pruned_ranks import keep_pruned
+from wire.run import Personal
+
+if TYPE_CHECKING:
+    from edge_client.engines.lean.gradients.keep import Keep
+    from edge_client.engines.lean.personal.local_strands import LocalStrands
+
+TOLD = ("loss", "held_out_loss", "personal_loss")
+"""Numbers of a saved training that a round tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +93,9 @@ class TrainingRound:
             raise NoPlanError("the plan trains no weight and no sketch is asked for", "give more memory with --memory")
         prunes = settings.pruning and job.spec.trains == "both"
         self._pruning = Pruning(self.model.linears) if prunes else None
+        self._keep = _keep(job, self._trained)
         self._adam = Adam(self._trained, settings.learning_rate)
+        self._local = _local_strands(job, self.model)
         self._sketches = self._new_sketches() if job.spec.sketch else None
         key = training_state_key(job, self._text.examples)
         self._file = TrainingStateFile(job.training_state_path, key, session.clock)
@@ -113,10 +125,17 @@ class TrainingRound:
 
     def _evaluate_received(self) -> None:
         pairs = [self._text.tokenised(example) for example in held_out_examples(self._job, self._session)]
+        if pairs and self._local is not None:
+            self._numbers["personal_loss"] = self._held_out_loss(pairs)
+            self._local.use(is_wanted=False)
         if pairs:
-            loss, _ = held_out_loss(self.model, self.encoder_outputs, self._job, self._session, pairs)
-            self._numbers["held_out_loss"] = loss
+            self._numbers["held_out_loss"] = self._held_out_loss(pairs)
+        if self._local is not None:
+            self._local.use(is_wanted=True)
         self.save(now=True)
+
+    def _held_out_loss(self, pairs: Sequence[Pair]) -> float:
+        return held_out_loss(self.model, self.encoder_outputs, self._job, self._session, pairs)[0]
 
     # --- one step --------------------------------------------------------------------------------------------------
 
@@ -146,6 +165,8 @@ class TrainingRound:
         """Count the backward pass since `start_pass`, and its target tokens, for the sketches that it fed."""
         if self._sketches is not None:
             self._sketches.end_pass(n_target_tokens)
+        if self._keep is not None and not self._numbers["step"]:
+            self._keep.observe()
 
     def step(self, step: int, loss: StepLoss) -> None:
         """Apply the gradients of a step, summed over its target tokens: penalty, clipping and Adam.
@@ -155,7 +176,12 @@ class TrainingRound:
         n_targets = loss.n_target_tokens
         if self._pruning is not None:
             self._pruning.add_gradients(n_targets)
+        if self._keep is not None:
+            self._keep.gather()
+            self._keep.add_gradients(n_targets)
         norm = self._adam.step(n_targets) if self._trained else 0.0
+        if self._local is not None:
+            norm += self._local.step(n_targets)  # clipped by itself: what is sent does not depend on its length
         if not (abs(loss.mean) < float("inf") and norm < float("inf")):
             raise ConfigError(
                 f"training diverged at step {step + 1} of round {self._job.spec.round}: "
@@ -187,9 +213,11 @@ class TrainingRound:
         feedback.keep(strands, message)
         if self._pruning is not None:
             keep_pruned(self._job, {name: len(factors.a) for name, factors in strands.items()})
+        if self._local is not None:
+            self._local.keep()
         write_result(Path(self._job.result_path), message)
         return (
-            {name: value for name, value in self._numbers.items() if name in ("loss", "held_out_loss")}
+            {name: value for name, value in self._numbers.items() if name in TOLD}
             | {
                 "n_examples": float(self._text.n_distinct),
                 "tokens_per_s": meter.tokens_per_s,
@@ -199,6 +227,7 @@ class TrainingRound:
             }
             | ({"residual_lost": 1.0} if feedback.is_lost else {})
             | ({"training_lost": 1.0} if self._is_begun_again else {})
+            | ({"personal_lost": 1.0} if self._local is not None and self._local.is_lost else {})
             | peaks(self.model.device)
         )
 
@@ -225,7 +254,9 @@ class TrainingRound:
         if self._sketches is not None and self._sketches.has_begun:
             groups["sketch"] = self._sketches.sums
         named = {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
-        return self._trained | named
+        others = self._local.tensors() if self._local is not None else {}
+        others |= self._keep.tensors() if self._keep is not None else {}
+        return self._trained | named | others
 
     def _resume(self) -> bool:
         """Take up a saved training. False where there is none of this work; it then starts from the beginning."""
@@ -240,7 +271,32 @@ class TrainingRound:
             return False
         self._numbers = dict(saved.numbers)
         self._adam.n_steps = int(self._numbers["step"])
+        if self._local is not None:
+            self._local.continue_from(int(self._numbers["step"]))
         return True
+
+
+def _local_strands(job: TrainJob, model: Model) -> LocalStrands | None:
+    """The strands of this board alone, beside the model's; None where it has none, and nothing is loaded for them."""
+    personal = job.run.settings.personal
+    if not (job.personal_path and isinstance(personal, Personal) and any(job.run.local_ranks)):
+        return None
+    if not personal.is_beside:
+        return None
+    from edge_client.engines.lean.personal.local_strands import LocalStrands
+
+    return LocalStrands(job, model.linears)
+
+
+def _keep(job: TrainJob, trained: Mapping[str, Tensor]) -> Keep | None:
+    """The penalty that holds the board near the received model; None where the run asks for none."""
+    asked = job.run.settings.keep
+    if isinstance(asked, UnsetType):
+        return None
+    from edge_client.engines.lean.gradients.keep import Keep, scores_of
+
+    by_ranking = asked.importance == "scores"
+    return Keep(trained, asked.weight, scores_of(job.run, job.plan.ranks, trained) if by_ranking else None)
 
 
 def _model(job: TrainJob, session: Session) -> Model:

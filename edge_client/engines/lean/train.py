@@ -16,8 +16,9 @@ def train(job: TrainJob, session: Session) -> dict[str, float]:
     They are: loss (of the last step), held_out_loss (of the adapter as received; absent without held-out text),
     n_examples (distinct training examples seen this round, which weighs the update), tokens_per_s and seconds of the
     steps, joules of them where this board's power can be read, encode_s and encoded_tokens of the encoder's pass over
-    what the cache lacked, peak_bytes, residual_lost, 1, where what earlier uploads lacked could not be read, and
-    training_lost, 1, where a saved training could not.
+    what the cache lacked, peak_bytes, residual_lost, 1, where what earlier uploads lacked could not be read,
+    training_lost, 1, where a saved training could not; and with local strands personal_loss, as held_out_loss with them
+    on top, and personal_lost, 1, where they could not be read.
 
     Resumes from `training_state_path` if that belongs to this very work; what was trained is then the same to the last
     bit as without the interruption, on the same machine with the same number of threads and the same plan. With another

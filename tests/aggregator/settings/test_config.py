@@ -13,6 +13,8 @@ from aggregator.errors import ConfigError
 from aggregator.merge.optimisers import OPTIMISERS
 from aggregator.settings.keys import KEYS, Key, template
 from aggregator.settings.runfile import load, parse
+from wire.codec import encode
+from wire.run import Personal
 
 GIVEN = {"model.path": "/base", "model.digest": "a" * 64}
 
@@ -143,6 +145,16 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
         ("[train]\nbatch = 2", ["train.micro_batch = 4", "train.batch = 2"]),
         ('[train]\nimportance = "fedpipe"', ["train.importance = 'fedpipe'", '"sketch", "adalora"']),
         ('[run]\nname = "a\\u0007"', ["run.name", "control character"]),
+        ("[personal]\nrank = -1", ["personal.rank = -1", "from 0 to 256"]),
+        ('[personal]\nrank = 2\nmethod = "lora"', ["personal.method = 'lora'", '"pftt", "local"']),
+        ('[personal]\nrank = 2\nmethod = "fedrep"', ["personal.method = fedrep", "personal.local_blocks"]),
+        (
+            '[personal]\nrank = 2\nmethod = "fedrep"\nlocal_blocks = 1\n[train]\nrank = 4',
+            ["personal.method = fedrep", "train.rank = 4"],
+        ),
+        ("[train]\nkeep = -1", ["train.keep = -1", "from 0 to"]),
+        ("[train]\nkeep = nan", ["train.keep = nan"]),
+        ('[train]\nkeep = 1\n[merge]\nrule = "fresh"', ["train.keep = 1", "merge.rule = fresh", "weave"]),
         ("[run\n", ["is not TOML"]),
     ],
 )
@@ -164,3 +176,13 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
         load(tmp_path / "run.toml")
 
     assert "aggregator init" in caught.value.hint
+
+
+def test_boards_are_told_of_local_strands_only_where_there_are_some() -> None:
+    """A run without them sends not one byte of them; with them boards get what run.toml says."""
+    without = parse(template(GIVEN), Path("run.toml")).train
+    some = {"personal.rank": 2, "personal.targets": ["q"], "personal.when": "after", "personal.method": "apfl"}
+    told = parse(template({**GIVEN, **some}), Path("run.toml")).train
+
+    assert b"personal" not in encode(without)
+    assert told.personal == Personal(rank=2, targets=("q",), when="after", method="apfl")

@@ -12,22 +12,29 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from msgspec import UNSET, UnsetType
 
 from braid_common.t5_config import T5Config
 from edge_client.jobs.data_spec import DataSpec
-from edge_client.jobs.messages import Compute, Done, Event, Format, Plan, TrainingMode, TrainJob
+from edge_client.jobs.messages import Compute, Done, Event, Format, PersonalJob, Plan, TrainingMode, TrainJob
 from edge_client.plan.peak_memory import predict_peak
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.messages import Adapter, AdapterPart, RoundSpec, Tensor, Trains, tensor_bytes
-from wire.run import RunInfo, Scope
+from wire.run import Personal, RunInfo, Scope
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def make_run(
-    scope: Scope = "all", source: int = 256, target: int = 48, max_rank: int = 32, trains_a: bool = False
+    scope: Scope = "all",
+    source: int = 256,
+    target: int = 48,
+    max_rank: int = 32,
+    trains_a: bool = False,
+    personal: Personal | UnsetType = UNSET,
 ) -> RunInfo:
     settings = {"scope": scope, "max_source_tokens": source, "max_target_tokens": target, "trains_a": trains_a}
+    settings["personal"] = personal
     return run_of(SMALL_T5, settings, max_rank=max_rank)
 
 
@@ -150,18 +157,22 @@ def measured_peak(folder: Path, run: RunInfo, plan: Plan) -> float:
     )
     write_adapter(folder / "adapter", run, list(plan.ranks))
     trains: Trains = "both" if run.settings.trains_a else "b"
-    job = TrainJob(
-        base_folder=str(folder),
-        data=DataSpec(str(folder / "data.jsonl")),
-        board_id="d",
-        run=run,
-        spec=RoundSpec(round=1, version=1, seed=1, sketch=True, trains=trains),
-        plan=plan,
-        adapter_path=str(folder / "adapter"),
-        result_path=str(folder / "result"),
-        max_eval_examples=1,
-        threads=2,
-    )
+    fields: dict[str, Any] = {
+        "base_folder": str(folder),
+        "data": DataSpec(str(folder / "data.jsonl")),
+        "board_id": "d",
+        "run": run,
+        "spec": RoundSpec(round=1, version=1, seed=1, sketch=True, trains=trains),
+        "plan": plan,
+        "adapter_path": str(folder / "adapter"),
+        "personal_path": str(folder / "strands"),
+        "max_eval_examples": 1,
+        "threads": 2,
+    }
+    if run.own_steps:
+        job: TrainJob | PersonalJob = PersonalJob(**fields, ranks=plan.ranks)
+    else:
+        job = TrainJob(**fields, result_path=str(folder / "result"))
     body = msgspec.msgpack.encode(job)
     done = subprocess.run(
         [sys.executable, "-m", "edge_client.worker.main"],
@@ -186,11 +197,22 @@ def last_event(frames: bytes) -> Done:
 @pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64", reason="the imports' size was measured on x86-64"
 )
-@pytest.mark.parametrize(("trains_a", "rank"), [(False, 4), (True, 16)])
-def test_prediction_meets_measurement(tmp_path: Path, trains_a: bool, rank: int) -> None:
+@pytest.mark.parametrize(
+    ("trains_a", "rank", "personal"),
+    [
+        (False, 4, UNSET),
+        (True, 16, UNSET),
+        (True, 16, Personal(rank=16)),
+        (True, 1, Personal(rank=64, method="apfl", steps=2)),
+    ],
+)
+def test_prediction_meets_measurement(
+    tmp_path: Path, trains_a: bool, rank: int, personal: Personal | UnsetType
+) -> None:
     """The promise of the plan: predicted over measured peak of a real worker lies in 0.9…1.15, where B is trained alone
-    and where A is too."""
-    run, ranks = make_run(trains_a=trains_a), [rank] * 72
+    and where A is too, and where the board has strands of its own, beside those of the run or in
+    steps of their own."""
+    run, ranks = make_run(trains_a=trains_a, personal=personal), [rank] * 72
     predicted = predict_peak(
         T5Config.parse(SMALL_T5), run, TrainingMode(format="int8", compute="fp32", micro_batch=8), ranks
     ).total_bytes

@@ -41,7 +41,7 @@ class AdapterTensors:
         for name, start_b in self.start_b.items():
             strands = Factors(start_b, self.basis[name])
             frozen = factors.get(name)
-            factors[name] = strands if frozen is None else _beside(frozen, strands)
+            factors[name] = strands if frozen is None else beside(frozen, strands)
         return factors
 
 
@@ -76,7 +76,7 @@ def read_any_adapter(path: Path, weights: Collection[str]) -> AdapterTensors:
         raise ConfigError(f"{path} is no adapter: {error}", "name a folder that `aggregator export` wrote") from error
 
 
-def _beside(one: Factors, other: Factors) -> Factors:
+def beside(one: Factors, other: Factors) -> Factors:
     """The factors of the sum of two products."""
     return Factors(torch.cat([one.b, other.b], 1), torch.cat([one.a, other.a]))
 

@@ -2,6 +2,9 @@
 
     y = x·Wᵀ + (x·F_aᵀ)·F_bᵀ + (x·Aᵀ)·Bᵀ          W (m, n), F_b (m, s), F_a (s, n), B (m, r), A (r, n)
 
+Further strands may lie beside these (`put_beside`), trained in the same product and held in tensors of their own.
+
+
 A round trains B, A or both. W is decompressed in the forward pass and again in the backward pass and kept by neither.
 Where B alone is trained, backward keeps A·x, r numbers per token, in place of x (LoRA-FA, arXiv 2308.03303); x is kept,
 without a copy, only for the gradient of A and while a sketch is taken.
@@ -55,6 +58,8 @@ class Linear:
         compute: as above.
         sketch: while it is set, every backward pass that comes through here is added to it, whether or not anything is
             trained.
+        beside: further strands b (m, l), a (l, n) fp32, whose leaves gradients reach; None for none.
+        uses_beside: whether they count; without them the map is what it is to every other board.
     """
 
     __slots__ = (
@@ -67,8 +72,10 @@ class Linear:
         "_weight",
         "a",
         "b",
+        "beside",
         "compute",
         "sketch",
+        "uses_beside",
     )
 
     def __init__(
@@ -95,6 +102,8 @@ class Linear:
         self._held: Tensor | None = None
         self._scratch = scratch
         self.sketch: Observer | None = None
+        self.beside: Factors | None = None
+        self.uses_beside = True
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -123,8 +132,15 @@ class Linear:
 
     @property
     def leaves(self) -> tuple[Tensor, ...]:
-        """Those of B and A that gradients reach."""
-        return tuple(factor for factor in (self.b, self.a) if factor is not None and factor.requires_grad)
+        """Those of B and A that gradients reach, and those of the strands beside them."""
+        beside = () if self.beside is None else (self.beside.b, self.beside.a)
+        return tuple(factor for factor in (self.b, self.a, *beside) if factor is not None and factor.requires_grad)
+
+    def put_beside(self, strands: Factors, *, trains: bool = True) -> None:
+        """Lay further strands beside the weight's own, b (m, l) and a (l, n), which are copied; and train them."""
+        at = self.b.device
+        b, a = (values.to(at, torch.float32, copy=True).requires_grad_(trains) for values in (strands.b, strands.a))
+        self.beside = Factors(b, a)
 
     def train(self) -> None:
         """Let gradients reach what the round trains."""
@@ -149,16 +165,23 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, n) → (…, m) in the compute dtype."""
-        y: Tensor = _Product.apply(x, self.b, self.a, self)  # type: ignore[no-untyped-call]
+        y: Tensor = _Product.apply(x, *self._all_strands(), self)  # type: ignore[no-untyped-call]
         return y
+
+    def _all_strands(self) -> tuple[Tensor, Tensor | None]:
+        """B (m, r) and A, with the strands beside them in the last columns and rows: one product for all."""
+        if self.beside is None or not self.uses_beside:
+            return self.b, self.a
+        own = self.factors.a.float() if self.a is None else self.a
+        return torch.cat([self.b, self.beside.b], 1), torch.cat([own, self.beside.a])
 
     def forward(self, x: Tensor, b: Tensor, a: Tensor | None) -> tuple[Tensor, Tensor]:
         """The map without autograd.
 
         Args:
             x: (T, n) in the compute dtype.
-            b: B (m, r) fp32.
-            a: A (r, n) fp32, or None where the basis stays as it is.
+            b: B (m, r) fp32, with the strands beside it.
+            a: A (r, n) fp32 in the same way, or None where the basis stays as it is.
 
         Returns:
             y (T, m) and x·Aᵀ (T, r padded), in the compute dtype.
@@ -168,7 +191,7 @@ class Linear:
         if frozen is not None:
             y.addmm_(x @ frozen.a.t(), frozen.b.t())
         ax = x @ self._rows(a).t()
-        if self.rank:
+        if b.shape[1]:
             y.addmm_(ax, self._columns(b).t())
         return y, ax
 
@@ -190,13 +213,13 @@ class Linear:
             The gradients (T, n) by x and (r, n) by A, in the compute dtype; None for what is not wanted.
         """
         grad_x = self._through_frozen(grad) if needs_x else None
-        if not self.rank or (grad_x is None and x is None):
+        if not b.shape[1] or (grad_x is None and x is None):
             return grad_x, None
         grad_ax = grad @ self._columns(b)  # (T, r padded): shared by both gradients
         if grad_x is not None:
             grad_x.addmm_(grad_ax, self._rows(a))
         # Rows of the padding meet columns of zeros in B; they are cut off again.
-        return grad_x, None if x is None else (grad_ax.t() @ x)[: self.rank]
+        return grad_x, None if x is None else (grad_ax.t() @ x)[: b.shape[1]]
 
     def _through_frozen(self, grad: Tensor) -> Tensor:
         """The part (T, n) of the gradient by x that does not pass the strands: g·W + (g·F_b)·F_a."""

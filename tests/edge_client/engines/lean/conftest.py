@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from braid_common.base_files import read_t5_config
 from edge_client.jobs.data_spec import DataSpec
-from edge_client.jobs.messages import EvaluateJob, Job, Plan, ProbeJob, ProfileJob, TrainingMode, TrainJob
+from edge_client.jobs.messages import EvaluateJob, Job, PersonalJob, Plan, ProbeJob, ProfileJob, TrainingMode, TrainJob
 from tests.fakes.models.random_t5 import random_t5, save_base
 from wire.checks import basis_rank
 from wire.codec import encode
@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 
 VOCABULARY = 96
 MAX_RANK = 12
-JOB_TYPES: dict[str, Any] = {"probe": ProbeJob, "profile": ProfileJob, "train": TrainJob, "evaluate": EvaluateJob}
+JOB_TYPES: dict[str, Any] = {
+    "probe": ProbeJob,
+    "profile": ProfileJob,
+    "train": TrainJob,
+    "personal": PersonalJob,
+    "evaluate": EvaluateJob,
+}
 WORDS = [f"w{i}" for i in range(VOCABULARY - 3)]
 
 
@@ -156,6 +162,7 @@ def make_job(
                 budget_bytes=1 << 30,
             ),
             "adapter_path": str(path),
+            "ranks": every,
             "result_path": str(tmp_path / "result"),
         }
         job_type = JOB_TYPES[kind]

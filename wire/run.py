@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from braid_common.text_form import DEFAULT_PREFIX, Cut, TextForm
 from wire.fields import (
@@ -28,6 +28,14 @@ from wire.limits import MAX_RANK, MAX_WEIGHTS
 
 Scope = Literal["decoder", "all"]
 Importance = Literal["sketch", "adalora", "magnitude_gradient"]
+Advantage = Literal["group", "baseline"]
+
+MAX_SAMPLES = 64
+"""Most answers to one example that a board is asked to write: GRPO's own number, and each costs as much as an example
+of ordinary training, and its writing besides."""
+
+MAX_REUSE = 16
+"""Most optimiser steps on the same answers: clipping lets hardly any of them move further after that."""
 
 LONGEST_CHOSEN_SOURCE_TOKENS, LONGEST_CHOSEN_TARGET_TOKENS = 512, 128
 """Longest texts of a run whose server chooses the lengths. T5 was pre-trained to read 512 tokens (arXiv 1910.10683) and
@@ -53,6 +61,18 @@ class Weight(Message, frozen=True, kw_only=True):
         return self.is_encoder or self.name.endswith((".EncDecAttention.k", ".EncDecAttention.v"))
 
 
+class RewardLearning(Message, frozen=True, kw_only=True):
+    """How boards learn from rewards (GRPO, arXiv 2402.03300). Which rewards is each board's own to say: none is named
+    here, and none comes from a server."""
+
+    samples: Annotated[int, Meta(ge=2, le=MAX_SAMPLES)] = 4  # answers to each example, which are compared
+    advantage: Advantage = "group"  # less the group's mean, by its deviation; or less the mean of the other answers
+    kl: Annotated[float, Meta(ge=0, le=100)] = 0.05  # weight of the distance to the received adapter
+    clip: Annotated[float, Meta(gt=0, le=1)] = 0.2  # how far a token's probability ratio counts
+    reuse: Annotated[int, Meta(ge=1, le=MAX_REUSE)] = 1  # optimiser steps on the same answers
+    warm_rounds: RoundId = 0  # first rounds of the run, which learn from the right answers as other runs do
+
+
 class TrainSettings(Message, frozen=True, kw_only=True):
     """How every board trains. Declarative: a server ships no code."""
 
@@ -73,6 +93,13 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     own_basis: bool = False  # each board draws its own A, and is sent none
     pruning: bool = False  # boards give up trailing strands that training shrinks (HetLoRA)
     seed: Count = 0
+    reward: RewardLearning | UnsetType = UNSET  # unset, and absent from the message: boards learn from right answers
+
+    def rewards_in(self, round_id: int) -> RewardLearning | None:
+        """How that round learns from rewards; None where it learns from right answers."""
+        if self.reward is UNSET or round_id <= self.reward.warm_rounds:
+            return None
+        return self.reward
 
     @property
     def has_lengths(self) -> bool:

@@ -36,13 +36,17 @@ def parse(text: str, source: Path) -> RunConfig:
     values = _checked(document, source)
     train = _section(values, "train")
     targets = train.pop("targets")
+    train.pop("objective")  # said by whether there is anything about rewards
     rounds, merge = (_section(values, section) for section in ("rounds", "merge"))
     config = RunConfig(
         name=values["run.name"],
         seed=values["run.seed"],
         model=ModelSection(**{**_section(values, "model"), "path": Path(values["model.path"])}),
         targets=tuple(part for part in TARGETS if part in targets),
-        train=msgspec.convert({**train, **_of_rule(values["merge.rule"]), "seed": values["run.seed"]}, TrainSettings),
+        train=msgspec.convert(
+            {**train, **_of_objective(values), **_of_rule(values["merge.rule"]), "seed": values["run.seed"]},
+            TrainSettings,
+        ),
         rounds=RoundsSection(total=values["run.rounds"], **rounds),
         merge=MergeSection(**merge),
         source=source,
@@ -82,6 +86,11 @@ def _checked(document: Mapping[str, Any], source: Path) -> dict[str, Any]:
 def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
     """The values of one section by the names of its keys."""
     return {key.name: values[key.path] for key in KEYS if key.section == section}
+
+
+def _of_objective(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What boards are told of rewards: nothing, where they learn from right answers."""
+    return {"reward": _section(values, "reward")} if values["train.objective"] == "reward" else {}
 
 
 def _of_rule(name: str) -> dict[str, bool]:

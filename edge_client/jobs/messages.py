@@ -12,6 +12,7 @@ import msgspec
 
 from braid_common.text_form import TextForm
 from edge_client.jobs.data_spec import DataSpec
+from edge_client.jobs.reward_spec import Reward
 from quantize.formats import Format as Format
 from wire.messages import RoundSpec
 from wire.run import RunInfo
@@ -125,6 +126,7 @@ class TrainJob(TextJob, frozen=True, kw_only=True, tag="train"):
         residual_path: what quantised uploads lacked, kept from round to round; "" keeps nothing.
         pruned_path: the ranks of weights that were pruned, kept from round to round; "" keeps nothing.
         max_eval_examples: held-out examples that the received adapter is evaluated on, at most.
+        rewards: the board's own, where the round learns from them; empty where it learns from right answers.
     """
 
     board_id: str
@@ -135,6 +137,7 @@ class TrainJob(TextJob, frozen=True, kw_only=True, tag="train"):
     residual_path: str = ""
     pruned_path: str = ""
     max_eval_examples: int = 200
+    rewards: tuple[Reward, ...] = ()
 
 
 class EvaluateJob(TextJob, frozen=True, kw_only=True, tag="evaluate"):

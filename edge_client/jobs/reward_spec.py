@@ -95,7 +95,9 @@ Reward = OverlapReward | ToolCallReward | LengthReward | WordsReward | ProgramRe
 def read_rewards(tables: object, source: Path) -> tuple[Reward, ...]:
     """The rewards of a file's `[[reward]]` tables. Raises ConfigError, which names `source` and what is wrong."""
     try:
-        rewards = msgspec.convert(tables, Annotated[tuple[Reward, ...], Meta(max_length=MAX_REWARDS)])
+        rewards: tuple[Reward, ...] = msgspec.convert(
+            tables, Annotated[tuple[Reward, ...], Meta(max_length=MAX_REWARDS)]
+        )
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"{source}: [[reward]] is wrong: {error}", "see docs/guide/rewards.md for each kind"

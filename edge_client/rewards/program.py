@@ -28,7 +28,7 @@ KEPT_WORDS_BYTES = 2048
 """Of what a program writes on its standard error, the last so many bytes are kept, to say why it died."""
 
 _CHUNK_BYTES = 64 * 1024
-_SECRET = "BRAID_"  # settings of the client in its environment, a join token among them
+_OWN_SETTINGS = "BRAID_"  # settings of the client in its environment, a join token among them
 
 
 class RewardProgram:
@@ -192,4 +192,4 @@ def _shown(line: bytes) -> str:
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if not name.startswith(_SECRET)}
+    return {name: value for name, value in environment.items() if not name.startswith(_OWN_SETTINGS)}

@@ -9,13 +9,14 @@
 Whoever computes the gradients in a way of their own replaces `backward`: they read the step's `pairs`, run one backward
 pass of the summed loss through `model.linears` between `start_pass` and `end_pass`, and hand its `StepLoss` to `step`.
 
-The objective is the negative log-likelihood of the targets (`Model.loss_sum`), asked for in `_backward_pass` alone:
-that is where another one comes in.
+The objective is the negative log-likelihood of the targets (`Model.loss_sum`), asked for in `_backward_pass` alone.
+Another one has a `backward` of its own (`edge_client.engines.lean.reward.objective`), and may `add_up` numbers and save
+tensors with the round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,6 +67,7 @@ class TrainingRound:
 
     Attributes:
         n_steps: optimiser steps of the round.
+        text: the examples of each step.
         model: the base with the adapter; its linears hold the factors that are trained.
         encoder_outputs: what the decoder reads of each source.
     """
@@ -74,7 +76,7 @@ class TrainingRound:
         settings = job.run.settings
         self.n_steps = settings.local_steps
         self._job, self._session = job, session
-        self._text = OrderedText(job, session, batch=settings.batch, steps=settings.local_steps)
+        self.text = OrderedText(job, session, batch=settings.batch, steps=_readings(job))
         self.encoder_outputs = EncoderOutputs(job, session)
         self.encoder_outputs.prepare(self._sources())  # before the base is loaded: there is memory for one of them
         self.model = _model(job, session)
@@ -85,11 +87,12 @@ class TrainingRound:
         self._pruning = Pruning(self.model.linears) if prunes else None
         self._adam = Adam(self._trained, settings.learning_rate)
         self._sketches = self._new_sketches() if job.spec.sketch else None
-        key = training_state_key(job, self._text.examples)
+        key = training_state_key(job, self.text.examples)
         self._file = TrainingStateFile(job.training_state_path, key, session.clock)
         self._numbers: dict[str, float] = {"step": 0.0}
         self._next_batches: list[Batch] = []
         self._is_begun_again = False
+        self._saved_besides: Mapping[str, Tensor] = {}
 
     # --- before the first step -------------------------------------------------------------------------------------
 
@@ -107,12 +110,21 @@ class TrainingRound:
 
     def _sources(self) -> Iterator[Source]:
         """The sources of every example of the round, and of those that the received adapter is evaluated on."""
-        yield from self._text.distinct_sources()
+        yield from self.text.distinct_sources()
         for example in held_out_examples(self._job, self._session):
-            yield self._text.tokenised(example).source
+            yield self.text.tokenised(example).source
+
+    def save_with(self, tensors: Mapping[str, Tensor]) -> None:
+        """Save these fp32 matrices with the training, and read them again when it is taken up: they are changed."""
+        self._saved_besides = tensors
+
+    def add_up(self, name: str, value: float) -> None:
+        """Add to a sum that is saved with the training; `finish` gives its mean over the times that it was added to."""
+        for key, more in ((f"sum.{name}", value), (f"times.{name}", 1.0)):
+            self._numbers[key] = self._numbers.get(key, 0.0) + more
 
     def _evaluate_received(self) -> None:
-        pairs = [self._text.tokenised(example) for example in held_out_examples(self._job, self._session)]
+        pairs = [self.text.tokenised(example) for example in held_out_examples(self._job, self._session)]
         if pairs:
             loss, _ = held_out_loss(self.model, self.encoder_outputs, self._job, self._session, pairs)
             self._numbers["held_out_loss"] = loss
@@ -122,7 +134,7 @@ class TrainingRound:
 
     def pairs(self, step: int) -> list[Pair]:
         """The tokenised examples of an optimiser step."""
-        return self._text.pairs(step)
+        return self.text.pairs(step)
 
     def backward(self, step: int) -> StepLoss:
         """Add up the gradients of a step, micro-batch by micro-batch, in the factors and in the sketches."""
@@ -173,7 +185,7 @@ class TrainingRound:
         return float(loss.detach())
 
     def _batches(self, step: int) -> list[Batch]:
-        return self._text.batches(step, self.model.config.pad_id, self.model.config.start_id)
+        return self.text.batches(step, self.model.config.pad_id, self.model.config.start_id)
 
     # --- after the last step ---------------------------------------------------------------------------------------
 
@@ -183,15 +195,16 @@ class TrainingRound:
         sketches = self._sketches.mean() if self._sketches is not None else {}
         feedback = ErrorFeedback(self._job)
         strands = feedback.added(self._strands())
-        message = update_message(self._job, self._text.n_distinct, strands, sketches)
+        message = update_message(self._job, self.text.n_distinct, strands, sketches)
         feedback.keep(strands, message)
         if self._pruning is not None:
             keep_pruned(self._job, {name: len(factors.a) for name, factors in strands.items()})
         write_result(Path(self._job.result_path), message)
         return (
             {name: value for name, value in self._numbers.items() if name in ("loss", "held_out_loss")}
+            | self._means()
             | {
-                "n_examples": float(self._text.n_distinct),
+                "n_examples": float(self.text.n_distinct),
                 "tokens_per_s": meter.tokens_per_s,
                 "seconds": meter.seconds,
                 "encode_s": self.encoder_outputs.seconds,
@@ -201,6 +214,11 @@ class TrainingRound:
             | ({"training_lost": 1.0} if self._is_begun_again else {})
             | peaks(self.model.device)
         )
+
+    def _means(self) -> dict[str, float]:
+        """The mean of everything that was added up."""
+        sums = {key.removeprefix("sum."): value for key, value in self._numbers.items() if key.startswith("sum.")}
+        return {name: value / self._numbers[f"times.{name}"] for name, value in sums.items()}
 
     def _strands(self) -> dict[str, Factors]:
         """B and A of every weight that has strands, as they are to be sent, on the CPU."""
@@ -225,7 +243,7 @@ class TrainingRound:
         if self._sketches is not None and self._sketches.has_begun:
             groups["sketch"] = self._sketches.sums
         named = {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
-        return self._trained | named
+        return self._trained | named | dict(self._saved_besides)
 
     def _resume(self) -> bool:
         """Take up a saved training. False where there is none of this work; it then starts from the beginning."""
@@ -241,6 +259,14 @@ class TrainingRound:
         self._numbers = dict(saved.numbers)
         self._adam.n_steps = int(self._numbers["step"])
         return True
+
+
+def _readings(job: TrainJob) -> int:
+    """How often the round reads as many examples as a step has: at every step, or where answers are used again, fewer
+    times."""
+    settings = job.run.settings
+    learning = settings.rewards_in(job.spec.round)
+    return -(-settings.local_steps // (1 if learning is None else learning.reuse))
 
 
 def _model(job: TrainJob, session: Session) -> Model:

@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import EvaluateJob, MeasureJob, Plan, ProbeJob, ProfileJob, TrainJob
+from edge_client.jobs.reward_spec import Reward
 from edge_client.state.folder import StateFolder
 from edge_client.state.task_files import TaskFiles
 from wire.messages import Task
@@ -27,6 +28,7 @@ class BoardSetup:
         eval_examples: held-out examples that are looked at, at most.
         folder: the state folder, which is locked.
         cache_bytes: disk for the encoder's output.
+        rewards: what its owner wants of answers; empty where it learns from right ones alone.
     """
 
     board_id: str
@@ -37,6 +39,7 @@ class BoardSetup:
     eval_examples: int
     folder: StateFolder
     cache_bytes: int
+    rewards: tuple[Reward, ...] = ()
 
     def measure_job(self, run: RunInfo) -> MeasureJob:
         """A job that measures how long the board's texts are."""
@@ -66,6 +69,7 @@ class BoardSetup:
             residual_path=str(self.folder.residual),
             pruned_path=str(self.folder.pruned),
             max_eval_examples=self.eval_examples,
+            rewards=self.rewards if run.settings.rewards_in(task.spec.round) else (),
             **self._cache(plan),
             **self._common(run, task, plan),
         )

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from edge_client.errors import ConfigError
 from edge_client.host.priority import NICE
 from edge_client.jobs.data_spec import DataSpec
+from edge_client.jobs.reward_spec import Reward, read_rewards
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +21,10 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class JoinSettings:
-    """How a board joins: a field for each flag of `edge-client join` and each key of its file. "" means: not given."""
+    """How a board joins: a field for each flag of `edge-client join` and each key of its file. "" means: not given.
+
+    `rewards` have no flag: they are tables of the file.
+    """
 
     server: str
     token: str
@@ -44,6 +48,7 @@ class JoinSettings:
     below: str = ""
     only_on_mains: bool = False
     nice: int = NICE
+    rewards: tuple[Reward, ...] = ()
 
     @property
     def data_spec(self) -> DataSpec:
@@ -58,7 +63,10 @@ _FIELDS: dict[str, type] = get_type_hints(JoinSettings)
 TARGET = "target"
 """The one setting that may be a text or a list of texts."""
 
-FILE_TYPES = {key: kind if kind in (bool, int) else str for key, kind in _FIELDS.items()} | {
+REWARD = "reward"
+"""The name of the file's tables, each of which is one reward."""
+
+FILE_TYPES = {key: kind if kind in (bool, int) else str for key, kind in _FIELDS.items() if key != "rewards"} | {
     "json": bool,
     "debug": bool,
 }
@@ -73,17 +81,18 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "check --config and the file's rights") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}", "mend that line") from error
+    rewards = read_rewards(settings.pop(REWARD, []), path)
     for key, value in settings.items():
         kind = FILE_TYPES.get(key)
         if kind is None:
             raise ConfigError(
-                f"{path}: there is no setting {key!r}", f"the settings are {', '.join(sorted(FILE_TYPES))}"
+                f"{path}: there is no setting {key!r}", f"the settings are {', '.join(sorted([*FILE_TYPES, REWARD]))}"
             )
         if key == TARGET:
             settings[key] = _targets(path, value)
         elif type(value) is not kind:
             raise ConfigError(f"{path}: {key} = {value!r} must be of type {kind.__name__}", "mend that line")
-    return settings
+    return settings | ({"rewards": rewards} if rewards else {})
 
 
 def _targets(path: Path, value: object) -> list[str]:

@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from edge_client.agent.preflight import Probes
 
 
+_REWARDS = f"{__name__}.rewards"  # what no flag can say is handed on in click's context
+
+
 def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
     """A file's settings are defaults: flags and the environment are stronger."""
     if value is not None:
         settings = read_config(value)
+        ctx.meta[_REWARDS] = settings.pop("rewards", ())
         if "json" in settings:
             settings["as_json"] = settings.pop("json")  # click knows options by the names of their variables
         ctx.default_map = {**(ctx.default_map or {}), **settings}
@@ -98,7 +102,7 @@ def join(probes: Probes | None, /, as_json: bool, debug: bool, **flags: Any) -> 
     flags["server"] = normalise_server(flags["server"]) if flags["server"] else ""
     flags["state"] = flags["state"].expanduser()
     flags["name"] = typed(flags["name"])
-    settings = JoinSettings(**flags)
+    settings = JoinSettings(**flags, rewards=click.get_current_context().meta.get(_REWARDS, ()))
     from edge_client.agent.console import Console  # aiohttp and what comes with it are loaded only here
     from edge_client.agent.join import join as run
     from edge_client.agent.preflight import PROBES

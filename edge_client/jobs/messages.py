@@ -174,7 +174,8 @@ Job = EngineJob | MeasureJob
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """Sent about once a second. `tokens_per_s` counts source and target; `peak_bytes` is the worker's peak RSS;
-    `unsaved` is why the worker cannot write now what it can do without, "" as long as it can."""
+    `unsaved` is why the worker cannot write now what it can do without, "" as long as it can; `left_out` says which
+    rewards the round does without, and why."""
 
     phase: Literal["load", "encode", "profile", "train", "evaluate"]
     step: int
@@ -183,6 +184,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     tokens_per_s: float
     peak_bytes: int
     unsaved: str = ""
+    left_out: str = ""
 
 
 class Parked(msgspec.Struct, frozen=True, tag="parked"):

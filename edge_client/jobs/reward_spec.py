@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta
 
 from edge_client.errors import ConfigError
+from wire.run import RunInfo
 
 MAX_REWARDS = 16
 """Most rewards of one board: more of them cannot be weighed against each other by a person."""
@@ -93,7 +94,10 @@ Reward = OverlapReward | ToolCallReward | LengthReward | WordsReward | ProgramRe
 
 
 def read_rewards(tables: object, source: Path) -> tuple[Reward, ...]:
-    """The rewards of a file's `[[reward]]` tables. Raises ConfigError, which names `source` and what is wrong."""
+    """The rewards of a file's `[[reward]]` tables, where paths begin at the file's folder.
+
+    Raises ConfigError, which names `source` and what is wrong.
+    """
     try:
         rewards: tuple[Reward, ...] = msgspec.convert(
             tables, Annotated[tuple[Reward, ...], Meta(max_length=MAX_REWARDS)]
@@ -103,7 +107,13 @@ def read_rewards(tables: object, source: Path) -> tuple[Reward, ...]:
             f"{source}: [[reward]] is wrong: {error}", "see docs/guide/rewards.md for each kind"
         ) from error
     _check(rewards, source)
-    return rewards
+    return tuple(_with_whole_path(reward, source) for reward in rewards)
+
+
+def _with_whole_path(reward: Reward, source: Path) -> Reward:
+    if isinstance(reward, ModelReward):
+        return msgspec.structs.replace(reward, path=str(source.absolute().parent / reward.path))
+    return reward
 
 
 def _check(rewards: Sequence[Reward], source: Path) -> None:
@@ -120,3 +130,12 @@ def _check(rewards: Sequence[Reward], source: Path) -> None:
                 f"{source}: reward {reward.title} wants at least {reward.at_least} words and at most {reward.at_most}",
                 "swap them",
             )
+
+
+def require_rewards(run: RunInfo, rewards: Sequence[Reward]) -> None:
+    """Raise ConfigError where boards are to learn from rewards, and this one has none."""
+    if run.settings.reward is not UNSET and not rewards:
+        raise ConfigError(
+            "the run learns from rewards, and this board has none",
+            "write [[reward]] tables into its edge-client.toml, as docs/guide/rewards.md shows",
+        )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from msgspec import UNSET
+
 from edge_client.jobs.sizes import ADALORA_RANK, RANK_STEP
 from wire.checks import basis_rank
 from wire.dtypes import sketch_dtype
@@ -16,6 +18,8 @@ from wire.run import RunInfo, Weight
 TRAINED_VALUE_BYTES = 16
 """A trained value in fp32, its gradient and Adam's two moments."""
 
+RECEIVED_VALUE_BYTES = 4
+"""Of a trained value as it was received, which a round that learns from rewards keeps to stay near it."""
 
 MESSAGE_COPIES = 3
 """Of the packed tensors while the round's message is encoded: the tensors, msgpack's buffer and the message. Measured:
@@ -49,6 +53,8 @@ class AdapterSizes:
     def __init__(self, run: RunInfo, compute_bytes: int, *, trains_encoder: bool) -> None:
         self._run, self._c, self._trains_encoder = run, compute_bytes, trains_encoder
         self._trains_a, self._begins = run.settings.trains_a, begins_at_adapter(run)
+        keeps_received = run.settings.reward is not UNSET and run.settings.reward.kl > 0
+        self._value_bytes = TRAINED_VALUE_BYTES + (RECEIVED_VALUE_BYTES if keeps_received else 0)
         self._upload_bytes = _UPLOAD_BYTES[run.settings.upload]
         self._sketch_bytes = _UPLOAD_BYTES[sketch_dtype(run.settings.upload)]
         self._download_bytes = 4 if run.settings.upload == "fp32" else 2
@@ -61,12 +67,12 @@ class AdapterSizes:
         return self._frozen(ranks, self._c)
 
     def strands(self, ranks: Sequence[int]) -> int:
-        """16 bytes for each value that is trained, with gradient and moments; r·n in the compute dtype for a basis that
-        is not. A that is trained is turned into the compute dtype when it is used, for which a basis' rows of zeros
+        """16 bytes for each value that is trained, with gradient and moments, and 4 for what it was where that is kept;
+        r·n in the compute dtype for a basis that is not. A that is trained is turned into the compute dtype when it is used, for which a basis' rows of zeros
         leave room."""
         pairs = zip(self._run.weights, ranks, strict=True)
         bases = sum(padded(0 if self._trains_a else rank) * weight.columns for weight, rank in pairs)
-        return self._c * bases + TRAINED_VALUE_BYTES * self._sum(ranks, self._trained)
+        return self._c * bases + self._value_bytes * self._sum(ranks, self._trained)
 
     def sketches(self) -> int:
         """Gradient sketches: of every weight that is sketched the sums, R·n fp32, and Ω, R·m in the compute dtype; and
@@ -128,7 +134,7 @@ class AdapterSizes:
         """The most that one more strand of `weight` adds to what stays, and beyond that to `start`, `whole` or
         `end`."""
         values = self._trained(weight)
-        stays = TRAINED_VALUE_BYTES * values + (0 if self._trains_a else self._c * weight.columns)
+        stays = self._value_bytes * values + (0 if self._trains_a else self._c * weight.columns)
         packed, residuals = self._upload_bytes * values, self._residuals(weight)
         end = math.ceil(MESSAGE_COPIES * packed) - 4 * values
         if residuals:
@@ -171,7 +177,7 @@ class AdapterSizes:
         for weight, rank in zip(self._run.weights, ranks, strict=True):
             sides = weight.rows + weight.columns
             frozen = value_bytes * basis_rank(weight, self._run.server_rank) * sides
-            total_bytes += max(0, frozen - TRAINED_VALUE_BYTES * rank * sides) if self._begins else frozen
+            total_bytes += max(0, frozen - self._value_bytes * rank * sides) if self._begins else frozen
         return total_bytes
 
     def _sketched(self) -> list[Weight]:

@@ -9,8 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from msgspec import UNSET
+
 from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import Device, TrainingMode
+from edge_client.jobs.reward_spec import ModelReward, OverlapReward, Reward
 from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES
 from edge_client.plan.step_memory import TensorSizes
 from wire.run import RunInfo
@@ -23,6 +26,11 @@ FORWARD_KERNELS_BYTES = {"fp32": 14 << 20, "bf16": 30 << 20}
 """Of these, what the encoding pass brings in, which goes forward only. Measured as what its tensors leave unexplained:
 bf16 26 to 42 MiB (builtin to large shape), fp32 7 to 28."""
 
+
+OVERLAP_BYTES = 56 << 20
+"""What rouge_score brings in with nltk. Measured: see docs/decisions/0081-rewards-on-the-board.md."""
+
+_SOMETIMES = ("encoding_bytes", "judges_bytes")
 
 SLACK_SHARE = 0.10
 """Added to everything else for holes in the heap, which grow where lengths vary, and for what the measurements of
@@ -47,6 +55,7 @@ class Breakdown:
             the adapter takes while it is read, or the round's message while it is written, above the activations.
         slack_bytes: allocator overhead.
         encoding_bytes: what the encoding pass, which comes before training, needs more than all of the above.
+        judges_bytes: what is loaded to judge answers, in a run that learns from rewards.
     """
 
     imports_bytes: int
@@ -59,17 +68,21 @@ class Breakdown:
     working_bytes: int
     slack_bytes: int
     encoding_bytes: int = 0
+    judges_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         return sum(self.parts().values())
 
     def parts(self) -> dict[str, int]:
-        """Name (as above) to bytes, in the order above; encoding only where it needs more than training."""
-        return {name: size for name, size in asdict(self).items() if size or name != "encoding_bytes"}
+        """Name (as above) to bytes, in the order above; encoding only where it needs more than training, judges only
+        where there are any."""
+        return {name: size for name, size in asdict(self).items() if size or name not in _SOMETIMES}
 
 
-def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequence[int]) -> Breakdown:
+def predict_peak(
+    base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequence[int], rewards: Sequence[Reward] = ()
+) -> Breakdown:
     """Predict the peak of a training round that also sketches, and of the profile before it; evaluations stay below.
 
     With a cache there are two phases, encoding and then training without the encoder; the larger counts.
@@ -79,6 +92,7 @@ def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequen
         run: the run; its longest texts and largest adapter count.
         mode: how the board trains.
         ranks: strands per weight in manifest order, 0 for the encoder's where it is frozen.
+        rewards: what the board judges answers by; counted where the run learns from rewards.
 
     Returns:
         The peak of the worker's resident memory in bytes, part by part.
@@ -88,6 +102,7 @@ def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequen
     activations, adapter = sizes.activations(ranks), sizes.adapter
     without_activations = adapter.whole(ranks), adapter.start(ranks), adapter.end(ranks)
     stepping = sizes.working(encodes=not reads_cache) + max(0, adapter.profile(ranks))
+    rewards = () if run.settings.reward is UNSET else rewards
     training = _with_slack(
         imports_bytes=IMPORTS_BYTES,
         kernels_bytes=KERNELS_BYTES[mode.compute] + _cuda_bytes(mode.device),
@@ -97,7 +112,8 @@ def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequen
         sketch_bytes=adapter.sketches(),
         activations_bytes=activations,
         # While the adapter is read or sent there are no activations: only what exceeds them counts.
-        working_bytes=max(stepping, max(without_activations) - activations),
+        working_bytes=max(stepping, max(*without_activations, _judged(sizes, rewards)) - activations),
+        judges_bytes=_judges(rewards),
     )
     if not reads_cache:
         return training
@@ -143,6 +159,21 @@ def predict_encoding(base: T5Config, run: RunInfo, mode: TrainingMode) -> Breakd
         activations_bytes=sizes.hidden_states(),
         working_bytes=sizes.encoding(),
     )
+
+
+def _judges(rewards: Sequence[Reward]) -> int:
+    """What stays loaded to judge answers."""
+    return OVERLAP_BYTES if any(isinstance(reward, OverlapReward) for reward in rewards) else 0
+
+
+def _judged(sizes: TensorSizes, rewards: Sequence[Reward]) -> int:
+    """The worst of a step's beginning, when there are no activations: answers are written, or a reward model reads them
+    with an encoder of its own, block by block."""
+    if not rewards:
+        return 0
+    reads = any(isinstance(reward, ModelReward) for reward in rewards)
+    model = sizes.encoder_block() + sizes.hidden_states() + sizes.encoding() if reads else 0
+    return max(sizes.writing(), model)
 
 
 def _cuda_bytes(device: Device) -> int:

@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import UNSET
+
 from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import Compute, Format, TrainingMode
+from edge_client.jobs.sizes import answers_at_once
 from edge_client.plan.adapter_memory import begins_at_adapter
 from edge_client.plan.cache_budget import CacheBudget, distinct_examples
 from edge_client.plan.flops import Lengths, StepFlops, step_flops
@@ -22,7 +25,7 @@ from wire.dtypes import download_dtype, frozen_dtype, sketch_dtype
 from wire.fields import Dtype
 from wire.manifest import t5_weights
 from wire.messages import tensor_bytes
-from wire.run import RunInfo, Scope, Weight
+from wire.run import RunInfo, Scope, TrainSettings, Weight
 
 EFFICIENCY: Mapping[Compute, float] = {"bf16": 0.5, "fp32": 0.75}
 """Part of the speed of plain products that a training step's products reach, the passes below aside."""
@@ -154,6 +157,31 @@ def _per_value(dtype: Dtype) -> float:
 # --- seconds -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerWork:
+    """What a round that learns from rewards does more than one that learns from right answers.
+
+    Attributes:
+        samples: answers to each example; 1 where the right ones are read.
+        reuse: optimiser steps on the same answers.
+        forward_passes: of each answer and step beside the training: its writing, and its likelihood under the received
+            adapter and under the policy that wrote it, where these are asked for.
+    """
+
+    samples: int
+    reuse: int
+    forward_passes: float
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> AnswerWork:
+        """The work of a run's dearer rounds."""
+        learning = settings.reward
+        if learning is UNSET:
+            return cls(1, 1, 0.0)
+        n_passes = 1 + (learning.kl > 0) + (learning.reuse > 1)
+        return cls(learning.samples, learning.reuse, n_passes / learning.reuse)
+
+
 class RoundWork:
     """Floating-point operations of a round, by mode of training."""
 
@@ -161,7 +189,8 @@ class RoundWork:
         self._base, self._run, self._cache = base, run, cache
         self._ranks = {weight.name: basis_rank(weight, run.max_rank) for weight in run.weights}
         self._frozen_ranks = {weight.name: basis_rank(weight, run.server_rank) for weight in run.weights}
-        self._n_train = run.settings.batch * run.settings.local_steps
+        self._answers = AnswerWork.of(run.settings)
+        self._n_train = run.settings.batch * run.settings.local_steps * self._answers.samples
         self._steps: dict[tuple[Scope, str], StepFlops] = {}
         values = {"encoder": 0, "decoder": 0}
         for weight in t5_weights(base, "all"):
@@ -210,7 +239,8 @@ class RoundWork:
         training, evaluating = step.step + again, step.forward
         if mode.cache == "none":
             training, evaluating = training + encodes, evaluating + encodes
-        return float(self._n_train * training + self._cache.n_evaluated * evaluating)
+        n_forward = self._n_train * self._answers.forward_passes + self._cache.n_evaluated
+        return float(self._n_train * training + n_forward * evaluating)
 
     def _passes(self, mode: TrainingMode) -> float:
         """Operations that passes over the frozen base count for. Every micro-batch goes over each trained block forth
@@ -224,8 +254,20 @@ class RoundWork:
         per_value = PASS_OPERATIONS[mode.compute]
         head = self._base.vocab_size * self._base.d_model
         head_operations = head * per_value["int8" if mode.format == "nf4" else mode.format]
-        n_micro_batches = settings.local_steps * -(-settings.batch // mode.micro_batch)
-        return float(n_micro_batches * (per_value[mode.format] * blocks + head_operations))
+        n_micro_batches = settings.local_steps * -(-settings.batch * self._answers.samples // mode.micro_batch)
+        n_forward = n_micro_batches * self._answers.forward_passes + self._tokens_written(mode)
+        reading = per_value[mode.format] * self._decoder_values + head_operations
+        return float(n_micro_batches * (per_value[mode.format] * blocks + head_operations) + n_forward * reading)
+
+    def _tokens_written(self, mode: TrainingMode) -> float:
+        """Passes over the decoder in which answers are written, each a token of those that are written side by side."""
+        settings, answers = self._run.settings, self._answers
+        if not answers.forward_passes:
+            return 0.0
+        tokens = settings.max_source_tokens, settings.max_target_tokens
+        at_once = answers_at_once(self._base, *tokens, 4 if mode.compute == "fp32" else 2)
+        n_groups = -(-settings.batch * answers.samples // at_once)
+        return n_groups * settings.max_target_tokens * settings.local_steps / answers.reuse
 
 
 def operations_per_s(compute: Compute, limits: RoundLimits) -> float:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from edge_client.engines.contract import Stopped
 from edge_client.engines.lean.round import StepLoss, TrainingRound
 from edge_client.engines.lean.session import Meter, Session
-from edge_client.errors import ConfigError
 from edge_client.host.worker_memory import return_memory_near
 from edge_client.jobs.messages import TrainJob
+from edge_client.jobs.reward_spec import require_rewards
 
 
 def train(job: TrainJob, session: Session) -> dict[str, float]:
@@ -61,11 +61,7 @@ def _gradients(job: TrainJob, session: Session, training: TrainingRound) -> Iter
     if job.run.settings.rewards_in(job.spec.round) is None:
         yield training.backward
         return
-    if not job.rewards:
-        raise ConfigError(
-            "the run learns from rewards, and this board has none",
-            "write [[reward]] tables into its edge-client.toml, as docs/guide/rewards.md shows",
-        )
+    require_rewards(job.run, job.rewards)
     from edge_client.engines.lean.reward.judged_round import judged_round
 
     with judged_round(job, session, training) as objective:

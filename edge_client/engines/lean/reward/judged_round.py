@@ -27,3 +27,4 @@ def judged_round(job: TrainJob, session: Session, training: TrainingRound) -> It
         yield RewardObjective(job, session, training, panel)
     finally:
         panel.close()
+        session.left_out = ""

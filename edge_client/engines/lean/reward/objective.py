@@ -159,6 +159,8 @@ class RewardObjective:
         )
         for title, values in {"": scores.total, **{f"_{title}": each for title, each in scores.each.items()}}.items():
             self._training.add_up(f"reward{title}", sum(values) / len(values))
+        failed = self._panel.failed.items()
+        self._session.left_out = "; ".join(f"reward {title} is left out of this round: {why}" for title, why in failed)
         for title in self._panel.failed:
             self._training.add_up(f"reward_lost_{title}", 1.0)
         return scores.total

@@ -30,6 +30,7 @@ COMMANDS = {
     "leave": "edge_client.cli.state",
     "generate": "edge_client.cli.generate",
     "evaluate": "edge_client.cli.evaluate",
+    "reward": "edge_client.cli.reward",
     "doctor": "edge_client.cli.doctor",
 }
 

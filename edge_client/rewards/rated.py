@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +113,7 @@ def _rated(line: str) -> RatedAnswer:
     if not isinstance(source, str) or not source.strip() or not isinstance(text, str):
         raise ValueError(f"no text in source and {_ANSWER_KEYS[0]} (or {', '.join(_ANSWER_KEYS[1:])})")
     reward = _first(fields, _REWARD_KEYS)
-    if not isinstance(reward, (bool, int, float)) or not math.isfinite(reward) or not 0 <= reward <= 1:
+    if not isinstance(reward, (bool, int, float)) or not 0 <= reward <= 1:
         raise ValueError(f"{_REWARD_KEYS[0]} is {reward!r}, and no number from 0 to 1")
     return RatedAnswer(source, text, reward >= 0.5)
 

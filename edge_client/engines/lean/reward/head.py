@@ -58,7 +58,9 @@ def load_head(path: Path, base_digest: str, d_model: int) -> RewardHead:
         raise ConfigError(f"{path} does not fit a base of width {d_model}", hint)
     tensors = {name: values[0].clone() for name, values in saved.read_all().items()}
     head = RewardHead(**tensors, offset=saved.numbers["offset"])
-    if not all(bool(torch.isfinite(values).all()) for values in tensors.values()) or not bool((head.deviation > 0).all()):
+    if not all(bool(torch.isfinite(values).all()) for values in tensors.values()) or not bool(
+        (head.deviation > 0).all()
+    ):
         raise ConfigError(f"{path} holds numbers that are not finite", hint)
     return head
 

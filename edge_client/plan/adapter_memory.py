@@ -68,8 +68,8 @@ class AdapterSizes:
 
     def strands(self, ranks: Sequence[int]) -> int:
         """16 bytes for each value that is trained, with gradient and moments, and 4 for what it was where that is kept;
-        r·n in the compute dtype for a basis that is not. A that is trained is turned into the compute dtype when it is used, for which a basis' rows of zeros
-        leave room."""
+        r·n in the compute dtype for a basis that is not. A that is trained is turned into the compute dtype when it is
+        used, for which a basis' rows of zeros leave room."""
         pairs = zip(self._run.weights, ranks, strict=True)
         bases = sum(padded(0 if self._trains_a else rank) * weight.columns for weight, rank in pairs)
         return self._c * bases + self._value_bytes * self._sum(ranks, self._trained)

@@ -251,7 +251,9 @@ def test_prediction_holds_where_rewards_are_learned_from(tmp_path: Path, micro_b
     from edge_client.engines.lean.reward.features import N_PARTS
     from edge_client.engines.lean.reward.head import RewardHead, save_head
 
-    run = with_rewards(make_run(scope="decoder"), reuse=2, samples=4)
+    run = with_rewards(make_run(scope="decoder"), reuse=2, samples=2)
+    short = msgspec.structs.replace(run.settings, local_steps=2, batch=4, sketch_batches=1)
+    run = msgspec.structs.replace(run, settings=short)
     ranks = [4] * len(run.weights)
     mode = TrainingMode(format="int8", compute="fp32", micro_batch=micro_batch)
     ones = torch.ones(N_PARTS * SMALL_T5["d_model"])

@@ -89,7 +89,7 @@ def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
 
 
 def _of_objective(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What boards are told of rewards: nothing, where they learn from right answers."""
+    """The settings of rewards that boards are told: none, where they learn from right answers."""
     return {"reward": _section(values, "reward")} if values["train.objective"] == "reward" else {}
 
 

@@ -72,7 +72,7 @@ class WordsReward(_Reward, frozen=True, kw_only=True, tag="words"):
 
 
 class ProgramReward(_Reward, frozen=True, kw_only=True, tag="program"):
-    """What a program on this board says: it reads a JSON object a line, and writes a number a line.
+    """The numbers of a program on this board: it reads a JSON object a line, and writes a number a line.
 
     Attributes:
         command: the program and its arguments; no shell reads it.

@@ -162,7 +162,7 @@ def predict_encoding(base: T5Config, run: RunInfo, mode: TrainingMode) -> Breakd
 
 
 def _judges(rewards: Sequence[Reward]) -> int:
-    """What stays loaded to judge answers."""
+    """Bytes that stay loaded to judge answers."""
     return OVERLAP_BYTES if any(isinstance(reward, OverlapReward) for reward in rewards) else 0
 
 

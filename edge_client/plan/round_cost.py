@@ -159,7 +159,7 @@ def _per_value(dtype: Dtype) -> float:
 
 @dataclass(frozen=True, slots=True)
 class AnswerWork:
-    """What a round that learns from rewards does more than one that learns from right answers.
+    """The work of a round that learns from rewards beyond that of one that learns from right answers.
 
     Attributes:
         samples: answers to each example; 1 where the right ones are read.

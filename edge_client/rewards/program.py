@@ -141,7 +141,7 @@ class RewardProgram:
 
 
 def _left_over(pipe: IO[bytes]) -> bytes:
-    """What a program has written that it was not asked for."""
+    """Lines that a program has written without being asked."""
     try:
         return os.read(pipe.fileno(), _CHUNK_BYTES)
     except BlockingIOError:
@@ -149,7 +149,7 @@ def _left_over(pipe: IO[bytes]) -> bytes:
 
 
 def _chunk(selector: selectors.BaseSelector, pipe: IO[bytes]) -> bytes:
-    """What lies in a pipe; at its end it is asked no more."""
+    """Bytes that lie in a pipe; at its end it is asked no more."""
     try:
         chunk = os.read(pipe.fileno(), _CHUNK_BYTES)
     except BlockingIOError:

@@ -56,7 +56,7 @@ def _trained(
 
 @contextmanager
 def _gradients(job: TrainJob, session: Session, training: TrainingRound) -> Iterator[Callable[[int], StepLoss]]:
-    """What computes the gradients of a step: the round itself, or an objective of rewards, whose code is loaded where
+    """The computation of a step's gradients: the round's own, or an objective of rewards, whose code is loaded where
     it is used alone. Raises ConfigError where the round learns from rewards and the board has none."""
     if job.run.settings.rewards_in(job.spec.round) is None:
         yield training.backward

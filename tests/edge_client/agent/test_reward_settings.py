@@ -23,7 +23,8 @@ def written(folder: Path, text: str) -> Path:
 
 def test_tables_become_rewards(tmp_path: Path) -> None:
     """Beside the other settings; a model's path begins at the file's folder, wherever the client is started."""
-    text = 'name = "zero"\n[[reward]]\nkind = "length"\nat_most = 40\n[[reward]]\nkind = "model"\npath = "a.head"\nweight = -2\n'
+    of_length, of_model = 'kind = "length"\nat_most = 40\n', 'kind = "model"\npath = "a.head"\nweight = -2\n'
+    text = f'name = "zero"\n[[reward]]\n{of_length}[[reward]]\n{of_model}'
     settings = read_config(written(tmp_path, text))
 
     assert settings == {

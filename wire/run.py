@@ -29,6 +29,14 @@ from wire.limits import MAX_RANK, MAX_WEIGHTS
 
 Scope = Literal["decoder", "all"]
 Importance = Literal["sketch", "adalora", "magnitude_gradient"]
+Advantage = Literal["group", "baseline"]
+
+MAX_SAMPLES = 64
+"""Most answers to one example that a board is asked to write: GRPO's own number, and each costs as much as an example
+of ordinary training, and its writing besides."""
+
+MAX_REUSE = 16
+"""Most optimiser steps on the same answers: clipping lets hardly any of them move further after that."""
 
 Target = Literal["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
 """The last part of a weight's name."""
@@ -123,6 +131,18 @@ class Keep(Message, frozen=True, kw_only=True, omit_defaults=True):
     importance: KeepImportance = "fisher"  # what matters: by the board's own first gradients, or by the run's ranking
 
 
+class RewardLearning(Message, frozen=True, kw_only=True):
+    """How boards learn from rewards (GRPO, arXiv 2402.03300). Which rewards is each board's own to say: none is named
+    here, and none comes from a server."""
+
+    samples: Annotated[int, Meta(ge=2, le=MAX_SAMPLES)] = 4  # answers to each example, which are compared
+    advantage: Advantage = "group"  # less the group's mean, by its deviation; or less the mean of the other answers
+    kl: Annotated[float, Meta(ge=0, le=100)] = 0.05  # weight of the distance to the received adapter
+    clip: Annotated[float, Meta(gt=0, le=1)] = 0.2  # how far a token's probability ratio counts
+    reuse: Annotated[int, Meta(ge=1, le=MAX_REUSE)] = 1  # optimiser steps on the same answers
+    warm_rounds: RoundId = 0  # first rounds of the run, which learn from the right answers as other runs do
+
+
 class TrainSettings(Message, frozen=True, kw_only=True):
     """How every board trains. Declarative: a server ships no code."""
 
@@ -145,6 +165,13 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     seed: Count = 0
     keep: Keep | UnsetType = UNSET  # holds a board near the received model; left out where nothing does
     personal: Personal | UnsetType = UNSET  # strands of each board alone, never sent; left out where there are none
+    reward: RewardLearning | UnsetType = UNSET  # unset, and absent from the message: boards learn from right answers
+
+    def rewards_in(self, round_id: int) -> RewardLearning | None:
+        """How that round learns from rewards; None where it learns from right answers."""
+        if self.reward is UNSET or round_id <= self.reward.warm_rounds:
+            return None
+        return self.reward
 
     @property
     def has_lengths(self) -> bool:

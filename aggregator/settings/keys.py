@@ -27,7 +27,7 @@ from wire.limits import (
     MIN_SOURCE_TOKENS,
     MIN_TARGET_TOKENS,
 )
-from wire.run import Importance, KeepImportance, Method, When
+from wire.run import MAX_REUSE, MAX_SAMPLES, Advantage, Importance, KeepImportance, Method, When
 
 TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
 """Last parts of the names of the weights that may be trained."""
@@ -149,6 +149,13 @@ KEYS: tuple[Key, ...] = (
         "what ranks the weights: a score that boards take when they profile, or their gradient sketches alone",
         choices=get_args(Importance),
     ),
+    Key(
+        "train",
+        "objective",
+        "likelihood",
+        "what boards learn from: right answers, or rewards that each board configures for what it writes itself",
+        choices=("likelihood", "reward"),
+    ),
     Key("train", "rank", 0, "strands of every weight on every board; 0: as many as its memory allows", 0, MAX_RANK),
     Key("train", "keep", 0.0, "weight of a penalty on moving what matters to the received model; 0: none", 0, 1e6),
     Key(
@@ -186,6 +193,18 @@ KEYS: tuple[Key, ...] = (
     Key("personal", "pull", 0.1, "ditto: weight of the term that draws a board's model to the global one", 0, 1e6),
     Key("personal", "mix", 0.5, "apfl: the local share of a board's model, before the board has learnt it", 0, 1),
     Key("personal", "local_blocks", 0, "fedrep: so many last blocks of the decoder are each board's own", 0, 1024),
+    Key("reward", "samples", 4, "with train.objective = reward: answers to each example, compared", 2, MAX_SAMPLES),
+    Key(
+        "reward",
+        "advantage",
+        "group",
+        "group: less the mean of an example's answers, by their deviation (GRPO); baseline: less the others' mean",
+        choices=get_args(Advantage),
+    ),
+    Key("reward", "kl", 0.05, "weight of the distance to the adapter that a round begins with", 0, 100),
+    Key("reward", "clip", 0.2, "how far from 1 a token's probability ratio counts", 0, 1, above=True),
+    Key("reward", "reuse", 1, "optimiser steps on the same answers", 1, MAX_REUSE),
+    Key("reward", "warm_rounds", 2, "first rounds, which learn from right answers", 0, MAX_ROUNDS),
     Key(
         "rounds",
         "mode",

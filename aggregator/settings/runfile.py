@@ -39,6 +39,7 @@ def parse(text: str, source: Path) -> RunConfig:
     keep, importance = train.pop("keep"), train.pop("keep_importance")
     if keep:  # nothing of it is sent where boards are held by nothing
         train["keep"] = {"weight": keep, "importance": importance}
+    train.pop("objective")  # said by whether there is anything about rewards
     rounds, merge = (_section(values, section) for section in ("rounds", "merge"))
     config = RunConfig(
         name=values["run.name"],
@@ -46,7 +47,14 @@ def parse(text: str, source: Path) -> RunConfig:
         model=ModelSection(**{**_section(values, "model"), "path": Path(values["model.path"])}),
         targets=tuple(part for part in TARGETS if part in targets),
         train=msgspec.convert(
-            {**train, **_of_rule(values["merge.rule"]), **_personal(values), "seed": values["run.seed"]}, TrainSettings
+            {
+                **train,
+                **_of_objective(values),
+                **_of_rule(values["merge.rule"]),
+                **_personal(values),
+                "seed": values["run.seed"],
+            },
+            TrainSettings,
         ),
         rounds=RoundsSection(total=values["run.rounds"], **rounds),
         merge=MergeSection(**merge),
@@ -94,6 +102,11 @@ def _personal(values: Mapping[str, Any]) -> dict[str, Any]:
     section = _section(values, "personal")
     targets = section.pop("targets")
     return {"personal": {**section, "targets": [] if targets == TARGETS else targets}} if section["rank"] else {}
+
+
+def _of_objective(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of rewards that boards are told: none, where they learn from right answers."""
+    return {"reward": _section(values, "reward")} if values["train.objective"] == "reward" else {}
 
 
 def _of_rule(name: str) -> dict[str, bool]:

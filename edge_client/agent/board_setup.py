@@ -10,6 +10,7 @@ import msgspec
 
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import EvaluateJob, MeasureJob, PersonalJob, Plan, ProbeJob, ProfileJob, TrainJob
+from edge_client.jobs.reward_spec import Reward
 from edge_client.state.folder import StateFolder
 from edge_client.state.task_files import TaskFiles
 from wire.messages import Task
@@ -30,6 +31,7 @@ class BoardSetup:
         folder: the state folder, which is locked.
         cache_bytes: disk for the encoder's output.
         personal: the local strands that this board asks for itself, in place of the run's; None where it asks for none.
+        rewards: what its owner wants of answers; empty where it learns from right ones alone.
     """
 
     board_id: str
@@ -41,6 +43,7 @@ class BoardSetup:
     folder: StateFolder
     cache_bytes: int
     personal: Personal | None = None
+    rewards: tuple[Reward, ...] = ()
 
     def run_here(self, run: RunInfo) -> RunInfo:
         """The run as this board trains it: with its own local strands, where it asks for some."""
@@ -91,6 +94,7 @@ class BoardSetup:
             personal_path=self._personal_path(run),
             ranks=plan.ranks if task.kind == "train" else (0,) * len(plan.ranks),
             max_eval_examples=self.eval_examples,
+            rewards=self.rewards if run.settings.rewards_in(task.spec.round) else (),
             **self._cache(plan),
             **self._common(run, task, plan),
         )

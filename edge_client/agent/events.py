@@ -35,7 +35,7 @@ class Events:
         self.console = console
         self._status, self._reports, self._traffic = status, reports, traffic
         self._plan: Plan | None = None
-        self._unsaved = self._phase_before = ""
+        self._unsaved = self._left_out = self._phase_before = ""
         self.rounds_done = 0
 
     def phase(self, phase: str, task: Task) -> None:
@@ -237,6 +237,9 @@ class Events:
             self.console.notice(f"{progress.unsaved}; training goes on, what it does is not saved meanwhile")
             self._reports.note(task.spec.round, "its disk takes nothing: it trains on without saving")
         self._unsaved = progress.unsaved
+        if progress.left_out and progress.left_out != self._left_out:
+            self.console.notice(progress.left_out)
+        self._left_out = progress.left_out
 
     def answered(self, task: Task, receipt: Receipt, values: Mapping[str, float]) -> None:
         """The server's verdict on an upload. A refusal is no error: the run goes on without this part."""
@@ -245,10 +248,10 @@ class Events:
         self._status.update(at_once=True, rounds_done=self.rounds_done, **traffic)
         what = "profile" if task.kind == "profile" else f"round {task.spec.round}"
         verdict = "accepted" if receipt.accepted else f"refused by the server: {printable(receipt.reason)}"
-        loss = f", loss {values['loss']:.3f}" if "loss" in values else ""
+        learnt = [f", {name} {values[name]:.3f}" for name in ("loss", "reward", "kl") if name in values]
         self.console.event(
             "round_done",
-            f"{what}: {verdict}{loss}; {_sums(traffic)}",
+            f"{what}: {verdict}{''.join(learnt)}; {_sums(traffic)}",
             kind=task.kind,
             round=task.spec.round,
             version=task.spec.version,

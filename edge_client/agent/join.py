@@ -42,6 +42,7 @@ from edge_client.agent.watch import WATCH_EVERY_S, Watch, pause_s
 from edge_client.errors import ClientError, DiskError, RefusedError
 from edge_client.host.board import Board, probe_board
 from edge_client.host.matmul_speed import matmul_key
+from edge_client.jobs.reward_spec import require_rewards
 from edge_client.network.api import Api
 from edge_client.network.errors import NotKnownError, Unavailable, UnknownCredentialError
 from edge_client.network.retry import MAX_DELAY_S, Backoff
@@ -266,6 +267,7 @@ class Client:
     async def prepare(self, board_id: str, run: RunInfo) -> TaskRunner:
         """Check the base, measure the texts and show a first plan: what cannot work is known before the first task."""
         checked, settings = self._checked, self._settings
+        require_rewards(run, settings.rewards)
         base_folder = await find_base(
             settings.model, run, self._api, checked.folder.path / "base", self._events.console
         )
@@ -279,6 +281,7 @@ class Client:
             folder=checked.folder,
             cache_bytes=checked.cache_bytes,
             personal=settings.personal,
+            rewards=settings.rewards,
         )
         run = await run_with_lengths(
             run, board, api=self._api, worker=self._worker, events=self._events, sleep=self._surroundings.sleep
@@ -313,7 +316,7 @@ class Client:
                 write_calibration(checked.folder, calibration)
 
         return Planner(
-            Situation(checked.board, run, base, cache, checked.limits, calibration),
+            Situation(checked.board, run, base, cache, checked.limits, calibration, board.rewards),
             keep=keep,
             measure=self._surroundings.measure,
         )

@@ -13,6 +13,7 @@ import msgspec
 from edge_client.errors import ConfigError
 from edge_client.host.priority import NICE
 from edge_client.jobs.data_spec import DataSpec
+from edge_client.jobs.reward_spec import Reward, read_rewards
 from wire.run import Personal
 
 if sys.version_info >= (3, 11):
@@ -25,7 +26,8 @@ else:
 class JoinSettings:
     """How a board joins: a field for each flag of `edge-client join` and each key of its file. "" means: not given.
 
-    `personal`, a table of the file, has no flag: the local strands that this board asks for itself.
+    `personal` and `rewards`, tables of the file, have no flags: the local strands that this board asks for itself, and
+    what its owner wants of answers.
     """
 
     server: str
@@ -51,6 +53,7 @@ class JoinSettings:
     only_on_mains: bool = False
     nice: int = NICE
     personal: Personal | None = None
+    rewards: tuple[Reward, ...] = ()
 
     @property
     def data_spec(self) -> DataSpec:
@@ -68,7 +71,10 @@ TARGET = "target"
 PERSONAL = "personal"
 """The one setting that is a table."""
 
-FILE_TYPES = {key: kind if kind in (bool, int) else str for key, kind in _FIELDS.items()} | {
+REWARD = "reward"
+"""The name of the file's tables, each of which is one reward."""
+
+FILE_TYPES = {key: kind if kind in (bool, int) else str for key, kind in _FIELDS.items() if key != "rewards"} | {
     PERSONAL: dict,
     "json": bool,
     "debug": bool,
@@ -84,11 +90,12 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "check --config and the file's rights") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}", "mend that line") from error
+    rewards = read_rewards(settings.pop(REWARD, []), path)
     for key, value in settings.items():
         kind = FILE_TYPES.get(key)
         if kind is None:
             raise ConfigError(
-                f"{path}: there is no setting {key!r}", f"the settings are {', '.join(sorted(FILE_TYPES))}"
+                f"{path}: there is no setting {key!r}", f"the settings are {', '.join(sorted([*FILE_TYPES, REWARD]))}"
             )
         if key == TARGET:
             settings[key] = _targets(path, value)
@@ -96,7 +103,7 @@ def read_config(path: Path) -> dict[str, Any]:
             settings[key] = _personal(path, value)
         elif type(value) is not kind:
             raise ConfigError(f"{path}: {key} = {value!r} must be of type {kind.__name__}", "mend that line")
-    return settings
+    return settings | ({"rewards": rewards} if rewards else {})
 
 
 def _targets(path: Path, value: object) -> list[str]:

@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from edge_client.agent.preflight import Probes
 
 
+_REWARDS = f"{__name__}.rewards"  # what no flag can say is handed on in click's context
+
+
 def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
     """A file's settings are defaults: flags and the environment are stronger."""
     if value is not None:
         settings = read_config(value)
+        ctx.meta[_REWARDS] = settings.pop("rewards", ())
         if "json" in settings:
             settings["as_json"] = settings.pop("json")  # click knows options by the names of their variables
         ctx.meta[PERSONAL] = settings.pop(PERSONAL, None)
@@ -99,7 +103,7 @@ def join(context: click.Context, /, as_json: bool, debug: bool, **flags: Any) ->
     flags["server"] = normalise_server(flags["server"]) if flags["server"] else ""
     flags["state"] = flags["state"].expanduser()
     flags["name"] = typed(flags["name"])
-    settings = JoinSettings(**flags, personal=context.meta.get(PERSONAL))
+    settings = JoinSettings(**flags, personal=context.meta.get(PERSONAL), rewards=context.meta.get(_REWARDS, ()))
     probes: Probes | None = context.obj
     from edge_client.agent.console import Console  # aiohttp and what comes with it are loaded only here
     from edge_client.agent.join import join as run

@@ -31,6 +31,7 @@ COMMANDS = {
     "generate": "edge_client.cli.generate",
     "evaluate": "edge_client.cli.evaluate",
     "personal": "edge_client.cli.personal",
+    "reward": "edge_client.cli.reward",
     "doctor": "edge_client.cli.doctor",
 }
 

@@ -12,6 +12,7 @@ import msgspec
 
 from braid_common.text_form import TextForm
 from edge_client.jobs.data_spec import DataSpec
+from edge_client.jobs.reward_spec import Reward
 from quantize.formats import Format as Format
 from wire.messages import RoundSpec
 from wire.run import RunInfo
@@ -127,6 +128,7 @@ class TrainJob(TextJob, frozen=True, kw_only=True, tag="train"):
         max_eval_examples: held-out examples that the received adapter is evaluated on, at most.
         personal_path: the board's local strands, kept from round to round where the run's settings have them; "" trains
             none.
+        rewards: the board's own, where the round learns from them; empty where it learns from right answers.
     """
 
     board_id: str
@@ -138,6 +140,7 @@ class TrainJob(TextJob, frozen=True, kw_only=True, tag="train"):
     pruned_path: str = ""
     max_eval_examples: int = 200
     personal_path: str = ""
+    rewards: tuple[Reward, ...] = ()
 
 
 class PersonalJob(TextJob, frozen=True, kw_only=True, tag="personal"):
@@ -158,8 +161,8 @@ class EvaluateJob(TextJob, frozen=True, kw_only=True, tag="evaluate"):
     """Score an adapter on held-out text.
 
     `adapter_path` and `held_path` are as in `TrainJob`, with "" for the bare base. `personal_path`: the board's own
-    strands, to be judged with it; "" for none. `rouge`: texts are written and compared too. `beside_base`: the bare base
-    is scored as well, to compare with.
+    strands, to be judged with it; "" for none. `rouge`: texts are written and compared too. `beside_base`: the bare
+    base is scored as well, to compare with.
     """
 
     adapter_path: str = ""
@@ -191,7 +194,8 @@ Job = EngineJob | MeasureJob
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """Sent about once a second. `tokens_per_s` counts source and target; `peak_bytes` is the worker's peak RSS;
-    `unsaved` is why the worker cannot write now what it can do without, "" as long as it can."""
+    `unsaved` is why the worker cannot write now what it can do without, "" as long as it can; `left_out` says which
+    rewards the round does without, and why."""
 
     phase: Literal["load", "encode", "profile", "train", "evaluate"]
     step: int
@@ -200,6 +204,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     tokens_per_s: float
     peak_bytes: int
     unsaved: str = ""
+    left_out: str = ""
 
 
 class Parked(msgspec.Struct, frozen=True, tag="parked"):

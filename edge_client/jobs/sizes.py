@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 
+from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import CacheDtype
 
 IMPORTS_BYTES_ON = {"x86_64": 243 << 20, "aarch64": 250 << 20}
@@ -53,6 +54,25 @@ ADALORA_RANK = 4
 """Triplets of every weight while a profile scores the weights as AdaLoRA does: their random directions sample the
 gradient, and each costs memory. How well the order of the weights agrees with the sketches' (Spearman): 2 triplets
 0.65, 4 0.79, 8 and 12 0.80 (builtin base, MTS-Dialog)."""
+
+ANSWERS_BYTES = 32 << 20
+"""What is held of answers that are written side by side, of one at least: keys and values of source and answer in every
+block, and a row of logits. Every token of an answer is a pass over the decoder, so that writing one by one takes as
+many times as long as there are answers."""
+
+
+def answer_bytes(base: T5Config, source_tokens: int, target_tokens: int, value_bytes: int) -> int:
+    """Bytes of one answer while it is written, in a compute dtype of `value_bytes` a value: keys and values; the
+    encoder's output; logits in that dtype, in fp32, as probabilities, and these once more where they are drawn from."""
+    tokens = source_tokens + target_tokens
+    keys_and_values = 2 * base.n_decoder_blocks * tokens * base.inner * value_bytes
+    return keys_and_values + source_tokens * base.d_model * value_bytes + base.vocab_size * (value_bytes + 3 * 4)
+
+
+def answers_at_once(base: T5Config, source_tokens: int, target_tokens: int, value_bytes: int) -> int:
+    """How many answers are written side by side."""
+    return max(1, ANSWERS_BYTES // answer_bytes(base, source_tokens, target_tokens, value_bytes))
+
 
 # --- the encoding pass and its cache -------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from wire.run import KeepImportance, Personal, RunInfo, Weight, When
 TRAINED_VALUE_BYTES = 16
 """A trained value in fp32, its gradient and Adam's two moments."""
 
+RECEIVED_VALUE_BYTES = 4
+"""Of a trained value as it was received, which a round that learns from rewards keeps to stay near it."""
 
 KEPT_VALUE_BYTES: Mapping[KeepImportance, int] = {"fisher": 8, "scores": 4}
 """A trained value as it was received, fp32, and how much it matters where each has its own."""
@@ -74,8 +76,10 @@ class AdapterSizes:
         self._trains_a, self._begins = run.settings.trains_a, begins_at_adapter(run)
         self.local_ranks = ranks_of_own(run, "beside", trains_encoder=trains_encoder)
         self._joined = {weight.name for weight, local in zip(run.weights, self.local_ranks, strict=True) if local}
-        keep = run.settings.keep
-        self._kept_bytes = 0 if isinstance(keep, UnsetType) else KEPT_VALUE_BYTES[keep.importance]
+        keep, reward = run.settings.keep, run.settings.reward
+        self._value_bytes = TRAINED_VALUE_BYTES
+        self._value_bytes += 0 if isinstance(keep, UnsetType) else KEPT_VALUE_BYTES[keep.importance]
+        self._value_bytes += RECEIVED_VALUE_BYTES if not isinstance(reward, UnsetType) and reward.kl > 0 else 0
         self._upload_bytes = _UPLOAD_BYTES[run.settings.upload]
         self._sketch_bytes = _UPLOAD_BYTES[sketch_dtype(run.settings.upload)]
         self._download_bytes = 4 if run.settings.upload == "fp32" else 2
@@ -88,13 +92,12 @@ class AdapterSizes:
         return self._frozen(ranks, self._c)
 
     def strands(self, ranks: Sequence[int]) -> int:
-        """16 bytes for each value that is trained, with gradient and moments; r·n in the compute dtype for a basis that
-        is not. A that is trained is turned into the compute dtype when it is used, for which a basis' rows of zeros
-        leave room."""
+        """16 bytes for each value that is trained, with gradient and moments, and 4 for what it was where that is kept;
+        r·n in the compute dtype for a basis that is not. A that is trained is turned into the compute dtype when it is
+        used, for which a basis' rows of zeros leave room."""
         pairs = zip(self._run.weights, ranks, strict=True)
-        trained = TRAINED_VALUE_BYTES + self._kept_bytes
         bases = sum(padded(0 if self._trains_a else rank) * weight.columns for weight, rank in pairs)
-        return self._c * bases + trained * self._sum(ranks, self._trained)
+        return self._c * bases + self._value_bytes * self._sum(ranks, self._trained)
 
     def sketches(self) -> int:
         """Gradient sketches: of every weight that is sketched the sums, R·n fp32, and Ω, R·m in the compute dtype; and
@@ -165,7 +168,7 @@ class AdapterSizes:
         """The most that one more strand of `weight` adds to what stays, and beyond that to `start`, `whole` or
         `end`."""
         values = self._trained(weight)
-        stays = (TRAINED_VALUE_BYTES + self._kept_bytes) * values + (0 if self._trains_a else self._c * weight.columns)
+        stays = self._value_bytes * values + (0 if self._trains_a else self._c * weight.columns)
         if weight.name in self._joined:
             stays += JOINED_VALUE_BYTES * (weight.rows + weight.columns)
         packed, residuals = self._upload_bytes * values, self._residuals(weight)
@@ -210,7 +213,7 @@ class AdapterSizes:
         for weight, rank in zip(self._run.weights, ranks, strict=True):
             sides = weight.rows + weight.columns
             frozen = value_bytes * basis_rank(weight, self._run.server_rank) * sides
-            total_bytes += max(0, frozen - TRAINED_VALUE_BYTES * rank * sides) if self._begins else frozen
+            total_bytes += max(0, frozen - self._value_bytes * rank * sides) if self._begins else frozen
         return total_bytes
 
     def _sketched(self) -> list[Weight]:

@@ -18,7 +18,8 @@ class MemoryOracle:
 
     def predicted(self, ranks: Sequence[int]) -> Breakdown:
         """The worker's peak from shapes alone, in bytes, part by part."""
-        return predict_peak(self._situation.base, self._situation.run, self._mode, ranks)
+        situation = self._situation
+        return predict_peak(situation.base, situation.run, self._mode, ranks, situation.rewards)
 
     def expected_bytes(self, ranks: Sequence[int]) -> int:
         """The worker's peak, calibrated by what this board measured."""

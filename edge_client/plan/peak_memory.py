@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import Device, TrainingMode
+from edge_client.jobs.reward_spec import ModelReward, OverlapReward, Reward
 from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES
 from edge_client.plan.adapter_memory import ranks_of_own
 from edge_client.plan.step_memory import TensorSizes
@@ -28,13 +29,16 @@ FORWARD_KERNELS_BYTES = {"fp32": 14 << 20, "bf16": 30 << 20}
 bf16 26 to 42 MiB (builtin to large shape), fp32 7 to 28."""
 
 
+OVERLAP_BYTES = 80 << 20
+"""What rouge_score brings in with nltk and the rest that it imports. Measured: 75 MiB beyond a worker's imports."""
+
 SLACK_SHARE = 0.10
 """Added to everything else for holes in the heap, which grow where lengths vary, and for what the measurements of
 benchmarks/memory/prediction.py leave unexplained: a plan that is too careful loses strands, one that is not loses the
 round."""
 
 
-SOMETIMES = ("encoding_bytes", "local_bytes", "after_bytes")
+SOMETIMES = ("encoding_bytes", "local_bytes", "after_bytes", "judges_bytes")
 """Parts of a Breakdown that most boards do not have."""
 
 
@@ -57,6 +61,7 @@ class Breakdown:
         slack_bytes: allocator overhead.
         encoding_bytes: what the encoding pass, which comes before training, needs more than all of the above.
         after_bytes: what local strands need more than all of the above in steps of their own.
+        judges_bytes: what is loaded to judge answers, in a run that learns from rewards.
     """
 
     imports_bytes: int
@@ -71,17 +76,21 @@ class Breakdown:
     encoding_bytes: int = 0
     local_bytes: int = 0
     after_bytes: int = 0
+    judges_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         return sum(self.parts().values())
 
     def parts(self) -> dict[str, int]:
-        """Name (as above) to bytes; those that only some rounds have where they are not zero."""
+        """Name (as above) to bytes; those that only some rounds have where they are not zero: encoding only where it
+        needs more than training."""
         return {name: size for name, size in asdict(self).items() if size or name not in SOMETIMES}
 
 
-def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequence[int]) -> Breakdown:
+def predict_peak(
+    base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequence[int], rewards: Sequence[Reward] = ()
+) -> Breakdown:
     """Predict the peak of a training round that also sketches, and of the profile before it; evaluations stay below.
 
     With a cache there are two phases, encoding and then training without the encoder; the larger counts.
@@ -91,6 +100,7 @@ def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequen
         run: the run; its longest texts and largest adapter count.
         mode: how the board trains.
         ranks: strands per weight in manifest order, 0 for the encoder's where it is frozen.
+        rewards: what the board judges answers by; counted where the run learns from rewards.
 
     Returns:
         The peak of the worker's resident memory in bytes, part by part.
@@ -100,6 +110,7 @@ def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequen
     activations, adapter = sizes.activations(ranks), sizes.adapter
     without_activations = adapter.whole(ranks), adapter.start(ranks), adapter.end(ranks)
     stepping = sizes.working(encodes=not reads_cache) + max(0, adapter.profile(ranks))
+    rewards = () if run.settings.reward is UNSET else rewards
     training = _with_slack(
         imports_bytes=IMPORTS_BYTES,
         kernels_bytes=KERNELS_BYTES[mode.compute] + _cuda_bytes(mode.device),
@@ -110,7 +121,8 @@ def predict_peak(base: T5Config, run: RunInfo, mode: TrainingMode, ranks: Sequen
         sketch_bytes=adapter.sketches(),
         activations_bytes=activations,
         # While the adapter is read or sent there are no activations: only what exceeds them counts.
-        working_bytes=max(stepping, max(without_activations) - activations),
+        working_bytes=max(stepping, max(*without_activations, _judged(sizes, rewards)) - activations),
+        judges_bytes=_judges(rewards),
     )
     if reads_cache:
         encoding = predict_encoding(base, run, mode)
@@ -179,6 +191,21 @@ def predict_encoding(base: T5Config, run: RunInfo, mode: TrainingMode) -> Breakd
         activations_bytes=sizes.hidden_states(),
         working_bytes=sizes.encoding(),
     )
+
+
+def _judges(rewards: Sequence[Reward]) -> int:
+    """Bytes that stay loaded to judge answers."""
+    return OVERLAP_BYTES if any(isinstance(reward, OverlapReward) for reward in rewards) else 0
+
+
+def _judged(sizes: TensorSizes, rewards: Sequence[Reward]) -> int:
+    """The worst of a step's beginning, when there are no activations: answers are written, or a reward model reads them
+    with an encoder of its own, block by block."""
+    if not rewards:
+        return 0
+    reads = any(isinstance(reward, ModelReward) for reward in rewards)
+    model = sizes.encoder_block() + sizes.hidden_states() + sizes.encoding() if reads else 0
+    return max(sizes.writing(), model)
 
 
 def _cuda_bytes(device: Device) -> int:

@@ -13,8 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
+from msgspec import UNSET
+
 from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import Compute, Format, TrainingMode
+from edge_client.jobs.sizes import answers_at_once
 from edge_client.plan.adapter_memory import begins_at_adapter, ranks_of_own
 from edge_client.plan.cache_budget import CacheBudget, distinct_examples
 from edge_client.plan.flops import Lengths, StepFlops, step_flops
@@ -23,7 +26,7 @@ from wire.dtypes import download_dtype, frozen_dtype, sketch_dtype
 from wire.fields import Dtype
 from wire.manifest import t5_weights
 from wire.messages import tensor_bytes
-from wire.run import RunInfo, Scope, Weight, When
+from wire.run import RunInfo, Scope, TrainSettings, Weight, When
 
 EFFICIENCY: Mapping[Compute, float] = {"bf16": 0.5, "fp32": 0.75}
 """Part of the speed of plain products that a training step's products reach, the passes below aside."""
@@ -155,6 +158,31 @@ def _per_value(dtype: Dtype) -> float:
 # --- seconds -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerWork:
+    """The work of a round that learns from rewards beyond that of one that learns from right answers.
+
+    Attributes:
+        samples: answers to each example; 1 where the right ones are read.
+        reuse: optimiser steps on the same answers.
+        forward_passes: of each answer and step beside the training: its writing, and its likelihood under the received
+            adapter and under the policy that wrote it, where these are asked for.
+    """
+
+    samples: int
+    reuse: int
+    forward_passes: float
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> AnswerWork:
+        """The work of a run's dearer rounds."""
+        learning = settings.reward
+        if learning is UNSET:
+            return cls(1, 1, 0.0)
+        n_passes = 1 + (learning.kl > 0) + (learning.reuse > 1)
+        return cls(learning.samples, learning.reuse, n_passes / learning.reuse)
+
+
 class RoundWork:
     """Floating-point operations of a round, by mode of training."""
 
@@ -162,7 +190,8 @@ class RoundWork:
         self._base, self._run, self._cache = base, run, cache
         self._ranks = {weight.name: basis_rank(weight, run.max_rank) for weight in run.weights}
         self._frozen_ranks = {weight.name: basis_rank(weight, run.server_rank) for weight in run.weights}
-        self._n_train = run.settings.batch * run.settings.local_steps
+        self._answers = AnswerWork.of(run.settings)
+        self._n_train = run.settings.batch * run.settings.local_steps * self._answers.samples
         beside, after = (ranks_of_own(run, when, trains_encoder=True) for when in get_args(When))
         self._beside, self._after = (dict(zip(self._ranks, ranks, strict=True)) for ranks in (beside, after))
         self._n_own = run.own_steps * run.settings.batch
@@ -217,7 +246,8 @@ class RoundWork:
         training, evaluating = step.step + again, step.forward
         if mode.cache == "none":
             training, evaluating = training + encodes, evaluating + encodes
-        return float(self._n_train * training + self._n_evaluations * evaluating)
+        n_forward = self._n_train * self._answers.forward_passes + self._n_evaluations
+        return float(self._n_train * training + n_forward * evaluating)
 
     def _steps_of_own(self, mode: TrainingMode) -> float:
         """Operations of the steps that local strands have to themselves, over a global adapter that is frozen."""
@@ -228,22 +258,41 @@ class RoundWork:
         encodes = step.encode if scope == "decoder" and mode.cache == "none" else 0
         again = step.forward - step.head_gradient if mode.checkpointing else 0
         products = self._n_own * (step.step + again + encodes)
-        return float(products + self._passes(mode) * self._n_own / self._n_train)
+        return float(products) + self._passes_of(mode, self._run.own_steps * -(-settings.batch // mode.micro_batch))
 
     def _passes(self, mode: TrainingMode) -> float:
-        """Operations that passes over the frozen base count for. Every micro-batch goes over each trained block forth
-        and back, once more where it is computed again; over a frozen encoder forth; over the head, which nf4 keeps in
-        int8, once."""
-        settings, passes = self._run.settings, 3 if mode.checkpointing else 2
+        """Operations that passes over the frozen base count for in the steps of the global strands."""
+        settings, answers = self._run.settings, self._answers
+        n_micro_batches = settings.local_steps * -(-settings.batch * answers.samples // mode.micro_batch)
+        n_forward = n_micro_batches * answers.forward_passes + self._tokens_written(mode)
+        reading = PASS_OPERATIONS[mode.compute][mode.format] * self._decoder_values + self._head_operations(mode)
+        return self._passes_of(mode, n_micro_batches) + n_forward * reading
+
+    def _passes_of(self, mode: TrainingMode, n_micro_batches: int) -> float:
+        """The same of so many micro-batches. Each goes over every trained block forth and back, once more where it is
+        computed again; over a frozen encoder forth; over the head once."""
+        passes = 3 if mode.checkpointing else 2
         if self._scope(mode) == "all":
             blocks = passes * (self._encoder_values + self._decoder_values)
         else:
             blocks = passes * self._decoder_values + (self._encoder_values if mode.cache == "none" else 0)
-        per_value = PASS_OPERATIONS[mode.compute]
-        head = self._base.vocab_size * self._base.d_model
-        head_operations = head * per_value["int8" if mode.format == "nf4" else mode.format]
-        n_micro_batches = settings.local_steps * -(-settings.batch // mode.micro_batch)
-        return float(n_micro_batches * (per_value[mode.format] * blocks + head_operations))
+        per_value = PASS_OPERATIONS[mode.compute][mode.format]
+        return float(n_micro_batches * (per_value * blocks + self._head_operations(mode)))
+
+    def _head_operations(self, mode: TrainingMode) -> int:
+        """Operations of a pass over the head, which nf4 keeps in int8."""
+        values = self._base.vocab_size * self._base.d_model
+        return values * PASS_OPERATIONS[mode.compute]["int8" if mode.format == "nf4" else mode.format]
+
+    def _tokens_written(self, mode: TrainingMode) -> float:
+        """Passes over the decoder in which answers are written, each a token of those that are written side by side."""
+        settings, answers = self._run.settings, self._answers
+        if not answers.forward_passes:
+            return 0.0
+        tokens = settings.max_source_tokens, settings.max_target_tokens
+        at_once = answers_at_once(self._base, *tokens, 4 if mode.compute == "fp32" else 2)
+        n_groups = -(-settings.batch * answers.samples // at_once)
+        return n_groups * settings.max_target_tokens * settings.local_steps / answers.reuse
 
 
 def operations_per_s(compute: Compute, limits: RoundLimits) -> float:

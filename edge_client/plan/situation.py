@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from braid_common.t5_config import T5Config
 from edge_client.host.board import Board
 from edge_client.jobs.messages import TrainingMode
+from edge_client.jobs.reward_spec import Reward
 from edge_client.plan.cache_budget import NO_CACHE, CacheBudget
 from edge_client.plan.calibration import NO_CALIBRATION, Calibration
 from edge_client.plan.pruning import NO_PRUNING
@@ -29,6 +30,7 @@ class Situation:
         cache: disk for the frozen encoder's output.
         limits: what a round may cost.
         calibration: what this board's own measurements make of predicted memory.
+        rewards: what it judges answers by, in a run that learns from rewards.
     """
 
     board: Board
@@ -37,6 +39,7 @@ class Situation:
     cache: CacheBudget = NO_CACHE
     limits: RoundLimits = NO_LIMITS
     calibration: Calibration = NO_CALIBRATION
+    rewards: Sequence[Reward] = ()
 
     @property
     def budget_bytes(self) -> int:

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import TrainingMode
 from edge_client.jobs.sizes import (
+    ANSWERS_BYTES,
     LEAST_HIDDEN_BYTES,
     LENGTH_STEP,
     LOGITS_BYTES,
     SCORES_BYTES,
     TOKENS_PER_BATCH,
     VOCABULARY_ROWS,
+    answer_bytes,
 )
 from edge_client.plan.adapter_memory import AdapterSizes, padded
 from wire.run import RunInfo, Weight
@@ -101,6 +103,12 @@ class TensorSizes:
         stays of it, and what it adds to the moment that grows fastest with it."""
         stays, beyond = self.adapter.strand(weight)
         return stays + max(self._c * self._tokens(weight), beyond)
+
+    def writing(self) -> int:
+        """Bytes of answers while they are written, with the matrix that weights are unpacked into. There are no
+        activations then."""
+        answers = max(ANSWERS_BYTES, answer_bytes(self._base, self._source_length, self._target_length, self._c))
+        return self._unpacked * max(self._head_rows(), self._f) * self._d + answers
 
     # --- the encoding pass -----------------------------------------------------------------------------------------
 

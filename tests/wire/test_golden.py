@@ -36,6 +36,7 @@ INT8 = m.Tensor(
 )  # 0.5 · (127, 0, −127)
 INT4 = m.Tensor(dtype="int4", shape=(3, 1), data=b"\x97\x01", scales=bytes.fromhex("00000040"))  # 2 · (7, −7, 1)
 EMPTY = m.Tensor(dtype="fp32", shape=(3, 0), data=b"")
+REWARD = r.RewardLearning(samples=8, advantage="baseline", kl=0.5, clip=0.25, reuse=4, warm_rounds=2)
 SETTINGS = r.TrainSettings(
     scope="decoder",
     learning_rate=0.001,
@@ -155,6 +156,7 @@ MESSAGES: dict[str, Message] = {
     "Report": m.Report(
         kind="evaluation", round=3, version=2, text="…", values={"loss": 1.5, "rougeL": 0.25, "n": -3.0}
     ),
+    "RewardLearning": REWARD,
     "Refusal": m.Refusal(code="gone", message="round 3 is closed", hint="ask for work again"),
 }
 

@@ -41,7 +41,11 @@ class OrderedText:
 
     def pairs(self, step: int) -> list[Pair]:
         """The tokenised examples of a step, longest first."""
-        return [self.tokenised(self._with_drawn_target(*read)) for read in self._order.reads(step)]
+        return [self.tokenised(example) for example in self.step_examples(step)]
+
+    def step_examples(self, step: int) -> list[Example]:
+        """The examples of a step, longest first, each with the one target that is read."""
+        return [self._with_drawn_target(*read) for read in self._order.reads(step)]
 
     def batches(self, step: int, pad_id: int, start_id: int) -> list[Batch]:
         """The examples of a step in the plan's micro-batches."""

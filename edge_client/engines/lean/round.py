@@ -9,8 +9,9 @@
 Whoever computes the gradients in a way of their own replaces `backward`: they read the step's `pairs`, run one backward
 pass of the summed loss through `model.linears` between `start_pass` and `end_pass`, and hand its `StepLoss` to `step`.
 
-The objective is the negative log-likelihood of the targets (`Model.loss_sum`), asked for in `_backward_pass` alone:
-that is where another one comes in.
+The objective is the negative log-likelihood of the targets (`Model.loss_sum`), asked for in `_backward_pass` alone.
+Another one has a `backward` of its own (`edge_client.engines.lean.reward.objective`), and may `add_up` numbers and save
+tensors with the round.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class TrainingRound:
 
     Attributes:
         n_steps: optimiser steps of the round.
+        text: the examples of each step.
         model: the base with the adapter; its linears hold the factors that are trained.
         encoder_outputs: what the decoder reads of each source.
     """
@@ -84,7 +86,7 @@ class TrainingRound:
         settings = job.run.settings
         self.n_steps = settings.local_steps
         self._job, self._session = job, session
-        self._text = OrderedText(job, session, batch=settings.batch, steps=settings.local_steps)
+        self.text = OrderedText(job, session, batch=settings.batch, steps=_readings(job))
         self.encoder_outputs = EncoderOutputs(job, session)
         self.encoder_outputs.prepare(self._sources())  # before the base is loaded: there is memory for one of them
         self.model = _model(job, session)
@@ -97,11 +99,12 @@ class TrainingRound:
         self._adam = Adam(self._trained, settings.learning_rate)
         self._local = _local_strands(job, self.model)
         self._sketches = self._new_sketches() if job.spec.sketch else None
-        key = training_state_key(job, self._text.examples)
+        key = training_state_key(job, self.text.examples)
         self._file = TrainingStateFile(job.training_state_path, key, session.clock)
         self._numbers: dict[str, float] = {"step": 0.0}
         self._next_batches: list[Batch] = []
         self._is_begun_again = False
+        self._saved_besides: Mapping[str, Tensor] = {}
 
     # --- before the first step -------------------------------------------------------------------------------------
 
@@ -119,12 +122,21 @@ class TrainingRound:
 
     def _sources(self) -> Iterator[Source]:
         """The sources of every example of the round, and of those that the received adapter is evaluated on."""
-        yield from self._text.distinct_sources()
+        yield from self.text.distinct_sources()
         for example in held_out_examples(self._job, self._session):
-            yield self._text.tokenised(example).source
+            yield self.text.tokenised(example).source
+
+    def save_with(self, tensors: Mapping[str, Tensor]) -> None:
+        """Save these fp32 matrices with the training, and read them again when it is taken up: they are changed."""
+        self._saved_besides = tensors
+
+    def add_up(self, name: str, value: float) -> None:
+        """Add to a sum that is saved with the training; `finish` gives its mean over the times that it was added to."""
+        for key, more in ((f"sum.{name}", value), (f"times.{name}", 1.0)):
+            self._numbers[key] = self._numbers.get(key, 0.0) + more
 
     def _evaluate_received(self) -> None:
-        pairs = [self._text.tokenised(example) for example in held_out_examples(self._job, self._session)]
+        pairs = [self.text.tokenised(example) for example in held_out_examples(self._job, self._session)]
         if pairs and self._local is not None:
             self._numbers["personal_loss"] = self._held_out_loss(pairs)
             self._local.use(is_wanted=False)
@@ -141,7 +153,7 @@ class TrainingRound:
 
     def pairs(self, step: int) -> list[Pair]:
         """The tokenised examples of an optimiser step."""
-        return self._text.pairs(step)
+        return self.text.pairs(step)
 
     def backward(self, step: int) -> StepLoss:
         """Add up the gradients of a step, micro-batch by micro-batch, in the factors and in the sketches."""
@@ -199,7 +211,7 @@ class TrainingRound:
         return float(loss.detach())
 
     def _batches(self, step: int) -> list[Batch]:
-        return self._text.batches(step, self.model.config.pad_id, self.model.config.start_id)
+        return self.text.batches(step, self.model.config.pad_id, self.model.config.start_id)
 
     # --- after the last step ---------------------------------------------------------------------------------------
 
@@ -209,7 +221,7 @@ class TrainingRound:
         sketches = self._sketches.mean() if self._sketches is not None else {}
         feedback = ErrorFeedback(self._job)
         strands = feedback.added(self._strands())
-        message = update_message(self._job, self._text.n_distinct, strands, sketches)
+        message = update_message(self._job, self.text.n_distinct, strands, sketches)
         feedback.keep(strands, message)
         if self._pruning is not None:
             keep_pruned(self._job, {name: len(factors.a) for name, factors in strands.items()})
@@ -218,8 +230,9 @@ class TrainingRound:
         write_result(Path(self._job.result_path), message)
         return (
             {name: value for name, value in self._numbers.items() if name in TOLD}
+            | self._means()
             | {
-                "n_examples": float(self._text.n_distinct),
+                "n_examples": float(self.text.n_distinct),
                 "tokens_per_s": meter.tokens_per_s,
                 "seconds": meter.seconds,
                 "encode_s": self.encoder_outputs.seconds,
@@ -230,6 +243,11 @@ class TrainingRound:
             | ({"personal_lost": 1.0} if self._local is not None and self._local.is_lost else {})
             | peaks(self.model.device)
         )
+
+    def _means(self) -> dict[str, float]:
+        """The mean of everything that was added up."""
+        sums = {key.removeprefix("sum."): value for key, value in self._numbers.items() if key.startswith("sum.")}
+        return {name: value / self._numbers[f"times.{name}"] for name, value in sums.items()}
 
     def _strands(self) -> dict[str, Factors]:
         """B and A of every weight that has strands, as they are to be sent, on the CPU."""
@@ -254,7 +272,8 @@ class TrainingRound:
         if self._sketches is not None and self._sketches.has_begun:
             groups["sketch"] = self._sketches.sums
         named = {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
-        others = self._local.tensors() if self._local is not None else {}
+        others = dict(self._saved_besides)
+        others |= self._local.tensors() if self._local is not None else {}
         others |= self._keep.tensors() if self._keep is not None else {}
         return self._trained | named | others
 
@@ -274,6 +293,14 @@ class TrainingRound:
         if self._local is not None:
             self._local.continue_from(int(self._numbers["step"]))
         return True
+
+
+def _readings(job: TrainJob) -> int:
+    """How often the round reads as many examples as a step has: at every step, or where answers are used again, fewer
+    times."""
+    settings = job.run.settings
+    learning = settings.rewards_in(job.spec.round)
+    return -(-settings.local_steps // (1 if learning is None else learning.reuse))
 
 
 def _local_strands(job: TrainJob, model: Model) -> LocalStrands | None:

@@ -48,7 +48,7 @@ class Session:
     """The base and the examples stay loaded while jobs ask for the same ones.
 
     `emit`, `clock`, `wants_stop`, `wants_pause` and `wait` are the host's. `unsaved`: why the disk takes nothing now
-    that the work can do without; progress carries it.
+    that the work can do without; progress carries it, and `left_out`: which rewards the round does without, and why.
     """
 
     def __init__(self, host: Host = ALONE) -> None:
@@ -64,6 +64,7 @@ class Session:
         self._data_stamp: Stamp = ()
         self._data_facts: dict[str, float] = {}
         self.unsaved = ""
+        self.left_out = ""
 
     def base(self, job: BaseJob) -> FrozenBase:
         """The frozen base, or its decoder alone where the job's plan has a cache.
@@ -224,5 +225,6 @@ class Meter:
                 tokens_per_s=tokens_per_s,
                 peak_bytes=peak_bytes(),
                 unsaved=self._session.unsaved,
+                left_out=self._session.left_out,
             )
         )

@@ -87,6 +87,8 @@ def training_state_key(job: TrainJob, examples: Sequence[Example]) -> str:
     """
     run = msgspec.structs.replace(job.run, state="training", round=0, version=0, values=())  # these change meanwhile
     digest = hashlib.sha256(msgspec.msgpack.encode((FORMAT, run, job.spec, job.board_id)))
+    if job.rewards:
+        digest.update(msgspec.msgpack.encode(job.rewards))
     for example in examples:
         texts = (example.source, *example.targets)
         digest.update(f"{' '.join(str(len(text)) for text in texts)} {''.join(texts)}".encode())

@@ -13,8 +13,8 @@ from aggregator.errors import ConfigError
 from aggregator.merge.optimisers import OPTIMISERS
 from aggregator.settings.keys import KEYS, Key, template
 from aggregator.settings.runfile import load, parse
-from wire.codec import encode
-from wire.run import Personal
+from wire.codec import decode, encode
+from wire.run import Personal, RewardLearning, TrainSettings
 
 GIVEN = {"model.path": "/base", "model.digest": "a" * 64}
 
@@ -30,6 +30,20 @@ def test_the_template_reads_back_as_the_defaults() -> None:
     for key in KEYS:
         assert f"# {key.help}" in text
     assert parse(template(GIVEN).replace("/base", "base"), Path("/srv/run.toml")).model.path == Path("/srv/base")
+
+
+def test_boards_hear_of_rewards_only_where_they_learn_from_them() -> None:
+    """The section may be there in any run; without the objective nothing of it is sent, not even a name."""
+    text = template({**GIVEN, "reward.samples": 8, "reward.warm_rounds": 1})
+
+    silent = parse(text, Path("run.toml")).train
+    told = parse(text.replace('objective = "likelihood"', 'objective = "reward"'), Path("run.toml")).train
+
+    assert b"reward" not in encode(silent)
+    assert silent.rewards_in(5) is None
+    assert told.rewards_in(1) is None
+    assert told.rewards_in(2) == RewardLearning(samples=8, warm_rounds=1)
+    assert decode(encode(told), TrainSettings) == told
 
 
 @pytest.mark.parametrize("prefix", ["", "summarize: ", "  Read this.\n\tThen: ", "ä" * 1000, 'say "so"\\'])

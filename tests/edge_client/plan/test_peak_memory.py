@@ -17,10 +17,12 @@ from msgspec import UNSET, UnsetType
 from braid_common.t5_config import T5Config
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import Compute, Done, Event, Format, PersonalJob, Plan, TrainingMode, TrainJob
+from edge_client.jobs.reward_spec import ModelReward, OverlapReward, Reward
+from edge_client.jobs.sizes import ANSWERS_BYTES
 from edge_client.plan.peak_memory import predict_peak
 from tests.fakes.runs import SMALL_T5, run_of
 from wire.messages import Adapter, AdapterPart, RoundSpec, Tensor, Trains, tensor_bytes
-from wire.run import Personal, RunInfo, Scope
+from wire.run import Personal, RewardLearning, RunInfo, Scope
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -149,7 +151,7 @@ def write_adapter(path: Path, run: RunInfo, ranks: list[int]) -> None:
     path.write_bytes(encode(Adapter(protocol=1, run_id="r", version=1, manifest=run.manifest, parts=tuple(parts))))
 
 
-def measured_peak(folder: Path, run: RunInfo, plan: Plan) -> float:
+def measured_peak(folder: Path, run: RunInfo, plan: Plan, rewards: tuple[Reward, ...] = ()) -> float:
     """VmHWM of a fresh training worker after one step that sketches, on texts longer than the run's limits."""
     text = " ".join(f"w{i % 100}" for i in range(2000))
     (folder / "data.jsonl").write_text(
@@ -172,7 +174,7 @@ def measured_peak(folder: Path, run: RunInfo, plan: Plan) -> float:
     if run.own_steps:
         job: TrainJob | PersonalJob = PersonalJob(**fields, ranks=plan.ranks)
     else:
-        job = TrainJob(**fields, result_path=str(folder / "result"))
+        job = TrainJob(**fields, result_path=str(folder / "result"), rewards=rewards)
     body = msgspec.msgpack.encode(job)
     done = subprocess.run(
         [sys.executable, "-m", "edge_client.worker.main"],
@@ -229,3 +231,66 @@ def test_prediction_meets_measurement(
 
     print(f"predicted {predicted / 2**20:.0f} MiB, measured {measured / 2**20:.0f} MiB, {predicted / measured:.3f}")
     assert 0.9 <= predicted / measured <= 1.15
+
+
+def with_rewards(run: RunInfo, **learning: Any) -> RunInfo:
+    settings = msgspec.structs.replace(run.settings, reward=RewardLearning(**learning))
+    return msgspec.structs.replace(run, settings=settings)
+
+
+def test_learning_from_rewards_is_planned_for() -> None:
+    """Copies of what is trained where the board keeps near them, what judges by overlap, and answers while they are
+    written; nothing of it in a run that learns from right answers, whatever rewards the board has."""
+    base, mode, rewards = (
+        T5Config.parse(SMALL_T5),
+        TrainingMode(format="int8", compute="fp32", micro_batch=1),
+        (OverlapReward(),),
+    )
+    run = make_run(scope="decoder")
+    ranks = [4] * len(run.weights)
+    free, near = with_rewards(run, kl=0.0), with_rewards(run)
+
+    plain = predict_peak(base, run, mode, ranks)
+    without_distance, whole = (predict_peak(base, each, mode, ranks, rewards) for each in (free, near))
+
+    assert predict_peak(base, run, mode, ranks, rewards) == plain
+    assert whole.judges_bytes == without_distance.judges_bytes > 50 << 20
+    assert whole.strands_bytes - without_distance.strands_bytes == 4 * 4 * sum(weight.rows for weight in run.weights)
+    assert without_distance.working_bytes + without_distance.activations_bytes >= ANSWERS_BYTES
+    assert whole.activations_bytes == plain.activations_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="the imports' size was measured on x86-64"
+)
+@pytest.mark.parametrize("micro_batch", [1, 8])
+def test_prediction_holds_where_rewards_are_learned_from(tmp_path: Path, micro_batch: int) -> None:
+    """With a judge by overlap and a reward model, whose encoder reads every answer beside all that is trained."""
+    import torch
+
+    from edge_client.engines.lean.reward.features import N_PARTS
+    from edge_client.engines.lean.reward.head import RewardHead, save_head
+
+    run = with_rewards(make_run(scope="decoder"), reuse=2, samples=2)
+    short = msgspec.structs.replace(run.settings, local_steps=2, batch=4, sketch_batches=1)
+    run = msgspec.structs.replace(run, settings=short)
+    ranks = [4] * len(run.weights)
+    mode = TrainingMode(format="int8", compute="fp32", micro_batch=micro_batch)
+    ones = torch.ones(N_PARTS * SMALL_T5["d_model"])
+    save_head(tmp_path / "head", RewardHead(ones, ones, ones, 0.0), run.base.digest, {})
+    rewards: tuple[Reward, ...] = (OverlapReward(), ModelReward(path=str(tmp_path / "head"), on_failure="stop"))
+    predicted = predict_peak(T5Config.parse(SMALL_T5), run, mode, ranks, rewards).total_bytes
+    plan = Plan(
+        mode=mode,
+        ranks=tuple(ranks),
+        predicted_bytes=predicted,
+        expected_peak_bytes=predicted,
+        budget_bytes=predicted,
+    )
+    write_base(tmp_path)
+
+    measured = measured_peak(tmp_path, run, plan, rewards)
+
+    print(f"predicted {predicted / 2**20:.0f} MiB, measured {measured / 2**20:.0f} MiB, {predicted / measured:.3f}")
+    assert 1.0 <= predicted / measured <= 1.3

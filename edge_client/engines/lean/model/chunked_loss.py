@@ -40,18 +40,19 @@ class _Sums:
         return self.total.log() + self.largest - (hidden.float() * own).sum(-1, keepdim=True)
 
 
-class _HeadLoss(torch.autograd.Function):
-    """Cross-entropy for autograd. The forward pass makes the gradient too, while it has the logits."""
+class _TokenLosses(torch.autograd.Function):
+    """Cross-entropy of each token for autograd, (tokens, 1). The forward pass makes the gradient too, while it has the
+    logits: the loss of a token depends on its own hidden state alone, so that any weights can be put on it later."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, labels: Tensor, head: FrozenWeight, scratch: Scratch | None) -> Tensor:
         own = head.rows_of(labels, hidden.dtype)  # (tokens, d)
         sums = _sums(hidden, head, scratch, wants_grad=ctx.needs_input_grad[0])
-        loss = sums.losses(hidden, own).sum(dtype=torch.float64)
+        losses = sums.losses(hidden, own)
         # The gradient of a token is the softmax-weighted mean of all head rows, less the label's own row.
         grad = None if sums.pull is None else sums.pull.div_(sums.total).sub_(own).to(hidden.dtype)
         ctx.save_for_backward(grad)
-        return loss.float()
+        return losses
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
@@ -101,8 +102,22 @@ def head_loss(hidden: Tensor, labels: Tensor, head: FrozenWeight, scratch: Scrat
         An fp32 scalar in nats; divide by the number of labels for the mean.
     """
     kept, targets, _ = _labelled(hidden, labels)
-    total: Tensor = _HeadLoss.apply(kept, targets, head, scratch)  # type: ignore[no-untyped-call]
-    return total
+    losses: Tensor = _TokenLosses.apply(kept, targets, head, scratch)  # type: ignore[no-untyped-call]
+    return losses.sum(dtype=torch.float64).float()
+
+
+def head_token_losses(hidden: Tensor, labels: Tensor, head: FrozenWeight, scratch: Scratch | None = None) -> Tensor:
+    """Negative log-likelihoods as `head_loss` sums them, of each label that is not IGNORED, in the batch's order.
+
+    Args:
+        hidden, labels, head, scratch: as there.
+
+    Returns:
+        (labels,) fp32 in nats, with their gradient.
+    """
+    kept, targets, _ = _labelled(hidden, labels)
+    losses: Tensor = _TokenLosses.apply(kept, targets, head, scratch)  # type: ignore[no-untyped-call]
+    return losses[:, 0]
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors
 from edge_client.engines.lean.model.batches import Batch
-from edge_client.engines.lean.model.chunked_loss import head_loss, head_losses
+from edge_client.engines.lean.model.chunked_loss import head_loss, head_losses, head_token_losses
 from edge_client.engines.lean.model.lora import Factors, Linear
 from edge_client.engines.lean.model.t5 import T5, Cache
 from edge_client.errors import ConfigError
@@ -79,6 +79,10 @@ class Model:
         `encoded` (b, s, d) in the compute dtype is the encoder's output for the batch's source, if it is known.
         """
         return head_loss(self._hidden(batch, encoded), batch.labels, self._head, self._scratch)
+
+    def token_losses(self, batch: Batch, encoded: Tensor | None = None) -> Tensor:
+        """The negative log-likelihood of each target token by itself, fp32, example by example; with gradients."""
+        return head_token_losses(self._hidden(batch, encoded), batch.labels, self._head, self._scratch)
 
     @torch.no_grad()
     def losses(self, batch: Batch, encoded: Tensor | None = None) -> Tensor:

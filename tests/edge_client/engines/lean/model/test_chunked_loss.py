@@ -5,7 +5,13 @@ import torch
 from torch import Tensor
 
 from edge_client.engines.lean.model.batches import IGNORED
-from edge_client.engines.lean.model.chunked_loss import LOGITS_BYTES, VOCABULARY_ROWS, head_loss, head_losses
+from edge_client.engines.lean.model.chunked_loss import (
+    LOGITS_BYTES,
+    VOCABULARY_ROWS,
+    head_loss,
+    head_losses,
+    head_token_losses,
+)
 from quantize.int8 import to_int8
 from quantize.nf4 import to_nf4
 from quantize.weight import DenseWeight, FrozenWeight
@@ -48,6 +54,24 @@ def test_loss_and_gradient_equal_float64(format: str, tokens: int) -> None:
     assert leaf.grad is not None
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
     assert (leaf.grad - grad).abs().max() < 1e-5 * grad.abs().max()
+
+
+def test_losses_of_each_token_take_any_weights() -> None:
+    """The gradient of a weighted sum is that of float64, as an objective with a weight for every token needs it."""
+    hidden, labels, head = case(2, 9)
+    n_labels = int((labels != IGNORED).sum())
+    weights = torch.linspace(-2, 2, n_labels)
+    leaf, exact = hidden.clone().requires_grad_(True), hidden.double().requires_grad_(True)
+
+    losses = head_token_losses(leaf, labels, DenseWeight(head))
+    (weights * losses).sum().backward()
+
+    logits = (exact @ head.double().t()).flatten(0, 1)
+    each = torch.nn.functional.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="none")
+    each = each[labels.flatten() != IGNORED]
+    (weights * each).sum().backward()
+    torch.testing.assert_close(losses.double(), each, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(leaf.grad.double(), exact.grad, rtol=1e-4, atol=1e-5)  # type: ignore[union-attr] # a leaf
 
 
 def test_losses_of_each_example_equal_float64() -> None:

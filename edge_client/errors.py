@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 
-from braid_common.base_files import BaseFilesError
+from braid_common.base.files import BaseFilesError
 from braid_common.errors import CommandError
 from wire.errors import WireError
 

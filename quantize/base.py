@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from braid_common.t5_config import T5Config
-from braid_common.t5_layout import is_matrix
+from braid_common.base.t5_config import T5Config
+from braid_common.base.t5_layout import is_matrix
 from quantize.checkpoint import Checkpoint, open_checkpoint
 from quantize.errors import BaseFormatError
 from quantize.formats import FORMATS, Format

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from braid_common.base_files import BaseFilesError, parse_t5_config, read_config_json
-from braid_common.base_weights import ABSMAX_SUFFIX, FLOATS, SCALE_SUFFIX, STORAGE_KEY, STORED_FORMATS, read_weights
-from braid_common.t5_config import T5Config
-from braid_common.t5_layout import HEAD, tensor_shapes
+from braid_common.base.files import BaseFilesError, parse_t5_config, read_config_json
+from braid_common.base.t5_config import T5Config
+from braid_common.base.t5_layout import HEAD, tensor_shapes
+from braid_common.base.weights import ABSMAX_SUFFIX, FLOATS, SCALE_SUFFIX, STORAGE_KEY, STORED_FORMATS, read_weights
 from quantize.entry import DTYPES, Entry
 from quantize.errors import BaseFormatError
 from quantize.int8 import Int8Weight

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from braid_common.safetensors_header import StoredTensor
+from braid_common.base.safetensors_header import StoredTensor
 from quantize.errors import BaseFormatError
 
 DTYPES = {

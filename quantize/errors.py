@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from braid_common.base_files import BaseFilesError
+from braid_common.base.files import BaseFilesError
 
 
 class BaseFormatError(BaseFilesError):

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from braid_common.base_weights import BLOCK_VALUES, packed_sizes
+from braid_common.base.weights import BLOCK_VALUES, packed_sizes
 from quantize.kernels import BITSANDBYTES, nf4_kernel
 from quantize.weight import CHUNK_VALUES, CPU, Chunks, Scratch, largest_magnitudes, matrix_chunks, taken
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from braid_common.base_files import WEIGHTS_FILE
-from braid_common.base_weights import ROWS_STORAGE, STORAGE_KEY
-from braid_common.t5_config import FLAN_T5, T5Config
-from braid_common.t5_layout import is_matrix, tensor_shapes
+from braid_common.base.files import WEIGHTS_FILE
+from braid_common.base.t5_config import FLAN_T5, T5Config
+from braid_common.base.t5_layout import is_matrix, tensor_shapes
+from braid_common.base.weights import ROWS_STORAGE, STORAGE_KEY
 from quantize.errors import BaseFormatError
 from quantize.int8 import LEVELS
 from quantize.weight import row_chunks

@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from braid_common.base_files import BaseFilesError
-from braid_common.t5_layout import is_matrix
+from braid_common.base.files import BaseFilesError
+from braid_common.base.t5_layout import is_matrix
 from quantize.base import pack
 from quantize.checkpoint import Checkpoint, open_checkpoint
 from quantize.errors import BaseFormatError

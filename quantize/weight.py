@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from braid_common.base_weights import BLOCK_VALUES
+from braid_common.base.weights import BLOCK_VALUES
 
 CPU = torch.device("cpu")
 

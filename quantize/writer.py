@@ -15,8 +15,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from braid_common.base_files import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
-from braid_common.base_weights import (
+from braid_common.base.files import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
+from braid_common.base.safetensors_header import LENGTH_BYTES
+from braid_common.base.t5_layout import is_matrix
+from braid_common.base.weights import (
     ABSMAX_SUFFIX,
     BLOCKS_STORAGE,
     ROWS_STORAGE,
@@ -24,8 +26,6 @@ from braid_common.base_weights import (
     STORAGE_KEY,
     packed_sizes,
 )
-from braid_common.safetensors_header import LENGTH_BYTES
-from braid_common.t5_layout import is_matrix
 from quantize.base import matrix_type, read_weight
 from quantize.checkpoint import Checkpoint, open_checkpoint
 from quantize.entry import DTYPES

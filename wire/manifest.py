@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from wire.errors import WireError
 from wire.limits import MAX_SIDE, MAX_WEIGHTS
 from wire.run import Scope, Weight

@@ -17,7 +17,7 @@ from aggregator.settings.sizes import state_bytes, update_bytes
 from aggregator.store.folder import OTHERS, Folder
 from aggregator.store.records import OPEN_STATES
 from aggregator.store.store import Store
-from braid_common.base_files import file_digest
+from braid_common.base.files import file_digest
 from braid_common.units import show_size
 
 AGAIN = "Nothing to do: started again, the server puts the file aside and asks the board for another one."

@@ -8,7 +8,7 @@ from aggregator.settings.base_model import told_of
 from aggregator.settings.config import RunConfig
 from aggregator.settings.runfile import load
 from aggregator.store.folder import Folder
-from braid_common.base_files import BaseFilesError, base_digest, base_file_names
+from braid_common.base.files import BaseFilesError, base_digest, base_file_names
 from braid_common.units import show_size
 
 

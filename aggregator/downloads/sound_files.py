@@ -8,7 +8,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TypeAlias
 
-from braid_common.base_files import file_digest
+from braid_common.base.files import file_digest
 
 MAX_KNOWN = 1024
 """Files that are remembered: more than a base and all cuts together. One that was forgotten is read again."""

@@ -5,7 +5,7 @@
 Source: Li et al., "Fair Resource Allocation in Federated Learning" (arXiv 1905.10497), eq. 2: the gradient of
 Σ p_k·F_k^(q+1) / (q+1) is Σ p_k·F_k^q·∇F_k. F_k is the loss of the version that board k was sent, on its held-out text.
 Dividing by F̄ changes nothing in a mean, and keeps weights in the unit of examples. The paper's own solver, q-FedAvg,
-also scales the step by an estimate of a Lipschitz constant, 1/η of plain gradient descent; decision 0082 says why that
+also scales the step by an estimate of a Lipschitz constant, 1/η of plain gradient descent; decision 0078 says why that
 has no place here. Pure.
 """
 

@@ -11,8 +11,8 @@ from aggregator.errors import BaseModelError, DiskError
 from aggregator.settings.config import ModelSection
 from aggregator.settings.finite_weights import floats, require_finite
 from braid_common.atomic_file import write_atomically
-from braid_common.base_check import CheckedBase, check_base
-from braid_common.base_files import (
+from braid_common.base.check import CheckedBase, check_base
+from braid_common.base.files import (
     TOKENIZER_FILE,
     BaseFilesError,
     base_digest,

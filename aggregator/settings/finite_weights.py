@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from braid_common.base_files import BaseFilesError, unreadable
-from braid_common.safetensors_header import StoredTensor
+from braid_common.base.files import BaseFilesError, unreadable
+from braid_common.base.safetensors_header import StoredTensor
 
 CHUNK_VALUES = 1 << 20
 """Values that are in memory at once: 8 MiB of the widest type."""

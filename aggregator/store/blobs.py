@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aggregator.errors import StateError
 from braid_common.atomic_file import make_private_folder, sweep_temporaries, sync_folder, write_atomically
-from braid_common.base_files import file_digest
+from braid_common.base.files import file_digest
 
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
 

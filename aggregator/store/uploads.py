@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from braid_common.atomic_file import make_private_folder, open_private
-from braid_common.base_files import file_digest
+from braid_common.base.files import file_digest
 
 _PART = re.compile(r"(?P<device>[0-9a-z-]+)\.(?P<round>\d+)\.(?P<digest>[0-9a-f]{64})\Z")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.load.calls import RECEIPT, TASK, Calls, MeasuredTransport
 from benchmarks.load.prepared import Prepared, ranks_of
-from braid_common.base_files import file_digest
+from braid_common.base.files import file_digest
 from edge_client.agent.reports import Reports
 from edge_client.agent.watch import pause_s
 from edge_client.errors import ClientError

@@ -16,7 +16,7 @@ from aggregator.merge.state import initial_state
 from benchmarks.memory.settings import BUILTIN, SEED, Setting, ranks_of, run_of
 from benchmarks.simulation.jobs import JobFiles, adapter_message, plan_of, profile_job, train_job
 from benchmarks.simulation.random_text import write_random_text
-from braid_common.base_files import read_t5_config
+from braid_common.base.files import read_t5_config
 from edge_client.jobs.messages import Job, ProfileJob, Progress, TrainJob
 from edge_client.plan.peak_memory import Breakdown, predict_encoding, predict_peak
 from edge_client.worker.process import WorkerProcess

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from braid_common.units import MIB
 from edge_client.host.machine import describe_machine
 from edge_client.host.worker_memory import peak_bytes, prepare_for_training, resident_bytes, return_free_memory

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
+from braid_common.base.t5_config import T5Config
 from braid_common.seeds import derive_seed
-from braid_common.t5_config import T5Config
 from edge_client.jobs.messages import CacheDtype, Compute, Format, TrainingMode
 from wire.checks import basis_rank
 from wire.default_run import run_info

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import builtin_base
-from braid_common.base_files import read_t5_config
+from braid_common.base.files import read_t5_config
 from edge_client.plan.strand_selection import allot, basis_rows, strand_order
 from wire.manifest import t5_weights
 from wire.run import RunInfo, Scope, Weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from braid_common.base_files import (
+from braid_common.base.files import (
     CONFIG_FILE,
     INDEX_FILE,
     TOKENIZER_FILE,

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from braid_common.base_files import (
+from braid_common.base.files import (
     CONFIG_FILE,
     INDEX_FILE,
     TOKENIZER_FILE,

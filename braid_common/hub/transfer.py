@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from braid_common.base_files import file_digest
+from braid_common.base.files import file_digest
 from braid_common.hub.errors import HubDiskError, HubError, HubUnreachableError
 from braid_common.hub.library import HubFile, read_into
 from braid_common.hub.model_id import HubId

@@ -12,7 +12,18 @@ from chaos.fleet.trivial_model import profile, update, values
 from edge_client.engines.adapter_patch import make_whole
 from edge_client.errors import ClientError
 from edge_client.jobs.frames import read_frame, write_frame
-from edge_client.jobs.messages import Done, EvaluateJob, Event, Failed, Job, MeasureJob, ProbeJob, ProfileJob, TrainJob
+from edge_client.jobs.messages import (
+    Done,
+    EvaluateJob,
+    Event,
+    Failed,
+    Job,
+    MeasureJob,
+    PersonalJob,
+    ProbeJob,
+    ProfileJob,
+    TrainJob,
+)
 from wire.codec import decode, encode
 from wire.messages import Adapter
 from wire.text_lengths import PERCENTS, TextLengths
@@ -33,6 +44,8 @@ def _done(job: Job) -> dict[str, float]:
         return {"peak_bytes": float(job.plan.expected_peak_bytes), "step_s": 0.1}
     if isinstance(job, ProfileJob):
         write_atomically(Path(job.result_path), encode(profile(job.run, job.board_id)))
+        return dict(values())
+    if isinstance(job, PersonalJob):
         return dict(values())
     adapter = _adapter(job)
     if isinstance(job, EvaluateJob):

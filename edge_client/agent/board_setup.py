@@ -80,6 +80,7 @@ class BoardSetup:
             pruned_path=str(self.folder.pruned),
             personal_path=self._personal_path(run),
             max_eval_examples=self.eval_examples,
+            rewards=self.rewards if run.settings.rewards_in(task.spec.round) else (),
             **self._cache(plan),
             **self._common(run, task, plan),
         )
@@ -94,7 +95,6 @@ class BoardSetup:
             personal_path=self._personal_path(run),
             ranks=plan.ranks if task.kind == "train" else (0,) * len(plan.ranks),
             max_eval_examples=self.eval_examples,
-            rewards=self.rewards if run.settings.rewards_in(task.spec.round) else (),
             **self._cache(plan),
             **self._common(run, task, plan),
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from braid_common.base_files import read_t5_config
-from braid_common.t5_config import FLAN_T5, T5Config
+from braid_common.base.files import read_t5_config
+from braid_common.base.t5_config import FLAN_T5, T5Config
 from edge_client.base.locate import require_whole, resolve_config
 from edge_client.errors import base_errors
 from wire.manifest import t5_weights

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import builtin_base
-from braid_common.base_check import check_base
-from braid_common.base_files import WEIGHTS_SUFFIX, base_digest
+from braid_common.base.check import check_base
+from braid_common.base.files import WEIGHTS_SUFFIX, base_digest
+from braid_common.base.safetensors_header import require_whole as read_headers
 from braid_common.hub.cache import whole_snapshot
 from braid_common.hub.errors import HubDiskError, HubError
 from braid_common.hub.fetch import fetch, fetch_config
 from braid_common.hub.model_id import HubId, parse_hub_id
 from braid_common.hub.progress import Progress, StreamProgress
-from braid_common.safetensors_header import require_whole as read_headers
 from edge_client.errors import BaseModelError, DiskError, base_errors
 from wire.run import Base
 
@@ -80,7 +80,7 @@ def pinned_id(model: str, base: Base) -> HubId | None:
 
 
 def open_base(model: str, expected_digest: str) -> Path:
-    """The folder of `model`, after a check that its files are the run's (`braid_common.base_files.base_digest`).
+    """The folder of `model`, after a check that its files are the run's (`braid_common.base.files.base_digest`).
 
     Reads every byte once. Raises BaseModelError that shows the start of both digests where they differ.
     """

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.bench.request import Measured, Request, Tell
 from edge_client.errors import ClientError, ConfigError, DiskError, NoPlanError
 from edge_client.host.forked import run_forked

@@ -16,9 +16,9 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from braid_common.base_files import read_t5_config
+from braid_common.base.files import read_t5_config
+from braid_common.base.t5_config import T5Config
 from braid_common.seeds import derive_seed
-from braid_common.t5_config import T5Config
 from edge_client.bench.request import WARM_UP_STEPS, Measured, Request, Tell
 from edge_client.data.tokeniser import Pair
 from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources

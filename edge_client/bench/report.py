@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.bench.request import Measured, Request
 from edge_client.bench.round_time import Link, granularity
 from edge_client.host.board import Board

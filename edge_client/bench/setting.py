@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from braid_common.units import show_size
 from edge_client.errors import NoPlanError
 from edge_client.host.board import Board

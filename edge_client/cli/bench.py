@@ -16,8 +16,8 @@ from typing import Any
 
 import click
 
-from braid_common.base_files import read_t5_config
-from braid_common.t5_config import FLAN_T5, T5Config
+from braid_common.base.files import read_t5_config
+from braid_common.base.t5_config import FLAN_T5, T5Config
 from edge_client.agent.allowances import parse_memory
 from edge_client.agent.console import Console
 from edge_client.base.locate import BUILTIN, require_whole, resolve

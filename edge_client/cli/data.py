@@ -207,7 +207,7 @@ def _model_and_form(flags: FormFlags) -> tuple[str, TextForm]:
 
 
 def _tokeniser(model: str) -> Tokeniser:
-    from braid_common.base_files import read_t5_config
+    from braid_common.base.files import read_t5_config
     from edge_client.base.locate import resolve
     from edge_client.data.tokeniser import Tokeniser
 

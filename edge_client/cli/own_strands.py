@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from braid_common.base_files import base_digest
+from braid_common.base.files import base_digest
 from edge_client.base.adapter_form import read_run
 from edge_client.errors import BaseModelError, ConfigError, base_errors
 from edge_client.state.folder import StateFolder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from braid_common.base_files import read_t5_config
+from braid_common.base.files import read_t5_config
 from braid_common.example import Example
 from braid_common.text_form import TextForm
 from edge_client.data.load import load_data

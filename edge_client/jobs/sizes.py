@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.jobs.messages import CacheDtype
 
 IMPORTS_BYTES_ON = {"x86_64": 243 << 20, "aarch64": 250 << 20}

@@ -15,7 +15,7 @@ from pathlib import Path
 from aiohttp import hdrs
 
 from braid_common.atomic_file import open_private, sync_folder
-from braid_common.base_files import file_digest
+from braid_common.base.files import file_digest
 from edge_client.errors import disk_errors
 from edge_client.network.answers import parse_count
 from edge_client.network.errors import ConflictError, RequestError, Unavailable

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.jobs.messages import CacheDtype
 from edge_client.jobs.sizes import entry_bytes
 from wire.run import RunInfo

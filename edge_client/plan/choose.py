@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.errors import BaseModelError, ConfigError, RefusedError
 from edge_client.host.board import Board
 from edge_client.jobs.messages import TrainingMode

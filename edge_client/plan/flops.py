@@ -29,7 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from wire.manifest import t5_weights
 from wire.run import Scope
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 import msgspec
 from msgspec import UNSET
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.jobs.messages import Device, TrainingMode
 from edge_client.jobs.reward_spec import ModelReward, OverlapReward, Reward
 from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES

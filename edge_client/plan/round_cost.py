@@ -15,7 +15,7 @@ from typing import get_args
 
 from msgspec import UNSET
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.jobs.messages import Compute, Format, TrainingMode
 from edge_client.jobs.sizes import answers_at_once
 from edge_client.plan.adapter_memory import begins_at_adapter, ranks_of_own

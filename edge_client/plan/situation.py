@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.host.board import Board
 from edge_client.jobs.messages import TrainingMode
 from edge_client.jobs.reward_spec import Reward

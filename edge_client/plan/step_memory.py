@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.jobs.messages import TrainingMode
 from edge_client.jobs.sizes import (
     ANSWERS_BYTES,

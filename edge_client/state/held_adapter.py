@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from braid_common.atomic_file import write_atomically
-from braid_common.base_files import file_digest
+from braid_common.base.files import file_digest
 from edge_client.errors import DiskError, disk_errors
 from wire.adapter_patch import START_BYTES, is_patch
 from wire.limits import MAX_CONTROL_BYTES

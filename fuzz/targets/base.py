@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from braid_common.base_check import check_base
-from braid_common.base_files import CONFIG_FILE, INDEX_FILE, TOKENIZER_FILE, WEIGHTS_FILE, BaseFilesError
-from braid_common.safetensors_header import LENGTH_BYTES
+from braid_common.base.check import check_base
+from braid_common.base.files import CONFIG_FILE, INDEX_FILE, TOKENIZER_FILE, WEIGHTS_FILE, BaseFilesError
+from braid_common.base.safetensors_header import LENGTH_BYTES
 from fuzz.contract import Judge, Target, require
 from fuzz.mutations import behind_first_line, mutate_bytes, mutate_json
 from fuzz.tiny_base import config_json, tokenizer_json, weights, write_tiny_base

@@ -16,8 +16,8 @@ from aggregator.errors import NothingToExportError
 from aggregator.export import MARKER, Origin, export_peft
 from aggregator.merge.low_rank.approximation import truncate
 from aggregator.merge.state import AdapterState, WeightState, initial_state
+from braid_common.base.t5_config import T5Config
 from braid_common.lora_config import lora_config
-from braid_common.t5_config import T5Config
 from braid_common.text_form import TextForm
 from wire.manifest import t5_weights
 from wire.run import Weight

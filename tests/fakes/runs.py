@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from wire.manifest import manifest_digest, t5_weights
 from wire.run import Base, RunInfo, TrainSettings
 

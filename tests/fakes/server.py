@@ -11,8 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
-from braid_common.base_files import base_digest, base_file_names
-from braid_common.t5_config import T5Config
+from braid_common.base.files import base_digest, base_file_names
+from braid_common.base.t5_config import T5Config
 from wire.checks import basis_rank
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.errors import WireError

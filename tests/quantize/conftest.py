@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from braid_common.t5_config import T5Config
-from braid_common.t5_layout import tensor_shapes
+from braid_common.base.t5_config import T5Config
+from braid_common.base.t5_layout import tensor_shapes
 
 SMALL: dict[str, Any] = {
     "model_type": "t5",

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from braid_common.t5_config import T5Config
-from braid_common.t5_layout import is_matrix, tensor_shapes
+from braid_common.base.t5_config import T5Config
+from braid_common.base.t5_layout import is_matrix, tensor_shapes
 from quantize.base import FORMATS, load_base
 from quantize.errors import BaseFormatError
 from quantize.int8 import to_int8
@@ -266,7 +266,7 @@ def status(field):
     return next(int(l.split()[1]) << 10 for l in open("/proc/self/status") if l.startswith(field + ":"))
 import torch
 torch.set_num_threads(1)
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from quantize.base import load_base
 load_base(Path(sys.argv[2]), sys.argv[3])  # a tiny base first: what the code itself takes is not what is measured
 before = status("VmRSS")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from braid_common.base_weights import BLOCK_VALUES
+from braid_common.base.weights import BLOCK_VALUES
 from quantize.base import pack
 from quantize.formats import FORMATS
 from quantize.int8 import to_int8

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from braid_common.t5_config import T5Config
-from braid_common.t5_layout import tensor_shapes
+from braid_common.base.t5_config import T5Config
+from braid_common.base.t5_layout import tensor_shapes
 from quantize import random_base
 from quantize.base import FORMATS, BaseFormatError, load_base
 from quantize.random_base import SHAPES, write_random_base

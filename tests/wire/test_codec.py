@@ -269,7 +269,7 @@ def test_messages_load_no_numpy() -> None:
     """An idle client reads and writes messages without numpy, torch or a web framework in memory."""
     code = (
         "import sys, wire.messages, wire.codec, wire.checks, wire.rounds\n"
-        "import braid_common.atomic_file, braid_common.base_files\n"
+        "import braid_common.atomic_file, braid_common.base.files\n"
         "print(*[name for name in ('numpy', 'torch', 'aiohttp', 'msgspec') if name in sys.modules])"
     )
 

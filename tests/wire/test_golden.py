@@ -15,8 +15,8 @@ import pytest
 
 import wire.messages as m
 import wire.run as r
+from braid_common.base.t5_config import T5Config
 from braid_common.seeds import derive_seed
-from braid_common.t5_config import T5Config
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.fields import Message
 from wire.manifest import manifest_digest, t5_weights

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from wire.errors import WireError
 from wire.limits import MAX_SIDE, MAX_WEIGHTS
 from wire.manifest import DECODER_BLOCK_WEIGHTS, ENCODER_BLOCK_WEIGHTS, manifest_digest, t5_weights

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from braid_common.atomic_file import make_folder
-from braid_common.base_files import is_base_file, read_t5_config
-from braid_common.t5_config import T5Config
+from braid_common.base.files import is_base_file, read_t5_config
+from braid_common.base.t5_config import T5Config
 from braid_common.units import show_size
 from edge_client.agent.console import Console
 from edge_client.agent.downloads.hub import fetch_apart

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from braid_common.base_files import BaseFilesError
+from braid_common.base.files import BaseFilesError
 from braid_common.example import Example
 from braid_common.text_form import TextForm
 from braid_common.units import show_size

@@ -16,8 +16,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from braid_common.base.t5_config import T5Config
 from braid_common.example import Example
-from braid_common.t5_config import T5Config
 from braid_common.text_form import TextForm
 from braid_common.units import show_size
 from edge_client.data.tokeniser import Pair, Tokeniser

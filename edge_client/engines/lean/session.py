@@ -12,8 +12,8 @@ from typing import Literal
 import msgspec
 import torch
 
-from braid_common.base_files import read_t5_config
-from braid_common.t5_config import T5Config
+from braid_common.base.files import read_t5_config
+from braid_common.base.t5_config import T5Config
 from edge_client.data.dataset import Data
 from edge_client.data.load import load_data
 from edge_client.data.stamp import Stamp, stamp_of

@@ -13,7 +13,7 @@ import pytest
 
 from aggregator.downloads.sound_files import MAX_KNOWN, SoundFiles
 from aggregator.report.tables import status_text
-from braid_common.base_files import file_digest
+from braid_common.base.files import file_digest
 from wire.codec import decode
 from wire.messages import Refusal
 

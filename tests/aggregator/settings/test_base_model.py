@@ -18,9 +18,9 @@ from aggregator.run.setup import create, open_run
 from aggregator.run.tasks import run_info
 from aggregator.settings import base_model
 from aggregator.store.folder import Folder
-from braid_common.base_files import base_digest
-from braid_common.t5_config import T5Config
-from braid_common.t5_layout import tensor_shapes
+from braid_common.base.files import base_digest
+from braid_common.base.t5_config import T5Config
+from braid_common.base.t5_layout import tensor_shapes
 from tests.fakes.hub import FakeHub, loopback_hub
 from tests.fakes.models.flan_t5 import SMALL, tiny_small_repo, use_hub
 from tests.fakes.runs import TINY_T5

@@ -13,8 +13,8 @@ import pytest
 
 from aggregator.errors import ExitCode
 from aggregator.settings import base_model
-from braid_common.t5_config import T5Config
-from braid_common.t5_layout import tensor_shapes
+from braid_common.base.t5_config import T5Config
+from braid_common.base.t5_layout import tensor_shapes
 from tests.fakes.aggregator_command import call
 from tests.fakes.models.bases import word_tokenizer, write_base, write_weights
 from tests.fakes.runs import TINY_T5

@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from aggregator.settings import finite_weights
 from aggregator.settings.finite_weights import require_finite
-from braid_common.base_files import BaseFilesError
-from braid_common.safetensors_header import StoredTensor, read_header
+from braid_common.base.files import BaseFilesError
+from braid_common.base.safetensors_header import StoredTensor, read_header
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from aggregator.settings.sizes import (
     sums_bytes,
     update_bytes,
 )
-from braid_common.t5_config import FLAN_T5
+from braid_common.base.t5_config import FLAN_T5
 from wire.checks import basis_rank
 from wire.codec import encode
 from wire.fields import Dtype

@@ -10,7 +10,7 @@ import pytest
 import builtin_base
 from benchmarks.memory.control_group import ControlGroup
 from benchmarks.memory.settings import SETTINGS, Setting, ranks_of, run_of
-from braid_common.base_files import read_t5_config
+from braid_common.base.files import read_t5_config
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from braid_common.base_files import base_digest, base_file_names
+from braid_common.base.files import base_digest, base_file_names
 from braid_common.hub.errors import HubDiskError, HubError, HubUnreachableError
 from braid_common.hub.fetch import fetch, fetch_config
 from braid_common.hub.model_id import HubId

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from braid_common.base_files import base_digest
+from braid_common.base.files import base_digest
+from braid_common.base.t5_config import FLAN_T5
 from braid_common.hub.model_id import HubId
-from braid_common.t5_config import FLAN_T5
 from edge_client.base.config import base_config
 from edge_client.base.locate import find_here, open_base, pinned_id, require_whole, resolve
 from edge_client.errors import BaseModelError, DiskError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.bench.report import Report, Terms, make_report
 from edge_client.bench.request import Measured, Request
 from edge_client.bench.round_time import Link

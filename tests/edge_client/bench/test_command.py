@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.bench.setting import Setting, plan_setting
 from edge_client.cli.main import run
 from edge_client.errors import ExitCode, NoPlanError
@@ -60,7 +60,7 @@ def test_energy_is_measured_where_the_board_can_say(base_folder: Path, tmp_path:
         (folder / name).write_text(text)
     code = f"""
 from pathlib import Path
-from braid_common.base_files import read_t5_config
+from braid_common.base.files import read_t5_config
 from edge_client.bench.measure import run_request
 from edge_client.bench.request import Request
 from edge_client.bench.setting import Setting, plan_setting

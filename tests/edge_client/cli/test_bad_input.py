@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.cli.main import run
 from edge_client.errors import ExitCode
 from tests.fakes.matmul_speed import measured_state
@@ -98,7 +98,7 @@ def _small_base(folder: Path) -> Path:
     from safetensors.torch import save_file
 
     import builtin_base
-    from braid_common.t5_layout import tensor_shapes
+    from braid_common.base.t5_layout import tensor_shapes
 
     config = {**json.loads((builtin_base.folder() / "config.json").read_text()), **SMALL}
     config.pop("braid_storage", None)

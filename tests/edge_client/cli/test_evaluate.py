@@ -18,8 +18,8 @@ from aiohttp.test_utils import TestServer
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from braid_common.t5_config import T5Config
-from braid_common.t5_layout import tensor_shapes
+from braid_common.base.t5_config import T5Config
+from braid_common.base.t5_layout import tensor_shapes
 from edge_client.cli.main import run
 from edge_client.errors import ExitCode
 from edge_client.state.folder import Identity, StateFolder

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.agent.console import Console
 from edge_client.errors import NoPlanError, RefusedError
 from edge_client.host.board import Board

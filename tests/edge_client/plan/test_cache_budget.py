@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.jobs.sizes import HEADER_BYTES
 from edge_client.plan.cache_budget import CacheBudget, cache_dtype
 from tests.fakes.runs import SMALL_T5, run_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.errors import NoPlanError
 from edge_client.host.board import Board
 from edge_client.jobs.messages import Device, Plan

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.engines.lean.model.lora import RANK_STEP
 from edge_client.plan.flops import MULTIPLY_ADD, NO_RANKS, Lengths, StepFlops, step_flops
 from wire.manifest import t5_weights

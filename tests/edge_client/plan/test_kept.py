@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.host.board import Board
 from edge_client.jobs.messages import Plan
 from edge_client.jobs.sizes import IMPORTS_BYTES

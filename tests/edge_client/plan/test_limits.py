@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.errors import BaseModelError, ConfigError, NoPlanError, RefusedError
 from edge_client.host.board import Board
 from edge_client.jobs.messages import Compute, TrainingMode

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from msgspec import UNSET, UnsetType
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import Compute, Done, Event, Format, PersonalJob, Plan, TrainingMode, TrainJob
 from edge_client.jobs.reward_spec import ModelReward, OverlapReward, Reward
@@ -55,7 +55,7 @@ def write_base(folder: Path) -> None:
     from safetensors.torch import save_file
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    from braid_common.t5_layout import tensor_shapes
+    from braid_common.base.t5_layout import tensor_shapes
 
     (folder / "config.json").write_text(json.dumps(dict(SMALL_T5)))
     generator = torch.Generator().manual_seed(0)

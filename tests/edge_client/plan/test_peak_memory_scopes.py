@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from aggregator.merge.rules import RULES
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.jobs.messages import CacheDtype, Compute, Format, TrainingMode
 from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES
 from edge_client.plan.adapter_memory import begins_at_adapter

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.jobs.messages import TrainingMode
 from edge_client.plan.cache_budget import NO_CACHE, CacheBudget
 from edge_client.plan.round_cost import PASS_OPERATIONS, RoundWork, fixed_traffic, strand_traffic

@@ -8,10 +8,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from braid_common.base_files import CONFIG_FILE, INDEX_FILE, TOKENIZER_FILE, WEIGHTS_FILE
-from braid_common.safetensors_header import DTYPE_BYTES, LENGTH_BYTES
-from braid_common.t5_config import T5Config
-from braid_common.t5_layout import tensor_shapes
+from braid_common.base.files import CONFIG_FILE, INDEX_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from braid_common.base.safetensors_header import DTYPE_BYTES, LENGTH_BYTES
+from braid_common.base.t5_config import T5Config
+from braid_common.base.t5_layout import tensor_shapes
 
 Shapes = Mapping[str, Sequence[int]]
 

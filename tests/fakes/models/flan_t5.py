@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from braid_common.t5_config import T5Config
-from braid_common.t5_layout import tensor_shapes
+from braid_common.base.t5_config import T5Config
+from braid_common.base.t5_layout import tensor_shapes
 from tests.fakes.hub import FakeHub, Repo
 
 SMALL, XL = "google/flan-t5-small", "google/flan-t5-xl"

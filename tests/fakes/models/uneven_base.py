@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from tests.fakes.runs import UNEVEN_T5
 
 
@@ -14,7 +14,7 @@ def write_uneven_base(folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from braid_common.t5_layout import tensor_shapes
+    from braid_common.base.t5_layout import tensor_shapes
 
     (folder / "config.json").write_text(json.dumps(dict(UNEVEN_T5)))
     generator = torch.Generator().manual_seed(3)

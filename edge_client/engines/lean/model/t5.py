@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.engines.lean.model.attention import attend
 from edge_client.engines.lean.model.fused_ops import gated_gelu, rms_norm
 from edge_client.engines.lean.model.lora import Linear

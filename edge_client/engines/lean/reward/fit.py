@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from braid_common.base_files import base_digest, read_t5_config
+from braid_common.base.files import base_digest, read_t5_config
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.encoder_cache.encoder_pass import HIDDEN_BYTES, EncoderSpec
 from edge_client.engines.lean.reward.features import features, reading

@@ -16,7 +16,7 @@ from aggregator.http import streaming
 from aggregator.http.guard.connection import Connection
 from aggregator.run.setup import Opened
 from aggregator.settings.base_model import BaseFile
-from braid_common.base_files import file_digest
+from braid_common.base.files import file_digest
 from tests.aggregator.http.guard.conftest import Door, enrolment, request
 from wire.codec import CONTENT_TYPE, decode, encode
 from wire.limits import MAX_CONTROL_BYTES, MAX_NAME_CHARS, MAX_STRANGERS_BYTES

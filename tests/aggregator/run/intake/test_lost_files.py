@@ -15,7 +15,7 @@ import pytest
 from aggregator.errors import DiskError, ExitCode
 from aggregator.report.tables import status_text
 from aggregator.store.blobs import Blobs
-from braid_common import base_files
+from braid_common.base import files
 from wire.messages import Receipt
 
 SETTINGS = {"train.targets": ["q"], "merge.max_rank": 1, "rounds.min_devices": 3, "rounds.quorum": 3}
@@ -46,7 +46,7 @@ class BadDisk:
         self.fired = True
 
     def _refuse(self, path: Path) -> None:
-        read_bytes, file_digest = Path.read_bytes, base_files.file_digest
+        read_bytes, file_digest = Path.read_bytes, files.file_digest
 
         def refused(file: Path) -> None:
             if file == path:

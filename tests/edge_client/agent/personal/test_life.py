@@ -18,8 +18,8 @@ import torch
 from aiohttp.test_utils import TestServer
 from safetensors.torch import load_file, save_file
 
-from braid_common.t5_config import T5Config
-from braid_common.t5_layout import tensor_shapes
+from braid_common.base.t5_config import T5Config
+from braid_common.base.t5_layout import tensor_shapes
 from edge_client.cli.main import run
 from edge_client.engines.lean.model.lora import Factors
 from edge_client.engines.lean.personal.local_strands import read_own

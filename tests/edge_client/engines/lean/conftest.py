@@ -14,7 +14,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from braid_common.base_files import read_t5_config
+from braid_common.base.files import read_t5_config
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import EvaluateJob, Job, PersonalJob, Plan, ProbeJob, ProfileJob, TrainingMode, TrainJob
 from tests.fakes.models.random_t5 import random_t5, save_base

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from braid_common.base_files import BaseFilesError
+from braid_common.base.files import BaseFilesError
 from braid_common.text_form import DEFAULT_PREFIX
 from edge_client.engines.lean import base_loss as module
 from edge_client.engines.lean.base_loss import base_loss

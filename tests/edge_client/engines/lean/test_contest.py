@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from aggregator.export import Origin, export_peft
 from aggregator.merge.state import AdapterState, WeightState
+from braid_common.base.t5_config import T5Config
 from braid_common.example import Example
-from braid_common.t5_config import T5Config
 from braid_common.text_form import TextForm
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean import contest as contest_module

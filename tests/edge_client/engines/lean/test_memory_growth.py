@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from edge_client.jobs.messages import CacheDtype, Compute, Format, TrainingMode
 from edge_client.plan.peak_memory import predict_encoding, predict_peak, strand_marginal_bytes
 from tests.fakes.runs import SMALL_T5, run_of

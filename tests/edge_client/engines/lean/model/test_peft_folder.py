@@ -18,7 +18,7 @@ from torch import Tensor
 
 from aggregator.export import Origin, export_peft
 from aggregator.merge.state import AdapterState, WeightState
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 from braid_common.text_form import DEFAULT_FORM, TextForm
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.generate import Writer

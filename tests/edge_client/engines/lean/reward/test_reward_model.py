@@ -77,7 +77,7 @@ def test_it_judges_a_rounds_answers_as_it_was_fitted(
     job: Any = make_job(settings={"scope": "decoder"})
     import msgspec
 
-    from braid_common.base_files import base_digest
+    from braid_common.base.files import base_digest
 
     base = msgspec.structs.replace(job.run.base, digest=base_digest(base_folder))
     job = msgspec.structs.replace(job, run=msgspec.structs.replace(job.run, base=base))

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from braid_common.base_files import BaseFilesError
-from braid_common.safetensors_header import MAX_HEADER_BYTES, read_header, require_whole
+from braid_common.base.files import BaseFilesError
+from braid_common.base.safetensors_header import MAX_HEADER_BYTES, read_header, require_whole
 
 
 @pytest.fixture

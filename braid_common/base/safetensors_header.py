@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from braid_common.base_files import BaseFilesError, require_content, unreadable
+from braid_common.base.files import BaseFilesError, require_content, unreadable
 
 LENGTH_BYTES = 8
 """A safetensors file begins with the length of its JSON header, little-endian."""

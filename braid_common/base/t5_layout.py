@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from braid_common.t5_config import T5Config
+from braid_common.base.t5_config import T5Config
 
 HEAD = "lm_head.weight"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braid_common.t5_config import FLAN_T5, MAX_LAYERS, MAX_SIZE, T5Config
+from braid_common.base.t5_config import FLAN_T5, MAX_LAYERS, MAX_SIZE, T5Config
 
 CONFIG: dict[str, Any] = {
     "model_type": "t5",

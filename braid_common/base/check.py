@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from braid_common.base_files import parse_t5_config, read_config_json
-from braid_common.base_tokenizer import check_tokenizer
-from braid_common.base_weights import read_weights
-from braid_common.safetensors_header import StoredTensor
-from braid_common.t5_config import T5Config
+from braid_common.base.files import parse_t5_config, read_config_json
+from braid_common.base.safetensors_header import StoredTensor
+from braid_common.base.t5_config import T5Config
+from braid_common.base.tokenizer import check_tokenizer
+from braid_common.base.weights import read_weights
 
 
 @dataclass(frozen=True)

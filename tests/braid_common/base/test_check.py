@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 import builtin_base
-from braid_common.base_check import check_base
-from braid_common.base_files import BaseFilesError
-from braid_common.base_tokenizer import check_tokenizer
-from braid_common.t5_config import FLAN_T5, T5Config
-from braid_common.t5_layout import tensor_shapes
+from braid_common.base.check import check_base
+from braid_common.base.files import BaseFilesError
+from braid_common.base.t5_config import FLAN_T5, T5Config
+from braid_common.base.t5_layout import tensor_shapes
+from braid_common.base.tokenizer import check_tokenizer
 from tests.fakes.models.bases import word_tokenizer, write_base
 from tests.fakes.runs import TINY_T5
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from braid_common.base_files import TOKENIZER_FILE, BaseFilesError, read_small
-from braid_common.t5_config import T5Config
+from braid_common.base.files import TOKENIZER_FILE, BaseFilesError, read_small
+from braid_common.base.t5_config import T5Config
 
 MAX_TOKENIZER_BYTES = 64 << 20
 """Largest tokenizer.json that is read. T5's has 2.4 MB, one of 256,000 pieces 34 MB."""

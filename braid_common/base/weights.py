@@ -8,10 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from braid_common.base_files import BaseFilesError, weight_file_names
-from braid_common.safetensors_header import StoredTensor, read_header
-from braid_common.t5_config import T5Config
-from braid_common.t5_layout import HEAD, is_matrix, tensor_shapes
+from braid_common.base.files import BaseFilesError, weight_file_names
+from braid_common.base.safetensors_header import StoredTensor, read_header
+from braid_common.base.t5_config import T5Config
+from braid_common.base.t5_layout import HEAD, is_matrix, tensor_shapes
 
 STORAGE_KEY = "braid_storage"
 """Key in config.json that names how the matrices are stored: absent (plain floats), ROWS_STORAGE or BLOCKS_STORAGE."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from braid_common.base_files import (
+from braid_common.base.files import (
     MAX_CONFIG_BYTES,
     MAX_INDEX_BYTES,
     BaseFilesError,
@@ -18,7 +18,7 @@ from braid_common.base_files import (
     read_config_json,
     read_t5_config,
 )
-from braid_common.t5_config import FLAN_T5
+from braid_common.base.t5_config import FLAN_T5
 
 
 @pytest.fixture

@@ -100,10 +100,12 @@ class BoardSetup:
         )
 
     def evaluate_job(self, run: RunInfo, task: Task, plan: Plan, files: TaskFiles, held_path: str) -> EvaluateJob:
-        """A job that scores a version and the bare base, their texts compared too. `held_path` as for training."""
+        """A job that scores a version, the bare base and what this board has learnt for itself, their texts compared
+        too. `held_path` as for training."""
         return EvaluateJob(
             adapter_path=str(files.adapter),
             held_path=held_path,
+            personal_path=self._personal_path(run),
             rouge=True,
             beside_base=True,
             max_eval_examples=self.eval_examples,

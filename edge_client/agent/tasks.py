@@ -162,14 +162,14 @@ class TaskRunner:
         if job is not None:
             self._events.phase("train", task)
             values = await self._work(task, job, files)
-            for lost, sentence in _LOST.items():
-                if lost in values:
-                    self._events.console.notice(sentence)
+            self._tell_losses(values)
         self._advance(BoardEvent.RESULT_WRITTEN)
         self._events.phase("upload", task)
         if "held_out_loss" in values:  # first: the round that the update closes may weigh boards by it
             n_examples = min(self._board.eval_examples, self._data.n_held_out)
             scores = {"loss": values["held_out_loss"], metrics.N_EXAMPLES: n_examples}
+            if "personal_loss" in values:
+                scores[metrics.metric("personal", "loss")] = values["personal_loss"]
             await self._events.evaluation(task, scores | round_costs(values))
         await self._send(task, self._api.upload(task.spec.round, files.result), values)
         if job is not None:
@@ -179,13 +179,19 @@ class TaskRunner:
         self._advance(BoardEvent.TOLD_TO_EVALUATE)
         job = self._board.evaluate_job(*await self._fetch(task, files))
         self._advance(BoardEvent.EVALUATION_BEGUN)
+        await self._own.train(job.run, task, files)  # first: they are scored, and then the run may be over
         self._events.phase("evaluate", task)
         values = await self._work(task, job, files)
-        await self._own.train(job.run, task, files)  # first: once the server has its numbers, the run may be over
+        self._tell_losses(values)
         await self._events.evaluation(task, values)
         self._advance(BoardEvent.REPORTED)
 
     # --- steps -----------------------------------------------------------------------------------------------------
+
+    def _tell_losses(self, values: Mapping[str, float]) -> None:
+        for lost, sentence in _LOST.items():
+            if lost in values:
+                self._events.console.notice(sentence)
 
     async def _fetch(self, task: Task, files: TaskFiles) -> tuple[RunInfo, Task, Plan, TaskFiles, str]:
         """Plan with the run's newest values, and fetch the version cut to the plan's ranks; what a job is made of."""

@@ -160,9 +160,9 @@ class PersonalJob(TextJob, frozen=True, kw_only=True, tag="personal"):
 class EvaluateJob(TextJob, frozen=True, kw_only=True, tag="evaluate"):
     """Score an adapter on held-out text.
 
-    `adapter_path` and `held_path` are as in `TrainJob`, with "" for the bare base. `personal_path`: the board's own
-    strands, to be judged with it; "" for none. `rouge`: texts are written and compared too. `beside_base`: the bare
-    base is scored as well, to compare with.
+    `adapter_path` and `held_path` are as in `TrainJob`, with "" for the bare base. `rouge`: texts are written and
+    compared too. `beside_base`: the bare base is scored as well, to compare with. `personal_path`: the board's own
+    strands, which are scored over the adapter as well, where there are some; "" for none.
     """
 
     adapter_path: str = ""

@@ -21,7 +21,7 @@ from edge_client.errors import ConfigError
 from edge_client.evaluation.metrics import exact_match, rouge
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import AdapterJob, EvaluateJob
-from edge_client.state.personal_folder import StrandsFile, strands_key
+from edge_client.state.personal_folder import strands_key
 
 SPARE_SHARE = 0.5
 """Part of the memory still free under the budget that unpacked weights may take while text is written."""
@@ -29,19 +29,15 @@ SPARE_SHARE = 0.5
 
 def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     """Score an adapter: loss and n_examples, and rouge1, rouge2, rougeL (F1, 0…1) and exact_match if the job asks for
-    texts; of the bare base too, by the names of `braid_common.metrics`, if it asks for that.
+    texts; by the names of `braid_common.metrics` also of the bare base, if it asks for that, and of what the board has
+    learnt for itself, if it names that: over the adapter, or alone. personal_lost, 1, where that cannot be read.
 
     The loss is that of each example's first target; ROUGE takes the nearest of its targets. Raises ConfigError where
-    the board holds no held-out example, or strands of its own that cannot be used.
+    the board holds no held-out example.
     """
     adapter = AdapterTensors()  # version 0 is the bare base
     if job.adapter_path:
         adapter = read_adapter(Path(job.adapter_path), job.run, job.spec.version, None)
-    if job.personal_path:
-        from edge_client.engines.lean.personal.on_top import on_top
-
-        file = StrandsFile(Path(job.personal_path), strands_key(job.run))
-        adapter = AdapterTensors(on_top(adapter.product_factors(), file))
     tokeniser = session.tokeniser(job)
     examples = held_out_examples(job, session)
     if not examples:
@@ -55,9 +51,21 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     answered: dict[Subject, _Answered] = {}
     if job.beside_base and job.adapter_path:  # first: what is shown last is then the version's
         answered["base"] = _answered(AdapterTensors(), encoder_outputs, pairs, job, session)
+    is_lost = False
+    if job.personal_path and Path(job.personal_path).exists():
+        from edge_client.engines.lean.personal.local_strands import read_own
+
+        own = read_own(Path(job.personal_path), strands_key(job.run))
+        if own is None:
+            is_lost = True
+        else:
+            whole = AdapterTensors(own.over(adapter.product_factors()))
+            answered["alone" if own.is_alone else "personal"] = _answered(whole, encoder_outputs, pairs, job, session)
+            del own, whole
     answered["global"] = _answered(adapter, encoder_outputs, pairs, job, session)
     del encoder_outputs, adapter
     values = {"n_examples": float(len(examples)), "tokens_per_s": answered["global"].tokens_per_s}
+    values |= {"personal_lost": 1.0} if is_lost else {}
     if job.rouge:
         session.release_base()  # what scores the texts takes as much as a base, and comes at the end of a run
     for subject, its in answered.items():

@@ -185,6 +185,16 @@ def test_no_byte_of_local_strands_is_in_a_request(life: Life) -> None:
         assert not life.recorder.has_sent(factors.a.numpy())
 
 
+def test_the_server_hears_how_good_they_are(life: Life) -> None:
+    """At the end of the run beside the version and the bare base; in a round by their loss."""
+    of_rounds = [report.values for report in life.server.reports if report.kind == "evaluation"]
+
+    assert len(of_rounds) == 3
+    assert all("personal_loss" in values for values in of_rounds[1:])
+    assert {"loss", "personal_loss", "base_loss", "personal_rougeL", "personal_exact_match"} <= set(of_rounds[-1])
+    assert of_rounds[-1]["personal_loss"] < of_rounds[-1]["loss"]
+
+
 def _is_update(life: Life, digest: str) -> bool:
     return any(known == digest for _, known in life.server.commits)
 
@@ -328,7 +338,8 @@ async def test_the_fleets_adapter_is_fine_tuned_once(base: Path, data: Path, tmp
 
     assert [event["round"] for event in board.events("own_strands")] == [1]
     phases = [event["phase"] for event in board.events("phase")]
-    assert phases[-2:] == ["evaluate", "personal"]
+    assert phases[-2:] == ["personal", "evaluate"]
+    assert server.reports[-1].values["personal_loss"] < server.reports[-1].values["loss"]
 
 
 def test_leaving_keeps_the_strands(life: Life, tmp_path: Path) -> None:

@@ -243,8 +243,10 @@ class Federation:
         assert self._chaos is not None
         mishaps = Mishaps(f"{self.plan.seed} mishaps of the {side}", side)
         while not (self._chaos.until_all_fired and self.missing().isdisjoint(names_of(side))):
-            await self._pass(mishaps.uniform(0, self._chaos.longest_pause))
             mishap = mishaps.next()
+            if self._chaos.until_all_fired and mishap.name not in self.missing():
+                continue  # it would only put off those that are still to fire
+            await self._pass(mishaps.uniform(0, self._chaos.longest_pause))
             owner = "server" if side == "server" else mishaps.choice(self.plan.names)
             if isinstance(mishap, KilledOnLine):
                 has_fired = await self._spring(mishap)

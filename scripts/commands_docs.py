@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from inspect import cleandoc
 
 import click
@@ -12,7 +11,7 @@ import click
 import aggregator.cli
 import edge_client.cli.main
 import quantize.cli
-from edge_client.agent.settings import JoinSettings
+from edge_client.agent.settings import FILE_TYPES, REWARD
 from edge_client.errors import ExitCode
 from scripts.generated_page import DOCS, bring_up_to_date, table
 
@@ -24,7 +23,7 @@ PROGRAMS: dict[str, click.Command] = {
     "quantize": quantize.cli.main,
 }
 
-SETTINGS = frozenset((*(field.name for field in fields(JoinSettings)), "json", "debug"))
+SETTINGS = frozenset((*FILE_TYPES, REWARD))
 """Options of `join` that may stand in edge-client.toml, too."""
 
 _HEAD = """# Commands

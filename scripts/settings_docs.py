@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from aggregator.settings.keys import KEYS
-from edge_client.agent.settings import PERSONAL
+from edge_client.agent.settings import PERSONAL, REWARD
 from edge_client.cli.join import join
 from scripts.commands_docs import option_rows
 from scripts.generated_page import DOCS, bring_up_to_date, table
@@ -46,6 +46,8 @@ def settings_page() -> str:
         "the local strands that this board asks for itself, in place of the run's: a table with the keys of [personal]"
     )
     keys.append((f"`{PERSONAL}`", own))
+    rewards = "what the owner wants of answers, where the run learns from rewards: a table each, docs/guide/rewards.md"
+    keys.append((f"`{REWARD}`", rewards))
     parts.append(f"{_BOARD}\n{table(('key', 'meaning'), keys)}\n")
     return "\n".join(parts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +35,6 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     The loss is that of each example's first target; ROUGE takes the nearest of its targets. Raises ConfigError where
     the board holds no held-out example.
     """
-    adapter = AdapterTensors()  # version 0 is the bare base
-    if job.adapter_path:
-        adapter = read_adapter(Path(job.adapter_path), job.run, job.spec.version, None)
     tokeniser = session.tokeniser(job)
     examples = held_out_examples(job, session)
     if not examples:
@@ -49,23 +46,13 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     if job.rouge and job.plan.kept_bytes:
         session.release_encoder()  # unpacked weights make texts be written faster
     answered: dict[Subject, _Answered] = {}
-    if job.beside_base and job.adapter_path:  # first: what is shown last is then the version's
-        answered["base"] = _answered(AdapterTensors(), encoder_outputs, pairs, job, session)
-    is_lost = False
-    if job.personal_path and Path(job.personal_path).exists():
-        from edge_client.engines.lean.personal.local_strands import read_own
-
-        own = read_own(Path(job.personal_path), strands_key(job.run))
-        if own is None:
-            is_lost = True
-        else:
-            whole = AdapterTensors(own.over(adapter.product_factors()))
-            answered["alone" if own.is_alone else "personal"] = _answered(whole, encoder_outputs, pairs, job, session)
-            del own, whole
-    answered["global"] = _answered(adapter, encoder_outputs, pairs, job, session)
-    del encoder_outputs, adapter
+    for subject, adapter in _subjects(job):
+        answered[subject] = _answered(adapter, encoder_outputs, pairs, job, session)
+        del adapter
+    del encoder_outputs
     values = {"n_examples": float(len(examples)), "tokens_per_s": answered["global"].tokens_per_s}
-    values |= {"personal_lost": 1.0} if is_lost else {}
+    if job.personal_path and Path(job.personal_path).exists() and not answered.keys() & {"personal", "alone"}:
+        values["personal_lost"] = 1.0
     if job.rouge:
         session.release_base()  # what scores the texts takes as much as a base, and comes at the end of a run
     for subject, its in answered.items():
@@ -75,6 +62,22 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
             scores |= rouge(targets, texts) | {"exact_match": exact_match(targets, texts)}
         values |= {metric(subject, name): value for name, value in scores.items()}
     return values | {"seconds": session.clock() - start_s} | peaks(session.torch_device(job))
+
+
+def _subjects(job: EvaluateJob) -> Iterator[tuple[Subject, AdapterTensors]]:
+    """What is scored, one after another: the version comes last, so that what is shown last is its score."""
+    adapter = AdapterTensors()  # version 0 is the bare base
+    if job.adapter_path:
+        adapter = read_adapter(Path(job.adapter_path), job.run, job.spec.version, None)
+        if job.beside_base:
+            yield "base", AdapterTensors()
+    if job.personal_path and Path(job.personal_path).exists():
+        from edge_client.engines.lean.personal.local_strands import read_own
+
+        own = read_own(Path(job.personal_path), strands_key(job.run))
+        if own is not None:
+            yield ("alone" if own.is_alone else "personal"), AdapterTensors(own.over(adapter.product_factors()))
+    yield "global", adapter
 
 
 @dataclass(frozen=True, slots=True)

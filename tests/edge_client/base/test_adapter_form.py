@@ -38,7 +38,7 @@ def test_a_folder_that_names_none(tmp_path: Path) -> None:
     assert read_form(tmp_path) is None
     (tmp_path / "adapter").write_bytes(b"x")
     assert read_form(tmp_path / "adapter") is None
-    assert _form_of(tmp_path, None, None) == _form_of(None, None, None) == DEFAULT_FORM
+    assert _form_of(tmp_path, None, None, None) == _form_of(None, None, None, None) == DEFAULT_FORM
 
 
 @pytest.mark.parametrize(
@@ -70,5 +70,5 @@ def test_what_is_said_on_the_command_line_is_stronger(tmp_path: Path) -> None:
     """--prefix, also an empty one, and --max-tokens replace what the folder names; the rest stays."""
     (tmp_path / MARKER).write_text(json.dumps(GOOD | {"version": 3, "run": "r", "later": "ignored"}))
 
-    assert _form_of(tmp_path, None, None) == TextForm("Read:\n", 320, 48, "middle")
-    assert _form_of(tmp_path, "", 5) == TextForm("", 320, 5, "middle")
+    assert _form_of(tmp_path, None, None, None) == TextForm("Read:\n", 320, 48, "middle")
+    assert _form_of(tmp_path, None, "", 5) == TextForm("", 320, 5, "middle")

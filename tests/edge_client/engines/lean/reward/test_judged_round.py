@@ -24,7 +24,7 @@ from edge_client.jobs.reward_spec import read_rewards
 from tests.edge_client.engines.lean.conftest import WORDS
 from wire.codec import decode
 from wire.messages import Update
-from wire.run import RewardLearning
+from wire.run import Personal, RewardLearning
 from wire.tensors import unpack
 
 MakeJob = Callable[..., Job]
@@ -79,6 +79,17 @@ def test_the_distance_to_the_received_adapter_is_counted(make_reward_job: MakeRe
 
     assert at_once["kl"] == pytest.approx(0, abs=1e-6)
     assert later["kl"] > 1e-3
+
+
+def test_strands_of_the_boards_own_learn_from_rewards_as_well(make_reward_job: MakeRewardJob, tmp_path: Path) -> None:
+    """They lie beside the policy and beside its reference: in the next round, too, it begins without a distance."""
+    settings = {"local_steps": 1, "personal": Personal(rank=2, learning_rate=0.5)}
+    job = make_reward_job(settings=settings, personal_path=str(tmp_path / "strands"))
+    first = train(job, Session())
+    second = train(job, Session())
+
+    assert second["personal_loss"] != first["personal_loss"] == first["held_out_loss"]
+    assert first["kl"] == pytest.approx(0, abs=1e-6) and second["kl"] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_gradient_is_that_of_autograd(make_reward_job: MakeRewardJob) -> None:

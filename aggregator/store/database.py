@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +27,9 @@ DAMAGED_HINT = (
     "`aggregator init`."
 )
 """What to do about a database that is damaged."""
+
+_READ_ONLY = "readonly database"
+"""What SQLite says of writing on a connection that can only read; the error's number is there from Python 3.11 on."""
 
 _DISK_HINT = "Check free space (`df -h`) and the folder's permissions."
 
@@ -100,8 +103,13 @@ class Database:
         """A transaction that takes the write lock at once, so that what it reads stays true until it commits."""
         with self._mapped(), self._engine.connect() as connection:
             connection.execution_options(braid_write=True)
-            with connection.begin():
-                yield connection
+            try:
+                with connection.begin():
+                    yield connection
+            except OperationalError as error:
+                if self._path is not None and _READ_ONLY in str(error.orig):
+                    _give_up(connection, self._path)
+                raise
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -156,6 +164,13 @@ def _prepare(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _give_up(connection: Connection, path: Path) -> None:
+    """Have a connection opened anew for the next transaction: one that was opened while the file system was read-only
+    stays so for ever. While that still is, it is left alone: SQLite may lose the log where it is closed then."""
+    with suppress(OSError), kept_log(path):
+        connection.invalidate()
 
 
 def _begin(connection: Connection) -> None:

@@ -28,6 +28,25 @@ for _ in range(2):
 """
 
 
+WRITING = """
+import pathlib, sys
+from aggregator.errors import ServerError
+from aggregator.store.store import Store
+store = Store(pathlib.Path(sys.argv[1]))
+with store._database.reading():
+    print("open", flush=True)
+    sys.stdin.readline()
+    with store._database.reading():
+        print("a second connection", flush=True)
+    sys.stdin.readline()
+    for number in range(3):
+        try:
+            print(store.settle(f"new {number}", "value"), flush=True)
+        except ServerError as error:
+            print(type(error).__name__, error.message, flush=True)
+"""
+
+
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     """A database in which "key" is on a page that opening does not read."""
@@ -62,6 +81,35 @@ def test_a_page_that_cannot_be_read_is_the_disks_fault(tmp_path: Path, database:
 
     assert faults.failed == {("EIO", "pread"): 1}
     assert said == ["DiskError The database could not be read, and is not damaged", "value" * 2000]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_compiler() is None, reason="there is no C compiler to build the faults with")
+def test_a_connection_from_a_time_without_writing_is_opened_anew(tmp_path: Path, database: Path) -> None:
+    """SQLite opens a file that it may not write for reading, and that connection stayed in the pool: after the file
+    system was writable again the run still waited for its disk (found by `make chaos`)."""
+    faults = FileFaults(build_library(tmp_path), database.parent, tmp_path / "control")
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITING, str(database)],
+        env={**os.environ, **faults.environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None and server.stdin is not None
+        assert server.stdout.readline() == "open\n"
+        faults.fail("EROFS")
+        server.stdin.write("\n")
+        server.stdin.flush()
+        assert server.stdout.readline() == "a second connection\n"
+        faults.heal()
+        server.stdin.write("\n")
+        server.stdin.flush()
+        said = [server.stdout.readline().strip() for _ in range(3)]
+
+    assert faults.failed["EROFS", "open"] >= 1
+    assert said[0] == "DiskError The database cannot be used: attempt to write a readonly database"
+    assert said[1:] == ["value", "value"]
 
 
 def test_a_page_with_other_bytes_is_damage(database: Path) -> None:

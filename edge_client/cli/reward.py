@@ -73,7 +73,9 @@ def _lines(answers: RatedFile, fitted: Fit, out: Path) -> list[str]:
         f"fitted to {fitted.n_train} answers, tested on {shown.n_good} good and {shown.n_bad} bad to other sources",
         f"accuracy {shown.accuracy:.3f}, always saying what most say {shown.majority:.3f}{better}",
         f"a good answer is put above a bad one with probability {shown.auc:.3f} (95 % {shown.auc_low:.3f} to "
-        f"{shown.auc_high:.3f}; chance 0.5)",
+        f"{shown.auc_high:.3f}; chance 0.5; by their length alone {fitted.length_auc:.3f})",
+        f"of {fitted.same_source.n_pairs} pairs of answers to the same source, the good one above in "
+        f"{fitted.same_source.right:.3f}",
         f'wrote {out}: name it in a [[reward]] table of edge-client.toml with kind = "model"',
     ]
 
@@ -91,4 +93,7 @@ def _facts(answers: RatedFile, fitted: Fit, out: Path) -> dict[str, Any]:
         "auc": shown.auc,
         "auc_low": shown.auc_low,
         "auc_high": shown.auc_high,
+        "length_auc": fitted.length_auc,
+        "n_same_source": fitted.same_source.n_pairs,
+        "same_source": fitted.same_source.right,
     }

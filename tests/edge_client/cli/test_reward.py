@@ -44,4 +44,6 @@ def test_a_head_is_written_and_its_agreement_shown(tmp_path: Path, capsys: pytes
     assert facts["auc"] == facts["accuracy"] == 1.0
     assert facts["majority"] == 0.5
     assert facts["n_good"] == facts["n_bad"] >= 10
+    assert facts["same_source"] == facts["length_auc"] == 1.0, "the good answer is the longer one of each source"
+    assert facts["n_same_source"] == facts["n_good"]
     assert (tmp_path / "head").stat().st_size > 1000

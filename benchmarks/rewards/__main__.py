@@ -1,12 +1,13 @@
 """Learning from rewards on coffee orders: what two rewards gain on contexts that no board has seen, and what they cost.
 
-    python -m benchmarks.rewards --json rewards.json   # half an hour on one core; goes on where it was interrupted
+    python -m benchmarks.rewards --json rewards.json   # a quarter of an hour on one core; goes on where it was
     python -m benchmarks.rewards --quick               # two minutes, to see that it works; its numbers mean nothing
 
-Two boards, each with the dialogues of scenarios of its own, teach the builtin base the right answers, and go on from
-there: with more right answers, or with answers of their own that they judge by overlap and as tool calls, in GRPO's
-form, without its distance to the received adapter, and by REINFORCE with a baseline. In another run both judge by
-these two rewards and by one more, that is long answers on one board and short ones on the other.
+Two boards, each with the dialogues of scenarios of its own, teach the builtin base the right answers. From there the
+first of them goes on by itself: with more right answers, or with answers of its own that it judges by overlap and as
+tool calls, in GRPO's form, without its distance to the received adapter, and by REINFORCE with a baseline. In another
+run both go on and judge by these two rewards and by one more, that is long answers on one board and short ones on the
+other.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from edge_client.errors import DataError
 from edge_client.host.machine import describe_machine
 
 SETTINGS = Settings(
-    warm_rounds=5,
-    warm_steps=20,
+    warm_rounds=4,
+    warm_steps=15,
     warm_batch=16,
     warm_learning_rate=0.004,
-    rounds=4,
+    rounds=5,
     local_steps=4,
     batch=8,
-    learning_rate=0.002,
+    learning_rate=0.005,
     samples=4,
     n_boards=2,
-    n_train=500,
-    n_test=80,
+    n_train=400,
+    n_test=64,
     n_strands=8,
     seeds=(1, 2, 3),
     max_source_tokens=128,
-    max_target_tokens=28,
+    max_target_tokens=24,
 )
 
 QUICK = Settings(

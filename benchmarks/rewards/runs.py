@@ -47,7 +47,7 @@ class Condition:
     Attributes:
         learns: from rewards, or on from right answers.
         advantage, kl: as in run.toml's [reward].
-        rewards: of each board in turn.
+        rewards: of each board; there are as many boards as these.
         merges: after each round; else each board goes on with what it has.
     """
 
@@ -184,8 +184,8 @@ def run_one(work: Work, *, settings: Settings, data_folder: Path, folder: Path) 
     files = folder / f"seed-{work.seed}"
     warm, state = _warm(work.seed, settings, data_folder, files)
     boards = [
-        Board(tuple(text), (), partial(equal_ranks, rank=settings.n_strands), _of(condition.rewards, number))
-        for number, text in enumerate(train)
+        Board(tuple(text), (), partial(equal_ranks, rank=settings.n_strands), rewards)
+        for text, rewards in zip(train, condition.rewards, strict=False)
     ]
     fleet = Federation(_recipe(settings, work.seed, condition), boards, files, process_session())
     fleet.state, fleet.round = state, settings.warm_rounds
@@ -194,20 +194,16 @@ def run_one(work: Work, *, settings: Settings, data_folder: Path, folder: Path) 
         for _ in range(settings.rounds):
             fleet.run_round()
         merged = examine(fleet, state)
-        differ = len(set(condition.rewards)) > 1
-        ends = [_alone(fleet, board, 1) for board in range(settings.n_boards)] if differ else []
+        differ = len(condition.rewards) > 1
+        ends = [_alone(fleet, board, 1) for board in range(len(boards))] if differ else []
     else:
         merged = None
-        ends = [_alone(fleet, board, settings.rounds) for board in range(settings.n_boards)]
+        ends = [_alone(fleet, board, settings.rounds) for board in range(len(boards))]
     own = []
     for end in ends:
         fleet.state = end
         own.append(examine(fleet, state))
     return Run(**msgspec.structs.asdict(work), warm=warm, merged=merged, own=tuple(own), cpu_s=fleet.spent.job_s)
-
-
-def _of(rewards: Sequence[tuple[Reward, ...]], board: int) -> tuple[Reward, ...]:
-    return rewards[board % len(rewards)]
 
 
 def _alone(fleet: Federation, board: int, rounds: int) -> AdapterState:

@@ -37,7 +37,7 @@ def print_study(study: RewardStudy) -> None:
         f"{settings.max_target_tokens} tokens; judged on {settings.n_test} contexts, with {settings.samples} drawn "
         f"answers each; mean ± standard deviation of {len(settings.seeds)} seeds.\n"
     )
-    print(f"### Boards that agree\n\n{_agreed(study)}\n")
+    print(f"### One board\n\n{_agreed(study)}\n")
     print(f"### Boards that want opposites\n\n{_opposite(study)}\n")
 
 
@@ -45,7 +45,7 @@ def _agreed(study: RewardStudy) -> str:
     rows = [["after right answers", *_cells([run.warm for run in _one_each(study.runs)])]]
     for name, condition in CONDITIONS.items():
         judged = [run.merged for run in _of(study, name) if run.merged is not None]
-        if judged and len(set(condition.rewards)) == 1:
+        if judged and len(condition.rewards) == 1:
             rows.append([name, *_cells(judged)])
             rows.append([f"{name}: gain", *_gains(_of(study, name))])
     return table(["then", *COLUMNS], rows)
@@ -54,7 +54,7 @@ def _agreed(study: RewardStudy) -> str:
 def _opposite(study: RewardStudy) -> str:
     rows = []
     for name, condition in CONDITIONS.items():
-        if len(set(condition.rewards)) == 1 or not (runs := _of(study, name)):
+        if len(condition.rewards) == 1 or not (runs := _of(study, name)):
             continue
         if condition.merges:
             rows.append([f"{name}: merged", *_cells([run.merged for run in runs if run.merged is not None])])

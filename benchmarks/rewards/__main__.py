@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from benchmarks.rewards.runs import CONDITIONS, RewardStudy, Settings, Work, run_one, texts
+from benchmarks.rewards.runs import CONDITIONS, RewardStudy, Settings, Work, texts
 from benchmarks.rewards.tables import print_study
 from benchmarks.study.cli import command, study_parser, work_folder
 from benchmarks.study.runner import Runner
@@ -69,6 +69,8 @@ def main() -> None:
     except DataError as error:
         raise SystemExit(f"{error.message}: {error.hint}") from error
     study = RewardStudy(machine=describe_machine("torch"), settings=settings)
+    from benchmarks.rewards.one_run import run_one  # torch
+
     works = [Work(condition=name, seed=seed) for seed in settings.seeds for name in options.conditions]
     with work_folder(options) as folder, Runner(study, options.json, options.processes) as runner:
         runner.run(works, partial(run_one, settings=settings, data_folder=options.data_folder, folder=folder))

@@ -1,21 +1,15 @@
-"""Runs of one fleet that learns from right answers first, and then in one of several ways."""
+"""Runs of benchmarks.rewards: their conditions, texts and outcomes. Loads no tensor library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import msgspec
 
 import builtin_base
-from aggregator.merge.state import AdapterState
-from benchmarks.rewards.written import Examiner, Judged
-from benchmarks.simulation.federation import Board, Federation
-from benchmarks.simulation.session import judge_session, process_session
-from benchmarks.simulation.setting import Recipe
-from benchmarks.simulation.strands import equal_ranks
 from benchmarks.simulation.text_sets import subset
 from benchmarks.study.runner import Study
 from braid_common.base_files import read_t5_config
@@ -24,7 +18,7 @@ from braid_common.text_form import DEFAULT_PREFIX, TextForm
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.errors import DataError
 from edge_client.jobs.reward_spec import LengthReward, OverlapReward, Reward, ToolCallReward
-from wire.run import Advantage, RewardLearning
+from wire.run import Advantage
 
 RIGHT = (OverlapReward(), ToolCallReward())
 """Two rewards that both ask for the right answer: by its words, and as a call."""
@@ -96,6 +90,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     seeds: tuple[int, ...]
     max_source_tokens: int
     max_target_tokens: int
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter's answers, judged. A word is what stands between spaces.
+
+    Attributes:
+        greedy, sampled: the mean of each reward, by its title, over the likeliest answers and over drawn ones.
+        greedy_words, sampled_words: mean lengths.
+        kl: nats per token of the drawn answers to the adapter that they are compared with; 0 where that is the same.
+        loss: nats per token of the right answers.
+    """
+
+    greedy: dict[str, float]
+    sampled: dict[str, float]
+    greedy_words: float
+    sampled_words: float
+    kl: float
+    loss: float
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,85 +184,3 @@ def _lines(path: Path) -> Iterator[tuple[str, Example]]:
     for number, line in enumerate(lines):
         record = msgspec.json.decode(line, type=dict[str, str])
         yield record["client"], Example(str(number), record["client"], record["source"], record["target"])
-
-
-# --- one run, in a worker process ------------------------------------------------------------------------------------
-
-
-def run_one(work: Work, *, settings: Settings, data_folder: Path, folder: Path) -> Run:
-    """The warm start (once for all runs of a seed in this process), the rounds after it, and what came out."""
-    condition = CONDITIONS[work.condition]
-    train, contexts = texts(data_folder, settings)
-    files = folder / f"seed-{work.seed}"
-    warm, state = _warm(work.seed, settings, data_folder, files)
-    boards = [
-        Board(tuple(text), (), partial(equal_ranks, rank=settings.n_strands), rewards)
-        for text, rewards in zip(train, condition.rewards, strict=False)
-    ]
-    fleet = Federation(_recipe(settings, work.seed, condition), boards, files, process_session())
-    fleet.state, fleet.round = state, settings.warm_rounds
-    examine = _examiner(contexts, settings)
-    if condition.merges:
-        for _ in range(settings.rounds):
-            fleet.run_round()
-        merged = examine(fleet, state)
-        differ = len(condition.rewards) > 1
-        ends = [_alone(fleet, board, 1) for board in range(len(boards))] if differ else []
-    else:
-        merged = None
-        ends = [_alone(fleet, board, settings.rounds) for board in range(len(boards))]
-    own = []
-    for end in ends:
-        fleet.state = end
-        own.append(examine(fleet, state))
-    return Run(**msgspec.structs.asdict(work), warm=warm, merged=merged, own=tuple(own), cpu_s=fleet.spent.job_s)
-
-
-def _alone(fleet: Federation, board: int, rounds: int) -> AdapterState:
-    """Where a board comes to by itself in so many rounds; the fleet stays where it is."""
-    before = fleet.state, fleet.round
-    for _ in range(rounds):
-        fleet.merge([fleet.contribution(update) for update in fleet.updates([board])])
-    end = fleet.state
-    fleet.state, fleet.round = before
-    return end
-
-
-@cache
-def _warm(seed: int, settings: Settings, data_folder: Path, files: Path) -> tuple[Judged, AdapterState]:
-    """The fleet's adapter after the rounds that learn from right answers, and how it is judged."""
-    train, contexts = texts(data_folder, settings)
-    boards = [Board(tuple(text), (), partial(equal_ranks, rank=settings.n_strands)) for text in train]
-    recipe = _recipe(settings, seed, Condition(learns=False))
-    warm = msgspec.structs.replace(recipe, local_steps=settings.warm_steps, batch=settings.warm_batch)
-    fleet = Federation(warm, boards, files, process_session())
-    fleet.encode_texts()
-    fleet.begin()
-    for _ in range(settings.warm_rounds):
-        fleet.run_round()
-    return _examiner(contexts, settings)(fleet), fleet.state
-
-
-def _examiner(contexts: Sequence[Example], settings: Settings) -> Examiner:
-    return Examiner(contexts, JUDGED, settings.samples, judge_session(), seed=0)
-
-
-def _recipe(settings: Settings, seed: int, condition: Condition) -> Recipe:
-    reward = RewardLearning(
-        samples=settings.samples,
-        advantage=condition.advantage,
-        kl=condition.kl,
-        warm_rounds=settings.warm_rounds,
-    )
-    return Recipe(
-        rule="weave",
-        learning_rate=settings.learning_rate if condition.learns else settings.warm_learning_rate,
-        seed=seed,
-        rounds=settings.warm_rounds + settings.rounds + 1,
-        local_steps=settings.local_steps,
-        batch=settings.batch,
-        feedback=False,
-        max_source_tokens=settings.max_source_tokens,
-        max_target_tokens=settings.max_target_tokens,
-        reward=reward if condition.learns else None,
-    )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks.rewards.runs import CONDITIONS, RewardStudy, Run
-from benchmarks.rewards.written import Judged
+from benchmarks.rewards.runs import CONDITIONS, Judged, RewardStudy, Run
 from benchmarks.study.tables import paired, spread_text, table
 
 COLUMNS: Mapping[str, tuple[Callable[[Judged], float], int]] = {

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-import msgspec
 import torch
 
 from aggregator.merge.state import AdapterState
+from benchmarks.rewards.runs import Judged
 from benchmarks.simulation.federation import Federation
 from benchmarks.simulation.session import SharedSession
 from braid_common.example import Example
@@ -33,24 +33,6 @@ SCORED_AT_ONCE = 16
 
 UNPACKED_BYTES = 64 << 20
 """For the decoder's weights as plain numbers: all of them, in the builtin base."""
-
-
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """An adapter's answers, judged. A word is what stands between spaces.
-
-    Attributes:
-        greedy, sampled: the mean of each reward, by its title, over the likeliest answers and over drawn ones.
-        greedy_words, sampled_words: mean lengths.
-        kl: nats per token of the drawn answers to the adapter that they are compared with; 0 where that is the same.
-        loss: nats per token of the right answers.
-    """
-
-    greedy: dict[str, float]
-    sampled: dict[str, float]
-    greedy_words: float
-    sampled_words: float
-    kl: float
-    loss: float
 
 
 class Examiner:

@@ -23,14 +23,15 @@ from edge_client.errors import DataError
 from edge_client.host.machine import describe_machine
 
 SETTINGS = Settings(
-    warm_rounds=4,
-    warm_steps=15,
+    warm_rounds=3,
+    warm_steps=12,
     warm_batch=16,
     warm_learning_rate=0.004,
-    rounds=5,
-    local_steps=4,
+    rounds=2,
+    local_steps=10,
+    own_steps=5,
     batch=8,
-    learning_rate=0.005,
+    learning_rate=0.002,
     samples=4,
     n_boards=2,
     n_train=400,
@@ -48,6 +49,7 @@ QUICK = Settings(
     warm_learning_rate=0.004,
     rounds=1,
     local_steps=1,
+    own_steps=1,
     batch=2,
     learning_rate=0.002,
     samples=2,

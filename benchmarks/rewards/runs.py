@@ -68,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         warm_rounds, warm_steps, warm_batch, warm_learning_rate: learning from right answers, before all else.
         rounds, local_steps, batch: what comes after it; learning_rate: of learning from rewards.
+        own_steps: of a board by itself after the last merge, where boards want different things.
         n_boards: each has scenarios of its own, and `n_train` examples.
         n_test: contexts of dialogues that no board has.
         samples: answers to each context, in training and where it is judged.
@@ -80,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     warm_learning_rate: float
     rounds: int
     local_steps: int
+    own_steps: int
     batch: int
     learning_rate: float
     samples: int
@@ -119,7 +121,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 class Run(Work, frozen=True, kw_only=True):
     """A run's outcome: the adapter after the warm start; the merged one at the end, none where boards do not merge; and
-    where their rewards differ each board's own, one round after that (or after all, where boards do not merge)."""
+    where their rewards differ each board's own, `own_steps` after that (or after all, where boards do not merge)."""
 
     warm: Judged
     merged: Judged | None

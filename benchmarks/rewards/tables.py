@@ -32,7 +32,8 @@ def print_study(study: RewardStudy) -> None:
         f"{settings.n_boards} boards of {settings.n_train} examples; {settings.warm_rounds} rounds of "
         f"{settings.warm_steps} steps of {settings.warm_batch} from right answers at {settings.warm_learning_rate:g}, "
         f"then {settings.rounds} rounds of {settings.local_steps} steps of {settings.batch} examples with "
-        f"{settings.samples} answers each at {settings.learning_rate:g}; {settings.max_source_tokens}/"
+        f"{settings.samples} answers each at {settings.learning_rate:g}, and {settings.own_steps} steps of each board "
+        f"by itself where boards want different things; {settings.max_source_tokens}/"
         f"{settings.max_target_tokens} tokens; judged on {settings.n_test} contexts, with {settings.samples} drawn "
         f"answers each; mean ± standard deviation of {len(settings.seeds)} seeds.\n"
     )

@@ -1,1 +1,1 @@
-"""What learning from rewards does to a fleet: its rewards on contexts that it has not seen, and what they cost."""
+"""The worth of learning from rewards: their means on contexts that no board has seen, and what they cost."""

@@ -49,8 +49,8 @@ def run_one(work: Work, *, settings: Settings, data_folder: Path, folder: Path) 
 
 
 def _alone(fleet: Federation, board: int, rounds: int, n_steps: int | None = None) -> AdapterState:
-    """Where a board comes to by itself in so many rounds, of the recipe's steps unless given; the fleet stays where it
-    is."""
+    """The state that a board comes to by itself in so many rounds, of the recipe's steps unless given; the fleet stays
+    where it is."""
     before = fleet.state, fleet.round
     for _ in range(rounds):
         fleet.merge([fleet.contribution(update) for update in fleet.updates([board], n_steps=n_steps)])

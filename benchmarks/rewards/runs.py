@@ -36,7 +36,7 @@ JUDGED = (OverlapReward(), ToolCallReward(), LONG, SHORT)
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What boards do after the warm start.
+    """A way of going on after the warm start.
 
     Attributes:
         learns: from rewards, or on from right answers.

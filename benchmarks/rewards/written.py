@@ -1,4 +1,4 @@
-"""What an adapter writes to contexts that no board has trained on: how it is judged, and how far it is from another."""
+"""The answers of an adapter to contexts that no board has trained on: how they are judged, and how far it has moved."""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ from braid_common.seeds import derive_seed
 from edge_client.data.dataset import Data
 from edge_client.engines.lean.encoder_cache.reader import EncoderOutputs
 from edge_client.engines.lean.engine import LeanEngine
-from edge_client.jobs.messages import AdapterJob, TrainJob
+from edge_client.jobs.messages import AdapterJob, EvaluateJob, TrainJob
+from edge_client.jobs.reward_spec import Reward
 from edge_client.worker.main import run_job
 from wire.codec import decode
 from wire.dtypes import download_dtype
@@ -50,11 +51,12 @@ _EVALUATED = "evaluated"
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One board: its text, and the ranks that it trains."""
+    """One board: its text, the ranks that it trains, and in a run that learns from rewards what it judges by."""
 
     train: tuple[Example, ...]
     held_out: tuple[Example, ...]
     ranks: ChooseRanks
+    rewards: tuple[Reward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +156,9 @@ class Federation:
             boards: indices, in the order in which updates are wanted.
             n_steps: optimiser steps, if not the recipe's number.
             together: several boards share forward and backward passes, which halves the time; else job after job, as on
-                real boards. Boards of scope "all" never share.
+                real boards. Boards of scope "all" never share, nor do those that learn from rewards.
         """
+        together = together and self.recipe.reward is None
         wanted = range(len(self.boards)) if boards is None else boards
         jobs = [self._train_job(board, n_steps) for board in wanted]
         self.down_bytes += sum(map(self._send, jobs))
@@ -222,6 +225,14 @@ class Federation:
             self._send(job)
         return run_job(job, LeanEngine(session))
 
+    def evaluation(self, examples: Sequence[Example], session: SharedSession) -> EvaluateJob:
+        """The evaluation of the global adapter as a job, for a benchmark that looks at the model itself: `session` has
+        the text, and the adapter is in its file."""
+        session.texts = {**session.texts, _EVALUATED: Data([], list(examples))}
+        job = self._jobs.evaluate(self.state, _EVALUATED, rouge=False, cached=True)
+        self._send(job)
+        return job
+
     # --- boards ----------------------------------------------------------------------------------------------------
 
     def planned_ranks(self, board: int) -> tuple[int, ...]:
@@ -229,7 +240,8 @@ class Federation:
         return self._jobs.train(self.state, board, self.round + 1, self.boards[board].ranks).plan.ranks
 
     def _train_job(self, board: int, n_steps: int | None) -> TrainJob:
-        job = self._jobs.train(self.state, board, self.round + 1, self.boards[board].ranks, n_steps=n_steps)
+        own = self.boards[board]
+        job = self._jobs.train(self.state, board, self.round + 1, own.ranks, n_steps=n_steps, rewards=own.rewards)
         self.ranks = (*self.ranks[:board], job.plan.ranks, *self.ranks[board + 1 :])
         return job
 

@@ -22,6 +22,7 @@ from benchmarks.simulation.setting import Recipe
 from braid_common.seeds import derive_seed
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import EvaluateJob, PersonalJob, Plan, ProfileJob, TrainingMode, TrainJob
+from edge_client.jobs.reward_spec import Reward
 from edge_client.plan.pruning import limited
 from edge_client.state.pruned_ranks import read_pruned
 from wire.default_run import run_info
@@ -158,9 +159,17 @@ class Jobs:
         )
 
     def train(
-        self, state: AdapterState, board: int, round_id: int, choose: ChooseRanks, *, n_steps: int | None = None
+        self,
+        state: AdapterState,
+        board: int,
+        round_id: int,
+        choose: ChooseRanks,
+        *,
+        n_steps: int | None = None,
+        rewards: tuple[Reward, ...] = (),
     ) -> TrainJob:
-        """A board's part of a round, of `n_steps` optimiser steps if that is not the recipe's number."""
+        """A board's part of a round, of `n_steps` optimiser steps if that is not the recipe's number; `rewards`: what
+        the board judges by."""
         recipe, name = self._recipe, board_name(board)
         run = self._run(state, round_id, n_steps=n_steps)
         spec = RoundSpec(
@@ -179,6 +188,7 @@ class Jobs:
             **self._fields(run, spec, name, plan, f"cache-{board}"),
             board_id=name,
             adapter_path=self._path(f"adapter-{board}"),
+            rewards=rewards,
             held_path=self._path(f"held-{board}") if recipe.differences else "",
             residual_path=self._path(f"residual-{board}") if recipe.feedback else "",
             pruned_path=pruned_path,
@@ -257,6 +267,7 @@ class Jobs:
             batch=recipe.batch,
             micro_batch=recipe.batch,
             local_steps=n_steps or recipe.local_steps,
+            reward=recipe.reward or UNSET,
             max_source_tokens=recipe.max_source_tokens,
             max_target_tokens=recipe.max_target_tokens,
             sketch_batches=min(SKETCH_BATCHES, recipe.local_steps),
@@ -299,6 +310,7 @@ def _profile_name(run: RunInfo, board: int) -> str:
     """One file for all federations whose profiles are the same."""
     seen = msgspec.structs.replace(
         run.settings,
+        reward=UNSET,
         learning_rate=1.0,
         local_steps=1,
         upload="bf16",

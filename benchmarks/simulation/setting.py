@@ -10,7 +10,7 @@ import msgspec
 from benchmarks.simulation.texts import Partition
 from braid_common.seeds import derive_seed
 from wire.fields import Dtype
-from wire.run import Keep, Personal, Scope
+from wire.run import Keep, Personal, RewardLearning, Scope
 
 Mix = Literal["uniform", "heavy-tail light", "heavy-tail strong", "equal"]
 
@@ -35,6 +35,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         rule: how the server merges, which says what boards train.
         rounds: how many the run has.
         local_steps: optimiser steps of a round, of `batch` examples each.
+        reward: how boards learn from rewards; None where they learn from right answers.
         max_rank: strands that each weight has.
         sketch_noise: standard deviation of Gaussian noise on every board's sketch, as a part of that sketch's root mean
             square, per weight.
@@ -53,6 +54,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 10
     local_steps: int = 5
     batch: int = 4
+    reward: RewardLearning | None = None
     max_rank: int = 16
     server_rank: int = 32
     sketch_every: int = 2

@@ -67,13 +67,15 @@ def _progress(n_answers: int) -> Iterator[Callable[[int], None]]:
 def _lines(answers: RatedFile, fitted: Fit, out: Path) -> list[str]:
     shown = fitted.held_out
     skipped = [f"left out: {answers.n_skipped} lines; first: {answers.first_skipped}"] if answers.n_skipped else []
-    better = "" if shown.accuracy > shown.majority else "  → no better: do not rely on it"
+    chance = "" if shown.auc_low > 0.5 else "  → it may be chance: do not rely on it"
     return [
         *skipped,
         f"fitted to {fitted.n_train} answers, tested on {shown.n_good} good and {shown.n_bad} bad to other sources",
-        f"accuracy {shown.accuracy:.3f}, always saying what most say {shown.majority:.3f}{better}",
+        f"accuracy {shown.accuracy:.3f}, always saying what most say {shown.majority:.3f}",
         f"a good answer is put above a bad one with probability {shown.auc:.3f} (95 % {shown.auc_low:.3f} to "
-        f"{shown.auc_high:.3f}; chance 0.5)",
+        f"{shown.auc_high:.3f}; chance 0.5; by their length alone {fitted.length_auc:.3f}){chance}",
+        f"of {fitted.same_source.n_pairs} pairs of answers to the same source, the good one above in "
+        f"{fitted.same_source.right:.3f}",
         f'wrote {out}: name it in a [[reward]] table of edge-client.toml with kind = "model"',
     ]
 
@@ -91,4 +93,7 @@ def _facts(answers: RatedFile, fitted: Fit, out: Path) -> dict[str, Any]:
         "auc": shown.auc,
         "auc_low": shown.auc_low,
         "auc_high": shown.auc_high,
+        "length_auc": fitted.length_auc,
+        "n_same_source": fitted.same_source.n_pairs,
+        "same_source": fitted.same_source.right,
     }

@@ -80,15 +80,19 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
             return False
         return least * probe.expected_bytes <= plan.expected_peak_bytes <= most * probe.expected_bytes
 
-    def with_measured(self, plan: Plan, peak_bytes: int, imports_bytes: int = IMPORTS_BYTES) -> Calibration:
-        """The calibration with a probe's peak for `plan`, and what its worker held before it loaded the base."""
+    def with_measured(
+        self, plan: Plan, peak_bytes: int, imports_bytes: int = IMPORTS_BYTES, *, untried_bytes: int = 0
+    ) -> Calibration:
+        """The calibration with a probe's peak for `plan`, and what its worker held before it loaded the base.
+        `untried_bytes`: what is predicted for things that a probe does not do; it tells nothing about them, so that
+        they count as if they were off as much as the rest."""
         imports_bytes = max(IMPORTS_BYTES, imports_bytes)
         new = Calibration(key=self.key, imports_bytes=imports_bytes)
-        ratio = (peak_bytes - imports_bytes) / max(1, plan.predicted_bytes - IMPORTS_BYTES)
+        ratio = (peak_bytes - imports_bytes) / max(1, plan.predicted_bytes - IMPORTS_BYTES - untried_bytes)
         ratio = min(HIGHEST_RATIO, max(LOWEST_RATIO, ratio))
         scaled_bytes = new._scaled(plan.predicted_bytes, ratio)
         is_cut = ratio in (LOWEST_RATIO, HIGHEST_RATIO)
-        extra_bytes = max(0, peak_bytes - scaled_bytes) if is_cut else 0
+        extra_bytes = max(0, peak_bytes + untried_bytes - scaled_bytes) if is_cut else 0
         probe = Probe(ratio, scaled_bytes + extra_bytes, extra_bytes)
         return msgspec.structs.replace(new, probes={**self.probes, mode_name(plan.mode): probe})
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
+from msgspec import UNSET
 
 from braid_common.units import show_size
 from edge_client.errors import ConfigError, NoPlanError
@@ -20,6 +21,7 @@ from edge_client.plan.calibration import Calibration
 from edge_client.plan.candidates import Candidate
 from edge_client.plan.choose import choose, runners_up
 from edge_client.plan.explain import explain
+from edge_client.plan.peak_memory import predict_peak
 from edge_client.plan.pruning import NO_PRUNING, limited
 from edge_client.plan.situation import CLIENT_BYTES, Constraints, Situation
 from wire.run import RunInfo
@@ -95,9 +97,19 @@ class Planner:
 
         A plan whose probe took more than its budget fits no more: what is expected of it is at least what it took.
         """
-        calibration = self._situation.calibration.with_measured(plan, peak_bytes, imports_bytes)
+        calibration = self._situation.calibration.with_measured(
+            plan, peak_bytes, imports_bytes, untried_bytes=self._untried_bytes(plan)
+        )
         self._situation = replace(self._situation, calibration=calibration)
         self._keep(calibration)
+
+    def _untried_bytes(self, plan: Plan) -> int:
+        """The plan's bytes for learning from rewards: a probe writes and judges no answers, and keeps no copy of what
+        was received."""
+        base, run, mode = self._situation.base, self._situation.run, plan.mode
+        plain = msgspec.structs.replace(run, settings=msgspec.structs.replace(run.settings, reward=UNSET))
+        whole = predict_peak(base, run, mode, plan.ranks, self._situation.rewards)
+        return whole.total_bytes - predict_peak(base, plain, mode, plan.ranks).total_bytes
 
     def ran_short(self, plan: Plan) -> None:
         """Plan with less from now on, for memory ran out at `plan`. Call while no worker runs."""
@@ -129,7 +141,8 @@ class Planner:
         return msgspec.structs.replace(plan, ranks=ranks, expected_peak_bytes=expected_bytes)
 
     def _choose(self, run: RunInfo, pruned: Mapping[str, int], kept_ranks: Sequence[int] | None = None) -> Candidate:
-        return choose(replace(self._situation, run=run), Constraints(kept_ranks=kept_ranks, pruned=pruned))
+        self._situation = replace(self._situation, run=run)
+        return choose(self._situation, Constraints(kept_ranks=kept_ranks, pruned=pruned))
 
     def _take(self, candidate: Candidate) -> Plan:
         self._newest = candidate

@@ -3,6 +3,8 @@ ROC curve. Pure, in double precision."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,3 +59,27 @@ def area(good: F64, bad: F64) -> float:
     order = np.sort(bad)
     below, up_to = np.searchsorted(order, good, "left"), np.searchsorted(order, good, "right")
     return float((below + up_to).sum() / 2 / (len(good) * len(bad)))
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Pairs of a good and a bad answer to the same source, and the part of them (a tie counts half) in which the good
+    one is put first; 1/2 where there are none."""
+
+    n_pairs: int
+    right: float
+
+
+def same_source(probabilities: F64, is_good: NDArray[np.bool_], sources: Sequence[str]) -> Ranked:
+    """Compare probabilities (n,) with what people said (n,) of answers to the same of `sources`, of which there are as
+    many."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for i, source in enumerate(sources):
+        places[source].append(i)
+    n_pairs, n_right = 0, 0.0
+    for group in places.values():
+        good, bad = (probabilities[[i for i in group if is_good[i] == kind]] for kind in (True, False))
+        if len(good) and len(bad):
+            n_pairs += len(good) * len(bad)
+            n_right += len(good) * len(bad) * area(good, bad)
+    return Ranked(n_pairs, n_right / n_pairs if n_pairs else 0.5)

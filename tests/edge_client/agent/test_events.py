@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,10 +10,10 @@ import pytest
 
 from edge_client.agent.console import Console
 from edge_client.agent.events import Events
-from edge_client.jobs.messages import Plan, TrainingMode
+from edge_client.jobs.messages import Plan, Progress, TrainingMode
 from edge_client.state.folder import StateFolder
 from edge_client.state.status import StatusFile
-from wire.messages import RoundSpec, Task
+from wire.messages import Receipt, RoundSpec, Task
 
 MIB = 1 << 20
 
@@ -83,3 +84,27 @@ def test_a_pause_whose_reason_changes_ends_where_it_began(board: Any) -> None:
     assert (status.status.phase, status.status.waits) == ("train", "")
     assert notes == ["its training pauses: 70.5 °C, waits for below 65 °C", "its training goes on"]
     assert [event["round"] for event in board.events("paused") + board.events("unpaused")] == [3, 3]
+
+
+async def test_a_round_that_learns_from_rewards_tells_of_them(board: Any, server: Any) -> None:
+    """A reward that is left out is told once a round, its mean and the distance that was travelled when the round is
+    done; a round of right answers has neither."""
+    task = Task(kind="train", run_id="run-1", spec=RoundSpec(round=3, version=2))
+    why = "reward program is left out of this round: /no/such/judge cannot be started: No such file or directory"
+    receipt, numbers = Receipt(accepted=True), {"loss": 1.25, "reward": 0.5, "reward_length": 0.5, "kl": 0.0123}
+    async with board.client() as client:
+        await client.enrol()
+        for left_out in ("", why, why, "", why):
+            client._events.progress(
+                task,
+                Progress(phase="train", step=1, steps=9, loss=1.0, tokens_per_s=1.0, peak_bytes=1, left_out=left_out),
+            )
+        client._events.answered(task, receipt, numbers)
+        client._events.console = Console(as_json=False, stream=(plain := StringIO()))
+        client._events.answered(task, receipt, numbers)
+        client._events.answered(task, receipt, {"loss": 1.25})
+
+    assert [event["message"] for event in board.events("notice")] == [why, why]
+    assert board.events("round_done")[0]["reward_length"] == 0.5
+    assert "round 3: accepted, loss 1.250, reward 0.500, kl 0.012; " in plain.getvalue()
+    assert "round 3: accepted, loss 1.250; " in plain.getvalue()

@@ -44,4 +44,20 @@ def test_a_head_is_written_and_its_agreement_shown(tmp_path: Path, capsys: pytes
     assert facts["auc"] == facts["accuracy"] == 1.0
     assert facts["majority"] == 0.5
     assert facts["n_good"] == facts["n_bad"] >= 10
+    assert facts["same_source"] == facts["length_auc"] == 1.0, "the good answer is the longer one of each source"
+    assert facts["n_same_source"] == facts["n_good"]
     assert (tmp_path / "head").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_head_that_may_be_chance_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where people judged without regard to the answer."""
+    rated = tmp_path / "rated.jsonl"
+    lines = [{"source": f"number {i}?", "answer": f"tea {i % 7}", "reward": i * 7919 % 13 % 2} for i in range(200)]
+    rated.write_text("\n".join(map(json.dumps, lines)))
+
+    assert run(["reward", "fit", str(rated), "--out", str(tmp_path / "head")]) == ExitCode.OK
+
+    told = capsys.readouterr().out
+    assert "it may be chance: do not rely on it" in told
+    assert "of 0 pairs of answers to the same source" in told

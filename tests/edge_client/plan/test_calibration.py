@@ -76,6 +76,18 @@ def test_what_the_imports_take_is_not_scaled() -> None:
     assert expected(calibration, other) == IMPORTS_BYTES + 750 * MIB
 
 
+@pytest.mark.parametrize(("measured_bytes", "ratio"), [(120 * MIB, 1.0), (240 * MIB, 1.2), (900 * MIB, 3.0)])
+def test_what_a_probe_does_not_try_is_expected_beside_what_it_took(measured_bytes: int, ratio: float) -> None:
+    """A probe writes and judges no answers. One that takes less than is predicted for its part lowers nothing, and one
+    that takes more than that shows it, though it takes less than the whole prediction."""
+    plan, untried_bytes = make_plan(IMPORTS_BYTES + 300 * MIB), 100 * MIB
+
+    calibration = NO_CALIBRATION.with_measured(plan, IMPORTS_BYTES + measured_bytes, untried_bytes=untried_bytes)
+
+    assert calibration.ratio(plan.mode) == pytest.approx(ratio)
+    assert expected(calibration, plan) >= max(plan.predicted_bytes, IMPORTS_BYTES + measured_bytes + untried_bytes)
+
+
 def test_a_probe_far_over_its_plan_is_expected_in_full() -> None:
     """918 MiB were measured where 370 were predicted: with a ratio cut at 3 a plan for 655 MiB was accepted."""
     plan = make_plan(370 * MIB)

@@ -269,7 +269,7 @@ def test_prediction_holds_where_rewards_are_learned_from(tmp_path: Path, micro_b
     """With a judge by overlap and a reward model, whose encoder reads every answer beside all that is trained."""
     import torch
 
-    from edge_client.engines.lean.reward.features import N_PARTS
+    from edge_client.engines.lean.reward.features import n_features
     from edge_client.engines.lean.reward.head import RewardHead, save_head
 
     run = with_rewards(make_run(scope="decoder"), reuse=2, samples=2)
@@ -277,7 +277,7 @@ def test_prediction_holds_where_rewards_are_learned_from(tmp_path: Path, micro_b
     run = msgspec.structs.replace(run, settings=short)
     ranks = [4] * len(run.weights)
     mode = TrainingMode(format="int8", compute="fp32", micro_batch=micro_batch)
-    ones = torch.ones(N_PARTS * SMALL_T5["d_model"])
+    ones = torch.ones(n_features(SMALL_T5["d_model"]))
     save_head(tmp_path / "head", RewardHead(ones, ones, ones, 0.0), run.base.digest, {})
     rewards: tuple[Reward, ...] = (OverlapReward(), ModelReward(path=str(tmp_path / "head"), on_failure="stop"))
     predicted = predict_peak(T5Config.parse(SMALL_T5), run, mode, ranks, rewards).total_bytes

@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from braid_common.base.t5_config import T5Config
 from edge_client.errors import ConfigError, NoPlanError
 from edge_client.host.board import Board
 from edge_client.jobs.messages import Plan
+from edge_client.jobs.reward_spec import OverlapReward
+from edge_client.jobs.sizes import IMPORTS_BYTES
 from edge_client.plan.calibration import Calibration
+from edge_client.plan.peak_memory import predict_peak
 from edge_client.plan.planner import Planner
 from edge_client.plan.pruning import limited
 from edge_client.plan.situation import CLIENT_BYTES, Situation
 from tests.fakes.runs import SMALL_T5, run_of
-from wire.run import RunInfo
+from wire.run import RewardLearning, RunInfo
 
 CONFIG = {**SMALL_T5, "num_layers": 5, "num_decoder_layers": 6}
 BASE = T5Config.parse(CONFIG)
@@ -175,3 +180,25 @@ def test_a_measured_step_changes_the_next_plan() -> None:
         plan.mode.micro_batch,
     ):
         assert abs(again.expected_peak_bytes - plan.expected_peak_bytes - 100 * MIB) <= 1
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_probe_of_a_round_that_learns_from_rewards_tells_of_its_training_alone(learns: bool) -> None:
+    """It writes no answers and loads no judge: where it took exactly what is predicted without these, nothing changes;
+    where it took half as much again, the whole plan needs more, by that half at least."""
+    run = make_run()
+    settings = msgspec.structs.replace(run.settings, reward=RewardLearning() if learns else UNSET)
+    rewarded = msgspec.structs.replace(run, settings=settings)
+    kept: list[Calibration] = []
+    planner = Planner(Situation(BOARD, run, BASE, rewards=(OverlapReward(),)), keep=kept.append)
+    plan = planner.choose(rewarded)
+    tried_bytes = predict_peak(BASE, run, plan.mode, plan.ranks).total_bytes
+    assert (plan.predicted_bytes > tried_bytes + 50 * MIB) == learns
+
+    planner.correct(plan, tried_bytes)
+    assert planner.choose(rewarded) == plan
+
+    half_bytes = (tried_bytes - IMPORTS_BYTES) // 2
+    planner.correct(plan, tried_bytes + half_bytes)
+    expected_bytes = kept[-1].expected_bytes(plan.mode, plan.predicted_bytes)
+    assert expected_bytes >= plan.predicted_bytes + half_bytes

@@ -1,5 +1,5 @@
 """Features of an answer for a reward model: means of the frozen encoder's output over the answer, and over what it
-answers, where both are read together."""
+answers, where both are read together; and a few numbers that compare their words."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from braid_common.text_form import TextForm
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec, encode_sources
 from edge_client.engines.lean.encoder_cache.store import Source
+from edge_client.rewards.wording import N_NUMBERS, wording
 
 MAX_SOURCE_TOKENS, MAX_ANSWER_TOKENS = 384, 128
 """Longest parts that are read, together the 512 tokens that T5 was pre-trained on. Of a longer source its end is read,
 which an answer answers; of a longer answer its beginning."""
 
-N_PARTS = 3
-"""Means per feature vector: over the answer's tokens, over the source's, and the product of the two."""
+N_MEANS = 3
+"""Of a feature vector: over the answer's tokens, over the source's, and the product of the two."""
 
 _FORM = TextForm("", MAX_SOURCE_TOKENS, MAX_ANSWER_TOKENS, "start")
 
@@ -29,15 +30,23 @@ def reading(tokeniser: Tokeniser, source: str, answer: str) -> tuple[Source, int
     return (*tokeniser.source(source, _FORM), *ids), len(ids)
 
 
+def n_features(d_model: int) -> int:
+    """How many features an answer has where the encoder's output is `d_model` wide."""
+    return N_MEANS * d_model + N_NUMBERS
+
+
 def features(
     spec: EncoderSpec,
-    readings: Sequence[tuple[Source, int]],
+    tokeniser: Tokeniser,
+    answers: Sequence[tuple[str, str]],
     *,
     tell: Callable[[int, int], object] = lambda n_done, n_tokens: None,
     check_stop: Callable[[], object] = lambda: None,
     hidden_bytes: int,
 ) -> Tensor:
-    """(readings, N_PARTS · d_model) fp32. Raises BaseModelError as `encode_sources`, whose arguments these are."""
+    """The features (answers, `n_features`) fp32 of answers, each with its source before it. Equal ones are read once.
+    Raises BaseModelError as `encode_sources`, whose other arguments these are."""
+    readings = [reading(tokeniser, source, answer) for source, answer in answers]
     lengths = dict(readings)
     by_ids: dict[Source, Tensor] = {}
 
@@ -47,4 +56,5 @@ def features(
         by_ids[ids] = torch.cat([answer, source, answer * source])
 
     encode_sources(spec, list(lengths), store, tell=tell, check_stop=check_stop, hidden_bytes=hidden_bytes)
-    return torch.stack([by_ids[ids] for ids, _ in readings])
+    means = torch.stack([by_ids[ids] for ids, _ in readings])
+    return torch.cat([means, torch.tensor([wording(source, answer) for source, answer in answers])], 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edge_client.engines.lean.reward.features import N_PARTS
+from edge_client.engines.lean.reward.features import n_features
 from edge_client.engines.lean.tensor_file import load_tensors, save_tensors
 from edge_client.errors import ConfigError
 
@@ -53,7 +53,7 @@ def load_head(path: Path, base_digest: str, d_model: int) -> RewardHead:
     saved = load_tensors(path, _key(base_digest))
     if saved is None:
         raise ConfigError(f"{path} is damaged, or no reward model of this base", hint)
-    shape = (1, N_PARTS * d_model)
+    shape = (1, n_features(d_model))
     if {name: saved.shapes.get(name) for name in _NAMES} != dict.fromkeys(_NAMES, shape):
         raise ConfigError(f"{path} does not fit a base of width {d_model}", hint)
     tensors = {name: values[0].clone() for name, values in saved.read_all().items()}

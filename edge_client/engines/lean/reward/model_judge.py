@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_client.engines.lean.encoder_cache.encoder_pass import EncoderSpec
 from edge_client.engines.lean.model.model import DTYPES
-from edge_client.engines.lean.reward.features import features, reading
+from edge_client.engines.lean.reward.features import features
 from edge_client.engines.lean.reward.head import load_head
 from edge_client.engines.lean.session import Session
 from edge_client.host.worker_memory import return_free_memory
@@ -31,8 +31,8 @@ def model_judge(job: TrainJob, session: Session, reward: ModelReward) -> Judge:
             session.torch_device(job),
             session.whole_base(job),
         )
-        readings = [reading(tokeniser, answer.source, answer.text) for answer in answers]
-        values = features(spec, readings, hidden_bytes=LEAST_HIDDEN_BYTES)
+        texts = [(answer.source, answer.text) for answer in answers]
+        values = features(spec, tokeniser, texts, hidden_bytes=LEAST_HIDDEN_BYTES)
         return_free_memory()
         return [float(value) for value in head.probabilities(values)]
 

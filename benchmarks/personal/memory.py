@@ -1,4 +1,4 @@
-"""What each method takes of a board's memory: the planner's prediction beside the peak of fresh worker processes."""
+"""Memory of a board by method: the planner's prediction beside the peak of fresh worker processes."""
 
 from __future__ import annotations
 

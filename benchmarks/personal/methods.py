@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wire.run import Keep, Method, Personal, When
 
-KEEP_WEIGHT = 1.0
+KEEP_WEIGHT = 0.1
 """λ of `train.keep` where it is on."""
 
 
@@ -32,7 +32,7 @@ class Condition:
 
     @property
     def penalty(self) -> Keep | None:
-        """What holds boards near the received model; None for nothing."""
+        """The setting `train.keep` of that weight; None for none."""
         return Keep(weight=self.keep) if self.keep else None
 
 

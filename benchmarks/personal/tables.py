@@ -44,7 +44,7 @@ def _losses_rows(runs: Sequence[Run]) -> Iterator[list[str]]:
 
 
 def costs_table(runs: Sequence[Run], memories: Sequence[Memory], settings: Settings) -> str:
-    """What a board spends in the whole run, mean over seeds and sets: steps, bytes, and memory as predicted by the
+    """The costs of a board in the whole run, mean over seeds and sets: steps, bytes, and memory as predicted by the
     planner and as measured."""
     columns = ["", "steps with the fleet", "own steps", "MB up", "MB down", "predicted MiB", "measured MiB", "ratio"]
     return table(columns, _costs_rows(runs, {memory.condition: memory for memory in memories}, settings))

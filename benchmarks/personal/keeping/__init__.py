@@ -1,1 +1,1 @@
-"""What a board's training costs the other boards, with and without `train.keep`."""
+"""The cost of a board's training to the other boards, with and without `train.keep`."""

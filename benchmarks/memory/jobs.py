@@ -68,7 +68,7 @@ def prepare(setting: Setting, base_folder: Path, folder: Path, threads: int) -> 
     mode = setting.mode
     prediction = predict_encoding(base, run, mode) if encodes else predict_peak(base, run, mode, ranks)
     files = _files(setting, base_folder, folder, threads)
-    _write_adapter(files.folder / "adapter", run, ranks, setting.trains)
+    write_adapter(files.folder / "adapter", run, ranks, setting.trains)
     spec = RoundSpec(round=run.round, version=run.version, seed=SEED, sketch=True, trains=setting.trains)
     plan = plan_of(mode, ranks, prediction.total_bytes)  # no byte to spare, as on the tightest board
     job = (profile_job if encodes else train_job)(files, run, spec, plan)
@@ -81,13 +81,13 @@ def compare(setting: Setting, base_folder: Path, threads: int) -> Comparison:
         prepared = prepare(setting, base_folder, Path(folder), threads)
         job, spec = prepared.job, prepared.job.spec
         for round_id in (2, 3) if setting.upload in ("int8", "int4") else ():  # each leaves residuals to the next two
-            asyncio.run(_round_peak(job))
+            asyncio.run(round_peak(job))
             job = msgspec.structs.replace(job, spec=msgspec.structs.replace(spec, round=round_id))
-        measured_bytes = asyncio.run(_encoding_peak(job) if setting.work == "encoding" else _round_peak(job))
+        measured_bytes = asyncio.run(_encoding_peak(job) if setting.work == "encoding" else round_peak(job))
     return Comparison(prepared.predicted, measured_bytes, prepared.n_strands)
 
 
-async def _round_peak(job: Job) -> int:
+async def round_peak(job: Job) -> int:
     """The worker's peak over a whole job, in bytes."""
     worker = WorkerProcess()
     try:
@@ -136,7 +136,7 @@ def _files(setting: Setting, base_folder: Path, folder: Path, threads: int) -> J
     )
 
 
-def _write_adapter(path: Path, run: RunInfo, ranks: Sequence[int], trains: Trains) -> None:
+def write_adapter(path: Path, run: RunInfo, ranks: Sequence[int], trains: Trains) -> None:
     """Write an adapter as it is late in a run: the frozen part has all the rank that the server gives it.
 
     Its values are zero. Where A is trained, strands that begin somewhere come in the frozen part's place.

@@ -12,40 +12,32 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 
-from benchmarks.personal.runs import (
-    CONDITIONS,
-    FILES,
-    PersonalStudy,
-    Run,
-    Settings,
-    Work,
-    mean,
-    run_one,
-    texts,
-    worst_tenth,
-)
+from benchmarks.personal.memory import Memory, measure
+from benchmarks.personal.methods import CONDITIONS, FLEETS
+from benchmarks.personal.runs import Run, Settings, Work, run_one
+from benchmarks.personal.tables import costs_table, losses_table
+from benchmarks.personal.texts import SETS, texts
 from benchmarks.study.cli import command, study_parser, work_folder
-from benchmarks.study.runner import Runner
+from benchmarks.study.runner import Runner, Study
 from edge_client.errors import DataError
 from edge_client.host.machine import describe_machine
 
-SETS = ("docstrings", *FILES)
-
 SETTINGS = Settings(
-    rounds=10,
+    rounds=4,
     local_steps=10,
-    batch=8,
+    batch=4,
     learning_rate=0.004,
-    n_boards=8,
-    n_train=200,
-    n_test=25,
+    n_boards=4,
+    n_train=80,
+    n_test=20,
     n_own=4,
     n_shared=8,
     seeds=(1, 2, 3),
-    max_source_tokens=192,
-    max_target_tokens=48,
+    max_source_tokens=160,
+    max_target_tokens=32,
 )
 
 QUICK = Settings(
@@ -64,39 +56,40 @@ QUICK = Settings(
 )
 
 
+class PersonalStudy(Study, frozen=True, kw_only=True):
+    """All that is known."""
+
+    settings: Settings
+    runs: tuple[Run, ...] = ()
+    memories: tuple[Memory, ...] = ()
+
+
 def main() -> None:
     options = _options()
     settings = QUICK if options.quick else SETTINGS
     study = PersonalStudy(machine=describe_machine("torch"), settings=settings)
     names = [name for name in options.sets if _is_there(name, options, settings)]
     works = [
-        Work(set=name, condition=condition, seed=seed)
-        for name in names
-        for seed in settings.seeds
-        for condition in options.conditions
+        Work(set=name, fleet=fleet, seed=seed) for fleet in options.fleets for seed in settings.seeds for name in names
     ]
     with work_folder(options) as folder, Runner(study, options.json, options.processes) as runner:
         make = partial(run_one, settings=settings, data_folder=options.data_folder, folder=folder)
         runs = runner.run(works, make)
+        _measure_memories(runner, [name for fleet in options.fleets for name in FLEETS[fleet]])
     print(f"{command('benchmarks.personal')}\n{study.machine}\n")
     for name in names:
-        print("\n".join(table(name, [run for run in runs if run.set == name])))
+        print(losses_table(name, [run for run in runs if run.set == name]), end="\n\n")
+    print(costs_table(runs, runner.study.memories, settings))
 
 
-def table(name: str, runs: list[Run]) -> list[str]:
-    """The methods on one set: losses in nats per target token, mean over seeds; and bytes of a board and round."""
-    lines = [f"| {name} | global, mean | own, mean | own, worst tenth | less base | CPU s |", "| --- |" + " ---: |" * 5]
-    for condition in dict.fromkeys(run.condition for run in runs):
-        of_one = [run for run in runs if run.condition == condition]
-        values = (
-            mean([mean(run.global_) for run in of_one]),
-            mean([mean(run.own) for run in of_one]),
-            mean([worst_tenth(run.own) for run in of_one]),
-            mean([mean(run.own) - mean(run.base) for run in of_one]),
-        )
-        cells = " | ".join(f"{value:.4f}" for value in values)
-        lines.append(f"| {condition} | {cells} | {mean([run.cpu_s for run in of_one]):.0f} |")
-    return [*lines, ""]
+def _measure_memories(runner: Runner[PersonalStudy], names: Sequence[str]) -> None:
+    """Keep what these methods take of a board's memory, where the study lacks it."""
+    for name in names:
+        study = runner.study
+        if name not in {memory.condition for memory in study.memories}:
+            print(f"memory of {name}", file=sys.stderr, flush=True)
+            memory = measure(name, CONDITIONS[name], study.settings)
+            runner.keep(memories=(*study.memories, memory))
 
 
 def _is_there(name: str, options: argparse.Namespace, settings: Settings) -> bool:
@@ -111,7 +104,7 @@ def _is_there(name: str, options: argparse.Namespace, settings: Settings) -> boo
 def _options() -> argparse.Namespace:
     parser = study_parser(__doc__)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--conditions", nargs="+", choices=tuple(CONDITIONS), default=list(CONDITIONS))
+    parser.add_argument("--fleets", nargs="+", choices=tuple(FLEETS), default=list(FLEETS))
     return parser.parse_args()
 
 

@@ -1,65 +1,33 @@
-"""Runs of one fleet whose boards each have text of one kind, by one method."""
+"""Runs of one fleet whose boards each have text of one kind, with the methods that can share it."""
 
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from benchmarks.simulation.federation import Board, Federation
-from benchmarks.simulation.session import judge_session, process_session
+from aggregator.merge.state import AdapterState
+from benchmarks.personal.methods import FLEETS, Condition
+from benchmarks.personal.texts import Sizes, texts
 from benchmarks.simulation.setting import Recipe
 from benchmarks.simulation.strands import equal_ranks
-from benchmarks.simulation.text_sets import subset
-from benchmarks.study.runner import Study
-from braid_common.example import Example
-from edge_client.data.load import load_data
-from edge_client.errors import DataError
-from edge_client.jobs.data_spec import DataSpec
-from wire.run import Keep, Method, Personal, When
 
-LIBRARIES = ("huggingface_hub", "networkx", "numpy", "sqlalchemy")
-"""Docstrings that the builtin base was not trained on, one library a board."""
-
-FILES = {"coffee": "coffee.train.jsonl", "MTS-Dialog": "mtsdialog.train.jsonl"}
-"""Sets whose examples name the client that they belong to: a scenario, a section of a medical note."""
+if TYPE_CHECKING:
+    from benchmarks.simulation.federation import Board, Federation
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A method: the local strands of every board, by name of the method, and the weight of `train.keep`."""
-
-    method: Method | None = None
-    keep: float = 0.0
-
-
-CONDITIONS = {
-    "global": Condition(),
-    "local only": Condition("local"),
-    "fine-tuned": Condition("finetune"),
-    "Ditto": Condition("ditto"),
-    "FedRep": Condition("fedrep"),
-    "APFL": Condition("apfl"),
-    "PFTT": Condition("pftt"),
-    "PFTT, keep": Condition("pftt", keep=1.0),
-}
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(Sizes, frozen=True, kw_only=True):
     """Settings that all runs of a study share. `n_own`: local strands of a weight; `n_shared`: global ones."""
 
     rounds: int
     local_steps: int
     batch: int
     learning_rate: float
-    n_boards: int
-    n_train: int
-    n_test: int
     n_own: int
     n_shared: int
     seeds: tuple[int, ...]
@@ -68,43 +36,42 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """The name of a run."""
+    """The name of a run: `fleet` is one of methods.FLEETS."""
 
     set: str
-    condition: str
+    fleet: str
     seed: int
 
 
-class Run(Work, frozen=True, kw_only=True):
-    """A run's outcome: each board's loss on its own test text, of the base, of the global adapter, and of its own model
-    (the global one where it has none); bytes of all boards; and the largest share of a board that was learnt."""
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A method's outcome: each board's loss on its own test text, of the global adapter and of its own model (the
+    global one where it has none), and CPU seconds of the steps of their own, of all boards."""
 
-    base: tuple[float, ...]
+    condition: str
     global_: tuple[float, ...]
     own: tuple[float, ...]
+    own_s: float
+
+
+class Run(Work, frozen=True, kw_only=True):
+    """A fleet's outcomes; the base's losses; bytes and CPU seconds of the shared rounds, of all boards."""
+
+    base: tuple[float, ...]
+    outcomes: tuple[Outcome, ...]
     up_bytes: int
     down_bytes: int
-    cpu_s: float
+    fleet_s: float
 
     @property
     def key(self) -> Work:
         """The run's name in the study."""
-        return Work(set=self.set, condition=self.condition, seed=self.seed)
+        return Work(set=self.set, fleet=self.fleet, seed=self.seed)
 
     @property
     def line(self) -> str:
         """The run in one line."""
-        return (
-            f"{self.set}, {self.condition}, seed {self.seed}: base {mean(self.base):.4f}, global "
-            f"{mean(self.global_):.4f}, own {mean(self.own):.4f} mean, {worst_tenth(self.own):.4f} worst tenth"
-        )
-
-
-class PersonalStudy(Study, frozen=True, kw_only=True):
-    """All that is known."""
-
-    settings: Settings
-    runs: tuple[Run, ...] = ()
+        parts = [f"{outcome.condition} {mean(outcome.own):.4f}" for outcome in self.outcomes]
+        return f"{self.set}, {self.fleet}, seed {self.seed}: base {mean(self.base):.4f}, {', '.join(parts)}"
 
 
 def mean(losses: Sequence[float]) -> float:
@@ -118,103 +85,95 @@ def worst_tenth(losses: Sequence[float]) -> float:
     return sum(sorted(losses)[-count:]) / count
 
 
-# --- text ------------------------------------------------------------------------------------------------------------
-
-
-def texts(name: str, folder: Path, settings: Settings) -> list[tuple[list[Example], list[Example]]]:
-    """Training and test text of each board: of one client, or one library. Raises DataError where it is not there."""
-    if name == "docstrings":
-        groups = {library: _whole(f"builtin:docstrings/{library}") for library in LIBRARIES}
-    else:
-        groups = _by_client(folder / FILES[name])
-    largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[: settings.n_boards]
-    n_test, boards = settings.n_test, []
-    for number, (client, examples) in enumerate(largest):
-        if len(examples) < 2 * n_test:
-            raise DataError(f"{name}: {client} has {len(examples)} examples", "take fewer boards or test examples")
-        drawn = subset(examples, n_test + settings.n_train, number)
-        boards.append((drawn[n_test:], drawn[:n_test]))
-    return boards
-
-
-def _by_client(path: Path) -> dict[str, list[Example]]:
-    groups: dict[str, list[Example]] = defaultdict(list)
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", "name the folder with --data-folder") from error
-    for number, line in enumerate(lines):
-        record = msgspec.json.decode(line, type=dict[str, str])
-        client = record["client"]
-        groups[client].append(Example(str(number), client, record["source"], record["target"]))
-    return groups
-
-
-def _whole(spec: str) -> list[Example]:
-    data = load_data(DataSpec(spec))
-    return [*data.train, *data.held_out]
-
-
 # --- one run, in a worker process ------------------------------------------------------------------------------------
 
 
 def run_one(work: Work, *, settings: Settings, data_folder: Path, folder: Path) -> Run:
-    """All rounds of a fleet, and the losses of every board on its own test text."""
+    """All rounds of a fleet with each of its methods, and the losses of every board on its own test text."""
+    from benchmarks.simulation.federation import Board  # imports torch
+
+    ranks = partial(equal_ranks, rank=settings.n_shared)
     parts = texts(work.set, data_folder, settings)
-    condition = CONDITIONS[work.condition]
-    boards = [Board(tuple(train), tuple(test), partial(equal_ranks, rank=settings.n_shared)) for train, test in parts]
-    session, judge = process_session(), judge_session()
+    boards = [Board(tuple(train), tuple(test), ranks) for train, test in parts]
+    (name, first), *others = FLEETS[work.fleet].items()
     with tempfile.TemporaryDirectory(dir=folder) as files:
-        fleet = Federation(_recipe(settings, work.seed, condition), boards, Path(files), session)
-        base = tuple(fleet.evaluate(board.held_out, session=judge)["loss"] for board in boards)
+        make = partial(_federation, settings, work.seed, boards, Path(files))
+        fleet = make(first)
+        base = _losses(fleet)
         fleet.encode_texts()
         fleet.begin()
+        states, own_s = [], 0.0
         for _ in range(settings.rounds):
             fleet.run_round()
-            if _has_steps_of_own(condition) and condition.method != "finetune":
-                fleet.train_own()
-        if condition.method == "finetune":
-            fleet.train_own()
-        of_all = tuple(fleet.evaluate(board.held_out, session=judge)["loss"] for board in boards)
-        own = of_all
-        if condition.method is not None:
-            own = tuple(fleet.evaluate(b.held_out, session=judge, own=n)["loss"] for n, b in enumerate(boards))
+            states.append(fleet.state)
+            own_s += _take_own_steps(fleet, first)
+        of_all = _losses(fleet)
+        outcomes = [_outcome(name, fleet, first, of_all, own_s)]
+        for name, condition in others:
+            outcomes.append(_followed(name, make(condition), condition, states, of_all))
     return Run(
         **msgspec.structs.asdict(work),
         base=base,
-        global_=of_all,
-        own=own,
+        outcomes=tuple(outcomes),
         up_bytes=fleet.up_bytes,
         down_bytes=fleet.down_bytes,
-        cpu_s=fleet.spent.job_s,
+        fleet_s=fleet.spent.job_s,
     )
 
 
-def _has_steps_of_own(condition: Condition) -> bool:
-    return condition.method not in (None, "pftt")
+def _followed(
+    name: str, fleet: Federation, condition: Condition, states: Sequence[AdapterState], of_all: tuple[float, ...]
+) -> Outcome:
+    """The outcome of a method over the global adapters that another fleet's rounds led to."""
+    own_s = 0.0
+    for number, state in enumerate(states, 1):
+        fleet.state, fleet.round = state, number
+        if condition.method != "finetune" or number == len(states):
+            own_s += _take_own_steps(fleet, condition)
+    return _outcome(name, fleet, condition, of_all, own_s)
 
 
-def _recipe(settings: Settings, seed: int, condition: Condition) -> Recipe:
-    personal = None
-    if condition.method is not None:
-        when: When = "after" if condition.method == "fedrep" else "beside"
-        steps = settings.rounds * settings.local_steps if condition.method == "finetune" else 0
-        personal = Personal(
-            rank=settings.n_own,
-            method=condition.method,
-            when=when,
-            steps=steps,
-            local_blocks=1,
-        )
-    return Recipe(
+def _take_own_steps(fleet: Federation, condition: Condition) -> float:
+    """The steps that the boards' strands have to themselves behind a round, if any; their CPU seconds."""
+    if not condition.has_own_steps:
+        return 0.0
+    start_s = time.process_time()
+    fleet.train_own()
+    return time.process_time() - start_s
+
+
+def _outcome(name: str, fleet: Federation, condition: Condition, of_all: tuple[float, ...], own_s: float) -> Outcome:
+    own = of_all if condition.method is None else _losses(fleet, of_own=True)
+    return Outcome(condition=name, global_=of_all, own=own, own_s=own_s)
+
+
+def _losses(fleet: Federation, *, of_own: bool = False) -> tuple[float, ...]:
+    """Each board's loss on its own test text, of the global adapter or of the board's own model."""
+    from benchmarks.simulation.session import judge_session  # imports torch
+
+    return tuple(
+        fleet.evaluate(board.held_out, session=judge_session(), own=index if of_own else None)["loss"]
+        for index, board in enumerate(fleet.boards)
+    )
+
+
+def _federation(
+    settings: Settings, seed: int, boards: Sequence[Board], folder: Path, condition: Condition
+) -> Federation:
+    from benchmarks.simulation.federation import Federation  # imports torch
+    from benchmarks.simulation.session import process_session
+
+    recipe = Recipe(
         rule="weave",
         learning_rate=settings.learning_rate,
         seed=seed,
         rounds=settings.rounds,
         local_steps=settings.local_steps,
         batch=settings.batch,
+        differences=True,
         max_source_tokens=settings.max_source_tokens,
         max_target_tokens=settings.max_target_tokens,
-        personal=personal,
-        keep=Keep(weight=condition.keep) if condition.keep else None,
+        personal=condition.personal(rank=settings.n_own, fleet_steps=settings.rounds * settings.local_steps),
+        keep=condition.penalty,
     )
+    return Federation(recipe, boards, folder, process_session())

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from edge_client.agent.personal.own_settings import with_own
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import EvaluateJob, MeasureJob, PersonalJob, Plan, ProbeJob, ProfileJob, TrainJob
 from edge_client.jobs.reward_spec import Reward
@@ -47,9 +46,7 @@ class BoardSetup:
 
     def run_here(self, run: RunInfo) -> RunInfo:
         """The run as this board trains it: with its own local strands, where it asks for some."""
-        if self.personal is None:
-            return run
-        return msgspec.structs.replace(run, settings=msgspec.structs.replace(run.settings, personal=self.personal))
+        return with_own(run, self.personal)
 
     def measure_job(self, run: RunInfo) -> MeasureJob:
         """A job that measures how long the board's texts are."""

@@ -11,6 +11,7 @@ from functools import partial
 
 from edge_client.agent.board_setup import BoardSetup
 from edge_client.agent.events import Events
+from edge_client.agent.personal.own_settings import unshared_ranks
 from edge_client.agent.watch import Watch
 from edge_client.errors import disk_errors
 from edge_client.jobs.messages import Plan
@@ -19,7 +20,7 @@ from edge_client.state.pruned_ranks import read_pruned
 from edge_client.state.task_files import TaskFiles
 from edge_client.worker.process import WorkerError, WorkerLost, WorkerProcess
 from wire.messages import Task
-from wire.run import Personal, RunInfo
+from wire.run import RunInfo
 
 MAX_PROBES = 6
 """Probes for one plan. Each one shows a way that does not fit, or is killed and lowers the memory to plan with."""
@@ -48,7 +49,7 @@ class TaskPlans:
         if kept is None:
             files.remove()
         plan = kept
-        if plan is None or not self._planner.fits(plan):
+        if plan is None or not self._planner.fits(plan, run):
             plan = await self._probed(run, task, kept)
             files.write_plan(plan)
         await self._events.plan(task.spec.round, plan, partial(self._planner.why, run, plan))
@@ -71,9 +72,7 @@ class TaskPlans:
             )
             with disk_errors(path):
                 path.unlink(missing_ok=True)
-        personal = run.settings.personal
-        unshared = personal.unshared(run.weights) if isinstance(personal, Personal) else ()
-        return {**(ranks or {}), **dict.fromkeys(unshared, 0)}
+        return {**(ranks or {}), **unshared_ranks(run)}
 
     async def _probed(self, run: RunInfo, task: Task, kept: Plan | None) -> Plan:
         """A plan of a kind that was measured on this board, as far as MAX_PROBES go; with `kept`, a leaner one than

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from braid_common.terminal import typed
-from edge_client.agent.settings import PERSONAL, JoinSettings, normalise_server, read_config
+from edge_client.agent.settings import PERSONAL, REWARD, JoinSettings, normalise_server
 from edge_client.cli.options import (
     cache_option,
+    config_option,
     data_options,
     debug_option,
     manners_options,
@@ -23,21 +23,6 @@ from edge_client.cli.options import (
 
 if TYPE_CHECKING:
     from edge_client.agent.preflight import Probes
-
-
-_REWARDS = f"{__name__}.rewards"  # what no flag can say is handed on in click's context
-
-
-def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
-    """A file's settings are defaults: flags and the environment are stronger."""
-    if value is not None:
-        settings = read_config(value)
-        ctx.meta[_REWARDS] = settings.pop("rewards", ())
-        if "json" in settings:
-            settings["as_json"] = settings.pop("json")  # click knows options by the names of their variables
-        ctx.meta[PERSONAL] = settings.pop(PERSONAL, None)
-        ctx.default_map = {**(ctx.default_map or {}), **settings}
-    return value
 
 
 @click.command()
@@ -83,15 +68,7 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
     help="Held-out examples that each evaluation looks at, at most.",
 )
 @click.option("--json", "as_json", is_flag=True, envvar="BRAID_JSON", help="One JSON object per event and line.")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    envvar="BRAID_CONFIG",
-    is_eager=True,
-    expose_value=False,
-    callback=_load_config,
-    help="TOML file with these settings; flags and environment are stronger.",
-)
+@config_option
 @debug_option
 @click.pass_context
 def join(context: click.Context, /, as_json: bool, debug: bool, **flags: Any) -> None:
@@ -103,7 +80,7 @@ def join(context: click.Context, /, as_json: bool, debug: bool, **flags: Any) ->
     flags["server"] = normalise_server(flags["server"]) if flags["server"] else ""
     flags["state"] = flags["state"].expanduser()
     flags["name"] = typed(flags["name"])
-    settings = JoinSettings(**flags, personal=context.meta.get(PERSONAL), rewards=context.meta.get(_REWARDS, ()))
+    settings = JoinSettings(**flags, personal=context.meta.get(PERSONAL), rewards=context.meta.get(REWARD, ()))
     probes: Probes | None = context.obj
     from edge_client.agent.console import Console  # aiohttp and what comes with it are loaded only here
     from edge_client.agent.join import join as run

@@ -10,6 +10,7 @@ from typing import get_args
 import click
 
 from braid_common.text_form import DEFAULT_FORM, Cut
+from edge_client.agent.settings import PERSONAL, REWARD, read_config
 from edge_client.host.priority import NICE
 from edge_client.state.folder import default_state_folder
 from quantize.formats import FORMATS
@@ -26,6 +27,32 @@ def debug_option(command: click.decorators.FC) -> click.decorators.FC:
 
     option = click.option(
         "--debug", is_flag=True, callback=remember, help="Show tracebacks and the worker's own words."
+    )
+    return option(command)
+
+
+def config_option(command: click.decorators.FC) -> click.decorators.FC:
+    """--config FILE: its settings are defaults of the command's own flags; flags and the environment are stronger. What
+    it says of local strands is in the context's `meta[PERSONAL]`, its rewards are in `meta[REWARD]`."""
+
+    def load(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
+        if value is not None:
+            settings = read_config(value)
+            if "json" in settings:
+                settings["as_json"] = settings.pop("json")  # click knows options by the names of their variables
+            ctx.meta[PERSONAL] = settings.pop(PERSONAL, None)
+            ctx.meta[REWARD] = settings.pop("rewards", ())
+            ctx.default_map = {**(ctx.default_map or {}), **settings}
+        return value
+
+    option = click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        envvar="BRAID_CONFIG",
+        is_eager=True,
+        expose_value=False,
+        callback=load,
+        help="TOML file with these settings; flags and environment are stronger.",
     )
     return option(command)
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from edge_client.agent.allowances import default_cache_bytes, parse_cache, parse_limits, parse_memory
+from edge_client.agent.personal.own_settings import unshared_ranks, with_own
+from edge_client.agent.settings import PERSONAL, REWARD
 from edge_client.base.config import base_config
 from edge_client.base.locate import BUILTIN
 from edge_client.cli.joined_run import base_name, joined_run
 from edge_client.cli.options import (
     cache_option,
+    config_option,
     debug_option,
     round_time_option,
     round_traffic_option,
@@ -23,6 +28,7 @@ from edge_client.cli.options import (
 )
 from edge_client.host.board import probe_board
 from edge_client.host.matmul_speed import with_matmul_speed
+from edge_client.jobs.reward_spec import Reward
 from edge_client.plan.cache_budget import CacheBudget
 from edge_client.plan.candidates import Candidate
 from edge_client.plan.choose import choose, runners_up
@@ -35,7 +41,7 @@ from edge_client.state.pruned_ranks import read_pruned
 from wire.default_run import DEFAULT_SETTINGS, run_info
 from wire.limits import MAX_RANK
 from wire.manifest import t5_weights
-from wire.run import RunInfo
+from wire.run import Personal, RunInfo
 
 SHOWN_WEIGHTS = 10
 """Weights of the ranking that people are shown; --json has all."""
@@ -53,6 +59,8 @@ class PlanFlags:
     round_time: str
     round_traffic: str
     state: Path
+    personal: Personal | None
+    rewards: Sequence[Reward]
 
 
 @click.command()
@@ -75,15 +83,20 @@ class PlanFlags:
 @round_traffic_option
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@config_option
 @debug_option
-def plan(as_json: bool, debug: bool, **values: Any) -> None:
+@click.pass_context
+def plan(context: click.Context, /, as_json: bool, debug: bool, **values: Any) -> None:
     """Show the plan for this board, what it costs, and why the alternatives lost.
 
     Without --server the run is assumed to have the settings that `aggregator init` writes, and every strand to be worth
-    the same. How fast this board multiplies is measured, unless `join` has done it.
+    the same; a server that --config names is not looked at. How fast this board multiplies is measured, unless `join`
+    has done it.
     """
     del debug
-    flags = PlanFlags(**values)
+    if context.get_parameter_source("server") is ParameterSource.DEFAULT_MAP:
+        values["server"] = ""  # a file names a server to join, which this board may not have done yet
+    flags = PlanFlags(**values, personal=context.meta.get(PERSONAL), rewards=context.meta.get(REWARD, ()))
     board = probe_board(parse_memory(flags.memory))
     limits = parse_limits(flags.round_time, flags.round_traffic)
     state_folder = StateFolder(flags.state.expanduser())
@@ -93,15 +106,15 @@ def plan(as_json: bool, debug: bool, **values: Any) -> None:
     base = base_config(name)
     run = run or run_info(t5_weights(base, DEFAULT_SETTINGS.scope), model=name)
     has_lengths = run.settings.has_lengths
-    run = msgspec.structs.replace(run, settings=run.settings.with_longest)
+    run = with_own(msgspec.structs.replace(run, settings=run.settings.with_longest), flags.personal)
     if flags.rank is not None:
         run = _with_rank(run, flags.rank)
     arithmetic = look_up_matmul_speed(state_folder.path)
     board = with_matmul_speed(board, arithmetic)
     if arithmetic is not None:
         limits = replace(limits, gflops=arithmetic.gflops)
-    pruned = _pruned(run, state_folder) if flags.server else {}
-    situation = Situation(board, run, base, budget, limits)
+    pruned = {**(_pruned(run, state_folder) if flags.server else {}), **unshared_ranks(run)}
+    situation = Situation(board, run, base, budget, limits, rewards=flags.rewards)
     choice = choose(situation, Constraints(pruned=pruned))
     others = runners_up(situation, choice)
     if as_json:

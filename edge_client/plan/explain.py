@@ -142,10 +142,10 @@ def _round(candidate: Candidate) -> str:
 
 
 def _pruning(candidate: Candidate) -> list[str]:
-    if not candidate.pruned:
-        return []
-    weights = f"{len(candidate.pruned)} of {len(candidate.plan.ranks)} weights"
-    return [f"pruning: {weights} have lost strands in earlier rounds, and get none of them back"]
+    own = sum(rank == 0 for rank in candidate.pruned.values())  # pruning leaves a weight one strand at least
+    pruned, of_all = len(candidate.pruned) - own, f"of {len(candidate.plan.ranks)} weights"
+    lines = [f"pruning: {pruned} {of_all} have lost strands in earlier rounds, and get none of them back"]
+    return [*(lines if pruned else []), *([f"local: {own} {of_all} have strands of this board alone"] if own else [])]
 
 
 def _unusual(candidate: Candidate) -> list[str]:

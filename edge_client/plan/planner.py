@@ -81,11 +81,14 @@ class Planner:
         situation = replace(self._situation, run=run)
         return explain(newest, situation.board, runners_up(situation, newest))
 
-    def fits(self, plan: Plan) -> bool:
-        """Whether a plan made earlier still fits the board: its memory, its device, and the disk that it was given."""
+    def fits(self, plan: Plan, run: RunInfo) -> bool:
+        """Whether a plan made earlier still fits the board: its memory, its device, and the disk that it was given.
+        Where the run asks for more beside the plan's strands than it did (local ones), that counts too."""
         situation = self._situation
         fits_disk = plan.mode.cache == "none" or situation.cache.limit_bytes > 0
-        fits_memory = plan.whole_peak_bytes <= situation.budget_bytes
+        now_bytes = predict_peak(situation.base, run, plan.mode, plan.ranks).total_bytes
+        more_bytes = max(0, now_bytes - plan.predicted_bytes)
+        fits_memory = plan.whole_peak_bytes + more_bytes <= situation.budget_bytes
         return fits_memory and fits_disk and plan.mode.device == situation.board.device
 
     def is_measured(self, plan: Plan) -> bool:

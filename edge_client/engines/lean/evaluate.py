@@ -65,7 +65,7 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
 
 
 def _subjects(job: EvaluateJob) -> Iterator[tuple[Subject, AdapterTensors]]:
-    """What is scored, one after another: the version comes last, so that what is shown last is its score."""
+    """The models to score, one after another: the version comes last, so that what is shown last is its score."""
     adapter = AdapterTensors()  # version 0 is the bare base
     if job.adapter_path:
         adapter = read_adapter(Path(job.adapter_path), job.run, job.spec.version, None)

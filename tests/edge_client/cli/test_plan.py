@@ -290,3 +290,51 @@ def test_a_plan_for_a_run_knows_the_base_that_came_from_the_server(
 
     code, text = plan(capsys, tmp_path, *arguments)
     assert code == 0 and "strands" in text
+
+
+def test_the_boards_own_file_is_planned_with(capsys: Any, tmp_path: Path, config_only: Path) -> None:
+    """Its local strands take memory beside the run's, and its other settings count as for `join`; the server that it
+    names is not asked."""
+    file = tmp_path / "edge-client.toml"
+    file.write_text('server = "https://nowhere.invalid"\nmemory = "1GiB"\nwindow = "22:00-06:00"\n')
+    without = plan(capsys, tmp_path, "--model", config_only, "--config", file, "--json")
+    given = plan(capsys, tmp_path, "--model", config_only, "--memory", "1GiB", "--json")
+    file.write_text(file.read_text() + "[personal]\nrank = 16\n")
+    code, encoded = plan(capsys, tmp_path, "--model", config_only, "--config", file, "--json")
+    _, text = plan(capsys, tmp_path, "--model", config_only, "--config", file)
+
+    assert without == given
+    assert code == 0
+    assert json.loads(encoded)["predicted_peak_bytes"] > json.loads(without[1])["predicted_peak_bytes"]
+    assert "local strands with optimiser state" in text
+
+
+def test_weights_that_a_board_keeps_for_itself_have_no_shared_strands(
+    capsys: Any, tmp_path: Path, config_only: Path
+) -> None:
+    """FedRep's last block of the decoder."""
+    file = tmp_path / "edge-client.toml"
+    file.write_text('[personal]\nrank = 4\nmethod = "fedrep"\nlocal_blocks = 1\n')
+
+    arguments = ("--model", config_only, "--memory", "1GiB", "--config", file)
+    _, text = plan(capsys, tmp_path, *arguments)
+    _, encoded = plan(capsys, tmp_path, *arguments, "--json")
+
+    assert "11 of 44 weights have strands of this board alone" in text
+    assert "earlier rounds" not in text
+    facts = json.loads(encoded)
+    last = SMALL_T5["num_decoder_layers"] - 1
+    n_unshared = facts["ranks"].count(0)
+    assert n_unshared == len(facts["pruned_ranks"]) == 11
+    assert all(name.startswith(f"decoder.block.{last}.") for name in facts["pruned_ranks"])
+
+
+def test_a_file_that_is_not_right_is_refused(capsys: Any, tmp_path: Path, config_only: Path) -> None:
+    """With its name and the key."""
+    file = tmp_path / "edge-client.toml"
+    file.write_text("[personal]\nrank = -1\n")
+
+    code, text = plan(capsys, tmp_path, "--model", config_only, "--memory", "1GiB", "--config", file)
+
+    assert code == ExitCode.CONFIG
+    assert "edge-client.toml" in text and "rank" in text

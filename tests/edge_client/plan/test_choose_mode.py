@@ -173,7 +173,9 @@ def test_a_kept_plan_is_given_up_where_its_device_or_disk_is_gone() -> None:
     run = make_run("decoder")
     plan = Planner(Situation(make_board(2 << 30, device="cuda"), run, BASE, cache=ROOM)).choose(run)
 
-    assert Planner(Situation(make_board(2 << 30, device="cuda"), run, BASE, cache=ROOM)).fits(plan)
-    assert not Planner(Situation(make_board(2 << 30, device="cpu"), run, BASE, cache=ROOM)).fits(plan)
-    assert not Planner(Situation(make_board(2 << 30, device="cuda"), run, BASE, cache=NO_CACHE)).fits(plan)
-    assert not Planner(Situation(make_board(plan.expected_peak_bytes, device="cuda"), run, BASE, cache=ROOM)).fits(plan)
+    assert Planner(Situation(make_board(2 << 30, device="cuda"), run, BASE, cache=ROOM)).fits(plan, run)
+    assert not Planner(Situation(make_board(2 << 30, device="cpu"), run, BASE, cache=ROOM)).fits(plan, run)
+    assert not Planner(Situation(make_board(2 << 30, device="cuda"), run, BASE, cache=NO_CACHE)).fits(plan, run)
+    assert not Planner(Situation(make_board(plan.expected_peak_bytes, device="cuda"), run, BASE, cache=ROOM)).fits(
+        plan, run
+    )

@@ -17,6 +17,7 @@ from edge_client.plan.peak_memory import predict_kept, predict_peak
 from edge_client.plan.planner import SHRINK_SHARE, Planner
 from edge_client.plan.situation import CLIENT_BYTES, Situation
 from tests.fakes.runs import SMALL_T5, run_of
+from wire.run import Personal
 
 CONFIG = {**SMALL_T5, "vocab_size": 32128, "d_model": 768, "d_kv": 64, "num_heads": 12, "d_ff": 2048}
 CONFIG |= {"num_layers": 12, "num_decoder_layers": 12}
@@ -89,8 +90,8 @@ def test_a_plan_that_keeps_fits_only_with_what_it_keeps() -> None:
     """A board whose memory was taken by others plans anew."""
     roomy = plan(4 << 30)
 
-    assert Planner(situation(roomy.whole_peak_bytes)).fits(roomy)
-    assert not Planner(situation(roomy.whole_peak_bytes - 1)).fits(roomy)
+    assert Planner(situation(roomy.whole_peak_bytes)).fits(roomy, RUN)
+    assert not Planner(situation(roomy.whole_peak_bytes - 1)).fits(roomy, RUN)
 
 
 def test_people_are_told() -> None:
@@ -98,3 +99,18 @@ def test_people_are_told() -> None:
 
     assert any("it stays loaded" in line for line in explain(chosen, situation(4 << 30).board, []))
     assert facts(chosen, situation(4 << 30).board, [])["kept_bytes"] == chosen.plan.kept_bytes
+
+
+def test_a_kept_plan_makes_room_for_local_strands_that_came_later() -> None:
+    """A board that has been given strands of its own in mid-task plans anew where they do not fit beside the others."""
+    kept = plan(1 << 30)
+    tight = Planner(situation(kept.whole_peak_bytes))
+    personal = Personal(rank=64)
+    run = msgspec.structs.replace(RUN, settings=msgspec.structs.replace(RUN.settings, personal=personal))
+    more_bytes = predict_peak(BASE, run, kept.mode, kept.ranks).local_bytes
+
+    assert more_bytes > 1 << 20
+    assert tight.fits(kept, RUN)
+    assert not tight.fits(kept, run)
+    assert not Planner(situation(kept.whole_peak_bytes + more_bytes - 4096)).fits(kept, run)
+    assert Planner(situation(kept.whole_peak_bytes + 2 * more_bytes)).fits(kept, run)

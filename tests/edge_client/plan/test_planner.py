@@ -61,7 +61,7 @@ def test_the_next_plan_fits_what_is_left_and_keeps_what_it_can(left_bytes: int) 
     run, planner = make_run(), make_planner(left_bytes)
     begun = planner.choose(run)
     planner.ran_short(begun)
-    assert not planner.fits(begun)
+    assert not planner.fits(begun, run)
 
     try:
         plan = planner.leaner(run, begun)
@@ -72,7 +72,7 @@ def test_the_next_plan_fits_what_is_left_and_keeps_what_it_can(left_bytes: int) 
     assert plan.expected_peak_bytes < begun.expected_peak_bytes
     assert plan.expected_peak_bytes <= left_bytes - CLIENT_BYTES
     assert all(kept <= before for kept, before in zip(plan.ranks, begun.ranks, strict=True))
-    assert planner.fits(plan)
+    assert planner.fits(plan, run)
     assert planner.why(run, plan)[0].startswith("plan:")
 
 

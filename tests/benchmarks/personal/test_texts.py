@@ -1,4 +1,4 @@
-"""What the study of local strands reads and reckons; that its runs work is `python -m benchmarks.personal --quick`."""
+"""What the study of local strands reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from benchmarks.personal.__main__ import QUICK
-from benchmarks.personal.runs import mean, texts, worst_tenth
+from benchmarks.personal.texts import texts
 from edge_client.errors import DataError
 
 
@@ -38,10 +38,3 @@ def test_sets_that_are_not_there_or_too_small_are_said(tmp_path: Path) -> None:
     (tmp_path / "coffee.train.jsonl").write_text('{"client": "a", "source": "s", "target": "t"}\n')
     with pytest.raises(DataError, match="a has 1 examples"):
         texts("coffee", tmp_path, msgspec.structs.replace(QUICK, n_boards=1))
-
-
-def test_the_worst_tenth_is_one_board_at_least() -> None:
-    losses = [float(i) for i in range(20)]
-    assert mean(losses) == 9.5
-    assert worst_tenth(losses) == 18.5
-    assert worst_tenth([3.0, 1.0]) == 3.0

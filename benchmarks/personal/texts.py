@@ -1,0 +1,70 @@
+"""Text that boards do not share: to each board that of one client, or of one library."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.simulation.text_sets import subset
+from braid_common.example import Example
+from edge_client.data.load import load_data
+from edge_client.errors import DataError
+from edge_client.jobs.data_spec import DataSpec
+
+LIBRARIES = ("huggingface_hub", "networkx", "numpy", "sqlalchemy")
+"""Docstrings that the builtin base was not trained on, one library a board."""
+
+FILES = {"coffee": "coffee.train.jsonl", "MTS-Dialog": "mtsdialog.train.jsonl"}
+"""Sets whose examples name the client that they belong to: a scenario, a section of a medical note."""
+
+DOCSTRINGS = "docstrings"
+
+SETS = (DOCSTRINGS, *FILES)
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """How much text a study takes: `n_train` and `n_test` examples of each of the `n_boards` largest clients.
+
+    A client with fewer than `n_test` + `n_train` examples gives `n_test` for testing and trains on the rest, of which
+    there must be as many again.
+    """
+
+    n_boards: int
+    n_train: int
+    n_test: int
+
+
+def texts(name: str, folder: Path, sizes: Sizes) -> list[tuple[list[Example], list[Example]]]:
+    """Training and test text of each board. Raises DataError where it is not there, or too small."""
+    if name == DOCSTRINGS:
+        groups = {library: _whole(f"builtin:docstrings/{library}") for library in LIBRARIES}
+    else:
+        groups = _by_client(folder / FILES[name])
+    largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[: sizes.n_boards]
+    n_test, boards = sizes.n_test, []
+    for number, (client, examples) in enumerate(largest):
+        if len(examples) < 2 * n_test:
+            raise DataError(f"{name}: {client} has {len(examples)} examples", "take fewer boards or test examples")
+        drawn = subset(examples, n_test + sizes.n_train, number)
+        boards.append((drawn[n_test:], drawn[:n_test]))
+    return boards
+
+
+def _by_client(path: Path) -> dict[str, list[Example]]:
+    groups: dict[str, list[Example]] = defaultdict(list)
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", "name the folder with --data-folder") from error
+    for number, line in enumerate(lines):
+        record = msgspec.json.decode(line, type=dict[str, str])
+        client = record["client"]
+        groups[client].append(Example(str(number), client, record["source"], record["target"]))
+    return groups
+
+
+def _whole(spec: str) -> list[Example]:
+    data = load_data(DataSpec(spec))
+    return [*data.train, *data.held_out]

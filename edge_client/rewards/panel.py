@@ -1,4 +1,5 @@
-"""The rewards of a board together: each judges every answer, and their weighted sum is what is learned from."""
+"""The rewards of a board together (PFIT, arXiv 2404.13238): each judges every answer, and their weighted sum is what is
+learned from."""
 
 from __future__ import annotations
 

@@ -104,8 +104,8 @@ class Planner:
         self._keep(calibration)
 
     def _untried_bytes(self, plan: Plan) -> int:
-        """The plan's bytes for learning from rewards: a probe writes and judges no answers, and does not copy what was
-        received."""
+        """The plan's bytes for learning from rewards: a probe writes and judges no answers, and keeps no copy of what
+        was received."""
         base, run, mode = self._situation.base, self._situation.run, plan.mode
         plain = msgspec.structs.replace(run, settings=msgspec.structs.replace(run.settings, reward=UNSET))
         whole = predict_peak(base, run, mode, plan.ranks, self._situation.rewards)

@@ -1,6 +1,6 @@
-"""`train.keep`: its use and its cost, where every board has text of one kind: coffee orders by scenario.
+"""`train.keep`: its use and its cost, where every board has text of one kind: coffee orders, sections of notes.
 
-    python -m benchmarks.personal.keeping --json keeping.json   # a quarter of an hour on one core
+    python -m benchmarks.personal.keeping --json keeping.json   # a quarter of an hour a set on one core
     python -m benchmarks.personal.keeping --quick               # a minute, to see that it works
 
 Alone: behind a fleet's rounds one board trains on its own text; the loss on that and on all other boards' text. Stream:
@@ -118,7 +118,7 @@ def keeping_table(title: str, settings: KeepingSettings, runs: Sequence[KeepingR
 
 def _options() -> argparse.Namespace:
     parser = study_parser(__doc__, processes=1)
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=["coffee"])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=["coffee", "MTS-Dialog"])
     return parser.parse_args()
 
 

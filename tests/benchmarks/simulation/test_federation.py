@@ -39,9 +39,10 @@ def session() -> SharedSession:
     return SharedSession()
 
 
-@pytest.mark.parametrize("rule", ["fresh", "hetlora"])
+@pytest.mark.parametrize("rule", ["fresh", "hetlora", "weave"])
 def test_training_together_is_training_one_by_one(rule: str, session: SharedSession, tmp_path: Path) -> None:
-    """The updates have the bits of those that the boards' jobs give: frozen, trained and own A, start and penalty."""
+    """The updates have the bits of those that the boards' jobs give: frozen, trained and own A, start and penalty, and
+    a frozen rest that is each board's own."""
     fleet = new_fleet(msgspec.structs.replace(SETTING, rule=rule), _texts(), tmp_path, session)
     begin(fleet)
 

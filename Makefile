@@ -14,8 +14,7 @@ SUITE ?= bookworm
 # each that runs tests rewrite all of their assertions, every time: a quarter of `make test-fast`.
 unexport PYTHONDONTWRITEBYTECODE
 # A file's tests stay together: they share servers, control groups and measurements. tests/conftest.py puts long ones first.
-# One more than there are processors: tests of real processes wait for these a seventh of the time.
-SIDE_BY_SIDE := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo check test test-fast test-one chaos fuzz deb deb-check arm64 layout docs base-card format clean
 

@@ -212,7 +212,7 @@ class Federation:
             session: one that keeps its own base, if not the boards'.
             rouge: texts are written as well and scored.
             cached: encoder outputs are kept for the next evaluation of the same text.
-            own: the board whose own strands are judged with it; None for none.
+            own: the board whose own strands are judged beside it (`braid_common.metrics`); None for none.
 
         Returns:
             An evaluate job's numbers: loss in nats per target token, ROUGE F1 (0…1).

@@ -131,7 +131,7 @@ class Events:
         self.lost(values)
 
     def lost(self, values: Mapping[str, float]) -> None:
-        """What a job of these numbers could not read of what the board keeps, if anything."""
+        """Some of what the board keeps could not be read for a job, if its numbers say so."""
         for name, sentence in _LOST.items():
             if name in values:
                 self.console.notice(sentence)

@@ -169,6 +169,11 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
         ("[train]\nkeep = -1", ["train.keep = -1", "from 0 to"]),
         ("[train]\nkeep = nan", ["train.keep = nan"]),
         ('[train]\nkeep = 1\n[merge]\nrule = "fresh"', ["train.keep = 1", "merge.rule = fresh", "weave"]),
+        ("[train]\nnested = 1", ["train.nested = 1", "0, or a whole number from 2 to 8"]),
+        ("[train]\nnested = 9", ["train.nested = 9"]),
+        ('[train]\nnested = 2\nobjective = "reward"', ["train.nested = 2", "train.objective = reward"]),
+        ("[merge]\ndrift = -1", ["merge.drift = -1", "from 0 to 1000"]),
+        ('[merge]\ndrift = 1\nrule = "fresh"', ["merge.drift = 1", "merge.rule = fresh", "weave", "braid"]),
         ("[run\n", ["is not TOML"]),
     ],
 )

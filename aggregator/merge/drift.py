@@ -2,16 +2,16 @@
 
     w_k ← w_k / (1 + λ·d_k)          d_k = ‖W_g − B⁰_k·A⁰_k‖² / ‖W_g‖², over all weights together, 0 … 1
 
-B⁰_k·A⁰_k is what board k began at, as it was sent it: d_k is the part of the global adapter that it does not train. Where
-boards train B on rows of one basis, of which they begin at none, d_k is the part of the basis' values, σ² of the gradient
+B⁰_k·A⁰_k is what board k began at, as it was sent it: d_k is the part of the global adapter that it does not train.
+Where boards train B on rows of one basis, and begin at zero, d_k is the part of the basis' values, σ² of the gradient
 sketches, that lies beyond the rows of board k. Until the model has learnt anything, d_k is 0 for all.
 
-Source: FedHL (arXiv 2505.18494): boards of low rank begin at a truncated model, so that their gradients are not those of
-the global one, and the weights of boards should make the drift that follows from that least. The difference of gradients
-is at most L·‖W_g − W_k‖. Of a mean with weights p_k, the square of the drift is then bounded by a multiple of
+Source: FedHL (arXiv 2505.18494): boards of low rank begin at a truncated model, so that their gradients are not those
+of the global one, and the weights of boards should make the drift that follows from that least. Gradients differ by at
+most L·‖W_g − W_k‖. Of a mean with weights p_k the square of the drift is then bounded by a multiple of
 Σ p_k²/n_k·(1 + λ·d_k), where 1 stands for the drift of the local steps, which all boards have, and λ for how much more
-truncation does; p_k ∝ n_k / (1 + λ·d_k) is its minimum. This form is ours: of the paper we have read that it derives such
-weights, not its formula (decision 0081). With the rule `delta`, which aggregates what boards changed on the whole global
+truncation does; p_k ∝ n_k / (1 + λ·d_k) is its minimum. This form is ours: of the paper we have read that it derives
+such weights, not its formula (decision 0081). With the rule `delta`, which adds what boards changed to the whole global
 adapter, it is FedHL as far as we know it.
 
 The server works d_k out by itself, from what it sent: no board can claim it. Pure.

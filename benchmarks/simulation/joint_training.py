@@ -97,7 +97,7 @@ class JoinedLinear:
         rows = torch.zeros(len(a), self.rank, a[0].shape[1], dtype=compute)
         columns = torch.zeros(len(b), b[0].shape[0], self.rank, dtype=compute)
         for index, linear in enumerate(self.linears):
-            rank = linear.rank if linear.prefix is None else linear.prefix  # of a strand that is zero there is no gradient
+            rank = linear.rank if linear.prefix is None else linear.prefix  # zeros get no gradient
             rows[index, :rank] = a[index][:rank]
             columns[index, :, :rank] = b[index][:, :rank]
         return rows, columns

@@ -1,6 +1,6 @@
 """Fed-PLoRA: parallel rank-1 modules, of which a board trains some and folds the others into its frozen weights.
 
-    W_g = Σ_j b_j·a_j                       modules j, kept as they are; π_t: their order in round t, drawn anew each round
+    W_g = Σ_j b_j·a_j          modules j, kept as they are; π_t: their order in round t, drawn anew each round
     board k trains b_j, a_j of the r_k first in π_t, over the frozen rest of W_g
     b_j ← Σ p_jk · b_jk      a_j ← Σ p_jk · a_jk        p_jk = n_k / Σ n over the boards that trained module j
     a module that nobody trained stays

@@ -1,4 +1,4 @@
-"""Parts of a training round that only some runs ask for. Each is loaded where it is asked for: other rounds pay nothing."""
+"""Parts of a training round that only some runs ask for. Each is loaded where it is asked for; others pay nothing."""
 
 from __future__ import annotations
 

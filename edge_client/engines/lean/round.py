@@ -164,8 +164,8 @@ class TrainingRound:
         )
 
     def start_pass(self, first: int) -> None:
-        """Make sketches and nested ranks ready for a pass, forward and backward. `first`: how many examples the round has
-        seen before. What a penalty observes in the first step are the gradients of all strands."""
+        """Make sketches and nested ranks ready for a pass, forward and backward; a penalty observes the first step with
+        all strands. `first`: how many examples the round has seen before."""
         if self._nested is not None and (self._keep is None or self._numbers["step"]):
             self._nested.start_pass(first)
         if self._sketches is not None:

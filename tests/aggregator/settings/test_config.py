@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from aggregator.errors import ConfigError
 from aggregator.merge.optimisers import OPTIMISERS
@@ -43,6 +44,15 @@ def test_boards_hear_of_rewards_only_where_they_learn_from_them() -> None:
     assert silent.rewards_in(5) is None
     assert told.rewards_in(1) is None
     assert told.rewards_in(2) == RewardLearning(samples=8, warm_rounds=1)
+    assert decode(encode(told), TrainSettings) == told
+
+
+def test_boards_hear_of_nested_ranks_only_where_they_train_them() -> None:
+    """Where there are none, nothing of it is sent, not even the name."""
+    silent, told = (parse(template({**GIVEN, "train.nested": n}), Path("run.toml")).train for n in (0, 3))
+
+    assert b"nested" not in encode(silent)
+    assert (silent.nested, told.nested) == (UNSET, 3)
     assert decode(encode(told), TrainSettings) == told
 
 

@@ -2,11 +2,11 @@
 
     W_g + B[:, :p]·A[:p]          p = max(1, ⌊r / 2^j⌋), j drawn anew for each pass from 0 … N-1, all alike
 
-Source: PreLort (arXiv 2606.15963), which trains each adapter under several truncations of its rank, after nested dropout
-(arXiv 1402.0915). Drawing one truncation for each pass costs no pass more; its gradient is, on average, that of the mean
-of the N losses. Strands beyond the prefix are left out, and gather no gradient; under a rule that freezes the rest of the
-global adapter beside a board's strands, that rest stays. Every weight is cut in the same way. PreLort's other half, a mean
-of each rank index over the boards that hold it, is the merge rule `rank-partitioned`.
+Source: PreLort (arXiv 2606.15963), which trains each adapter under several truncations of its rank, after nested
+dropout (arXiv 1402.0915). Drawing one truncation for each pass takes no pass more; its gradient is, on average, that of
+the mean of the N losses. Strands beyond the prefix are left out, and gather no gradient; under a rule that freezes the
+rest of the global adapter beside a board's strands, that rest stays. All weights are cut in the same way. PreLort's
+other half, a mean of each rank index over the boards that hold it, is the merge rule `rank-partitioned`.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     pruning: bool = False  # boards give up trailing strands that training shrinks (HetLoRA)
     seed: Count = 0
     keep: Keep | UnsetType = UNSET  # holds a board near the received model; left out where nothing does
-    nested: Annotated[int, Meta(ge=2, le=MAX_NESTED)] | UnsetType = UNSET  # ranks that a pass draws from; unset: all
+    nested: Annotated[int, Meta(ge=2, le=MAX_NESTED)] | UnsetType = UNSET  # how many nested ranks a pass draws from
     personal: Personal | UnsetType = UNSET  # strands of each board alone, never sent; left out where there are none
     reward: RewardLearning | UnsetType = UNSET  # unset, and absent from the message: boards learn from right answers
 

@@ -2,8 +2,9 @@
 
 Each board keeps production's `TrainingRound`: its examples, factors, optimiser, sketches, penalties and message. Only
 the forward and backward passes are shared: a step of one board multiplies matrices of a few dozen rows, at a cost per
-call that is much the same for ten boards' rows. These go through the frozen weight and factors together, and through
-each board's own strands in a batched product. In bf16 the updates have the same bits
+call that is much the same for ten boards' rows. These go through the frozen weight together, through each board's own
+strands in a batched product, and through the frozen factors together where they are the same. Under rules whose boards
+freeze the rest of the adapter beside their strands they are not: each board's rows then meet its own. In bf16 the updates have the same bits
 (tests/benchmarks/simulation/test_federation.py)."""
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from edge_client.data.tokeniser import Pair
 from edge_client.engines.adapter_patch import make_whole
 from edge_client.engines.lean.model.batches import collate
 from edge_client.engines.lean.model.chunked_loss import head_loss
-from edge_client.engines.lean.model.lora import Linear
+from edge_client.engines.lean.model.lora import Factors, Linear
 from edge_client.engines.lean.model.model import DTYPES
 from edge_client.engines.lean.model.t5 import T5
 from edge_client.engines.lean.round import StepLoss, TrainingRound
@@ -31,8 +32,8 @@ from quantize.base import FrozenWeight
 def train_together(jobs: Sequence[TrainJob], session: Session) -> None:
     """Run training jobs of one round and one version, and write their updates, as the engine does for each.
 
-    What jobs say of scope, arithmetic, steps and batch must be the same in all, and each board trains every weight: the
-    frozen factors are then the same too. Raises ConfigError where a board diverges.
+    What jobs say of scope, arithmetic, steps and batch must be the same in all. Raises ConfigError where a board
+    diverges.
     """
     for job in jobs:
         if job.held_path:
@@ -82,6 +83,18 @@ class JoinedLinear:
     def __init__(self, linears: Sequence[Linear]) -> None:
         self.linears = linears
         self.rank = max(linear.rank for linear in linears)
+        self._frozen = [linear.dense(0)[1] for linear in linears]  # of no token: never folded into the weight
+        self._is_frozen_alike = all(_is_alike(frozen, self._frozen[0]) for frozen in self._frozen)
+
+    def through_frozen(self, flat: Tensor, product: Tensor, *, is_forward: bool) -> None:
+        """Add to `product` (T, m) what the frozen factors make of `flat` (T, n); backwards (T, n) of (T, m)."""
+        parts = 1 if self._is_frozen_alike else len(self.linears)
+        rows, sums = (tensor.view(parts, -1, tensor.shape[1]) for tensor in (flat, product))
+        for own, total, frozen in zip(rows, sums, self._frozen, strict=False):  # alike: the first is everybody's
+            if frozen is not None and is_forward:
+                total.addmm_(own @ frozen.a.t(), frozen.b.t())
+            elif frozen is not None:
+                total.addmm_(own @ frozen.b, frozen.a)
 
     def __call__(self, x: Tensor) -> Tensor:
         b = [linear.b for linear in self.linears]
@@ -109,10 +122,8 @@ class _JoinedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, joined: JoinedLinear, *leaves: Tensor) -> Tensor:
         flat = x.flatten(0, -2)
-        dense, frozen = joined.linears[0].dense(flat.shape[0])
-        y = flat @ dense.t()
-        if frozen is not None:
-            y.addmm_(flat @ frozen.a.t(), frozen.b.t())
+        y = flat @ joined.linears[0].dense(0)[0].t()
+        joined.through_frozen(flat, y, is_forward=True)
         ctx.joined, ctx.x_shape, ctx.rows = joined, x.shape, None
         if joined.rank:
             a, b = joined.stacked()
@@ -139,12 +150,17 @@ class _JoinedProduct(torch.autograd.Function):
         return None if grad_x is None else grad_x.view(*ctx.x_shape), None, *by_leaf
 
 
+def _is_alike(one: Factors | None, other: Factors | None) -> bool:
+    """Whether both are the same frozen factors, bit for bit, or none."""
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one.b, other.b) and torch.equal(one.a, other.a)
+
+
 def _through_frozen(joined: JoinedLinear, grad: Tensor, grad_ax: Tensor, rows: Tensor) -> Tensor:
     """The gradient (T, n) by x."""
-    dense, frozen = joined.linears[0].dense(grad.shape[0])
-    grad_x = grad @ dense
-    if frozen is not None:
-        grad_x.addmm_(grad @ frozen.b, frozen.a)
+    grad_x = grad @ joined.linears[0].dense(0)[0]
+    joined.through_frozen(grad, grad_x, is_forward=False)
     grad_x.view(len(rows), -1, grad_x.shape[1]).baddbmm_(grad_ax, rows)
     return grad_x
 

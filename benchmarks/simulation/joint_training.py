@@ -4,8 +4,9 @@ Each board keeps production's `TrainingRound`: its examples, factors, optimiser,
 the forward and backward passes are shared: a step of one board multiplies matrices of a few dozen rows, at a cost per
 call that is much the same for ten boards' rows. These go through the frozen weight together, through each board's own
 strands in a batched product, and through the frozen factors together where they are the same. Under rules whose boards
-freeze the rest of the adapter beside their strands they are not: each board's rows then meet its own. In bf16 the updates have the same bits
-(tests/benchmarks/simulation/test_federation.py)."""
+freeze the rest of the adapter beside their strands they are not: each board's rows then meet its own. In bf16 the
+updates have the same bits (tests/benchmarks/simulation/test_federation.py).
+"""
 
 from __future__ import annotations
 

@@ -15,6 +15,9 @@ SUITE ?= bookworm
 unexport PYTHONDONTWRITEBYTECODE
 # A file's tests stay together: they share servers, control groups and measurements. tests/conftest.py puts long ones first.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Threads of torch that wait for each other spin, which takes the processor from the tests beside them: three times the
+# processor time for those that train in two threads.
+test test-fast test-one: export OMP_WAIT_POLICY := passive
 
 .PHONY: help setup demo check test test-fast test-one chaos fuzz deb deb-check arm64 layout docs base-card format clean
 

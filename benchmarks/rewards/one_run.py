@@ -32,15 +32,11 @@ def run_one(work: Work, *, settings: Settings, data_folder: Path, folder: Path) 
     fleet = Federation(_recipe(settings, work.seed, condition), boards, files, process_session())
     fleet.state, fleet.round = state, settings.warm_rounds
     examine = _examiner(contexts, settings)
-    if condition.merges:
-        for _ in range(settings.rounds):
-            fleet.run_round()
-        merged = examine(fleet, state)
-        differ = len(condition.rewards) > 1
-        ends = [_alone(fleet, board, 1, settings.own_steps) for board in range(len(boards))] if differ else []
-    else:
-        merged = None
-        ends = [_alone(fleet, board, settings.rounds) for board in range(len(boards))]
+    for _ in range(settings.rounds):
+        fleet.run_round()
+    merged = examine(fleet, state)
+    differ = len(condition.rewards) > 1
+    ends = [_alone(fleet, board, settings.own_steps) for board in range(len(boards))] if differ else []
     own = []
     for end in ends:
         fleet.state = end
@@ -48,12 +44,10 @@ def run_one(work: Work, *, settings: Settings, data_folder: Path, folder: Path) 
     return Run(**msgspec.structs.asdict(work), warm=warm, merged=merged, own=tuple(own), cpu_s=fleet.spent.job_s)
 
 
-def _alone(fleet: Federation, board: int, rounds: int, n_steps: int | None = None) -> AdapterState:
-    """The state that a board comes to by itself in so many rounds, of the recipe's steps unless given; the fleet stays
-    where it is."""
+def _alone(fleet: Federation, board: int, n_steps: int) -> AdapterState:
+    """The state that a board comes to by itself in so many steps; the fleet stays where it is."""
     before = fleet.state, fleet.round
-    for _ in range(rounds):
-        fleet.merge([fleet.contribution(update) for update in fleet.updates([board], n_steps=n_steps)])
+    fleet.merge(map(fleet.contribution, fleet.updates([board], n_steps=n_steps)))
     end = fleet.state
     fleet.state, fleet.round = before
     return end

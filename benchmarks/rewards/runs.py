@@ -42,14 +42,12 @@ class Condition:
         learns: from rewards, or on from right answers.
         advantage, kl: as in run.toml's [reward].
         rewards: of each board; there are as many boards as these.
-        merges: after each round; else each board goes on with what it has.
     """
 
     learns: bool = True
     advantage: Advantage = "group"
     kl: float = 0.05
     rewards: tuple[tuple[Reward, ...], ...] = (RIGHT,)
-    merges: bool = True
 
 
 CONDITIONS = {
@@ -58,7 +56,6 @@ CONDITIONS = {
     "rewards, kl 0": Condition(kl=0.0),
     "rewards, baseline": Condition(advantage="baseline"),
     "opposite boards": Condition(rewards=(LONG_BOARD, SHORT_BOARD)),
-    "opposite boards, apart": Condition(rewards=(LONG_BOARD, SHORT_BOARD), merges=False),
 }
 
 
@@ -120,11 +117,11 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(Work, frozen=True, kw_only=True):
-    """A run's outcome: the adapter after the warm start; the merged one at the end, none where boards do not merge; and
-    where their rewards differ each board's own, `own_steps` after that (or after all, where boards do not merge)."""
+    """A run's outcome: the adapter after the warm start, the merged one at the end, and where boards want different
+    things each one's own, `own_steps` after that."""
 
     warm: Judged
-    merged: Judged | None
+    merged: Judged
     own: tuple[Judged, ...]
     cpu_s: float
 
@@ -136,11 +133,10 @@ class Run(Work, frozen=True, kw_only=True):
     @property
     def line(self) -> str:
         """The run in one line."""
-        shown = self.merged or self.own[0]
         rewards = ", ".join(
-            f"{title} {self.warm.sampled[title]:.3f} → {value:.3f}" for title, value in shown.sampled.items()
+            f"{title} {self.warm.sampled[title]:.3f} → {value:.3f}" for title, value in self.merged.sampled.items()
         )
-        return f"{self.condition}, seed {self.seed}: {rewards}; kl {shown.kl:.3f}; {self.cpu_s:.0f} CPU s"
+        return f"{self.condition}, seed {self.seed}: {rewards}; kl {self.merged.kl:.3f}; {self.cpu_s:.0f} CPU s"
 
 
 class RewardStudy(Study, frozen=True, kw_only=True):

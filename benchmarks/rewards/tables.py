@@ -44,7 +44,7 @@ def print_study(study: RewardStudy) -> None:
 def _agreed(study: RewardStudy) -> str:
     rows = [["after right answers", *_cells([run.warm for run in _one_each(study.runs)])]]
     for name, condition in CONDITIONS.items():
-        judged = [run.merged for run in _of(study, name) if run.merged is not None]
+        judged = [run.merged for run in _of(study, name)]
         if judged and len(condition.rewards) == 1:
             rows.append([name, *_cells(judged)])
             rows.append([f"{name}: gain", *_gains(_of(study, name))])
@@ -56,8 +56,7 @@ def _opposite(study: RewardStudy) -> str:
     for name, condition in CONDITIONS.items():
         if len(condition.rewards) == 1 or not (runs := _of(study, name)):
             continue
-        if condition.merges:
-            rows.append([f"{name}: merged", *_cells([run.merged for run in runs if run.merged is not None])])
+        rows.append([f"{name}: merged", *_cells([run.merged for run in runs])])
         for board, wants in enumerate(OPPOSITES):
             rows.append([f"{name}: {wants}", *_cells([run.own[board] for run in runs])])
         if len(runs) > 1:
@@ -71,7 +70,7 @@ def _cells(judged: Sequence[Judged]) -> list[str]:
 
 def _gains(runs: Sequence[Run]) -> list[str]:
     """The differences from the warm start; nothing where there is one seed alone."""
-    pairs = [(run.merged, run.warm) for run in runs if run.merged is not None]
+    pairs = [(run.merged, run.warm) for run in runs]
     return _differences(pairs) if len(pairs) > 1 else [""] * len(COLUMNS)
 
 

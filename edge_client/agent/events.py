@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from braid_common.loopback import is_plain_to_others
+from braid_common.metrics import metric
 from braid_common.units import printable, show_size
 from edge_client.agent.console import Console
 from edge_client.agent.length_words import cut_warnings, lengths_words
@@ -26,6 +27,7 @@ HEAVY_IMPORTS = 1.5
 """Times what a build for processors takes when it is imported: beyond that another build was installed, as for CUDA."""
 
 _SCORES = ("loss", "rouge1", "rouge2", "rougeL")
+_OWN_LOSSES = {metric("personal", "loss"): "with strands of its own", metric("alone", "loss"): "on its own"}
 
 
 class Events:
@@ -264,6 +266,8 @@ class Events:
     async def evaluation(self, task: Task, values: Mapping[str, float]) -> None:
         """A version was scored on this board's held-out text."""
         scores = " ".join(f"{name} {values[name]:.3f}" for name in _SCORES if name in values)
+        for name, words in _OWN_LOSSES.items():
+            scores += f"; {words} loss {values[name]:.3f}" if name in values else ""
         self.console.event(
             "evaluation",
             f"version {task.spec.version} on this board's held-out text: {scores}",

@@ -86,7 +86,7 @@ class Planner:
         Where the run asks for more beside the plan's strands than it did (local ones), that counts too."""
         situation = self._situation
         fits_disk = plan.mode.cache == "none" or situation.cache.limit_bytes > 0
-        now_bytes = predict_peak(situation.base, run, plan.mode, plan.ranks).total_bytes
+        now_bytes = predict_peak(situation.base, run, plan.mode, plan.ranks, situation.rewards).total_bytes
         more_bytes = max(0, now_bytes - plan.predicted_bytes)
         fits_memory = plan.whole_peak_bytes + more_bytes <= situation.budget_bytes
         return fits_memory and fits_disk and plan.mode.device == situation.board.device

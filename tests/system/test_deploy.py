@@ -186,7 +186,7 @@ def test_the_example_settings_are_accepted(tmp_path: Path) -> None:
     """Every key of edge-client.toml exists and has the right type, those behind a # included."""
     text = (DEPLOY / "edge-client.toml").read_text()
     uncommented = tmp_path / "edge-client.toml"
-    uncommented.write_text(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
+    uncommented.write_text(re.sub(r"^#(\w+ = |\[\[)", r"\1", text, flags=re.MULTILINE))
 
     settings = read_config(uncommented)
 
@@ -196,6 +196,7 @@ def test_the_example_settings_are_accepted(tmp_path: Path) -> None:
     assert (limits.round_s, limits.round_bytes) == (1200, 10_000_000)
     rules = parse_rules(settings["window"], settings["below"], settings["only_on_mains"])
     assert rules == Rules(windows=(Window(22 * 3600, 6 * 3600),), below_c=70.0, only_on_mains=True)
+    assert [reward.title for reward in settings["rewards"]] == ["tool_call", "length"]
 
 
 def test_the_units_priority_is_that_of_a_join_by_hand() -> None:

@@ -27,7 +27,7 @@ RULES: dict[Trained, str] = {"both factors": "weave", "B alone": "braid"}
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """The hold on a board near the received model: a penalty of this weight, a smaller learning rate, or nothing."""
+    """A hold on a board near the received model: a penalty of this weight, a smaller learning rate, or nothing."""
 
     importance: KeepImportance = "fisher"
     weight: float = 0.0

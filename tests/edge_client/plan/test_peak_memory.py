@@ -214,7 +214,8 @@ def test_prediction_meets_measurement(
     """The promise of the plan: predicted over measured peak of a real worker lies in 0.9…1.15, where B is trained alone
     and where A is too, and where the board has strands of its own, beside those of the run or in
     steps of their own."""
-    run, ranks = make_run(trains_a=trains_a, personal=personal), [rank] * 72
+    source = 256 if personal is UNSET else 96
+    run, ranks = make_run(source=source, trains_a=trains_a, personal=personal), [rank] * 72
     predicted = predict_peak(
         T5Config.parse(SMALL_T5), run, TrainingMode(format="int8", compute="fp32", micro_batch=8), ranks
     ).total_bytes
@@ -272,7 +273,7 @@ def test_prediction_holds_where_rewards_are_learned_from(tmp_path: Path, micro_b
     from edge_client.engines.lean.reward.features import n_features
     from edge_client.engines.lean.reward.head import RewardHead, save_head
 
-    run = with_rewards(make_run(scope="decoder"), reuse=2, samples=2)
+    run = with_rewards(make_run(scope="decoder", source=192, target=16), reuse=2, samples=2)
     short = msgspec.structs.replace(run.settings, local_steps=2, batch=4, sketch_batches=1)
     run = msgspec.structs.replace(run, settings=short)
     ranks = [4] * len(run.weights)

@@ -65,9 +65,9 @@ def sent(job: Any) -> dict[str, np.ndarray[Any, Any]]:
 def test_answers_become_what_is_rewarded(make_reward_job: MakeRewardJob, learning: dict[str, Any]) -> None:
     """The mean reward over a longer round is clearly above that of its first steps, which are the same ones."""
     first = train(make_reward_job(learning=learning, settings={"local_steps": 4, "batch": 8}), Session())
-    whole = train(make_reward_job(learning=learning, settings={"local_steps": 24, "batch": 8}), Session())
+    whole = train(make_reward_job(learning=learning, settings={"local_steps": 40, "batch": 8}), Session())
 
-    assert whole["reward"] > first["reward"] + 0.1
+    assert whole["reward"] > first["reward"] + 0.15
     assert whole["reward"] == pytest.approx(whole["reward_rare"] + 0.5 * whole["reward_length"])
     assert whole["loss"] > 0
 

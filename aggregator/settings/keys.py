@@ -27,9 +27,9 @@ from wire.limits import (
     MIN_SOURCE_TOKENS,
     MIN_TARGET_TOKENS,
 )
-from wire.run import MAX_NESTED, MAX_REUSE, MAX_SAMPLES, Advantage, Importance, KeepImportance, Method, When
+from wire.run import MAX_NESTED, MAX_REUSE, MAX_SAMPLES, Advantage, Importance, KeepImportance, Method, Target, When
 
-TARGETS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
+TARGETS: tuple[str, ...] = get_args(Target)
 """Last parts of the names of the weights that may be trained."""
 
 MAX_DEVICES = 10_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from braid_common.metrics import Subject
 from wire.run import Keep, Method, Personal, When
 
 KEEP_WEIGHT = 0.1
@@ -24,6 +25,11 @@ class Condition:
         when: When = "after" if self.method == "fedrep" else "beside"
         steps = fleet_steps if self.method == "finetune" else 0
         return Personal(rank=rank, method=self.method, when=when, steps=steps, local_blocks=1)
+
+    @property
+    def subject(self) -> Subject:
+        """The name under which the engine scores the model that this makes of a board's."""
+        return "global" if self.method is None else "alone" if self.method == "local" else "personal"
 
     @property
     def has_own_steps(self) -> bool:

@@ -16,6 +16,7 @@ from benchmarks.personal.methods import FLEETS, Condition
 from benchmarks.personal.texts import Sizes, texts
 from benchmarks.simulation.setting import Recipe
 from benchmarks.simulation.strands import equal_ranks
+from braid_common.metrics import Subject, metric
 
 if TYPE_CHECKING:
     from benchmarks.simulation.federation import Board, Federation
@@ -143,16 +144,18 @@ def _take_own_steps(fleet: Federation, condition: Condition) -> float:
 
 
 def _outcome(name: str, fleet: Federation, condition: Condition, of_all: tuple[float, ...], own_s: float) -> Outcome:
-    own = of_all if condition.method is None else _losses(fleet, of_own=True)
+    own = of_all if condition.subject == "global" else _losses(fleet, condition.subject)
     return Outcome(condition=name, global_=of_all, own=own, own_s=own_s)
 
 
-def _losses(fleet: Federation, *, of_own: bool = False) -> tuple[float, ...]:
+def _losses(fleet: Federation, subject: Subject = "global") -> tuple[float, ...]:
     """Each board's loss on its own test text, of the global adapter or of the board's own model."""
     from benchmarks.simulation.session import judge_session  # imports torch
 
     return tuple(
-        fleet.evaluate(board.held_out, session=judge_session(), own=index if of_own else None)["loss"]
+        fleet.evaluate(board.held_out, session=judge_session(), own=None if subject == "global" else index)[
+            metric(subject, "loss")
+        ]
         for index, board in enumerate(fleet.boards)
     )
 

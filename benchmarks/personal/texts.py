@@ -7,11 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.simulation.text_sets import subset
+from benchmarks.simulation.text_sets import read_clients, read_whole, subset
 from braid_common.example import Example
-from edge_client.data.load import load_data
 from edge_client.errors import DataError
-from edge_client.jobs.data_spec import DataSpec
 
 LIBRARIES = ("huggingface_hub", "networkx", "numpy", "sqlalchemy")
 """Docstrings that the builtin base was not trained on, one library a board."""
@@ -38,10 +36,13 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 def texts(name: str, folder: Path, sizes: Sizes) -> list[tuple[list[Example], list[Example]]]:
     """Training and test text of each board. Raises DataError where it is not there, or too small."""
+    groups: dict[str, list[Example]]
     if name == DOCSTRINGS:
-        groups = {library: _whole(f"builtin:docstrings/{library}") for library in LIBRARIES}
+        groups = {library: read_whole(f"builtin:docstrings/{library}") for library in LIBRARIES}
     else:
-        groups = _by_client(folder / FILES[name])
+        groups = defaultdict(list)
+        for client, example in read_clients(folder / FILES[name]):
+            groups[client].append(example)
     largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[: sizes.n_boards]
     n_test, boards = sizes.n_test, []
     for number, (client, examples) in enumerate(largest):
@@ -50,21 +51,3 @@ def texts(name: str, folder: Path, sizes: Sizes) -> list[tuple[list[Example], li
         drawn = subset(examples, n_test + sizes.n_train, number)
         boards.append((drawn[n_test:], drawn[:n_test]))
     return boards
-
-
-def _by_client(path: Path) -> dict[str, list[Example]]:
-    groups: dict[str, list[Example]] = defaultdict(list)
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", "name the folder with --data-folder") from error
-    for number, line in enumerate(lines):
-        record = msgspec.json.decode(line, type=dict[str, str])
-        client = record["client"]
-        groups[client].append(Example(str(number), client, record["source"], record["target"]))
-    return groups
-
-
-def _whole(spec: str) -> list[Example]:
-    data = load_data(DataSpec(spec))
-    return [*data.train, *data.held_out]

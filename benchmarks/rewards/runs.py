@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,13 +9,12 @@ from pathlib import Path
 import msgspec
 
 import builtin_base
-from benchmarks.simulation.text_sets import subset
+from benchmarks.simulation.text_sets import read_clients, subset
 from benchmarks.study.runner import Study
 from braid_common.base.files import read_t5_config
 from braid_common.example import Example
 from braid_common.text_form import DEFAULT_PREFIX, TextForm
 from edge_client.data.tokeniser import Tokeniser
-from edge_client.errors import DataError
 from edge_client.jobs.reward_spec import LengthReward, OverlapReward, Reward, ToolCallReward
 from wire.run import Advantage
 
@@ -168,17 +166,7 @@ def _short(path: Path, settings: Settings) -> list[tuple[str, Example]]:
     form = TextForm(DEFAULT_PREFIX, settings.max_source_tokens, settings.max_target_tokens, "end")
     return [
         (client, example)
-        for client, example in _lines(path)
+        for client, example in read_clients(path)
         if not tokeniser.cuts(example.source, form)
         and tokeniser.count(example.target, form.max_target_tokens + 1) <= form.max_target_tokens
     ]
-
-
-def _lines(path: Path) -> Iterator[tuple[str, Example]]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", "name the folder with --data-folder") from error
-    for number, line in enumerate(lines):
-        record = msgspec.json.decode(line, type=dict[str, str])
-        yield record["client"], Example(str(number), record["client"], record["source"], record["target"])

@@ -157,16 +157,15 @@ class Federation:
             boards: indices, in the order in which updates are wanted.
             n_steps: optimiser steps, if not the recipe's number.
             together: several boards share forward and backward passes, which halves the time; else job after job, as on
-                real boards. Boards of scope "all" never share, nor do those that learn from rewards.
+                real boards. Boards of scope "all" never share, nor do those that learn from rewards, have strands
+                of their own or are held near the received model.
         """
-        together = together and self.recipe.reward is None
+        recipe = self.recipe
+        is_plain = recipe.reward is None and recipe.personal is None and recipe.keep is None
         wanted = range(len(self.boards)) if boards is None else boards
         jobs = [self._train_job(board, n_steps) for board in wanted]
         self.down_bytes += sum(map(self._send, jobs))
-        alone = (
-            self.recipe.personal is not None or self.recipe.keep is not None
-        )  # boards that share passes have neither
-        if together and len(jobs) > 1 and self.recipe.scope == "decoder" and not alone:
+        if together and is_plain and len(jobs) > 1 and recipe.scope == "decoder":
             self._train_together(jobs)
         else:
             for job in jobs:
@@ -223,25 +222,30 @@ class Federation:
             session: one that keeps its own base, if not the boards'.
             rouge: texts are written as well and scored.
             cached: encoder outputs are kept for the next evaluation of the same text.
-            own: the board whose own strands are judged with it; None for none.
+            own: the board whose own strands are judged beside it (`braid_common.metrics`); None for none.
 
         Returns:
             An evaluate job's numbers: loss in nats per target token, ROUGE F1 (0…1).
         """
         session = session or self._session
+        return run_job(self.evaluation(examples, session, rouge=rouge, cached=cached, own=own), LeanEngine(session))
+
+    def evaluation(
+        self,
+        examples: Sequence[Example],
+        session: SharedSession,
+        *,
+        rouge: bool = False,
+        cached: bool = True,
+        own: int | None = None,
+    ) -> EvaluateJob:
+        """An evaluation as a job, also for a benchmark that looks at the model itself: `session` has the text, and the
+        adapter is in its file. The other arguments are those of `evaluate`."""
         session.texts = {**session.texts, _EVALUATED: Data([], list(examples))}
         own_path = "" if own is None else self._jobs.own_path(own)
         job = self._jobs.evaluate(self.state, _EVALUATED, rouge=rouge, cached=cached, own_path=own_path)
         if job.adapter_path:
             self._send(job)
-        return run_job(job, LeanEngine(session))
-
-    def evaluation(self, examples: Sequence[Example], session: SharedSession) -> EvaluateJob:
-        """The evaluation of the global adapter as a job, for a benchmark that looks at the model itself: `session` has
-        the text, and the adapter is in its file."""
-        session.texts = {**session.texts, _EVALUATED: Data([], list(examples))}
-        job = self._jobs.evaluate(self.state, _EVALUATED, rouge=False, cached=True)
-        self._send(job)
         return job
 
     # --- boards ----------------------------------------------------------------------------------------------------

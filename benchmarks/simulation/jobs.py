@@ -20,6 +20,7 @@ from aggregator.merge.traits import Traits
 from aggregator.run.round_spec import sketch_is_due
 from benchmarks.simulation.setting import Recipe
 from braid_common.seeds import derive_seed
+from edge_client.agent.personal.own_settings import unshared_ranks
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import EvaluateJob, PersonalJob, Plan, ProfileJob, TrainingMode, TrainJob
 from edge_client.jobs.reward_spec import Reward
@@ -181,9 +182,7 @@ class Jobs:
         )
         pruned_path = self._path(f"pruned-{board}")
         pruned = read_pruned(Path(pruned_path), run, name, round_id) or {}
-        if recipe.personal is not None:
-            pruned = pruned | dict.fromkeys(recipe.personal.unshared(run.weights), 0)
-        plan = self._plan(run, limited(choose(run), run.weights, pruned))
+        plan = self._plan(run, limited(choose(run), run.weights, {**pruned, **unshared_ranks(run)}))
         return TrainJob(
             **self._fields(run, spec, name, plan, f"cache-{board}"),
             board_id=name,

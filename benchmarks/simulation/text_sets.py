@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
 from edge_client.data.load import load_data
@@ -56,12 +58,26 @@ def load_those_there(folder: Path, names: Sequence[str]) -> list[TextSet]:
 def load(name: str, folder: Path) -> TextSet:
     """The set `name`, each part shuffled once and for all. Raises DataError where its files or libraries are absent."""
     if name not in FILES:
-        pairs = _shuffled(_whole(f"builtin:{name}"))
+        pairs = _shuffled(read_whole(f"builtin:{name}"))
         return _text_set(name, pairs[2 * N_HELD_OUT :], pairs[:N_HELD_OUT], pairs[N_HELD_OUT : 2 * N_HELD_OUT])
     stem = FILES[name]
-    train, validation, test = (_whole(str(folder / f"{stem}.{part}.jsonl")) for part in ("train", "val", "test"))
+    train, validation, test = (read_whole(str(folder / f"{stem}.{part}.jsonl")) for part in ("train", "val", "test"))
     seen = {(example.source, example.target) for example in (*validation, *test)}
     return _text_set(name, [pair for pair in train if (pair.source, pair.target) not in seen], validation, test)
+
+
+def read_clients(path: Path) -> list[tuple[str, Example]]:
+    """The examples of a published set whose lines name the client that each belongs to, with its name. Raises DataError
+    where the file is not there."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", "name the folder with --data-folder") from error
+    records = (msgspec.json.decode(line, type=dict[str, str]) for line in lines)
+    return [
+        (record["client"], Example(str(number), record["client"], record["source"], record["target"]))
+        for number, record in enumerate(records)
+    ]
 
 
 def subset(examples: Sequence[Example], n_examples: int, seed: int) -> list[Example]:
@@ -70,7 +86,7 @@ def subset(examples: Sequence[Example], n_examples: int, seed: int) -> list[Exam
     return draw.sample(list(examples), min(n_examples, len(examples)))
 
 
-def _whole(spec: str) -> list[Example]:
+def read_whole(spec: str) -> list[Example]:
     """All examples of a file or a library, read as a board reads them."""
     data = load_data(DataSpec(spec))
     return [*data.train, *data.held_out]

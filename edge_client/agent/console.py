@@ -24,7 +24,8 @@ standard output holds one JSON object per line and nothing else. Every object ha
                 loss, tokens_per_s, seconds, peak_bytes, n_examples, held_out_loss
     own_strands round, loss, personal_loss, mix, n_examples, tokens_per_s, seconds, peak_bytes
                         the strands of this board alone have taken their steps
-    evaluation  round, version, loss, and where asked rouge1, rouge2, rougeL (0…1), n_examples
+    evaluation  round, version, n_examples, loss, and where asked rouge1, rouge2, rougeL, exact_match (0…1); the same of
+                the base, and of strands of the board's own, by the names of `braid_common.metrics`
     offline     message, hint        the server went away; the client keeps trying
     online      seconds              it is back
     notice      message, hint        anything else worth a line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -28,6 +29,17 @@ HEAVY_IMPORTS = 1.5
 
 _SCORES = ("loss", "rouge1", "rouge2", "rougeL")
 _OWN_LOSSES = {metric("personal", "loss"): "with strands of its own", metric("alone", "loss"): "on its own"}
+
+_LOST: Mapping[str, str] = MappingProxyType(
+    {
+        "residual_lost": (
+            "what quantisation dropped of the last update cannot be read, or is of another run: it is left out"
+        ),
+        "personal_lost": "the local strands cannot be read: they begin anew",
+        "training_lost": "the saved training is damaged, or of another text: the round was begun again",
+    }
+)
+"""What is said of a job, by the worker's number for it."""
 
 
 class Events:
@@ -116,8 +128,13 @@ class Events:
         self.console.event(
             "own_strands", f"local strands: {', '.join(parts) or 'trained'}", round=task.spec.round, **values
         )
-        if "personal_lost" in values:
-            self.console.notice("the local strands could not be read: they began anew")
+        self.lost(values)
+
+    def lost(self, values: Mapping[str, float]) -> None:
+        """Some of what the board keeps could not be read for a job, if its numbers say so."""
+        for name, sentence in _LOST.items():
+            if name in values:
+                self.console.notice(sentence)
 
     def waiting(self, task: Task) -> None:
         """There is nothing to do; said once."""

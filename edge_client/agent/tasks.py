@@ -7,7 +7,6 @@ download is completed. Nothing else is remembered.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import MappingProxyType
 
 from braid_common import metrics
 from edge_client.agent.board_setup import BoardSetup
@@ -35,18 +34,6 @@ from wire.run import RunInfo
 MAX_WORKER_LOSSES = 5
 """Times that one task may lose its worker. More of them are no accident but the board's doing: four leaner plans later
 it trains in half of the memory above the libraries that it began with."""
-
-
-_LOST: Mapping[str, str] = MappingProxyType(
-    {
-        "residual_lost": (
-            "what quantisation dropped of the last update cannot be read, or is of another run: it is left out"
-        ),
-        "personal_lost": "the local strands cannot be read: they begin anew",
-        "training_lost": "the saved training is damaged, or of another text: the round was begun again",
-    }
-)
-"""What is said of a round, by the worker's number for it."""
 
 
 class TaskRunner:
@@ -162,7 +149,7 @@ class TaskRunner:
         if job is not None:
             self._events.phase("train", task)
             values = await self._work(task, job, files)
-            self._tell_losses(values)
+            self._events.lost(values)
         self._advance(BoardEvent.RESULT_WRITTEN)
         self._events.phase("upload", task)
         if "held_out_loss" in values:  # first: the round that the update closes may weigh boards by it
@@ -182,16 +169,11 @@ class TaskRunner:
         await self._own.train(job.run, task, files)  # first: they are scored, and then the run may be over
         self._events.phase("evaluate", task)
         values = await self._work(task, job, files)
-        self._tell_losses(values)
+        self._events.lost(values)
         await self._events.evaluation(task, values)
         self._advance(BoardEvent.REPORTED)
 
     # --- steps -----------------------------------------------------------------------------------------------------
-
-    def _tell_losses(self, values: Mapping[str, float]) -> None:
-        for lost, sentence in _LOST.items():
-            if lost in values:
-                self._events.console.notice(sentence)
 
     async def _fetch(self, task: Task, files: TaskFiles) -> tuple[RunInfo, Task, Plan, TaskFiles, str]:
         """Plan with the run's newest values, and fetch the version cut to the plan's ranks; what a job is made of."""

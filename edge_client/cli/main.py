@@ -35,7 +35,7 @@ COMMANDS = {
     "doctor": "edge_client.cli.doctor",
 }
 
-LOAD_TORCH = frozenset({"generate", "evaluate"})
+LOAD_TORCH = frozenset({"generate", "evaluate", "personal", "reward"})
 """Commands that compute in their own process, which may die of a torch for another processor. The others have it in
 children."""
 

@@ -12,6 +12,7 @@ from edge_client.cli.options import debug_option, state_option
 from edge_client.cli.own_strands import own_strands
 from edge_client.errors import ConfigError
 from edge_client.host.packages import require_packages
+from edge_client.host.torch_trial import loading_torch
 from edge_client.state.folder import StateFolder
 
 
@@ -34,7 +35,8 @@ def export(state: Path, out: Path, as_json: bool, debug: bool) -> None:
             f"{state.expanduser()} holds no local strands", "they are there once a round with [personal] is done"
         )
     require_packages()
-    from edge_client.engines.lean.personal.peft_export import export_strands
+    with loading_torch():
+        from edge_client.engines.lean.personal.peft_export import export_strands
 
     done = export_strands(own.file, own.facts, out.expanduser(), own.held_adapter)
     if as_json:

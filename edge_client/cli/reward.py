@@ -13,6 +13,7 @@ import click
 
 from edge_client.cli.options import debug_option, format_option
 from edge_client.host.packages import require_packages
+from edge_client.host.torch_trial import loading_torch
 
 if TYPE_CHECKING:
     from edge_client.engines.lean.reward.fit import Fit
@@ -40,8 +41,10 @@ def fit(rated: Path, out: Path, model: str, as_json: bool, debug: bool, **form: 
     del debug
     require_packages()
     from edge_client.base.locate import resolve
-    from edge_client.engines.lean.reward.fit import fit_reward_model, save_fit
     from edge_client.rewards.rated import read_rated
+
+    with loading_torch():
+        from edge_client.engines.lean.reward.fit import fit_reward_model, save_fit
 
     answers = read_rated(rated)
     folder = resolve(model)

@@ -10,6 +10,7 @@ import platform
 
 from braid_common.base.t5_config import T5Config
 from edge_client.jobs.messages import CacheDtype
+from wire.run import Personal, RunInfo, When
 
 IMPORTS_BYTES_ON = {"x86_64": 243 << 20, "aarch64": 250 << 20}
 """Resident memory of a worker that has imported torch and the engine and read tokenizer and data, before any model, by
@@ -54,6 +55,19 @@ ADALORA_RANK = 4
 """Triplets of every weight while a profile scores the weights as AdaLoRA does: their random directions sample the
 gradient, and each costs memory. How well the order of the weights agrees with the sketches' (Spearman): 2 triplets
 0.65, 4 0.79, 8 and 12 0.80 (builtin base, MTS-Dialog)."""
+
+
+def ranks_of_own(run: RunInfo, when: When, *, trains_encoder: bool) -> tuple[int, ...]:
+    """Local strands of each weight, where they are trained then; none of an encoder that is not trained."""
+    personal = run.settings.personal
+    if not isinstance(personal, Personal):
+        return (0,) * len(run.weights)
+    has_some = personal.has_steps_of_own if when == "after" else personal.is_beside
+    if not has_some:
+        return (0,) * len(run.weights)
+    pairs = zip(run.weights, run.local_ranks, strict=True)
+    return tuple(0 if weight.is_encoder and not trains_encoder else rank for weight, rank in pairs)
+
 
 ANSWERS_BYTES = 32 << 20
 """What is held of answers that are written side by side, of one at least: keys and values of source and answer in every

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import UnsetType
 
-from edge_client.jobs.sizes import ADALORA_RANK, RANK_STEP
+from edge_client.jobs.sizes import ADALORA_RANK, RANK_STEP, ranks_of_own
 from wire.checks import basis_rank
 from wire.dtypes import sketch_dtype
-from wire.run import KeepImportance, Personal, RunInfo, Weight, When
+from wire.run import KeepImportance, RunInfo, Weight
 
 TRAINED_VALUE_BYTES = 16
 """A trained value in fp32, its gradient and Adam's two moments."""
@@ -43,18 +43,6 @@ def begins_at_adapter(run: RunInfo) -> bool:
     """Whether boards train the global adapter itself, which then comes as strands, and not something beside it: so it
     is where A is trained, unless each board draws its own."""
     return run.settings.trains_a and not run.settings.own_basis
-
-
-def ranks_of_own(run: RunInfo, when: When, *, trains_encoder: bool) -> tuple[int, ...]:
-    """Local strands of each weight, where they are trained then; none of an encoder that is not trained."""
-    personal = run.settings.personal
-    if not isinstance(personal, Personal):
-        return (0,) * len(run.weights)
-    has_some = personal.has_steps_of_own if when == "after" else personal.is_beside
-    if not has_some:
-        return (0,) * len(run.weights)
-    pairs = zip(run.weights, run.local_ranks, strict=True)
-    return tuple(0 if weight.is_encoder and not trains_encoder else rank for weight, rank in pairs)
 
 
 def padded(rank: int) -> int:

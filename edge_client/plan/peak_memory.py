@@ -15,8 +15,7 @@ from msgspec import UNSET
 from braid_common.base.t5_config import T5Config
 from edge_client.jobs.messages import Device, TrainingMode
 from edge_client.jobs.reward_spec import ModelReward, OverlapReward, Reward
-from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES
-from edge_client.plan.adapter_memory import ranks_of_own
+from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES, ranks_of_own
 from edge_client.plan.step_memory import TensorSizes
 from wire.run import RunInfo
 

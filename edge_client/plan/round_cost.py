@@ -17,8 +17,8 @@ from msgspec import UNSET
 
 from braid_common.base.t5_config import T5Config
 from edge_client.jobs.messages import Compute, Format, TrainingMode
-from edge_client.jobs.sizes import answers_at_once
-from edge_client.plan.adapter_memory import begins_at_adapter, ranks_of_own
+from edge_client.jobs.sizes import answers_at_once, ranks_of_own
+from edge_client.plan.adapter_memory import begins_at_adapter
 from edge_client.plan.cache_budget import CacheBudget, distinct_examples
 from edge_client.plan.flops import Lengths, StepFlops, step_flops
 from wire.checks import basis_rank

@@ -9,6 +9,9 @@ from braid_common.units import printable
 
 Child = Element | str
 
+MAX_ROWS = 500
+"""Rows of a table of the page, such as boards or rounds; the JSON has all."""
+
 
 def element(tag: str, *children: Child, **attributes: object) -> Element:
     """An element with text and elements in it. An attribute's `_` stands for `-`, and one at its end for nothing:
@@ -39,10 +42,12 @@ def name_of(label: str) -> Element:
 
 
 def table(
-    heads: Sequence[str], rows: Sequence[Sequence[Child]], *, more: int = 0, texts: Sequence[int] = ()
+    heads: Sequence[str], rows: Sequence[Sequence[Child]], *, texts: Sequence[int] = (), is_last: bool = False
 ) -> Element:
-    """A table that scrolls by itself; the first column and those at `texts` are text, the others are numbers. `more`:
-    rows that were left out."""
+    """A table that scrolls by itself, of the first MAX_ROWS rows, or with `is_last` of the last ones; its first column
+    and those at `texts` are text, the others are numbers."""
+    more = max(0, len(rows) - MAX_ROWS)
+    rows = rows[more:] if is_last else rows[:MAX_ROWS]
 
     def row(tag: str, cells: Sequence[Child]) -> Element:
         kinds = ["text" if not place or place in texts else "" for place in range(len(cells))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,6 +23,9 @@ from edge_client.evaluation.metrics import exact_match, rouge
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import AdapterJob, EvaluateJob
 from edge_client.state.personal_folder import strands_key
+
+if TYPE_CHECKING:
+    from edge_client.engines.lean.personal.local_strands import OwnStrands
 
 SPARE_SHARE = 0.5
 """Part of the memory still free under the budget that unpacked weights may take while text is written."""
@@ -45,38 +49,44 @@ def evaluate(job: EvaluateJob, session: Session) -> dict[str, float]:
     encoder_outputs.prepare(pair.source for pair in pairs)
     if job.rouge and job.plan.kept_bytes:
         session.release_encoder()  # unpacked weights make texts be written faster
+    own, is_lost = _own_strands(job)
     answered: dict[Subject, _Answered] = {}
-    for subject, adapter in _subjects(job):
+    for subject, adapter in _subjects(job, own):
         answered[subject] = _answered(adapter, encoder_outputs, pairs, job, session)
         del adapter
-    del encoder_outputs
+    del encoder_outputs, own
     values = {"n_examples": float(len(examples)), "tokens_per_s": answered["global"].tokens_per_s}
-    if job.personal_path and Path(job.personal_path).exists() and not answered.keys() & {"personal", "alone"}:
-        values["personal_lost"] = 1.0
+    values |= {"personal_lost": 1.0} if is_lost else {}
     if job.rouge:
         session.release_base()  # what scores the texts takes as much as a base, and comes at the end of a run
+    targets = [example.targets for example in examples]
     for subject, its in answered.items():
         scores = {"loss": its.loss}
         if job.rouge:
-            texts, targets = [tokeniser.decode(ids) for ids in its.ids], [example.targets for example in examples]
+            texts = [tokeniser.decode(ids) for ids in its.ids]
             scores |= rouge(targets, texts) | {"exact_match": exact_match(targets, texts)}
         values |= {metric(subject, name): value for name, value in scores.items()}
     return values | {"seconds": session.clock() - start_s} | peaks(session.torch_device(job))
 
 
-def _subjects(job: EvaluateJob) -> Iterator[tuple[Subject, AdapterTensors]]:
+def _own_strands(job: EvaluateJob) -> tuple[OwnStrands | None, bool]:
+    """The board's own strands, where the job names some and they are there, and whether they cannot be used."""
+    if not job.personal_path:
+        return None, False
+    from edge_client.engines.lean.personal.local_strands import look_for_own
+
+    return look_for_own(Path(job.personal_path), strands_key(job.run))
+
+
+def _subjects(job: EvaluateJob, own: OwnStrands | None) -> Iterator[tuple[Subject, AdapterTensors]]:
     """The models to score, one after another: the version comes last, so that what is shown last is its score."""
     adapter = AdapterTensors()  # version 0 is the bare base
     if job.adapter_path:
         adapter = read_adapter(Path(job.adapter_path), job.run, job.spec.version, None)
         if job.beside_base:
             yield "base", AdapterTensors()
-    if job.personal_path and Path(job.personal_path).exists():
-        from edge_client.engines.lean.personal.local_strands import read_own
-
-        own = read_own(Path(job.personal_path), strands_key(job.run))
-        if own is not None:
-            yield ("alone" if own.is_alone else "personal"), AdapterTensors(own.over(adapter.product_factors()))
+    if own is not None:
+        yield ("alone" if own.is_alone else "personal"), AdapterTensors(own.over(adapter.product_factors()))
     yield "global", adapter
 
 

@@ -22,8 +22,13 @@ from edge_client.engines.lean.model.model import DTYPES, Model, start_training
 from edge_client.engines.lean.session import Session, peaks, run_as_reached, trains_encoder
 from edge_client.host.worker_memory import peak_bytes, resident_bytes, return_free_memory
 from edge_client.jobs.messages import ProbeJob
-from edge_client.jobs.sizes import CUDA_CONTEXT_BYTES, IMPORTS_BYTES, LEAST_HIDDEN_BYTES, TOKENS_PER_BATCH
-from wire.run import Personal
+from edge_client.jobs.sizes import (
+    CUDA_CONTEXT_BYTES,
+    IMPORTS_BYTES,
+    LEAST_HIDDEN_BYTES,
+    TOKENS_PER_BATCH,
+    ranks_of_own,
+)
 
 
 def probe(job: ProbeJob, session: Session) -> dict[str, float]:
@@ -71,15 +76,17 @@ class _Steps:
         self._job = job
 
     def _local_strands(self, job: ProbeJob) -> dict[str, Tensor]:
-        """Zeros for the strands of this board alone that are trained in the steps of the global ones."""
-        personal, leaves = job.run.settings.personal, dict[str, Tensor]()
-        if not isinstance(personal, Personal) or personal.when != "beside":
-            return leaves
-        for weight, rank in zip(job.run.weights, job.run.local_ranks, strict=True):
-            if rank and (trains_encoder(job) or not weight.is_encoder):
+        """Zeros for the strands of this board alone, put where they lie in the steps of the global ones; those that are
+        trained there."""
+        trains, leaves = not job.run.own_steps, dict[str, Tensor]()
+        ranks = ranks_of_own(job.run, "beside", trains_encoder=trains_encoder(job))
+        for weight, rank in zip(job.run.weights, ranks, strict=True):
+            if rank:
+                zeros = Factors(torch.zeros(weight.rows, rank), torch.zeros(rank, weight.columns))
                 linear = self._model.linears[weight.name]
-                linear.put_beside(Factors(torch.zeros(weight.rows, rank), torch.zeros(rank, weight.columns)))
-                leaves |= {f"local.{n}.{weight.name}": leaf for n, leaf in enumerate(linear.leaves[-2:])}
+                linear.put_beside(zeros, trains=trains)
+                if trains:
+                    leaves |= {f"local.{n}.{weight.name}": leaf for n, leaf in enumerate(linear.leaves[-2:])}
         return leaves
 
     def take_one(self, n_examples: int) -> None:

@@ -47,6 +47,26 @@ with store._database.reading():
 """
 
 
+class Program(subprocess.Popen[str]):
+    """A program with this code that uses the database, with faults, and waits at each line that it reads."""
+
+    def __init__(self, code: str, database: Path, faults: FileFaults) -> None:
+        environment = {**os.environ, **faults.environment}
+        command = [sys.executable, "-c", code, str(database)]
+        super().__init__(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def line(self) -> str:
+        """The next line that it says."""
+        assert self.stdout is not None
+        return self.stdout.readline().rstrip("\n")
+
+    def go_on(self) -> None:
+        """Let it read its line."""
+        assert self.stdin is not None
+        self.stdin.write("\n")
+        self.stdin.flush()
+
+
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     """A database in which "key" is on a page that opening does not read."""
@@ -64,20 +84,11 @@ def test_a_page_that_cannot_be_read_is_the_disks_fault(tmp_path: Path, database:
     """It was "damaged: restore the folder from a backup", and the server ended with a status after which nothing starts
     it again (found by `make chaos`)."""
     faults = FileFaults(build_library(tmp_path), database.parent, tmp_path / "control")
-    command = [sys.executable, "-c", READING, str(database)]
-    with subprocess.Popen(
-        command,
-        env={**os.environ, **faults.environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdout is not None and server.stdin is not None
-        assert server.stdout.readline() == "open\n"
+    with Program(READING, database, faults) as server:
+        assert server.line() == "open"
         faults.fail("EIO", calls=["pread"], path="braid.db", times=1)
-        server.stdin.write("\n")
-        server.stdin.flush()
-        said = [server.stdout.readline().strip() for _ in range(2)]
+        server.go_on()
+        said = [server.line() for _ in range(2)]
 
     assert faults.failed == {("EIO", "pread"): 1}
     assert said == ["DiskError The database could not be read, and is not damaged", "value" * 2000]
@@ -89,23 +100,14 @@ def test_a_connection_from_a_time_without_writing_is_opened_anew(tmp_path: Path,
     """SQLite opens a file that it may not write for reading, and that connection stayed in the pool: after the file
     system was writable again the run still waited for its disk (found by `make chaos`)."""
     faults = FileFaults(build_library(tmp_path), database.parent, tmp_path / "control")
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITING, str(database)],
-        env={**os.environ, **faults.environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdout is not None and server.stdin is not None
-        assert server.stdout.readline() == "open\n"
+    with Program(WRITING, database, faults) as server:
+        assert server.line() == "open"
         faults.fail("EROFS")
-        server.stdin.write("\n")
-        server.stdin.flush()
-        assert server.stdout.readline() == "a second connection\n"
+        server.go_on()
+        assert server.line() == "a second connection"
         faults.heal()
-        server.stdin.write("\n")
-        server.stdin.flush()
-        said = [server.stdout.readline().strip() for _ in range(3)]
+        server.go_on()
+        said = [server.line() for _ in range(3)]
 
     assert faults.failed["EROFS", "open"] >= 1
     assert said[0] == "DiskError The database cannot be used: attempt to write a readonly database"

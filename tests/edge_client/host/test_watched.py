@@ -34,7 +34,7 @@ def watched(code: str, ask_again_s: float = 5.0) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", "\n".join(lines)], stdout=subprocess.PIPE, text=True, env=env)
 
 
-@pytest.mark.parametrize("command", ["generate", "evaluate", "bench"])
+@pytest.mark.parametrize("command", ["generate", "evaluate", "bench", "reward"])
 @pytest.mark.parametrize(
     ("at_import", "words"),
     [
@@ -52,7 +52,12 @@ def test_every_command_that_computes_names_a_torch_for_another_processor(
     torch = write_torch(tmp_path / "torch", version="2.10.0", at_import=at_import)
     data = tmp_path / "data.jsonl"
     data.write_text("".join(f'{{"source": "text {i}", "target": "{i}"}}\n' for i in range(20)))
-    arguments = {"generate": ["a text"], "evaluate": ["--data", str(data)], "bench": ["--steps", "1"]}[command]
+    arguments = {
+        "generate": ["a text"],
+        "evaluate": ["--data", str(data)],
+        "bench": ["--steps", "1"],
+        "reward": ["fit", str(data)],
+    }[command]
     env = {**os.environ, "PYTHONPATH": f"{torch}:{ROOT}", "HOME": str(tmp_path)}
     code = "from edge_client.cli.main import main; main()"
 

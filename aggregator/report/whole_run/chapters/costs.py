@@ -10,9 +10,6 @@ from aggregator.report.whole_run.elements import Child, element, facts, name_of,
 from aggregator.report.whole_run.plots import legend, stacked
 from aggregator.report.whole_run.words import DASH, number, seconds, share, size
 
-MAX_ROWS = 500
-"""Boards or rounds in a table of the page; the JSON has all."""
-
 MAX_BARS = 40
 """Boards with a bar: those that were busy longest, when there are more."""
 
@@ -43,7 +40,7 @@ def communication(figures: Mapping[str, Any]) -> list[Element]:
         for device, its in found["by_board"].items()
     ]
     heads = ("board", "up", "down", "requests", "updates")
-    return [tiles, table(heads, rows[:MAX_ROWS], more=max(0, len(rows) - MAX_ROWS))]
+    return [tiles, table(heads, rows)]
 
 
 def time_spent(figures: Mapping[str, Any]) -> list[Element]:
@@ -75,9 +72,9 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> Element:
             str(row["refused"]),
             row["reason"],
         ]
-        for row in rounds[-MAX_ROWS:]
+        for row in rounds
     ]
-    return table(heads, rows, more=max(0, len(rounds) - MAX_ROWS), texts=(1, 7))
+    return table(heads, rows, texts=(1, 7), is_last=True)
 
 
 def efficiency(figures: Mapping[str, Any]) -> list[Element]:
@@ -94,7 +91,7 @@ def efficiency(figures: Mapping[str, Any]) -> list[Element]:
             share(its["peak_of_predicted"]),
             size(its["budget_bytes"]),
         ]
-        for device, its in order[:MAX_ROWS]
+        for device, its in order
     ]
     heads = ("board", "tokens/s", "J/token", "peak", "predicted", "of it", "budget")
     above = found["above_prediction"]
@@ -107,4 +104,4 @@ def efficiency(figures: Mapping[str, Any]) -> list[Element]:
         if found["joules_per_token"] is not None
         else [element("p", f"J/token is {DASH} for boards whose power cannot be read.", class_="quiet")]
     )
-    return [element("p", mean), *note, table(heads, rows, more=len(order) - len(rows)), *energy]
+    return [element("p", mean), *note, table(heads, rows), *energy]

@@ -9,9 +9,6 @@ from xml.etree.ElementTree import Element
 from aggregator.report.whole_run.elements import Child, element, facts, name_of, table
 from aggregator.report.whole_run.words import DASH, number
 
-MAX_ROWS = 500
-"""Boards in a table of the page; the JSON has all."""
-
 ALWAYS = (
     "Text stays on its board: what leaves one is its updates, sketches of gradients, and numbers such as those of this "
     "page. A version holds what the texts have taught; whoever has it has that."
@@ -45,7 +42,7 @@ def robustness(figures: Mapping[str, Any]) -> list[Element]:
     parts = [tiles]
     if rows:
         heads = ("board", "accepted", "refused", "late", "missed", "ended", "why")
-        parts.append(table(heads, rows[:MAX_ROWS], more=max(0, len(rows) - MAX_ROWS), texts=(5, 6)))
+        parts.append(table(heads, rows, texts=(5, 6)))
     if found["reasons"]:
         reasons = [[row["reason"], number(row["count"])] for row in found["reasons"]]
         parts += [element("h3", "Why updates were refused"), table(("reason", "times"), reasons)]

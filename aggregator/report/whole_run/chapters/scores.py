@@ -14,9 +14,6 @@ from braid_common.metrics import SUBJECTS
 MAX_BARS = 40
 """Boards with a bar: those that gain least, when there are more."""
 
-MAX_ROWS = 500
-"""Boards in a table of the page; the JSON has all."""
-
 WHAT_IT_IS = (
     "Each board scores on text that it holds back, and every board counts once. The worst tenth is the mean over the "
     "tenth of the boards that is worst off, one at least. Jain's index is 1 where all boards have the same, and 1 "
@@ -142,10 +139,10 @@ def _boards(found: Mapping[str, Any], labels: Mapping[str, str]) -> Element:
                 for score, subject in columns
             ),
         ]
-        for device in order[:MAX_ROWS]
+        for device in order
     ]
     heads = ["board", *(f"{_SHORT[score]} {subject}" for score, subject in columns)]
-    return table(heads, rows, more=len(order) - len(rows))
+    return table(heads, rows)
 
 
 _SHORT = {"loss": "loss", "rouge1": "R-1", "rouge2": "R-2", "rougeL": "R-L", "exact_match": "exact"}

@@ -42,8 +42,7 @@ class LocalStrands:
 
     def __init__(self, job: TrainJob, linears: Mapping[str, Linear]) -> None:
         self._path, self._key = Path(job.personal_path), strands_key(job.run)
-        kept = read_own(self._path, self._key)
-        self.is_lost = kept is None and self._path.exists()
+        kept, self.is_lost = look_for_own(self._path, self._key)
         self._trains = not job.run.own_steps
         before = kept.strands if kept is not None else {}
         begun = start_strands(job.run, job.board_id, before, encoder=trains_encoder(job))
@@ -131,6 +130,12 @@ def read_own(path: Path, key: str) -> OwnStrands | None:
     names = [name.removeprefix("b.") for name in tensors if name.startswith("b.")]
     strands = {name: Factors(tensors[f"b.{name}"].clone(), tensors[f"a.{name}"].clone()) for name in names}
     return OwnStrands(strands, saved.numbers.get("mix"), is_alone="alone" in saved.numbers)
+
+
+def look_for_own(path: Path, key: str) -> tuple[OwnStrands | None, bool]:
+    """The local strands in a file as `read_own`, and whether there is one that cannot be used."""
+    own = read_own(path, key)
+    return own, own is None and path.exists()
 
 
 def write_own(path: Path, key: str, own: OwnStrands) -> None:

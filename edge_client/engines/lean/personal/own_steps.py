@@ -35,7 +35,7 @@ from edge_client.engines.lean.ordered_text import OrderedText
 from edge_client.engines.lean.personal.local_strands import (
     OwnStrands,
     learning_rate,
-    read_own,
+    look_for_own,
     start_strands,
     write_own,
 )
@@ -84,8 +84,7 @@ class _OwnSteps:
         self._outputs = EncoderOutputs(job, session)
         self._outputs.prepare(self._sources())
         received = read_adapter(Path(job.adapter_path), job.run, job.spec.version, job.ranks).product_factors()
-        kept = read_own(Path(job.personal_path), strands_key(job.run))
-        self._is_lost = kept is None and Path(job.personal_path).exists()
+        kept, self._is_lost = look_for_own(Path(job.personal_path), strands_key(job.run))
         strands = self._start(kept, received)
         method = self._personal.method
         frozen = {} if method == "local" else dict(received)

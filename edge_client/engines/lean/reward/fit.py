@@ -100,7 +100,6 @@ def _length_auc(rated: RatedFile) -> float:
 
 def _best_ridge(values: Tensor, answers: Sequence[RatedAnswer]) -> float:
     """The penalty with the least loss on a fifth of the sources when it is fitted to the others."""
-    places = {id(answer): i for i, answer in enumerate(answers)}
     # Another fifth than the one that was held out: the answers are those of the other four already.
     marked = [RatedAnswer(f"ridge {answer.source}", answer.text, answer.is_good) for answer in answers]
     places = {id(answer): i for i, answer in enumerate(marked)}

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from aggregator.cli import cli
 from aggregator.errors import NothingToExportError
-from aggregator.report.whole_run.chapters import costs, health, scores
+from aggregator.report.whole_run import elements
 from aggregator.report.whole_run.figures import figures
 from aggregator.report.whole_run.page import CHAPTERS, page
 from aggregator.report.whole_run.record import Record
@@ -111,8 +111,7 @@ def test_a_run_of_nobody_has_a_page() -> None:
 
 def test_long_tables_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fleet of thousands would make a page that no browser opens."""
-    for chapter in (scores, costs, health):
-        monkeypatch.setattr(chapter, "MAX_ROWS", 3)
+    monkeypatch.setattr(elements, "MAX_ROWS", 3)
     text = page(figures(made(tuple(f"board-{number}" for number in range(5)))))
     assert "… and 2 more, which are in report.json" in text
 

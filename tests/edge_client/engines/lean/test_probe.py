@@ -8,12 +8,16 @@ import msgspec
 import pytest
 
 from edge_client.engines.lean.engine import LeanEngine
+from edge_client.engines.lean.model.lora import Linear
+from edge_client.engines.lean.probe import _Steps
+from edge_client.engines.lean.round import TrainingRound
 from edge_client.engines.lean.session import Session
 from edge_client.host.worker_memory import resident_bytes
 from edge_client.jobs.messages import Job
 from edge_client.worker.main import run_job
 from edge_client.worker.process import WorkerProcess
 from tests.fakes.plans import with_mode
+from wire.run import Personal
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +51,34 @@ def test_a_probe_measures_every_way(
     assert 0 < values["step_s"] < 60
     assert sorted(tmp_path.rglob("*")) == before
     assert session._base is session.base(job)
+
+
+@pytest.mark.parametrize(
+    "personal",
+    [
+        Personal(rank=2),
+        Personal(rank=2, method="ditto"),
+        Personal(rank=2, method="fedrep", local_blocks=1),
+        Personal(rank=2, method="fedrep", local_blocks=1, when="after"),
+    ],
+)
+def test_local_strands_lie_in_a_probe_as_in_a_round(
+    make_job: Callable[..., Job], tmp_path: Path, personal: Personal
+) -> None:
+    """Where they have steps of their own a probe had them all the same, or lacked those that lie still."""
+    settings = {"trains_a": True, "personal": personal}
+    probed = _Steps(make_job("probe", settings=settings), Session())  # type: ignore[arg-type]  # a ProbeJob
+    job = make_job(settings=settings, trains="both", starts=True, personal_path=str(tmp_path / "strands"))
+    trained = TrainingRound(job, Session())  # type: ignore[arg-type]  # a TrainJob
+
+    assert [_beside(linear) for linear in probed._model.linears.values()] == [
+        _beside(linear) for linear in trained.model.linears.values()
+    ]
+
+
+def _beside(linear: Linear) -> tuple[int, bool] | None:
+    """Rank of the strands beside a weight's own, and whether they are trained."""
+    return None if linear.beside is None else (len(linear.beside.a), linear.beside.a.requires_grad)
 
 
 async def test_what_a_library_takes_is_measured_apart_from_the_step(

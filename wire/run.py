@@ -38,6 +38,9 @@ of ordinary training, and its writing besides."""
 MAX_REUSE = 16
 """Most optimiser steps on the same answers: clipping lets hardly any of them move further after that."""
 
+MAX_NESTED = 8
+"""Most nested ranks: each is half the one before, and of the largest rank that the wire takes the eighth is 2."""
+
 Target = Literal["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
 """The last part of a weight's name."""
 
@@ -164,6 +167,7 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     pruning: bool = False  # boards give up trailing strands that training shrinks (HetLoRA)
     seed: Count = 0
     keep: Keep | UnsetType = UNSET  # holds a board near the received model; left out where nothing does
+    nested: Annotated[int, Meta(ge=2, le=MAX_NESTED)] | UnsetType = UNSET  # how many nested ranks a pass draws from
     personal: Personal | UnsetType = UNSET  # strands of each board alone, never sent; left out where there are none
     reward: RewardLearning | UnsetType = UNSET  # unset, and absent from the message: boards learn from right answers
 

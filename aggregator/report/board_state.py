@@ -47,7 +47,8 @@ def how_it_counts(board: Mapping[str, Any]) -> str:
     claims, counts_as = board["claims"], board["counts_as"]
     if claims is None or not counts_as < claims:
         return ""
-    what = "its claim and its loss make" if board["is_by_loss"] else "it claims"
+    besides = (" and its loss" if board["is_by_loss"] else "") + (" and its strands" if board["is_by_strands"] else "")
+    what = f"its claim{besides} make" if besides else "it claims"
     return f"counts as {counts_as:,.0f} of the {claims:,.0f} examples that {what} (merge.max_weight)"
 
 

@@ -107,6 +107,7 @@ def _board(run: Run, board: Board) -> dict[str, Any]:
         "claims": board.claims,
         "counts_as": board.counts_as,
         "is_by_loss": run.config.merge.fairness > 0,
+        "is_by_strands": run.config.merge.drift > 0,
         "event": board.event,
         "ended": _ending(board),
         "copies": _copies(board, now),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from aggregator.merge.drift import drift_weights
 from aggregator.merge.fairness import fair_weights
 from aggregator.run.round_spec import PROFILING, profiling_spec
 from aggregator.run.schedule import View
@@ -30,6 +31,8 @@ class OpenRound:
         staleness_power: how fast late updates of earlier rounds lose weight.
         fairness: how much more boards count whose loss is high (merge.fairness).
         losses: what boards have said of the version that they trained on, by device; known when the round closes.
+        drift: how much less boards count that train a part of the model alone (merge.drift).
+        drifts: what part of the model each board has left out, by device; known when the round closes.
         until_s: the deadline after an extension.
         quorum_s: when the quorum was reached.
         answers: what came while it is open, one per board, whichever round it was trained for.
@@ -43,6 +46,7 @@ class OpenRound:
     since_s: float | None
     staleness_power: float = 0.0
     fairness: float = 0.0
+    drift: float = 0.0
     until_s: float | None = None
     quorum_s: float | None = None
     state: RoundState = RoundState.OPEN
@@ -51,6 +55,7 @@ class OpenRound:
     before: tuple[Sizes, ...] = ()
     asked_again: frozenset[str] = frozenset()
     losses: Mapping[str, float] = field(default_factory=dict)
+    drifts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def round(self) -> int:
@@ -81,13 +86,13 @@ class OpenRound:
         return sum(answer.staleness > 0 for answer in self.counted)
 
     def weights(self) -> dict[str, float]:
-        """The weight of every accepted answer, by device, as the board claims it, and by its loss where the run is to
-        be fair."""
+        """The weight of every accepted answer, by device, as the board claims it, by its loss where the run is to be
+        fair, and by what it left out of the model where that counts."""
         claims = {
             answer.device: answer.n_examples * staleness_weight(answer.staleness, self.staleness_power)
             for answer in self.counted
         }
-        return fair_weights(claims, self.losses, self.fairness)
+        return drift_weights(fair_weights(claims, self.losses, self.fairness), self.drifts, self.drift)
 
     def view(self, live: frozenset[str], unjudged: int = 0) -> View:
         """The facts that the schedule decides by, while those boards are live and so many uploads wait."""
@@ -127,6 +132,7 @@ class OpenRound:
             answers={device: answer for device, answer in self.answers.items() if device not in devices},
             cohort=tuple(size for answer, size in sizes if answer.device not in devices),
             asked_again=self.asked_again | frozenset(devices),
+            drifts={},
         )
         return after if after.accepted >= self.quorum else replace(after, quorum_s=None)
 
@@ -159,5 +165,6 @@ def begin_round(
         since_s=now,
         staleness_power=config.rounds.staleness_power,
         fairness=config.merge.fairness,
+        drift=config.merge.drift,
         before=before if len(terms.rule.TRAITS.cycle) == 1 else (),
     )

@@ -65,7 +65,9 @@ class Publisher:
             board, claim = run.boards[device], claims[device]
             was_bounded, board.claims, board.counts_as = board.is_bounded, claim, counts_as
             if board.is_bounded and not was_bounded:
-                claimed = "has by its claim and its loss" if closed.fairness else "claims"
+                besides = {" and its loss": closed.fairness, " and its strands": closed.drift}
+                words = "".join(word for word, is_on in besides.items() if is_on)
+                claimed = f"has by its claim{words}" if words else "claims"
                 run.note(
                     f"{run.boards.label(board)} {claimed} {claim:,.0f} examples and counts as {counts_as:,.0f}: "
                     f"{times:g} times the middle of its round is the most (merge.max_weight)"

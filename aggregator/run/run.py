@@ -283,6 +283,7 @@ class Run(RunMemory):
         merging = advance(closing.state, event)
         self.is_merging = True
         try:
+            closing = self.open_round = await asyncio.to_thread(self.sums.with_drifts, closing, self.state)
             await self._publisher.publish(closing, action.reason)
         except LostAnswersError as error:
             await self._intake.lose(error)

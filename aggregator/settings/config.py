@@ -57,6 +57,7 @@ class MergeSection:
     attackers: float
     max_weight: float
     fairness: float
+    drift: float
     server_rank: int
     max_rank: int
     optimiser: str

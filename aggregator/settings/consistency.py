@@ -8,6 +8,7 @@ from msgspec import UnsetType
 
 from aggregator.errors import ConfigError
 from aggregator.merge.defences.defended import DEFENCES, NONE, UNWEIGHTED
+from aggregator.merge.drift import knows_drift
 from aggregator.merge.rules import RULES
 from aggregator.settings.config import RunConfig
 from braid_common.hub.model_id import parse_hub_id
@@ -24,6 +25,8 @@ def consistent(config: RunConfig) -> RunConfig:
     _check_rule(config)
     _check_defence(config)
     _check_fairness(config)
+    _check_drift(config)
+    _check_nested(config)
     _check_numbers(config)
     _check_prefix(config)
     _check_revision(config)
@@ -109,6 +112,39 @@ def _check_fairness(config: RunConfig) -> None:
             "merge.max_weight = 0 one that lies could count for all",
             "Set merge.max_weight to 3 or so, or merge.fairness to 0.",
         )
+
+
+def _check_drift(config: RunConfig) -> None:
+    """Raise ConfigError where boards cannot be weighed by what they leave out of the model."""
+    merge = config.merge
+    if not merge.drift:
+        return
+    if not knows_drift(RULES[merge.rule].TRAITS):
+        others = ", ".join(name for name, rule in RULES.items() if knows_drift(rule.TRAITS))
+        raise ConfigError(
+            f"{config.source}: merge.drift = {merge.drift:g} weighs boards by how much of the model they leave out, "
+            f"and under merge.rule = {merge.rule} nothing says what a board leaves out",
+            f"Set merge.drift to 0, or take one of {others}.",
+        )
+    if merge.defence in UNWEIGHTED:
+        others = ", ".join(name for name in DEFENCES if name not in UNWEIGHTED)
+        raise ConfigError(
+            f"{config.source}: merge.drift = {merge.drift:g} weighs boards by how much of the model they leave out, "
+            f"and to merge.defence = {merge.defence} all boards count alike",
+            f"Set merge.drift to 0, or take one of {others}.",
+        )
+
+
+def _check_nested(config: RunConfig) -> None:
+    """Raise ConfigError where boards would train other strands than those that wrote the answers they learn from."""
+    train = config.train
+    if isinstance(train.nested, UnsetType) or isinstance(train.reward, UnsetType):
+        return
+    raise ConfigError(
+        f"{config.source}: train.nested = {train.nested} trains parts of the strands, and train.objective = reward "
+        "compares what they make likely with what all of them have written",
+        "Set train.nested to 0, or train.objective to likelihood.",
+    )
 
 
 def _check_rule(config: RunConfig) -> None:

@@ -27,7 +27,7 @@ from wire.limits import (
     MIN_SOURCE_TOKENS,
     MIN_TARGET_TOKENS,
 )
-from wire.run import MAX_REUSE, MAX_SAMPLES, Advantage, Importance, KeepImportance, Method, Target, When
+from wire.run import MAX_NESTED, MAX_REUSE, MAX_SAMPLES, Advantage, Importance, KeepImportance, Method, Target, When
 
 TARGETS: tuple[str, ...] = get_args(Target)
 """Last parts of the names of the weights that may be trained."""
@@ -166,6 +166,15 @@ KEYS: tuple[Key, ...] = (
         choices=get_args(KeepImportance),
     ),
     Key(
+        "train",
+        "nested",
+        0,
+        "nested ranks, each half the one before: a pass trains as many strands as one of them has; 0: all, always",
+        2,
+        MAX_NESTED,
+        or_zero=True,
+    ),
+    Key(
         "personal",
         "rank",
         0,
@@ -254,6 +263,14 @@ KEYS: tuple[Key, ...] = (
         "q of q-FFL: a board counts (its loss / the mean)^q times as much; 0: loss is no matter",
         0,
         10,
+    ),
+    Key(
+        "merge",
+        "drift",
+        0.0,
+        "a board that leaves out a share d of the model counts 1 / (1 + this * d) times as much (FedHL); 0: as others",
+        0,
+        1000,
     ),
     Key("merge", "server_rank", 16, "rank of the global adapter, at most; boards are sent all of it", 1, MAX_RANK),
     Key("merge", "max_rank", 16, "strands per weight that a board may train, at most", 1, MAX_RANK),

@@ -1,31 +1,57 @@
-"""Cases of the comparison: merge rules, each on the mixes of ranks that it can merge."""
+"""Cases of the comparison: merge rules, by themselves and with a setting beside, on the mixes of ranks that they can
+merge."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from benchmarks.simulation.setting import History, Mix
+from benchmarks.simulation.setting import History, Mix, Setting
 
 Case = tuple[str, Mix]
-"""A rule on a mix of ranks."""
+"""A contestant on a mix of ranks."""
+
+COMBINED: Mapping[str, Mapping[str, Any]] = {
+    "fedhl": {"rule": "delta", "drift": 3.0},
+    "prelort": {"rule": "rank-partitioned", "nested": 3},
+    "weave+drift": {"rule": "weave", "drift": 3.0},
+    "weave+nested": {"rule": "weave", "nested": 3},
+}
+"""Contestants that are a rule with something beside it: published methods that are made of two parts here, and the same
+parts beside the default rule."""
+
+_PLAIN = Setting(rule="", learning_rate=0, seed=0)
 
 SAME = {"flora": "fresh"}
 """Without a server step they are one mathematics (aggregator/merge/rules/flora.py), to the last bit: run once."""
 
 
+def settings_of(contestant: str) -> Mapping[str, Any]:
+    """The settings that make a contestant: its rule, and what is beside it."""
+    return COMBINED.get(contestant, {"rule": contestant})
+
+
+def contestant_of(setting: Setting) -> str:
+    """The contestant that a run belongs to."""
+    beside = {name: getattr(setting, name) for name in ("nested", "drift")}
+    found = {"rule": setting.rule} | {name: it for name, it in beside.items() if it != getattr(_PLAIN, name)}
+    return next((name for name, settings in COMBINED.items() if settings == found), setting.rule)
+
+
 def rules_of(mix: Mix) -> list[str]:
-    """The rules that can merge such a fleet."""
+    """The contestants that can merge such a fleet."""
     from aggregator.merge.rules import RULES
 
     fitting = [name for name, rule in RULES.items() if mix == "equal" or not rule.TRAITS.needs_equal_ranks]
-    return [name for name in fitting if name not in SAME]
+    combined = [name for name, settings in COMBINED.items() if settings["rule"] in fitting]
+    return [name for name in fitting if name not in SAME] + combined
 
 
 def cases(rules: Sequence[str], mixes: Sequence[Mix]) -> list[Case]:
-    """Every one of these rules on every one of these mixes that it can merge."""
+    """Every one of these contestants on every one of these mixes that it can merge."""
     return [(rule, mix) for mix in mixes for rule in rules_of(mix) if rule in rules]
 
 
 def case_of(history: History) -> Case:
     """The case that a run belongs to."""
-    return history.setting.rule, history.setting.mix
+    return contestant_of(history.setting), history.setting.mix

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.merge_rules.cases import Case, case_of
+from benchmarks.merge_rules.cases import Case, case_of, settings_of
 from benchmarks.simulation.histories import Fleets
 from benchmarks.simulation.setting import History, Mix, Setting
 from benchmarks.simulation.texts import Partition
@@ -50,7 +50,7 @@ Changes = Mapping[str, int]
 def tuning(case: Case, learning_rate: float, changes: Changes) -> Setting:
     """A run that tries a learning rate for a case."""
     rule, mix = case
-    return msgspec.structs.replace(TUNING, rule=rule, learning_rate=learning_rate, mix=mix, **changes)
+    return msgspec.structs.replace(TUNING, **{**settings_of(rule), **changes}, learning_rate=learning_rate, mix=mix)
 
 
 def traffic(rule: str, mix: Mix, rounds: int) -> Setting:
@@ -122,7 +122,12 @@ def main_settings(
             for seed in SEEDS:
                 for (rule, mixed), rate in rates.items():
                     setting = Setting(
-                        rule=rule, learning_rate=rate, seed=seed, mix=mix, partition=partition, n_written=N_WRITTEN
+                        **settings_of(rule),
+                        learning_rate=rate,
+                        seed=seed,
+                        mix=mix,
+                        partition=partition,
+                        n_written=N_WRITTEN,
                     )
                     if mixed == mix:
                         yield msgspec.structs.replace(setting, **changes)

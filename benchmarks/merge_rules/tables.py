@@ -7,6 +7,7 @@ from statistics import fmean
 
 import msgspec
 
+from benchmarks.merge_rules.cases import contestant_of
 from benchmarks.simulation.histories import Measure, difference, mean_loss, total_bytes_to, worst_loss
 from benchmarks.simulation.setting import History, Mix, Point, Setting, changed
 from benchmarks.simulation.texts import Partition
@@ -28,7 +29,7 @@ def cells(histories: Sequence[History], partition: Partition, mixes: Sequence[Mi
     for history in sorted(histories, key=lambda history: history.setting.seed):
         setting = history.setting
         if setting.partition == partition and setting.mix in by_mix:
-            by_mix[setting.mix].setdefault(setting.rule, []).append(history)
+            by_mix[setting.mix].setdefault(contestant_of(setting), []).append(history)
     return {mix: rules for mix, rules in by_mix.items() if rules}
 
 
@@ -37,7 +38,7 @@ def rates_table(tuned: Sequence[History], best: Mapping[str, float]) -> str:
     rates = sorted({history.setting.learning_rate for history in tuned})
     rows = []
     for rule in best:
-        losses = {history.setting.learning_rate: history for history in tuned if history.setting.rule == rule}
+        losses = {history.setting.learning_rate: history for history in tuned if contestant_of(history.setting) == rule}
         rows.append([rule, *(_rate_cell(losses.get(rate), rate == best[rule]) for rate in rates)])
     return table(["", *(f"{rate:g}" for rate in rates)], rows)
 
@@ -106,7 +107,7 @@ def _spread_cell(runs: Sequence[History], measure: Measure, digits: int) -> str:
 
 
 def _difference_cell(runs: Sequence[History], all_runs: Mapping[str, Sequence[History]], measure: Measure) -> str:
-    if runs[0].setting.rule == REFERENCE:
+    if contestant_of(runs[0].setting) == REFERENCE:
         return ""
     delta = difference(runs, all_runs.get(REFERENCE, []), measure)
     return "–" if delta is None else delta.text(3) + _failures(runs)

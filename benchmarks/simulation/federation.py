@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from aggregator.downloads.encoder import AdapterEncoder, HeldState
 from aggregator.merge.contribution import contribution, profile_contribution
+from aggregator.merge.drift import drift, drift_weights
 from aggregator.merge.optimisers import OPTIMISERS
 from aggregator.merge.rules import RULES, Rule, folded
 from aggregator.merge.state import initial_state
@@ -187,9 +188,19 @@ class Federation:
     def merge(self, contributions: Iterable[Contribution]) -> None:
         """Close the round."""
         start_s = time.process_time()
+        if self.recipe.drift:
+            contributions = self._by_drift(list(contributions))
         self.state = self.rule.merge(self.state, folded(self.rule, contributions), self._merge_settings)
         self.round += 1
         self.merge_s += time.process_time() - start_s
+
+    def _by_drift(self, boards: Sequence[Contribution]) -> Iterable[Contribution]:
+        """The contributions with the weights that `merge.drift` gives them."""
+        traits = self.rule.TRAITS
+        drifts = {str(index): drift(self.state, board, traits) for index, board in enumerate(boards)}
+        weights = {str(index): board.weight for index, board in enumerate(boards)}
+        counts_as = drift_weights(weights, drifts, self.recipe.drift)
+        return (replace(board, weight=counts_as[str(index)]) for index, board in enumerate(boards))
 
     def run_round(self, n_steps: int | None = None) -> None:
         """One round of all boards."""

@@ -278,6 +278,7 @@ class Jobs:
             seed=recipe.seed,
             personal=recipe.personal or UNSET,
             keep=recipe.keep or UNSET,
+            nested=recipe.nested or UNSET,
         )
         return run_info(
             self._weights,
@@ -318,5 +319,6 @@ def _profile_name(run: RunInfo, board: int) -> str:
         pruning=False,
         personal=UNSET,
         keep=UNSET,
+        nested=UNSET,
     )
     return f"profile-{board}-{digest(seen, run.max_rank)}"

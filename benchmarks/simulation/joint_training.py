@@ -110,9 +110,10 @@ class JoinedLinear:
         compute = self.linears[0].compute
         rows = torch.zeros(len(a), self.rank, a[0].shape[1], dtype=compute)
         columns = torch.zeros(len(b), b[0].shape[0], self.rank, dtype=compute)
-        for index, (one_a, one_b) in enumerate(zip(a, b, strict=True)):
-            rows[index, : one_a.shape[0]] = one_a
-            columns[index, :, : one_b.shape[1]] = one_b
+        for index, linear in enumerate(self.linears):
+            rank = linear.rank if linear.prefix is None else linear.prefix  # zeros get no gradient
+            rows[index, :rank] = a[index][:rank]
+            columns[index, :, :rank] = b[index][:, :rank]
         return rows, columns
 
 

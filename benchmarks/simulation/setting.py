@@ -45,6 +45,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         max_source_tokens, max_target_tokens: what longer texts are cut to.
         personal: strands that each board has for itself; None for none.
         keep: what holds boards near the received model; None for nothing.
+        nested: ranks that a pass of training draws from (train.nested); 0: it trains all strands.
+        drift: how much less boards count that train a part of the model alone (merge.drift).
     """
 
     rule: str
@@ -68,6 +70,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     max_target_tokens: int = 16
     personal: Personal | None = None
     keep: Keep | None = None
+    nested: int = 0
+    drift: float = 0.0
 
 
 class Setting(Recipe, frozen=True, kw_only=True):

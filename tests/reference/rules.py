@@ -106,6 +106,19 @@ def rolora(held: Held, boards: Sequence[Sent], _: float) -> F64:
     return result
 
 
+def fed_plora(held: Held, boards: Sequence[Sent], _: float) -> F64:
+    """W_g without the modules that anybody trained, and with the means of their b and a: Σ_i over the order of the
+    round, in which what boards were sent begins alike."""
+    result = held.w.copy()
+    for i in range(max(len(board.a) for board in boards)):
+        holders = [board for board in boards if len(board.a) > i]
+        shares = [board.weight / sum(other.weight for other in holders) for board in holders]
+        b = sum(share * board.b[:, i] for share, board in zip(shares, holders, strict=True))
+        a = sum(share * board.a[i] for share, board in zip(shares, holders, strict=True))
+        result += np.outer(b, a) - np.outer(holders[0].b0[:, i], holders[0].a0[i])
+    return result
+
+
 MERGED: Mapping[str, Callable[[Held, Sequence[Sent], float], F64]] = MappingProxyType(
     {
         **dict.fromkeys(("braid", "fresh", "flora", "ffa", "fedsvd"), added),
@@ -114,6 +127,7 @@ MERGED: Mapping[str, Callable[[Held, Sequence[Sent], float], F64]] = MappingProx
         "rank-partitioned": rank_partitioned,
         "hetlora": hetlora,
         "fedavg": fedavg,
+        "fed-plora": fed_plora,
         "rolora": rolora,
     }
 )

@@ -23,6 +23,7 @@ from typing import Any, Protocol, TypeVar
 from aggregator.merge.rules import (
     braid,
     delta,
+    fed_plora,
     fedavg,
     fedsvd,
     ffa,
@@ -108,6 +109,7 @@ RULES: Mapping[str, Rule[Any]] = MappingProxyType(
         "hetlora": hetlora,
         "fedavg": fedavg,
         "rank-partitioned": rank_partitioned,
+        "fed-plora": fed_plora,
         "ffa": ffa,
         "fedsvd": fedsvd,
         "rolora": rolora,

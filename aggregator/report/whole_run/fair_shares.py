@@ -1,7 +1,7 @@
 """The effect of `merge.fairness` on a run: how much each board counted, and would have counted without it. Pure.
 
-Shares are worked out again from what is on record, before a defence: examples, staleness, and the losses that boards
-told of the versions that they trained on.
+Shares are worked out again from what is on record, before a defence and without `merge.drift`: examples, staleness, and
+the losses that boards told of the versions that they trained on.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import numpy as np
 from aggregator.errors import CallError, StateError
 from aggregator.merge.contribution import SentVersion, profile_contribution
 from aggregator.merge.defences.defended import Defended
+from aggregator.merge.drift import drift
 from aggregator.merge.in_groups import merged_in_groups
 from aggregator.merge.rules import Total, folded
 from aggregator.merge.state import AdapterState
@@ -77,6 +78,22 @@ class RoundSums:
             return merged_in_groups(rule, state, boards, settings), None
         except (ValueError, np.linalg.LinAlgError, WireError) as error:  # WireError: a value is not finite
             raise MergeFailedError(f"merging failed: {error}") from error
+
+    def with_drifts(self, closing: OpenRound, state: AdapterState) -> OpenRound:
+        """The round with what each of its boards left out of the model; itself where that is known, or nobody asks.
+
+        Reads all of its updates. Raises MergeFailedError, LostAnswersError.
+        """
+        if not closing.drift or closing.drifts.keys() == {answer.device for answer in closing.counted}:
+            return closing
+        traits, drifts = self._terms.rule.TRAITS, {}
+        try:
+            for answer, added in zip(closing.counted, self.contributions(closing, state), strict=True):
+                sent = self._sent.get(closing.version - answer.staleness, state)
+                drifts[answer.device] = drift(sent.state, added, traits)
+        except WireError as error:  # a value is not finite
+            raise MergeFailedError(f"merging failed: {error}") from error
+        return replace(closing, drifts=drifts)
 
     def contributions(
         self, closing: OpenRound, state: AdapterState, names: Sequence[str] | None = None

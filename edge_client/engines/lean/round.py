@@ -19,9 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from msgspec import UnsetType
 from torch import Tensor
 
 from edge_client.data.tokeniser import Pair
@@ -37,6 +35,7 @@ from edge_client.engines.lean.model.adapter_tensors import read_adapter
 from edge_client.engines.lean.model.batches import Batch
 from edge_client.engines.lean.model.lora import Factors
 from edge_client.engines.lean.model.model import Model, start_training
+from edge_client.engines.lean.optional_parts import keep_penalty, local_strands, nested_ranks
 from edge_client.engines.lean.ordered_text import OrderedText
 from edge_client.engines.lean.private_basis import private_basis
 from edge_client.engines.lean.session import Meter, Session, peaks, run_as_reached, trains_encoder
@@ -44,11 +43,6 @@ from edge_client.engines.lean.training_state import TrainingStateFile, restore, 
 from edge_client.errors import ConfigError, NoPlanError
 from edge_client.jobs.messages import TrainJob
 from edge_client.state.pruned_ranks import keep_pruned
-from wire.run import Personal
-
-if TYPE_CHECKING:
-    from edge_client.engines.lean.gradients.keep import Keep
-    from edge_client.engines.lean.personal.local_strands import LocalStrands
 
 TOLD = ("loss", "held_out_loss", "personal_loss")
 """Numbers of a saved training that a round tells."""
@@ -95,9 +89,10 @@ class TrainingRound:
             raise NoPlanError("the plan trains no weight and no sketch is asked for", "give more memory with --memory")
         prunes = settings.pruning and job.spec.trains == "both"
         self._pruning = Pruning(self.model.linears) if prunes else None
-        self._keep = _keep(job, self._trained)
+        self._keep = keep_penalty(job, self._trained)
+        self._nested = nested_ranks(job, self.model)
         self._adam = Adam(self._trained, settings.learning_rate)
-        self._local = _local_strands(job, self.model)
+        self._local = local_strands(job, self.model)
         self._sketches = self._new_sketches() if job.spec.sketch else None
         key = training_state_key(job, self.text.examples)
         self._file = TrainingStateFile(job.training_state_path, key, session.clock)
@@ -169,7 +164,10 @@ class TrainingRound:
         )
 
     def start_pass(self, first: int) -> None:
-        """Make the sketches ready for a backward pass. `first`: how many examples the round has seen before."""
+        """Make sketches and nested ranks ready for a pass, forward and backward; a penalty observes the first step with
+        all strands. `first`: how many examples the round has seen before."""
+        if self._nested is not None and (self._keep is None or self._numbers["step"]):
+            self._nested.start_pass(first)
         if self._sketches is not None:
             self._sketches.start_pass(self.model.linears, first)
 
@@ -177,6 +175,8 @@ class TrainingRound:
         """Count the backward pass since `start_pass`, and its target tokens, for the sketches that it fed."""
         if self._sketches is not None:
             self._sketches.end_pass(n_target_tokens)
+        if self._nested is not None:
+            self._nested.end_pass()
         if self._keep is not None and not self._numbers["step"]:
             self._keep.observe()
 
@@ -301,29 +301,6 @@ def _readings(job: TrainJob) -> int:
     settings = job.run.settings
     learning = settings.rewards_in(job.spec.round)
     return -(-settings.local_steps // (1 if learning is None else learning.reuse))
-
-
-def _local_strands(job: TrainJob, model: Model) -> LocalStrands | None:
-    """The strands of this board alone, beside the model's; None where it has none, and nothing is loaded for them."""
-    personal = job.run.settings.personal
-    if not (job.personal_path and isinstance(personal, Personal) and any(job.run.local_ranks)):
-        return None
-    if not personal.is_beside:
-        return None
-    from edge_client.engines.lean.personal.local_strands import LocalStrands
-
-    return LocalStrands(job, model.linears)
-
-
-def _keep(job: TrainJob, trained: Mapping[str, Tensor]) -> Keep | None:
-    """The penalty that holds the board near the received model; None where the run asks for none."""
-    asked = job.run.settings.keep
-    if isinstance(asked, UnsetType):
-        return None
-    from edge_client.engines.lean.gradients.keep import Keep, scores_of
-
-    by_ranking = asked.importance == "scores"
-    return Keep(trained, asked.weight, scores_of(job.run, job.plan.ranks, trained) if by_ranking else None)
 
 
 def _model(job: TrainJob, session: Session) -> Model:

@@ -36,6 +36,7 @@ HOLDS: dict[str, Holds] = {
     "hetlora": "lost",
     "fedavg": "rounding",  # its boards have equal ranks
     "rank-partitioned": "rounding",
+    "fed-plora": "rounding",
     "ffa": "bits",
     "fedsvd": "bits",
     "rolora": "rounding",

@@ -182,8 +182,15 @@ class TestNamesOfAllKinds:
 
 
 @pytest.mark.parametrize(
-    ("is_by_loss", "words"),
-    [(False, "36 of the 40 examples that it claims"), (True, "36 of the 40 examples that its claim and its loss make")],
+    ("by_loss", "by_strands", "words"),
+    [
+        (False, False, "36 of the 40 examples that it claims"),
+        (True, False, "36 of the 40 examples that its claim and its loss make"),
+        (False, True, "36 of the 40 examples that its claim and its strands make"),
+        (True, True, "36 of the 40 examples that its claim and its loss and its strands make"),
+    ],
 )
-def test_a_bounded_board_is_told_by_what_it_was_weighed(is_by_loss: bool, words: str) -> None:
-    assert words in how_it_counts({"claims": 40.0, "counts_as": 36.0, "is_by_loss": is_by_loss})
+def test_a_bounded_board_is_told_by_what_it_was_weighed(by_loss: bool, by_strands: bool, words: str) -> None:
+    weighed = {"claims": 40.0, "counts_as": 36.0, "is_by_loss": by_loss, "is_by_strands": by_strands}
+
+    assert words in how_it_counts(weighed)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from aggregator.errors import ConfigError
 from aggregator.merge.optimisers import OPTIMISERS
@@ -43,6 +44,15 @@ def test_boards_hear_of_rewards_only_where_they_learn_from_them() -> None:
     assert silent.rewards_in(5) is None
     assert told.rewards_in(1) is None
     assert told.rewards_in(2) == RewardLearning(samples=8, warm_rounds=1)
+    assert decode(encode(told), TrainSettings) == told
+
+
+def test_boards_hear_of_nested_ranks_only_where_they_train_them() -> None:
+    """Where there are none, nothing of it is sent, not even the name."""
+    silent, told = (parse(template({**GIVEN, "train.nested": n}), Path("run.toml")).train for n in (0, 3))
+
+    assert b"nested" not in encode(silent)
+    assert (silent.nested, told.nested) == (UNSET, 3)
     assert decode(encode(told), TrainSettings) == told
 
 
@@ -169,6 +179,11 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
         ("[train]\nkeep = -1", ["train.keep = -1", "from 0 to"]),
         ("[train]\nkeep = nan", ["train.keep = nan"]),
         ('[train]\nkeep = 1\n[merge]\nrule = "fresh"', ["train.keep = 1", "merge.rule = fresh", "weave"]),
+        ("[train]\nnested = 1", ["train.nested = 1", "0, or a whole number from 2 to 8"]),
+        ("[train]\nnested = 9", ["train.nested = 9"]),
+        ('[train]\nnested = 2\nobjective = "reward"', ["train.nested = 2", "train.objective = reward"]),
+        ("[merge]\ndrift = -1", ["merge.drift = -1", "from 0 to 1000"]),
+        ('[merge]\ndrift = 1\nrule = "fresh"', ["merge.drift = 1", "merge.rule = fresh", "weave", "braid"]),
         ("[run\n", ["is not TOML"]),
     ],
 )

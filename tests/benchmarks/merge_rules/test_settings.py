@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.merge_rules.cases import Case, cases, rules_of
+from benchmarks.merge_rules.cases import COMBINED, Case, cases, contestant_of, rules_of
 from benchmarks.merge_rules.settings import best_rate, extension, main_settings
 from tests.fakes.histories import history
 
@@ -36,3 +36,17 @@ def test_every_mix_has_a_learning_rate_of_its_own() -> None:
     planned = list(main_settings(rates, ["library"], ["equal", "uniform"], {}))
 
     assert {(setting.mix, setting.learning_rate) for setting in planned} == {("equal", 0.1), ("uniform", 0.2)}
+
+
+def test_a_contestant_of_two_parts_is_known_by_its_runs() -> None:
+    """The rule by itself and with something beside it are tuned and told apart."""
+    rates = dict.fromkeys(cases(rules_of("uniform"), ["uniform"]), 0.1)
+    planned = list(main_settings(rates, ["library"], ["uniform"], {}))
+
+    assert {contestant_of(setting) for setting in planned} == {contestant for contestant, _ in rates} > set(COMBINED)
+    assert {(setting.rule, setting.nested, setting.drift) for setting in planned} >= {
+        ("weave", 0, 0.0),
+        ("weave", 3, 0.0),
+        ("delta", 0, 3.0),
+        ("rank-partitioned", 3, 0.0),
+    }

@@ -39,11 +39,13 @@ def session() -> SharedSession:
     return SharedSession()
 
 
-@pytest.mark.parametrize("rule", ["fresh", "hetlora", "weave"])
-def test_training_together_is_training_one_by_one(rule: str, session: SharedSession, tmp_path: Path) -> None:
-    """The updates have the bits of those that the boards' jobs give: frozen, trained and own A, start and penalty, and
-    a frozen rest that is each board's own."""
-    fleet = new_fleet(msgspec.structs.replace(SETTING, rule=rule), _texts(), tmp_path, session)
+@pytest.mark.parametrize(("rule", "nested"), [("fresh", 0), ("hetlora", 0), ("weave", 2)])
+def test_training_together_is_training_one_by_one(
+    rule: str, nested: int, session: SharedSession, tmp_path: Path
+) -> None:
+    """The updates have the bits of those that the boards' jobs give: frozen, trained and own A, start and penalty, a
+    frozen rest of each board's own, nested ranks."""
+    fleet = new_fleet(msgspec.structs.replace(SETTING, rule=rule, nested=nested), _texts(), tmp_path, session)
     begin(fleet)
 
     for _ in range(2):

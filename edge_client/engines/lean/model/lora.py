@@ -2,8 +2,8 @@
 
     y = x·Wᵀ + (x·F_aᵀ)·F_bᵀ + (x·Aᵀ)·Bᵀ          W (m, n), F_b (m, s), F_a (s, n), B (m, r), A (r, n)
 
-Further strands may lie beside these (`put_beside`), trained in the same product and held in tensors of their own.
-
+Further strands may lie beside these (`put_beside`), trained in the same product and held in tensors of their own. And
+there may be a `prefix`: the leading strands alone, B[:, :p]·A[:p], count then, and only they are trained.
 
 A round trains B, A or both. W is decompressed in the forward pass and again in the backward pass and kept by neither.
 Where B alone is trained, backward keeps A·x, r numbers per token, in place of x (LoRA-FA, arXiv 2308.03303); x is kept,
@@ -60,6 +60,8 @@ class Linear:
             trained.
         beside: further strands b (m, l), a (l, n) fp32, whose leaves gradients reach; None for none.
         uses_beside: whether they count; without them the map is what it is to every other board.
+        prefix: how many leading strands count, while a pass is of fewer than all; None for all. It is not to change
+            between a forward pass and its backward pass.
     """
 
     __slots__ = (
@@ -74,6 +76,7 @@ class Linear:
         "b",
         "beside",
         "compute",
+        "prefix",
         "sketch",
         "uses_beside",
     )
@@ -104,6 +107,7 @@ class Linear:
         self.sketch: Observer | None = None
         self.beside: Factors | None = None
         self.uses_beside = True
+        self.prefix: int | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -127,7 +131,7 @@ class Linear:
     @property
     def factors(self) -> Factors:
         """B and A as they are now, not copied: fp32, but an A that stays as it is in the compute dtype."""
-        a = self._rows(None)[: self.rank] if self.a is None else self.a.detach()
+        a = self._rows(None, self.rank)[: self.rank] if self.a is None else self.a.detach()
         return Factors(self.b.detach(), a)
 
     @property
@@ -170,10 +174,14 @@ class Linear:
 
     def _all_strands(self) -> tuple[Tensor, Tensor | None]:
         """B (m, r) and A, with the strands beside them in the last columns and rows: one product for all."""
+        b, a = self.b, self.a
+        if self.prefix is not None:
+            b, a = b[:, : self.prefix], None if a is None else a[: self.prefix]
         if self.beside is None or not self.uses_beside:
-            return self.b, self.a
-        own = self.factors.a.float() if self.a is None else self.a
-        return torch.cat([self.b, self.beside.b], 1), torch.cat([own, self.beside.a])
+            return b, a
+        rank = b.shape[1]
+        own = self._rows(None, rank)[:rank].float() if a is None else a
+        return torch.cat([b, self.beside.b], 1), torch.cat([own, self.beside.a])
 
     def forward(self, x: Tensor, b: Tensor, a: Tensor | None) -> tuple[Tensor, Tensor]:
         """The map without autograd.
@@ -190,7 +198,7 @@ class Linear:
         y = x @ dense.t()
         if frozen is not None:
             y.addmm_(x @ frozen.a.t(), frozen.b.t())
-        ax = x @ self._rows(a).t()
+        ax = x @ self._rows(a, b.shape[1]).t()
         if b.shape[1]:
             y.addmm_(ax, self._columns(b).t())
         return y, ax
@@ -217,7 +225,7 @@ class Linear:
             return grad_x, None
         grad_ax = grad @ self._columns(b)  # (T, r padded): shared by both gradients
         if grad_x is not None:
-            grad_x.addmm_(grad_ax, self._rows(a))
+            grad_x.addmm_(grad_ax, self._rows(a, b.shape[1]))
         # Rows of the padding meet columns of zeros in B; they are cut off again.
         return grad_x, None if x is None else (grad_ax.t() @ x)[: b.shape[1]]
 
@@ -229,12 +237,12 @@ class Linear:
             grad_x.addmm_(grad @ frozen.b, frozen.a)
         return grad_x
 
-    def _rows(self, a: Tensor | None) -> Tensor:
-        """A (r padded, n) in the compute dtype."""
+    def _rows(self, a: Tensor | None, rank: int) -> Tensor:
+        """A (r padded, n) in the compute dtype, r = `rank`. Rows of the basis beyond it meet columns of zeros in B."""
         if a is not None:
             return _padded_rows(a.to(self.compute))
         assert self._basis is not None
-        return self._basis
+        return self._basis[: rank + -rank % RANK_STEP]
 
     def _columns(self, b: Tensor) -> Tensor:
         """B (m, r padded) in the compute dtype."""

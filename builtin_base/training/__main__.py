@@ -16,6 +16,7 @@ from builtin_base.training import bar, batches, decay, export, loop, model_folde
 from builtin_base.training.card import write_card
 from builtin_base.training.gpu.carry import MAX_BYTES, pack_for_gpu
 from builtin_base.training.gpu.parts import read_parts
+from builtin_base.training.mixture import DECAY, STABLE, Mixture
 from builtin_base.training.priority import give_way
 from builtin_base.training.run_log import log
 from builtin_base.training.settings import Settings, read_settings
@@ -117,7 +118,7 @@ def decay_command(folder: Path, branch: Path, tokens: int, threads: int, idle: b
     _give_way(idle)
     settings, sources = _open(folder)
     with workers(threads) as pool:
-        decay.run_branch(folder, branch, tokens, settings, _work(settings, sources, None), pool)
+        decay.run_branch(folder, branch, tokens, settings, _work(settings, sources, None, DECAY), pool)
 
 
 @main.command("export")
@@ -202,11 +203,11 @@ def _first_state(settings: Settings, folder: Path, weights: Path | None, from_no
     return from_weights(settings, weights)
 
 
-def _work(settings: Settings, sources: batches.Sources, state: State | None) -> loop.Work:
+def _work(settings: Settings, sources: batches.Sources, state: State | None, mixture: Mixture = STABLE) -> loop.Work:
     """Make what a run does; its speed is compared with the machine's where there is a state to measure."""
 
     def draw(step: int) -> dict[str, batches.Batch]:
-        return batches.draw(sources, settings.batch_tokens, settings.seed, step)
+        return batches.draw(sources, settings.batch_tokens, settings.seed, step, mixture)
 
     peak = speed.measure(state, draw(state.step)) if state else None
     return loop.Work(draw, lambda now: scores.measure(now.model, sources), peak=peak)

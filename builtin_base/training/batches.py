@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from builtin_base.training.mixture import STABLE, Mixture
 from builtin_base.training.programmatic.exercises import Drawer
 from builtin_base.training.programmatic.values import vocabulary_words
 from builtin_base.training.spans import STANDARD, Denoiser, corrupt_spans, draw_denoiser
@@ -31,27 +32,10 @@ STREAM_WEIGHTS: Mapping[str, float] = {
 }
 """How often each kind of running text is drawn, whatever its size: docstrings first, English second."""
 
-TASK_WEIGHTS: Mapping[str, float] = {
-    "summary": 0.46,
-    "next_sentence": 0.06,
-    "first_sentence": 0.06,
-    "title": 0.06,
-    "keywords": 0.05,
-    "parameter": 0.07,
-    "returns": 0.06,
-    "raises": 0.03,
-    "body": 0.05,
-    "code": 0.06,
-    "answer": 0.04,
-}
-"""How often each task made from text is drawn."""
-
 ORIGIN_WEIGHTS: Mapping[str, float] = {"docstring": 0.75, "debian": 0.10, "manual": 0.05}
 """How often each origin is drawn within a task; others count `OTHER_ORIGIN`."""
 
 OTHER_ORIGIN = 0.05
-SOURCE_LENGTHS = ((96, 0.5), (144, 0.3), (224, 0.1), (320, 0.1))
-"""Longest sources of a batch of pairs, in tokens, and how often: first sentences say the most and cost the least."""
 
 _NEIGHBOURS = 2_048
 """Pairs of like length from which one batch is drawn."""
@@ -79,20 +63,20 @@ def open_sources(folder: Path, tokenizer: Tokenizer, n_tokens: int, seed: int) -
     return Sources(read(folder / "train.safetensors"), read(folder / "held_out.safetensors"), drawer)
 
 
-def draw(sources: Sources, n_tokens: int, seed: int, step: int) -> dict[str, Batch]:
-    """Draw the batches of a step, each of about `n_tokens` tokens: two of spans, one from text, one programmatic.
+def draw(sources: Sources, n_tokens: int, seed: int, step: int, mixture: Mixture = STABLE) -> dict[str, Batch]:
+    """Draw the batches of a step, each of about `n_tokens` tokens, in the numbers that the mixture names.
 
     Returns:
-        name → (source ids, target ids), padded with 0; the name of the third is its task's.
+        name → (source ids, target ids), padded with 0; a batch from text has the name of its task, and a second batch
+        of a kind ends in ``_2``.
     """
     rng = np.random.default_rng([seed, step])
-    task, pairs = draw_pairs(sources.text, n_tokens, rng)
-    return {
-        "span": draw_spans(sources.text, n_tokens, rng, draw_denoiser(rng)),
-        "span_2": draw_spans(sources.text, n_tokens, rng, draw_denoiser(rng)),
-        task: pairs,
-        "programmatic": pad_batch(sources.drawer.batch(step)),
-    }
+    pairs = [draw_pairs(sources.text, n_tokens, rng, mixture=mixture) for _ in range(mixture.n_text)]
+    spans = [draw_spans(sources.text, n_tokens, rng, draw_denoiser(rng)) for _ in range(mixture.n_span)]
+    drawn: dict[str, Batch] = {}
+    for name, batch in (*(("span", span) for span in spans), *pairs):
+        drawn[f"{name}_2" if name in drawn else name] = batch
+    return drawn | {"programmatic": pad_batch(sources.drawer.batch(step))}
 
 
 def draw_spans(text: Text, n_tokens: int, rng: np.random.Generator, denoiser: Denoiser = STANDARD) -> Batch:
@@ -107,16 +91,18 @@ def draw_spans(text: Text, n_tokens: int, rng: np.random.Generator, denoiser: De
     return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
 
 
-def draw_pairs(text: Text, n_tokens: int, rng: np.random.Generator, only: str | None = None) -> tuple[str, Batch]:
+def draw_pairs(
+    text: Text, n_tokens: int, rng: np.random.Generator, only: str | None = None, mixture: Mixture = STABLE
+) -> tuple[str, Batch]:
     """Draw a batch of one task made from text, of about `n_tokens` tokens: (task, batch).
 
     Sources are of like length, and cut to a length that is drawn too.
     """
-    tasks = [only] if only else [task for task in TASK_WEIGHTS if any(key[0] == task for key in text.pairs)]
-    task = tasks[_choose([TASK_WEIGHTS[task] for task in tasks], rng)]
+    tasks = [only] if only else [task for task in mixture.tasks if any(key[0] == task for key in text.pairs)]
+    task = tasks[_choose([mixture.tasks[task] for task in tasks], rng)]
     origins = [origin for name, origin in text.pairs if name == task]
     pairs = text.pairs[task, origins[_choose([ORIGIN_WEIGHTS.get(o, OTHER_ORIGIN) for o in origins], rng)]]
-    longest = SOURCE_LENGTHS[_choose([share for _, share in SOURCE_LENGTHS], rng)][0]
+    longest = mixture.source_lengths[_choose([share for _, share in mixture.source_lengths], rng)][0]
     start = int(rng.integers(len(pairs)))
     first, last = max(0, start - _NEIGHBOURS // 2), min(len(pairs), start + _NEIGHBOURS // 2)
     size = min(len(pairs.sources[start]), longest) + 24

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from builtin_base.training import packing
-from builtin_base.training.batches import TASK_WEIGHTS
 from builtin_base.training.decay import read_start
 from builtin_base.training.export import CARD
+from builtin_base.training.mixture import STABLE
 from builtin_base.training.programmatic.exercises import EXERCISES
 from builtin_base.training.state import CHECKPOINT, read_checkpoint
 from builtin_base.training.text.documents import REPORT
@@ -79,7 +79,7 @@ def card(
         steps=f"{checkpoint['step']:,}",
         tokens=f"{checkpoint['n_tokens'] / 1e6:.1f} million",
         decay_tokens=f"{decay_tokens / 1e6:.1f} million",
-        tasks=", ".join(name.replace("_", " ") for name in TASK_WEIGHTS),
+        tasks=", ".join(name.replace("_", " ") for name in STABLE.tasks),
         exercises=", ".join(name.replace("_", " ") for name in EXERCISES),
         max_source=MAX_SOURCE,
         max_target=MAX_TARGET,

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
 
-from builtin_base.training.batches import ORIGIN_WEIGHTS, OTHER_ORIGIN, STREAM_WEIGHTS, TASK_WEIGHTS
+from builtin_base.training.batches import ORIGIN_WEIGHTS, OTHER_ORIGIN, STREAM_WEIGHTS
 from builtin_base.training.gpu.sizes import CARRIED
+from builtin_base.training.mixture import STABLE
 from builtin_base.training.text.rows import Array, Pairs, Text, arrays_of, pack, read, text_of, write
 from builtin_base.training.tokenizer import TOKENIZER_FILES
 
@@ -167,7 +168,7 @@ def _pair_weights(text: Text) -> dict[tuple[str, str], float]:
     for task, origin in text.pairs:
         totals[task] = totals.get(task, 0.0) + ORIGIN_WEIGHTS.get(origin, OTHER_ORIGIN)
     return {
-        (task, origin): TASK_WEIGHTS[task] * ORIGIN_WEIGHTS.get(origin, OTHER_ORIGIN) / totals[task]
+        (task, origin): STABLE.tasks[task] * ORIGIN_WEIGHTS.get(origin, OTHER_ORIGIN) / totals[task]
         for task, origin in text.pairs
     }
 

@@ -97,7 +97,8 @@ docs: $(READY)
 	$(BIN)/python -m scripts.decisions_index
 
 base-card: $(READY)
-	$(BIN)/python -m builtin_base.training card $(BRANCH) --note "$(NOTE)"
+	$(BIN)/python -m benchmarks.bar $(BRANCH)/export/packed > $(BRANCH)/bar.md
+	$(BIN)/python -m builtin_base.training card $(BRANCH) $(BRANCH)/bar.md --note "$(NOTE)"
 
 format: $(READY)
 	$(BIN)/ruff format .

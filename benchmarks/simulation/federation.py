@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+import builtin_base
 from aggregator.downloads.encoder import AdapterEncoder, HeldState
 from aggregator.merge.contribution import contribution, profile_contribution
 from aggregator.merge.drift import drift, drift_weights
@@ -91,13 +92,21 @@ class Federation:
         boards: who takes part.
         folder: for files, best in memory. Encoder outputs and profiles that are left in it serve later federations of
             the same boards.
-        session: may have served others, and serves one federation at a time.
+        session: may have served others of the same base, and serves one federation at a time.
+        base_folder: the base; the builtin one where None.
     """
 
-    def __init__(self, recipe: Recipe, boards: Sequence[Board], folder: Path, session: SharedSession) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        boards: Sequence[Board],
+        folder: Path,
+        session: SharedSession,
+        base_folder: Path | None = None,
+    ) -> None:
         self.recipe, self.boards = recipe, tuple(boards)
         self.rule: Rule[Any] = RULES[recipe.rule]
-        self.weights = weights(recipe.scope)
+        self.weights = weights(recipe.scope, base_folder)
         self.state = initial_state(self.weights)
         self.round = 0
         self.ranks: tuple[tuple[int, ...], ...] = tuple((0,) * len(self.weights) for _ in self.boards)
@@ -112,7 +121,7 @@ class Federation:
         self._held: dict[str, HeldState] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._jobs = Jobs(recipe, self.rule.TRAITS, self.weights, folder)
+        self._jobs = Jobs(recipe, self.rule.TRAITS, self.weights, folder, base_folder or builtin_base.folder())
         self._jobs.forget_rounds()
         self._session, self._engine = session, LeanEngine(session)
         session.texts = {board_name(index): Data(list(board.train), []) for index, board in enumerate(self.boards)}

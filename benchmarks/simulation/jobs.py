@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-import builtin_base
 from aggregator.merge.state import AdapterState, strand_values
 from aggregator.merge.traits import Traits
 from aggregator.run.round_spec import sketch_is_due
@@ -141,12 +140,15 @@ class Jobs:
         traits: those of its merge rule.
         weights: what may be trained.
         folder: for all files that jobs read and write.
+        base_folder: the base.
     """
 
-    def __init__(self, recipe: Recipe, traits: Traits, weights: Sequence[Weight], folder: Path) -> None:
+    def __init__(
+        self, recipe: Recipe, traits: Traits, weights: Sequence[Weight], folder: Path, base_folder: Path
+    ) -> None:
         self._recipe, self._traits = recipe, traits
         self._weights = tuple(weights)
-        self._folder = folder
+        self._folder, self._base_folder = folder, base_folder
 
     def profile(self, state: AdapterState, board: int, importance: Importance = "sketch") -> ProfileJob:
         """A look at the board's text through the bare base. Equal profiles of other recipes have the same file."""
@@ -237,7 +239,7 @@ class Jobs:
     def _fields(self, run: RunInfo, spec: RoundSpec, data: str, plan: Plan, cache_name: str) -> dict[str, Any]:
         """The fields that all three kinds of jobs have; a session finds a board's text by the board's name."""
         files = JobFiles(
-            base_folder=builtin_base.folder(),
+            base_folder=self._base_folder,
             folder=self._folder,
             data=data,
             threads=THREADS,
@@ -269,6 +271,7 @@ class Jobs:
             reward=recipe.reward or UNSET,
             max_source_tokens=recipe.max_source_tokens,
             max_target_tokens=recipe.max_target_tokens,
+            truncate_source=recipe.truncate_source,
             sketch_batches=min(SKETCH_BATCHES, recipe.local_steps),
             upload=recipe.upload,
             importance=importance,

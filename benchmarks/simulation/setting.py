@@ -9,6 +9,7 @@ import msgspec
 
 from benchmarks.simulation.texts import Partition
 from braid_common.seeds import derive_seed
+from braid_common.text_form import Cut
 from wire.fields import Dtype
 from wire.run import Keep, Personal, RewardLearning, Scope
 
@@ -43,6 +44,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         feedback: boards of quantised uploads keep what these lacked.
         differences: boards keep what they were sent, and are sent what changed since.
         max_source_tokens, max_target_tokens: what longer texts are cut to.
+        truncate_source: the part that a longer source loses.
         personal: strands that each board has for itself; None for none.
         keep: what holds boards near the received model; None for nothing.
         nested: ranks that a pass of training draws from (train.nested); 0: it trains all strands.
@@ -68,6 +70,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     differences: bool = False
     max_source_tokens: int = 64
     max_target_tokens: int = 16
+    truncate_source: Cut = "end"
     personal: Personal | None = None
     keep: Keep | None = None
     nested: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import builtin_base
 from braid_common.base.files import read_t5_config
@@ -21,9 +22,9 @@ class Trained:
     n_weights: int
 
 
-def weights(scope: Scope) -> tuple[Weight, ...]:
-    """The builtin base's weights of a scope."""
-    return t5_weights(read_t5_config(builtin_base.folder()), scope)
+def weights(scope: Scope, base_folder: Path | None = None) -> tuple[Weight, ...]:
+    """A base's weights of a scope; the builtin base's where None."""
+    return t5_weights(read_t5_config(base_folder or builtin_base.folder()), scope)
 
 
 def equal_ranks(run: RunInfo, rank: int) -> tuple[int, ...]:

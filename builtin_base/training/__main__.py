@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from tokenizers import Tokenizer
 
 import builtin_base
-from builtin_base.training import bar, batches, decay, export, loop, model_folder, scores, speed
+from builtin_base.training import batches, decay, export, loop, model_folder, scores, speed
 from builtin_base.training.card import write_card
 from builtin_base.training.gpu.carry import MAX_BYTES, pack_for_gpu
 from builtin_base.training.gpu.parts import read_parts
@@ -128,29 +127,13 @@ def export_command(folder: Path) -> None:
     click.echo(f"{export.export(folder)} holds it in 8 bits, plain beside it in bf16")
 
 
-_site = click.option("--site", type=_HERE, help="Folder with the libraries that no base has read.")
-_docstrings = click.option(
-    "--docstrings", "n_docstrings", default=bar.N_DOCSTRINGS, show_default=True, help="Asked of each library."
-)
-
-
-@main.command("bar")
-@click.argument("models", type=_HERE, nargs=-1, required=True)
-@_site
-@_docstrings
-def bar_command(models: tuple[Path, ...], site: Path | None, n_docstrings: int) -> None:
-    """Print the bar's table for model folders, packed or plain."""
-    click.echo(_table(models, site, n_docstrings))
-
-
 @main.command("card")
 @click.argument("branch", type=_HERE)
+@click.argument("table", type=_FILE)
 @click.option("--note", default="", help="A sentence about this run: where it began, the machine.")
-@_site
-@_docstrings
-def card_command(branch: Path, note: str, site: Path | None, n_docstrings: int) -> None:
-    """Measure BRANCH/export/packed by the bar and write its model card."""
-    click.echo(write_card(branch, _table((branch / "export" / "packed",), site, n_docstrings), note))
+def card_command(branch: Path, table: Path, note: str) -> None:
+    """Write the model card of BRANCH/export/packed, with a TABLE that `python -m benchmarks.bar` printed of it."""
+    click.echo(write_card(branch, table.read_text(encoding="utf-8").strip(), note))
 
 
 @main.command("ship")
@@ -211,11 +194,6 @@ def _work(settings: Settings, sources: batches.Sources, state: State | None, mix
 
     peak = speed.measure(state, draw(state.step)) if state else None
     return loop.Work(draw, lambda now: scores.measure(now.model, sources), peak=peak)
-
-
-def _table(models: tuple[Path, ...], site: Path | None, n_docstrings: int) -> str:
-    torch.set_num_threads(1)
-    return bar.table({model.name: bar.measure(*model_folder.load(model), site, n_docstrings) for model in models})
 
 
 def _give_way(idle: bool) -> None:

@@ -44,7 +44,7 @@ def write_card(branch: Path, table: str, note: str = "") -> Path:
 
     Args:
         branch: folder of the branch.
-        table: what `bar.table` says of the packed weights.
+        table: what `python -m benchmarks.bar` printed of the packed weights.
         note: a sentence about this run: where it began, the machine.
 
     Returns:

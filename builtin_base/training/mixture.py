@@ -1,4 +1,4 @@
-"""What a step is made of: how many batches of each kind, which tasks from text, and how long their sources are."""
+"""Mixtures of batches: how many of each kind a step takes, which tasks from text, and how long their sources are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bar measures what it says."""
+"""The bar measures of a base by itself what it says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import builtin_base
-from builtin_base.training import bar, model_folder
+from benchmarks.bar import measures
+from benchmarks.bar.__main__ import bar_table
+from builtin_base.training import model_folder
 
 pytestmark = pytest.mark.slow  # transformers alone takes seconds to import
 
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.slow  # transformers alone takes seconds to import
 )
 def test_babbling(text: str, babbles: bool) -> None:
     """Runs of one to four words said three times count as repetition, and single echoes do not."""
-    assert bar.is_babbling(text) == babbles
+    assert measures.is_babbling(text) == babbles
 
 
 @pytest.mark.parametrize(
@@ -34,22 +36,22 @@ def test_babbling(text: str, babbles: bool) -> None:
 )
 def test_rouge_l(written: str, reference: str, score: float) -> None:
     """F1 of the longest common subsequence of words."""
-    assert bar.rouge_l(written, reference) == pytest.approx(score)
+    assert measures.rouge_l(written, reference) == pytest.approx(score)
 
 
 def test_the_table_compares_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each base has a column of the same rows, and its samples below; the function's name needs no base."""
     for name, size in {"UNSEEN": ("tides",), "N_OUTPUTS": 2, "N_COPIES": 2, "N_EACH": 1, "MAX_ANSWER": 4}.items():
-        monkeypatch.setattr(bar, name, size)
+        monkeypatch.setattr(measures, name, size)
     (tmp_path / "tides.py").write_text(
         'def count_tides(day):\n    """Count tides of that day.\n\n'
         '    The moon is asked first, and then the sun, which also pulls a little at the water."""\n'
     )
-    report = bar.measure(*model_folder.load(builtin_base.folder()), tmp_path, 2)
+    report = measures.measure(*model_folder.load(builtin_base.folder()), tmp_path, 2)
 
-    table = bar.table({"one": report, "two": report})
+    table = bar_table({"one": report, "two": report})
 
-    assert "| measure | one | two |" in table
+    assert "| measure | bar | one | two |" in table
     rows = dict(report.rows)
     assert rows["for comparison: the function's name"].mean == pytest.approx(4 / 7)
     assert rows["nats a piece of unseen docstrings"].mean > 0

@@ -1,4 +1,4 @@
-"""The bar that a base must pass: summary lines of libraries it never saw, copying, and no babbling; one table.
+"""A base by itself: summary lines of libraries it never saw, copying, programmatic tasks, and no babbling.
 
 The comparison is with two answers that need no model: the words of the function's own name, and the first sentence
 of the text.
@@ -19,6 +19,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from tokenizers import Tokenizer
 from transformers import T5ForConditionalGeneration
 
+from benchmarks.bar.score import Row, Score
 from braid_common.example import Example
 from braid_common.text_form import DEFAULT_PREFIX
 from builtin_base import docstrings
@@ -29,8 +30,8 @@ from builtin_base.training.programmatic.values import vocabulary_words
 UNSEEN = ("networkx", "sqlalchemy", "numpy", "sympy")
 """Libraries of `packages.EXCLUDED`, which no base has read."""
 
-N_DOCSTRINGS, N_OUTPUTS, N_COPIES, N_EACH = 100, 200, 200, 20
-"""Docstrings asked of each, answers looked at for repetition, strings to copy, tasks asked of each kind."""
+N_OUTPUTS, N_COPIES, N_EACH = 200, 200, 20
+"""Answers looked at for repetition, strings to copy, tasks asked of each kind."""
 
 COPY_PIECES, MAX_ANSWER = 12, 48
 """Longest string to copy, in pieces, and longest answer."""
@@ -41,36 +42,15 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """A mean with half the width of its 95 % interval (normal approximation)."""
-
-    mean: float
-    half_width: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Score:
-        """Average values."""
-        mean = sum(values) / len(values)
-        variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
-        return cls(mean, 1.96 * math.sqrt(variance / len(values)))
-
-    def percent(self) -> str:
-        """Write as ``12.3 ± 0.4``, times 100."""
-        return f"{100 * self.mean:.1f} ± {100 * self.half_width:.1f}"
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """Measurements of one base; `rows` name each measure, `samples` are (reference, written)."""
 
-    rows: list[tuple[str, Score]]
+    rows: list[Row]
     samples: list[tuple[str, str]]
 
 
 @torch.no_grad()
-def measure(
-    model: T5ForConditionalGeneration, tokenizer: Tokenizer, site: Path | None, n: int = N_DOCSTRINGS
-) -> Report:
+def measure(model: T5ForConditionalGeneration, tokenizer: Tokenizer, site: Path | None, n: int) -> Report:
     """Measure a base.
 
     Args:
@@ -100,20 +80,6 @@ def measure(
         rows.append((f"exact: {name}", Score(share, 1.96 * math.sqrt(share * (1.0 - share) / n_asked))))
     samples = list(zip((e.target for e in examples), written, strict=True))
     return Report(rows, evenly(samples, 8))
-
-
-def table(reports: dict[str, Report]) -> str:
-    """Write reports of several bases as one Markdown table."""
-    names = list(reports)
-    lines = ["| measure | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
-    for index, (label, _) in enumerate(reports[names[0]].rows):
-        values = [reports[name].rows[index][1] for name in names]
-        cells = [f"{v.mean:.3f} ± {v.half_width:.3f}" if label.startswith("nats") else v.percent() for v in values]
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    for name, report in reports.items():
-        lines += ["", f"{name}: reference, and what it wrote", ""]
-        lines += [f"- {reference} → {written}" for reference, written in report.samples]
-    return "\n".join(lines)
 
 
 def is_babbling(text: str) -> bool:

@@ -25,7 +25,7 @@ from aggregator.merge.defences.defended import DEFENCES
 from aggregator.merge.rules import RULES
 from benchmarks.attacks.kinds import ATTACKS, Attack
 from benchmarks.attacks.runs import NOTHING, SCREENING, AttackStudy, Run, Work, run_one
-from benchmarks.simulation.histories import POOLS, QUICK
+from benchmarks.simulation.histories import QUICK
 from benchmarks.simulation.setting import Mix, Setting
 from benchmarks.simulation.texts import Partition, load_pools
 from benchmarks.study.cli import command, study_parser, work_folder
@@ -45,11 +45,11 @@ def main() -> None:
     with work_folder(options) as folder, Runner(study, options.json, options.processes) as runner:
         works = list(_works(options))
         if runner.missing(works):
-            load_pools(options.data_folder, folder / POOLS)  # once, and not in every worker
+            load_pools(options.data_folder, folder, study.settings.partition)  # once, and not in every worker
         fixed = {"settings": study.settings, "data_folder": options.data_folder, "folder": folder}
         runner.run(works, partial(run_one, **fixed))
         study = runner.study
-    print(f"`{command('benchmarks.attacks')}`\n\n{study.machine}; one thread for each run\n")
+    print(f"`{command('benchmarks.attacks')}`\n\n{study.ground}; one thread for each run\n")
     print(_described(study.settings, options.seeds))
     for rule in options.rules:
         print(f"\n### {rule}\n\n{_table(study, rule, options)}")

@@ -18,7 +18,6 @@ from aggregator.merge.defences.defended import DEFENCES, defended
 from aggregator.merge.sums import Contribution
 from aggregator.run.screen import Sizes, sizes, too_far, too_large
 from benchmarks.attacks.kinds import Attack, attacked, with_shuffled_labels
-from benchmarks.simulation.histories import POOLS
 from benchmarks.simulation.setting import Setting
 from benchmarks.simulation.texts import BoardText, boards, load_pools
 from benchmarks.study.runner import Study
@@ -103,7 +102,7 @@ def run_one(work: Work, *, settings: Setting, data_folder: Path, folder: Path) -
     """All rounds of one fleet. Called in worker processes, each with files of its own in `folder`."""
     start_s = time.process_time()
     setting = msgspec.structs.replace(settings, rule=work.rule, seed=work.seed)
-    pools = load_pools(data_folder, folder / POOLS)
+    pools = load_pools(data_folder, folder, setting.partition)
     texts = boards(pools, setting.partition, work.seed, setting.n_train, setting.n_held_out)
     tally = _Tally()
     try:

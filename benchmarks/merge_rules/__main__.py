@@ -62,7 +62,7 @@ def _compare(study: Fleets, options: argparse.Namespace) -> None:
 
         report = Report(
             command=command("benchmarks.merge_rules"),
-            machine=study.machine,
+            ground=study.ground,
             tuned=tuned,
             rates=rates,
             main=[with_traffic(run, sent[run.setting.rule, run.setting.mix]) for run in study.known(settings)],

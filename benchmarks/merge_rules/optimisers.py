@@ -72,9 +72,9 @@ def main() -> None:
         }
         study.run(setting for settings in wanted.values() for setting in settings)
         runs = {name: study.known(settings) for name, settings in wanted.items()}
-        machine = study.machine
+        ground = study.ground
     columns = ["", "loss by step", "step", "loss", "less none's", "in the worst tenth"]
-    print(f"`{command('benchmarks.merge_rules.optimisers')}`, {machine}\n")
+    print(f"`{command('benchmarks.merge_rules.optimisers')}`, {ground}\n")
     print(table(columns, (row(name, tuned[name], runs[name], runs["none"]) for name in OPTIMISERS)))
 
 

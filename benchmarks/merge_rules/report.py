@@ -20,7 +20,7 @@ class Report:
     """All that the report tells.
 
     Attributes:
-        command, machine: how the study was run, and where.
+        command, ground: how the study was run, where, and on which base.
         tuned, rates: the runs that chose learning rates, and each case's choice.
         main: the runs that are compared.
         varied: by rule, runs with other settings.
@@ -28,7 +28,7 @@ class Report:
     """
 
     command: str
-    machine: str
+    ground: str
     tuned: Sequence[History]
     rates: Mapping[Case, float]
     main: Sequence[History]
@@ -40,7 +40,7 @@ class Report:
 def write_report(path: Path, report: Report) -> None:
     """Write `path`.md, and beside it an SVG per partition."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    setup = _setup(report.main or report.tuned, report.machine)
+    setup = _setup(report.main or report.tuned, report.ground)
     parts = ["# Merge rules on simulated fleets", "", f"`{report.command}`", "", setup, ""]
     sames = SAME.items()
     parts += [f"{name} is not listed: without a server step it is {other}, to the last bit." for name, other in sames]
@@ -68,12 +68,12 @@ def _partition(path: Path, histories: Sequence[History], partition: Partition, m
         yield from (f"### {title}", "", text, "")
 
 
-def _setup(histories: Sequence[History], machine: str) -> str:
+def _setup(histories: Sequence[History], ground: str) -> str:
     setting: Setting = histories[0].setting
     cpu_s = sum(history.cpu_s for history in histories)
     mixes = "; ".join(f"{mix} {' '.join(map(str, ranks))}" for mix, ranks in RANKS.items())
     return (
-        f"{machine}; one thread a run. {len(RANKS[setting.mix])} boards, {setting.rounds} rounds of "
+        f"{ground}; one thread a run. {len(RANKS[setting.mix])} boards, {setting.rounds} rounds of "
         f"{setting.local_steps} steps of {setting.batch} examples, {setting.max_source_tokens}/"
         f"{setting.max_target_tokens} tokens; every decoder weight is trained. Ranks: {mixes}; which board has which "
         f"is drawn by the seed. {setting.n_train} training and {setting.n_held_out} held-out examples a board. "

@@ -40,6 +40,12 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
 
 VARIED_MIX: Mix = "heavy-tail light"
 
+FORMS: Mapping[Partition, Mapping[str, Any]] = {
+    "coffee": {"max_source_tokens": 192, "max_target_tokens": 32, "truncate_source": "start"},
+    "MTS-Dialog": {"max_source_tokens": 128, "max_target_tokens": 32},
+}
+"""How texts are cut that need more than the defaults: an agent's next step is decided at the end of a dialogue."""
+
 LONG = {"local_steps": 20, "n_train": 400}
 """Rounds as long as the server's default has them, on as much more text."""
 
@@ -128,6 +134,7 @@ def main_settings(
                         mix=mix,
                         partition=partition,
                         n_written=N_WRITTEN,
+                        **FORMS.get(partition, {}),
                     )
                     if mixed == mix:
                         yield msgspec.structs.replace(setting, **changes)

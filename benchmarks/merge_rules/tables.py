@@ -8,7 +8,7 @@ from statistics import fmean
 import msgspec
 
 from benchmarks.merge_rules.cases import contestant_of
-from benchmarks.simulation.histories import Measure, difference, mean_loss, total_bytes_to, worst_loss
+from benchmarks.simulation.histories import Measure, cost_to, difference, mean_loss, total_bytes, worst_loss
 from benchmarks.simulation.setting import History, Mix, Point, Setting, changed
 from benchmarks.simulation.texts import Partition
 from benchmarks.study.tables import spread, table
@@ -103,17 +103,18 @@ def _base_cell(runs: Sequence[History], measure: Callable[[Point], float]) -> st
 
 
 def _spread_cell(runs: Sequence[History], measure: Measure, digits: int) -> str:
-    return spread([measure(history) for history in runs]).text(digits) + _failures(runs)
+    return spread([measure(history) for history in runs]).text(digits) + failures(runs)
 
 
 def _difference_cell(runs: Sequence[History], all_runs: Mapping[str, Sequence[History]], measure: Measure) -> str:
     if contestant_of(runs[0].setting) == REFERENCE:
         return ""
     delta = difference(runs, all_runs.get(REFERENCE, []), measure)
-    return "–" if delta is None else delta.text(3) + _failures(runs)
+    return "–" if delta is None else delta.text(3) + failures(runs)
 
 
-def _failures(runs: Sequence[History]) -> str:
+def failures(runs: Sequence[History]) -> str:
+    """Words behind a cell: how many of its runs diverged."""
     count = sum(bool(history.failed) for history in runs)
     return f" ({count} diverged)" if count else ""
 
@@ -144,7 +145,7 @@ def _n_updates(history: History) -> int:
 def _bytes_cell(runs: Sequence[History], all_runs: Mapping[str, Sequence[History]]) -> str:
     base = fmean(history.points[0].mean for history in runs)
     best = min(fmean(mean_loss(history) for history in others) for others in all_runs.values())
-    counts = [total_bytes_to(history, base - GAIN * (base - best)) for history in runs]
+    counts = [cost_to(history, base - GAIN * (base - best), total_bytes) for history in runs]
     reached = [count for count in counts if count is not None]
     if not reached:
         return "not reached"

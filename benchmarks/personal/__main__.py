@@ -76,7 +76,7 @@ def main() -> None:
         make = partial(run_one, settings=settings, data_folder=options.data_folder, folder=folder)
         runs = runner.run(works, make)
         _measure_memories(runner, [name for fleet in options.fleets for name in FLEETS[fleet]])
-    print(f"{command('benchmarks.personal')}\n{study.machine}\n")
+    print(f"{command('benchmarks.personal')}\n{study.ground}\n")
     for name in names:
         print(losses_table(name, [run for run in runs if run.set == name]), end="\n\n")
     print(costs_table(runs, runner.study.memories, settings))

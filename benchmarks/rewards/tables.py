@@ -27,7 +27,7 @@ OPPOSITES = ("long", "short")
 def print_study(study: RewardStudy) -> None:
     """Print all that the study has."""
     settings = study.settings
-    print(f"{study.machine}; one thread\n")
+    print(f"{study.ground}; one thread\n")
     print(
         f"{settings.n_boards} boards of {settings.n_train} examples; {settings.warm_rounds} rounds of "
         f"{settings.warm_steps} steps of {settings.warm_batch} from right answers at {settings.warm_learning_rate:g}, "

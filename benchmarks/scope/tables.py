@@ -60,7 +60,7 @@ _COLUMNS = (
 
 def print_study(study: ScopeStudy, names: Sequence[str]) -> None:
     settings = study.settings
-    print(f"{study.machine}; one thread\n")
+    print(f"{study.ground}; one thread\n")
     print(
         f"{settings.rounds} rounds of {settings.local_steps} steps of {settings.batch} examples, "
         f"{settings.max_source_tokens}/{settings.max_target_tokens} tokens; {settings.n_train} training examples, loss "

@@ -27,7 +27,7 @@ _COLUMNS = ("", "learning rate", "parameters", "weights", "encoder's", "loss", "
 
 def print_study(study: SelectionStudy, names: Sequence[str], command: str) -> None:
     settings = study.settings
-    print(f"`{command}`\n\n{study.machine}; one thread for each run\n")
+    print(f"`{command}`\n\n{study.ground}; one thread for each run\n")
     print(
         f"{settings.rounds} rounds of {settings.local_steps} steps of {settings.batch} examples, "
         f"{settings.max_source_tokens}/{settings.max_target_tokens} tokens; {settings.n_train} training and "

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from benchmarks.simulation.deliveries import Deliveries
 from benchmarks.simulation.federation import Board, Federation
-from benchmarks.simulation.jobs import digest
+from benchmarks.simulation.jobs import ChooseRanks, digest
 from benchmarks.simulation.session import SharedSession
 from benchmarks.simulation.setting import History, Point, Setting, board_ranks
-from benchmarks.simulation.strands import equal_ranks
+from benchmarks.simulation.strands import equal_ranks, ranks_within
 from benchmarks.simulation.texts import BoardText
 from edge_client.errors import ClientError
 
@@ -26,10 +27,16 @@ def new_fleet(setting: Setting, texts: Sequence[BoardText], folder: Path, sessio
         session: may have served others.
     """
     boards = [
-        Board(text.train, text.held_out, partial(equal_ranks, rank=rank))
+        Board(text.train, text.held_out, _ranks(setting, rank))
         for text, rank in zip(texts, board_ranks(setting), strict=True)
     ]
     return Federation(setting, boards, folder / digest(setting.seed, *texts), session)
+
+
+def _ranks(setting: Setting, rank: int) -> ChooseRanks:
+    if setting.n_values:
+        return partial(ranks_within, n_parameters=setting.n_values)
+    return partial(equal_ranks, rank=rank)
 
 
 def begin(fleet: Federation) -> None:
@@ -41,7 +48,13 @@ def begin(fleet: Federation) -> None:
 def point(fleet: Federation) -> Point:
     """The losses of the whole global adapter, on each board's held-out text."""
     losses = tuple(fleet.evaluate(board.held_out, cached=True)["loss"] for board in fleet.boards)
-    return Point(round=fleet.round, up_bytes=fleet.up_bytes, down_bytes=fleet.down_bytes, losses=losses)
+    return Point(
+        round=fleet.round,
+        up_bytes=fleet.up_bytes,
+        down_bytes=fleet.down_bytes,
+        losses=losses,
+        train_s=fleet.spent.job_s,
+    )
 
 
 def rouge_l(fleet: Federation, n_written: int) -> float:
@@ -77,7 +90,8 @@ def run_fleet(setting: Setting, texts: Sequence[BoardText], folder: Path, sessio
 
 def _rounds(fleet: Federation, setting: Setting) -> Iterator[Point]:
     begin(fleet)
+    deliveries = Deliveries(setting, fleet)
     for number in range(1, setting.rounds + 1):
-        fleet.run_round()
+        deliveries.run_round()
         if number % setting.evaluate_every == 0 or number == setting.rounds:
             yield point(fleet)

@@ -12,20 +12,18 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.simulation.setting import History, Setting
+from benchmarks.simulation.setting import History, Point, Setting
 from benchmarks.simulation.texts import boards, load_pools
 from benchmarks.study.cli import work_folder
 from benchmarks.study.runner import Runner, Study
 from benchmarks.study.tables import Difference, paired
 from edge_client.host.machine import describe_machine
 
-POOLS = "pools.json"
-"""The file that keeps the texts that were read."""
-
 QUICK: Mapping[str, int] = {"rounds": 2, "local_steps": 1, "n_train": 16, "n_held_out": 2}
 """Changes that --quick makes to every setting."""
 
 Measure = Callable[[History], float]
+Cost = Callable[[Point], float]
 
 
 class FleetStudy(Study, frozen=True, kw_only=True):
@@ -43,9 +41,9 @@ class Fleets:
         self._data_folder, self._folder = data_folder, folder
 
     @property
-    def machine(self) -> str:
-        """The machine of the study."""
-        return self._runner.study.machine
+    def ground(self) -> str:
+        """The machine and the base of the study."""
+        return self._runner.study.ground
 
     def known(self, settings: Iterable[Setting]) -> list[History]:
         """Histories of those settings that have run, in their order."""
@@ -54,8 +52,8 @@ class Fleets:
     def run(self, settings: Iterable[Setting]) -> list[History]:
         """Histories of all these settings, in their order; what is not known yet is run first."""
         wanted = list(settings)
-        if self._runner.missing(wanted):
-            load_pools(self._data_folder, self._folder / POOLS)  # once, before workers ask for it
+        for partition in {setting.partition for setting in self._runner.missing(wanted)}:
+            load_pools(self._data_folder, self._folder, partition)  # once, before workers ask for it
         return self._runner.run(wanted, partial(run_one, data_folder=self._data_folder, folder=self._folder))
 
 
@@ -74,7 +72,7 @@ def run_one(setting: Setting, *, data_folder: Path, folder: Path) -> History:
     from benchmarks.simulation.fleet import run_fleet  # imports torch
     from benchmarks.simulation.session import process_session
 
-    pools = load_pools(data_folder, folder / POOLS)
+    pools = load_pools(data_folder, folder, setting.partition)
     texts = boards(pools, setting.partition, setting.seed, setting.n_train, setting.n_held_out)
     return run_fleet(setting, texts, folder / f"process-{os.getpid()}", process_session())
 
@@ -99,12 +97,30 @@ def worst_loss(history: History) -> float:
     return history.last.worst
 
 
-def total_bytes_to(history: History, loss: float) -> float | None:
-    """Bytes up and down of the fleet until its mean loss is `loss`, linear between evaluations; None if it never is."""
-    points = history.points
-    for before, after in pairwise(points):
+def total_bytes(point: Point) -> float:
+    """Bytes of the fleet so far, up and down."""
+    return point.up_bytes + point.down_bytes
+
+
+def training_s(point: Point) -> float:
+    """CPU seconds of the boards' training so far."""
+    return point.train_s
+
+
+def cost_to(history: History, loss: float, cost: Cost) -> float | None:
+    """The cost of a fleet until its mean loss is `loss`, linear between evaluations; None if it never is."""
+    for before, after in pairwise(history.points):
         if after.mean <= loss:
             share = (before.mean - loss) / (before.mean - after.mean) if before.mean > loss else 0.0
-            start, end = (point.up_bytes + point.down_bytes for point in (before, after))
-            return start + share * (end - start)
+            return cost(before) + share * (cost(after) - cost(before))
     return None
+
+
+def loss_within(history: History, budget: float, cost: Cost) -> float:
+    """The mean loss of a fleet when it has spent `budget`, linear between evaluations; the last one where it spends
+    less."""
+    for before, after in pairwise(history.points):
+        if cost(after) >= budget:
+            share = (budget - cost(before)) / (cost(after) - cost(before))
+            return before.mean + share * (after.mean - before.mean)
+    return history.last.mean

@@ -125,14 +125,12 @@ class _JoinedProduct(torch.autograd.Function):
         flat = x.flatten(0, -2)
         y = flat @ joined.linears[0].dense(0)[0].t()
         joined.through_frozen(flat, y, is_forward=True)
-        ctx.joined, ctx.x_shape, ctx.rows = joined, x.shape, None
-        if joined.rank:
-            a, b = joined.stacked()
-            own = flat.view(len(a), -1, flat.shape[1])
-            ax = torch.bmm(own, a.transpose(1, 2))
-            y.view(len(b), -1, y.shape[1]).baddbmm_(ax, b.transpose(1, 2))
-            ctx.rows, ctx.columns = a, b
-            ctx.save_for_backward(flat, ax)
+        a, b = joined.stacked()
+        own = flat.view(len(a), -1, flat.shape[1])
+        ax = torch.bmm(own, a.transpose(1, 2))
+        y.view(len(b), -1, y.shape[1]).baddbmm_(ax, b.transpose(1, 2))
+        ctx.joined, ctx.x_shape, ctx.rows, ctx.columns = joined, x.shape, a, b
+        ctx.save_for_backward(flat, ax)
         return y.view(*x.shape[:-1], y.shape[1])
 
     @staticmethod

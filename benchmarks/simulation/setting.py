@@ -85,6 +85,10 @@ class Setting(Recipe, frozen=True, kw_only=True):
         partition: how text is spread over the boards; each has `n_train` and `n_held_out` examples.
         evaluate_every: rounds between evaluations.
         n_written: texts per board for ROUGE-L, after the last round.
+        n_values: where it is not 0, boards have no ranks of the mix but as many strands as train at most so many
+            values: a rule that trains B alone has more of them.
+        missing: chance (0…1) that a board takes no part in a round.
+        late: chance that a board's update comes a round late.
     """
 
     mix: Mix = "heavy-tail light"
@@ -93,6 +97,9 @@ class Setting(Recipe, frozen=True, kw_only=True):
     n_held_out: int = 20
     evaluate_every: int = 2
     n_written: int = 0
+    n_values: int = 0
+    missing: float = 0.0
+    late: float = 0.0
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +107,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         up_bytes, down_bytes: encoded messages of all boards and of all rounds so far.
+        train_s: CPU seconds of the boards' training so far.
         losses: in nats per target token, by board, on its own held-out text.
     """
 
@@ -107,6 +115,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     up_bytes: int
     down_bytes: int
     losses: tuple[float, ...]
+    train_s: float = 0.0
 
     @property
     def mean(self) -> float:

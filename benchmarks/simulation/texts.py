@@ -1,30 +1,42 @@
 """Text of a simulated fleet: ten sources, and how they are spread over boards.
 
-The sources are of several tasks, so that boards differ: docstrings, dialogues, abstracts and instructions. The builtin
-base was trained on none of them (builtin_base/model/README.md).
+The sources are of several tasks, so that boards differ: docstrings, dialogues, abstracts and instructions; or of one
+task and ten clients of it. What of them the builtin base has read is in its model card (builtin_base/model/README.md).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 import numpy as np
 
+from benchmarks.simulation.text_sets import read_clients
 from braid_common.atomic_file import write_atomically
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
 from edge_client.data.load import load_data
 from edge_client.jobs.data_spec import DataSpec
 
-Partition = Literal["library", "dirichlet-0.1", "dirichlet-1"]
-"""Each board has one source, or draws from all, its shares Dirichlet(α)."""
+Partition = Literal["library", "dirichlet-0.1", "dirichlet-1", "coffee", "MTS-Dialog", "docstrings"]
+"""Each board has one of ten sources of several tasks, or draws from all of these, its shares Dirichlet(α); or all have
+one task, and each a scenario of coffee orders, a section of medical notes, or a library of its own."""
+
+Task = Literal["several", "coffee", "MTS-Dialog", "docstrings"]
+
+DIRICHLET = "dirichlet-"
+N_SOURCES = 10
 
 LIBRARIES = ("huggingface_hub", "networkx", "numpy", "sqlalchemy")
+ALL_LIBRARIES = (*LIBRARIES, "accelerate", "aiohttp", "peft", "sympy", "torch", "transformers")
+CLIENTS: Mapping[str, str] = {"coffee": "coffee.train.jsonl", "MTS-Dialog": "mtsdialog.train.jsonl"}
+"""Sets of one task, whose examples name their client."""
+
 FILES = {"MTS-Dialog": "mtsdialog.train.jsonl", "SciTLDR": "scitldr.train.jsonl"}
 DOLLY = "dolly.train.jsonl"
 CATEGORIES = ("classification", "closed_qa", "information_extraction", "summarization")
@@ -34,7 +46,7 @@ POOL_EXAMPLES = 720
 """Examples that are kept of a source: all that its boards can hold in any partition is drawn from these."""
 
 HELD_OUT_EXAMPLES = 120
-"""Part of those that is kept apart."""
+"""Part of those that is kept apart; of a small source a third of what it has."""
 
 SEED = 5
 
@@ -61,10 +73,18 @@ class _Record(msgspec.Struct):
     category: str
 
 
-def load_pools(data_folder: Path, cache: Path) -> tuple[Pool, ...]:
-    """The sources, from `cache` if they were read before. Raises DataError where one is not there."""
+def task_of(partition: Partition) -> Task:
+    """The task whose sources a partition spreads."""
+    return "several" if partition == "library" or partition.startswith(DIRICHLET) else cast(Task, partition)
+
+
+def load_pools(data_folder: Path, folder: Path, partition: Partition) -> tuple[Pool, ...]:
+    """The sources of a partition, from a file in `folder` if they were read before. Raises DataError where one is not
+    there."""
+    task = task_of(partition)
+    cache = folder / f"pools-{task}.json"
     if not cache.exists():
-        write_atomically(cache, msgspec.json.encode(_read_pools(data_folder)))
+        write_atomically(cache, msgspec.json.encode(_read_pools(data_folder, task)))
     return msgspec.json.decode(cache.read_bytes(), type=tuple[Pool, ...])
 
 
@@ -82,9 +102,9 @@ def boards(pools: Sequence[Pool], partition: Partition, seed: int, n_train: int,
 
 def source_shares(partition: Partition, n_sources: int, seed: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Part of each board's text that each source has, (boards, sources); rows sum to 1."""
-    if partition == "library":
+    if not partition.startswith(DIRICHLET):
         return np.eye(n_sources)
-    alpha = float(partition.removeprefix("dirichlet-"))
+    alpha = float(partition.removeprefix(DIRICHLET))
     draw = np.random.default_rng(derive_seed(seed, "partition", partition))
     shares: np.ndarray[tuple[int, int], np.dtype[np.float64]] = draw.dirichlet([alpha] * n_sources, n_sources)
     return shares
@@ -126,7 +146,11 @@ def _examples(pairs: Sequence[tuple[str, str]]) -> tuple[Example, ...]:
     return tuple(Example(str(i), "", source, target) for i, (source, target) in enumerate(pairs))
 
 
-def _read_pools(folder: Path) -> list[Pool]:
+def _read_pools(folder: Path, task: Task) -> list[Pool]:
+    if task == "docstrings":
+        return [_pool(f"docstrings/{name}", _whole(f"builtin:docstrings/{name}")) for name in ALL_LIBRARIES]
+    if task in CLIENTS:
+        return _read_clients(folder / CLIENTS[task])
     pools = [_pool(f"docstrings/{name}", _whole(f"builtin:docstrings/{name}")) for name in LIBRARIES]
     pools += [_pool(name, _whole(str(folder / file))) for name, file in FILES.items()]
     lines = (folder / DOLLY).read_bytes().splitlines()
@@ -137,6 +161,15 @@ def _read_pools(folder: Path) -> list[Pool]:
     return pools
 
 
+def _read_clients(path: Path) -> list[Pool]:
+    """The largest clients of a set, each a source."""
+    pairs: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for client, example in read_clients(path):
+        pairs[client].append((example.source, example.target))
+    largest = sorted(pairs, key=lambda client: (-len(pairs[client]), client))[:N_SOURCES]
+    return [_pool(client, pairs[client]) for client in largest]
+
+
 def _whole(spec: str) -> list[tuple[str, str]]:
     data = load_data(DataSpec(spec))
     return [(example.source, example.target) for example in (*data.train, *data.held_out)]
@@ -145,4 +178,5 @@ def _whole(spec: str) -> list[tuple[str, str]]:
 def _pool(name: str, pairs: Sequence[tuple[str, str]]) -> Pool:
     distinct = sorted(dict(pairs).items())
     drawn = random.Random(derive_seed(SEED, name)).sample(distinct, min(POOL_EXAMPLES, len(distinct)))
-    return Pool(name, tuple(drawn[HELD_OUT_EXAMPLES:]), tuple(drawn[:HELD_OUT_EXAMPLES]))
+    n_held_out = min(HELD_OUT_EXAMPLES, len(drawn) // 3)
+    return Pool(name, tuple(drawn[n_held_out:]), tuple(drawn[:n_held_out]))

@@ -14,7 +14,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+import builtin_base
 from braid_common.atomic_file import write_atomically
+from braid_common.base.files import base_digest
 from edge_client.host.worker_memory import prepare_for_training
 
 
@@ -28,12 +30,25 @@ class Run(Protocol):
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known: the machine, the settings that all runs share, and the runs. Each study types its own."""
+    """All that is known: the machine, the settings that all runs share, and the runs. Each study types its own.
+
+    Attributes:
+        base: digest of the builtin base that all runs began with, which the runner writes in.
+    """
 
     machine: str
+    base: str = ""
     settings: Any = None
     runs: tuple[Any, ...] = ()
 
+    @property
+    def ground(self) -> str:
+        """The machine and the base, to print above tables."""
+        return f"{self.machine}; builtin base {self.base}"
+
+
+N_DIGITS = 12
+"""Of a base's digest, enough to tell bases apart."""
 
 S = TypeVar("S", bound=Study)
 R = TypeVar("R", bound=Run)
@@ -50,16 +65,17 @@ class Runner(Generic[S]):
         processes: how many runs are made at once.
 
     Raises:
-        SystemExit: the file holds a study of other settings.
+        SystemExit: the file holds another study, or one of other settings or of another base.
     """
 
     def __init__(self, study: S, path: Path | None, processes: int) -> None:
-        self._study, self._path, self._processes = study, path, processes
+        base = base_digest(builtin_base.folder())[:N_DIGITS]
+        self._study, self._path, self._processes = msgspec.structs.replace(study, base=base), path, processes
         self._pool: ProcessPoolExecutor | None = None
         if path is not None and path.exists():
-            self._study = msgspec.json.decode(path.read_bytes(), type=type(study))
-            if self._study.settings != study.settings:
-                raise SystemExit(f"{path} holds a study of other settings: remove it or name another file")
+            self._study = _read(path, type(study))
+            if (self._study.settings, self._study.base) != (study.settings, base):
+                raise SystemExit(f"{path} holds a study of {_other(self._study, base)}: remove it or name another file")
         self._runs: dict[Hashable, Any] = {run.key: run for run in self._study.runs}
 
     def __enter__(self) -> Runner[S]:
@@ -113,6 +129,17 @@ class Runner(Generic[S]):
         self._study = msgspec.structs.replace(self._study, **changes)
         if self._path is not None:
             write_atomically(self._path, msgspec.json.format(msgspec.json.encode(self._study)))
+
+
+def _read(path: Path, kind: type[S]) -> S:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.DecodeError as error:
+        raise SystemExit(f"{path} is no {kind.__name__} ({error}): remove it or name another file") from error
+
+
+def _other(study: Study, base: str) -> str:
+    return "other settings" if study.base == base else f"another base ({study.base or 'not said'}; this one is {base})"
 
 
 def begin_worker() -> None:

@@ -75,9 +75,9 @@ def main() -> None:
     with fleets(options) as study:
         study.run(setting for variant in wanted.values() for setting in variant)
         runs = {name: study.known(variant) for name, variant in wanted.items()}
-        machine = study.machine
+        ground = study.ground
     columns = ["uploads", "MB up", "of fp32", "MB down", "of fp32", "loss", "less fp32's", "part of it"]
-    print(f"`{command('benchmarks.traffic.compression')}`, {machine}\n")
+    print(f"`{command('benchmarks.traffic.compression')}`, {ground}\n")
     print(table(columns, (row(name, histories, runs["fp32"]) for name, histories in runs.items())))
 
 

@@ -87,7 +87,7 @@ def main() -> None:
     with work_folder(options) as folder, Runner(study, options.json, options.processes) as runner:
         make = partial(run_one, settings=settings, data_folder=options.data_folder, folder=folder)
         runs = runner.run(works, make)
-    print(f"{command('benchmarks.personal.keeping')}\n{study.machine}\n")
+    print(f"{command('benchmarks.personal.keeping')}\n{study.ground}\n")
     for name in options.sets:
         for trained in RULES:
             of_both = [run for run in runs if (run.set, run.trained) == (name, trained)]

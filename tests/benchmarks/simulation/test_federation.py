@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -39,13 +40,17 @@ def session() -> SharedSession:
     return SharedSession()
 
 
-@pytest.mark.parametrize(("rule", "nested"), [("fresh", 0), ("hetlora", 0), ("weave", 2)])
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [("fresh", {}), ("hetlora", {}), ("weave", {"nested": 2}), ("weave", {"n_values": 20_000, "mix": "equal"})],
+    ids=str,
+)
 def test_training_together_is_training_one_by_one(
-    rule: str, nested: int, session: SharedSession, tmp_path: Path
+    rule: str, changes: dict[str, Any], session: SharedSession, tmp_path: Path
 ) -> None:
     """The updates have the bits of those that the boards' jobs give: frozen, trained and own A, start and penalty, a
-    frozen rest of each board's own, nested ranks."""
-    fleet = new_fleet(msgspec.structs.replace(SETTING, rule=rule, nested=nested), _texts(), tmp_path, session)
+    frozen rest of each board's own, nested ranks, weights without a strand."""
+    fleet = new_fleet(msgspec.structs.replace(SETTING, rule=rule, **changes), _texts(), tmp_path, session)
     begin(fleet)
 
     for _ in range(2):

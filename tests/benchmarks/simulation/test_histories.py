@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.simulation.histories import Fleets, FleetStudy, difference, mean_loss, total_bytes_to
+from benchmarks.simulation.histories import Fleets, FleetStudy, cost_to, difference, loss_within, mean_loss, total_bytes
 from benchmarks.study.runner import Runner
 from benchmarks.study.tables import spread
 from tests.fakes.histories import history, point
@@ -22,8 +22,10 @@ def test_bytes_to_a_loss_lie_between_the_evaluations_around_it() -> None:
     """In a straight line; a loss that is never reached has none."""
     run = history(0.1, [5, 4, 3])  # 100 bytes up and 200 down in each round
 
-    assert total_bytes_to(run, 3.5) == pytest.approx(450)
-    assert total_bytes_to(run, 2.9) is None
+    assert cost_to(run, 3.5, total_bytes) == pytest.approx(450)
+    assert cost_to(run, 2.9, total_bytes) is None
+    assert loss_within(run, 450, total_bytes) == pytest.approx(3.5)
+    assert loss_within(run, 1e9, total_bytes) == 3
 
 
 def test_differences_are_of_pairs_of_seeds() -> None:

@@ -21,7 +21,7 @@ def test_counts_are_whole_and_sum_to_the_total(parts: list[float], total: int) -
     assert all(abs(count - share * total) <= 1 for count, share in zip(counts, shares, strict=True))
 
 
-@pytest.mark.parametrize("partition", ["library", "dirichlet-0.1", "dirichlet-1"])
+@pytest.mark.parametrize("partition", ["library", "dirichlet-0.1", "dirichlet-1", "coffee"])
 def test_boards_hold_as_much_as_they_should_and_never_share(partition: Partition) -> None:
     """Training and held-out text are apart, on every board and between boards, and all boards hold equally many."""
     texts = boards(_pools(), partition, seed=3, n_train=20, n_held_out=4)

@@ -54,10 +54,16 @@ def test_runs_are_made_once_in_other_processes_and_kept(tmp_path: Path) -> None:
     assert again.study.machine == "first"
 
 
-def test_a_file_of_other_settings_is_refused(tmp_path: Path) -> None:
-    """No two studies are mixed in one file."""
+def test_a_file_of_another_study_is_refused(tmp_path: Path) -> None:
+    """No two studies are mixed in one file: of other settings, of another base, or of another kind."""
     path = tmp_path / "study.json"
-    path.write_bytes(msgspec.json.encode(Squares(machine="m", settings="s")))
+    Runner(Squares(machine="m", settings="s"), path, processes=1).keep(runs=())
 
     with pytest.raises(SystemExit, match="other settings"):
         Runner(Squares(machine="m", settings="t"), path, processes=1)
+    path.write_bytes(msgspec.json.encode(Squares(machine="m", base="0123", settings="s")))
+    with pytest.raises(SystemExit, match=r"another base \(0123; this one is [0-9a-f]{12}\)"):
+        Runner(Squares(machine="m", settings="s"), path, processes=1)
+    path.write_bytes(b'{"machine": "m", "settings": {}}')
+    with pytest.raises(SystemExit, match="is no Squares"):
+        Runner(Squares(machine="m", settings="s"), path, processes=1)

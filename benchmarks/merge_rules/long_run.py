@@ -1,0 +1,118 @@
+"""Hundreds of rounds: who forgets what boards had learnt, who drifts, and what server optimisers do with time.
+
+    python -m benchmarks.merge_rules.long_run --json long-run.json --learning-rates weave=0.008 flexlora=0.008
+
+Ten boards with coffee orders, one scenario each, under several rules, and under the default one with each server
+optimiser. Each at the learning rate that is named for it and at half of that, since long runs want smaller steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+
+import msgspec
+
+from benchmarks.merge_rules.settings import FORMS
+from benchmarks.merge_rules.tables import REFERENCE
+from benchmarks.simulation.histories import QUICK, fleets
+from benchmarks.simulation.setting import History, Setting
+from benchmarks.study.cli import command, study_parser
+from benchmarks.study.tables import table
+
+ROUNDS = 200
+SETTING = Setting(
+    rule="",
+    learning_rate=0,
+    seed=1,
+    mix="uniform",
+    partition="coffee",
+    n_train=400,
+    evaluate_every=10,
+    server_rank=16,
+    **FORMS["coffee"],
+)
+
+ETAS: Mapping[str, float] = {"nesterov": 0.233, "fedadam": 0.01}
+"""Optimisers that are tried, with the steps that ten rounds found best (benchmarks.merge_rules.optimisers)."""
+
+FACTORS = (1.0, 0.5)
+
+SHOWN = (0.05, 0.25, 0.5, 1.0)
+"""Parts of the run after which losses are shown."""
+
+
+def settings(rates: Mapping[str, float], rounds: int) -> Iterator[Setting]:
+    """Every rule at every rate, and the default rule with every optimiser."""
+    for factor in FACTORS:
+        for rule, rate in rates.items():
+            setting = msgspec.structs.replace(SETTING, rule=rule, learning_rate=rate * factor, rounds=rounds)
+            yield setting
+            if rule == REFERENCE:
+                for optimiser, eta in ETAS.items():
+                    yield msgspec.structs.replace(setting, optimiser=optimiser, eta=eta)
+
+
+def row(history: History) -> list[str]:
+    """A run's cells: losses on the way, the lowest one with its round, and what boards have lost again since theirs."""
+    setting = history.setting
+    name = setting.rule if setting.optimiser == "none" else f"{setting.rule}, {setting.optimiser}"
+    shown = [_loss_after(history, round(share * setting.rounds)) for share in SHOWN]
+    best = min(history.points, key=lambda point: point.mean)
+    return [
+        name + (" (diverged)" if history.failed else ""),
+        f"{setting.learning_rate:g}",
+        *shown,
+        f"{best.mean:.3f} ({best.round})",
+        f"{forgotten(history):.3f}",
+        f"{history.last.worst:.3f}",
+    ]
+
+
+def forgotten(history: History) -> float:
+    """Nats by which boards' losses are above the lowest that each has had, the mean over boards."""
+    lowest = [min(losses) for losses in zip(*(point.losses for point in history.points), strict=True)]
+    return fmean(last - low for last, low in zip(history.last.losses, lowest, strict=True))
+
+
+def _loss_after(history: History, round_id: int) -> str:
+    reached = [point for point in history.points if point.round >= round_id]
+    return f"{reached[0].mean:.3f}" if reached else "–"
+
+
+def main() -> None:
+    options = _options()
+    changes = QUICK if options.quick else {"rounds": options.rounds}
+    wanted = [
+        msgspec.structs.replace(setting, **{**changes, "evaluate_every": 1} if options.quick else {})
+        for setting in settings(dict(options.learning_rates), changes["rounds"])
+    ]
+    with fleets(options) as study:
+        histories: Sequence[History] = study.run(wanted)
+        print(f"`{command('benchmarks.merge_rules.long_run')}`, {study.ground}\n")
+    after = [f"after {round(share * changes['rounds'])}" for share in SHOWN]
+    print(table(["", "learning rate", *after, "lowest (round)", "forgotten", "worst tenth"], map(row, histories)))
+
+
+def _rate(text: str) -> tuple[str, float]:
+    rule, _, rate = text.partition("=")
+    return rule, float(rate)
+
+
+def _options() -> argparse.Namespace:
+    parser = study_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument(
+        "--learning-rates",
+        type=_rate,
+        nargs="+",
+        required=True,
+        metavar="RULE=RATE",
+        help="as merge_rules found",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -99,13 +99,7 @@ def _check_fairness(config: RunConfig) -> None:
     merge = config.merge
     if not merge.fairness:
         return
-    if merge.defence in UNWEIGHTED:
-        others = ", ".join(name for name in DEFENCES if name not in UNWEIGHTED)
-        raise ConfigError(
-            f"{config.source}: merge.fairness = {merge.fairness:g} weighs boards by their loss, and to merge.defence = "
-            f"{merge.defence} all boards count alike",
-            f"Set merge.fairness to 0, or take one of {others}.",
-        )
+    _require_weights(config, "merge.fairness", f"{merge.fairness:g} weighs boards by their loss")
     if not merge.weight_bound:
         raise ConfigError(
             f"{config.source}: merge.fairness = {merge.fairness:g} believes what boards say of their loss, and with "
@@ -126,12 +120,17 @@ def _check_drift(config: RunConfig) -> None:
             f"and under merge.rule = {merge.rule} nothing says what a board leaves out",
             f"Set merge.drift to 0, or take one of {others}.",
         )
-    if merge.defence in UNWEIGHTED:
+    _require_weights(config, "merge.drift", f"{merge.drift:g} weighs boards by how much of the model they leave out")
+
+
+def _require_weights(config: RunConfig, key: str, meaning: str) -> None:
+    """Raise ConfigError where a setting weighs boards and the defence counts all alike."""
+    defence = config.merge.defence
+    if defence in UNWEIGHTED:
         others = ", ".join(name for name in DEFENCES if name not in UNWEIGHTED)
         raise ConfigError(
-            f"{config.source}: merge.drift = {merge.drift:g} weighs boards by how much of the model they leave out, "
-            f"and to merge.defence = {merge.defence} all boards count alike",
-            f"Set merge.drift to 0, or take one of {others}.",
+            f"{config.source}: {key} = {meaning}, and to merge.defence = {defence} all boards count alike",
+            f"Set {key} to 0, or take one of {others}.",
         )
 
 

@@ -21,9 +21,9 @@ from edge_client.engines.lean.train import train
 from edge_client.errors import DataError, DiskError
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import DATA_FACTS, Job, Progress
-from tests.edge_client.engines.lean.test_train import Clock, stop_after
 from tests.fakes.plans import with_mode
 from tests.fakes.power_cut import Recording
+from tests.fakes.stopped_training import StepClock, stop_after
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +59,7 @@ def whole_result(job: Job) -> bytes:
 
 def heard() -> tuple[Session, list[Progress]]:
     seen: list[Progress] = []
-    return Session(Host(seen.append, Clock(10.0))), seen
+    return Session(Host(seen.append, StepClock())), seen
 
 
 def test_a_round_that_cannot_be_saved_goes_on(make_job: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_power_cuts_in_a_round(make_job: Jobs, tmp_path: Path, monkeypatch: pyte
         result_path=str(place / "result"),
     )
     with Recording(place, monkeypatch) as recording:
-        train(job, Session(Host(clock=Clock(10.0))))
+        train(job, Session(Host(clock=StepClock())))
     whole, residual = Path(job.result_path).read_bytes(), (place / "residual").read_bytes()
     assert len(recording.cuts) > 30 and recording.n_lost > 20
     assert not [f"{cut}: {cut.torn}" for cut in recording.cuts if cut.torn]
@@ -154,7 +154,7 @@ def test_power_cuts_in_a_round(make_job: Jobs, tmp_path: Path, monkeypatch: pyte
             )
         )
         if "result" not in cut.tree:  # else the network side sends it
-            train(again, Session(Host(clock=Clock(10.0))))
+            train(again, Session(Host(clock=StepClock())))
         assert (after / "result").read_bytes() == whole, str(cut)
         assert (after / "residual").read_bytes() == residual, str(cut)
 
@@ -165,7 +165,7 @@ def test_no_flipped_bit_of_a_saved_training_is_trained_on(make_job: Jobs, tmp_pa
     job = make_job(training_state_path=str(path))
     whole = whole_result(job)
     with pytest.raises(Stopped):
-        train(job, stop_after(2)[0])
+        train(job, Session(stop_after(2)))
     sound = path.read_bytes()
     key = json.loads(sound[8 : 8 + int.from_bytes(sound[:8], "little")])["__metadata__"]["key"]
     assert load_tensors(path, key) is not None
@@ -218,7 +218,7 @@ def test_data_that_is_replaced_is_followed_by_the_next_job(make_job: Jobs, tmp_p
             replaced.append(progress.step)
             rows(data, 7, n=30)
 
-    engine = LeanEngine(Session(Host(replace_once, Clock(10.0))))
+    engine = LeanEngine(Session(Host(replace_once, StepClock())))
     first = engine.run(job)
     assert replaced == [2] and Path(job.result_path).read_bytes() == old
     assert {name: first[name] for name in DATA_FACTS} == {name: undisturbed[name] for name in DATA_FACTS}
@@ -239,7 +239,7 @@ def test_a_saved_training_of_another_text_is_not_gone_on_with(make_job: Jobs, tm
     rows(data, 0)
     job = make_job(data=DataSpec(str(data)), training_state_path=str(tmp_path / "place"))
     with pytest.raises(Stopped):
-        train(job, stop_after(2)[0])
+        train(job, Session(stop_after(2)))
     rows(data, 7)
 
     session, seen = heard()

@@ -24,6 +24,7 @@ from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import Job, Progress
 from edge_client.worker.main import run_job
 from tests.fakes.plans import with_mode
+from tests.fakes.stopped_training import StepClock, stop_after
 from wire.checks import check_profile, check_update
 from wire.codec import decode
 from wire.messages import Profile, RoundSpec, Update
@@ -32,26 +33,6 @@ from wire.tensors import unpack
 pytestmark = pytest.mark.slow
 
 Jobs = Callable[..., Job]
-
-
-class Clock:
-    """Seconds that pass by `step_s` at every look, so that tests decide when a save is due."""
-
-    def __init__(self, step_s: float) -> None:
-        self.now_s, self._step_s = 0.0, step_s
-
-    def __call__(self) -> float:
-        self.now_s += self._step_s
-        return self.now_s
-
-
-def stop_after(n_steps: int) -> tuple[Session, list[Progress]]:
-    """A session that asks for a stop once `n_steps` training steps are done."""
-    seen: list[Progress] = []
-    session = Session(
-        Host(seen.append, Clock(10.0), lambda: any(p.phase == "train" and p.step >= n_steps for p in seen))
-    )
-    return session, seen
 
 
 def read_update(job: Job) -> Update:
@@ -100,13 +81,13 @@ def test_resuming_gives_the_same_bits(make_job: Jobs, tmp_path: Path, n_steps: i
     train(msgspec.structs.replace(job, training_state_path=""), Session())
     whole = Path(job.result_path).read_bytes()
     Path(job.result_path).unlink()
-    session, _ = stop_after(n_steps)
+    session = Session(stop_after(n_steps))
 
     with pytest.raises(Stopped):
         train(job, session)
     assert not Path(job.result_path).exists()
     seen: list[Progress] = []
-    values = train(job, Session(Host(seen.append, Clock(10.0))))
+    values = train(job, Session(Host(seen.append, StepClock())))
 
     assert Path(job.result_path).read_bytes() == whole
     assert [p.step for p in seen if p.phase == "train"] == list(range(n_steps, 5))
@@ -125,14 +106,14 @@ def test_a_round_goes_on_in_a_leaner_way(
     job = make_job(training_state_path=str(tmp_path / "place"), settings={"sketch_batches": sketch_batches})
     train(msgspec.structs.replace(job, training_state_path=""), Session())
     whole = read_update(job)
-    session, _ = stop_after(n_steps)
+    session = Session(stop_after(n_steps))
     with pytest.raises(Stopped):
         train(job, session)
     seen: list[Progress] = []
 
     train(
         msgspec.structs.replace(job, plan=with_mode(job.plan, **leaner)),
-        Session(Host(seen.append, Clock(10.0))),
+        Session(Host(seen.append, StepClock())),
     )
 
     assert [p.step for p in seen if p.phase == "train"] == list(range(n_steps, 5))
@@ -147,7 +128,7 @@ def test_a_round_goes_on_in_a_leaner_way(
 def test_a_round_goes_on_with_fewer_strands(make_job: Jobs, tmp_path: Path) -> None:
     """After a stop the leading columns of each B are trained on from the same step; weights may lose all of theirs."""
     job = make_job(ranks=(3, 0, 2), training_state_path=str(tmp_path / "place"))
-    session, _ = stop_after(3)
+    session = Session(stop_after(3))
     with pytest.raises(Stopped):
         train(job, session)
     place = load_tensors(tmp_path / "place", training_state_key(job, load_data(job.data).train))
@@ -156,7 +137,7 @@ def test_a_round_goes_on_with_fewer_strands(make_job: Jobs, tmp_path: Path) -> N
     fewer = make_job(ranks=(2, 0, 0), training_state_path=job.training_state_path)
     seen: list[Progress] = []
 
-    train(fewer, Session(Host(seen.append, Clock(10.0))))
+    train(fewer, Session(Host(seen.append, StepClock())))
 
     assert [p.step for p in seen if p.phase == "train"] == [3, 4]
     update = read_update(fewer)
@@ -194,7 +175,7 @@ def test_a_finished_job_is_not_trained_again(make_job: Jobs, tmp_path: Path) -> 
     Path(job.result_path).unlink()
     seen: list[Progress] = []
 
-    train(job, Session(Host(seen.append, Clock(10.0))))
+    train(job, Session(Host(seen.append, StepClock())))
 
     assert Path(job.result_path).read_bytes() == whole
     assert [p.step for p in seen] == [4]
@@ -237,7 +218,7 @@ def test_training_lowers_the_loss(make_job: Jobs, format: str) -> None:
     job = msgspec.structs.replace(job, plan=with_mode(job.plan, format=format))
     losses: list[float] = []
 
-    train(job, Session(Host(lambda p: losses.append(p.loss) if p.phase == "train" and p.step else None, Clock(10.0))))
+    train(job, Session(Host(lambda p: losses.append(p.loss) if p.phase == "train" and p.step else None, StepClock())))
 
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 

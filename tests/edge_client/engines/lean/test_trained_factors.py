@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edge_client.engines.contract import Host, Stopped
+from edge_client.engines.contract import Stopped
 from edge_client.engines.lean.model.adapter_tensors import read_adapter
 from edge_client.engines.lean.model.lora import Factors, Linear
 from edge_client.engines.lean.model.model import Model, start_training
@@ -19,10 +19,11 @@ from edge_client.engines.lean.model.recompute import recomputed
 from edge_client.engines.lean.private_basis import private_basis
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
-from edge_client.jobs.messages import Job, Progress
+from edge_client.jobs.messages import Job
 from quantize.base import load_base
 from quantize.int8 import to_int8
 from quantize.weight import DenseWeight, FrozenWeight
+from tests.fakes.stopped_training import stop_after
 from wire.checks import check_update
 from wire.codec import decode
 from wire.messages import RoundSpec, Trains, Update
@@ -177,14 +178,8 @@ def test_resuming_gives_the_same_bits(make_job: Jobs, tmp_path: Path, trains: Tr
     train(msgspec.structs.replace(job, training_state_path=""), Session())
     whole = Path(job.result_path).read_bytes()
     Path(job.result_path).unlink()
-    seen: list[Progress] = []
-    ticks = iter(range(0, 10**6, 10))
-    session = Session(
-        Host(seen.append, lambda: next(ticks), lambda: any(p.phase == "train" and p.step >= 2 for p in seen))
-    )
-
     with pytest.raises(Stopped):
-        train(job, session)
+        train(job, Session(stop_after(2)))
     train(job, Session())
 
     assert Path(job.result_path).read_bytes() == whole

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from edge_client.engines.contract import Host, Stopped
+from edge_client.engines.contract import Stopped
 from edge_client.engines.lean.gradients.keep import Keep, scores_of
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
-from edge_client.jobs.messages import Job, Progress, TrainJob
+from edge_client.jobs.messages import Job, TrainJob
+from tests.fakes.stopped_training import stop_after
 from wire import run as wire_run
 from wire.codec import decode
 from wire.messages import Trains, Update
@@ -124,20 +125,8 @@ def test_a_round_that_was_stopped_is_held_by_the_same_importance(make_job: Jobs,
     train(job, Session())
     whole = Path(job.result_path).read_bytes()
     (tmp_path / "place").unlink()
-    seen: list[Progress] = []
-    clock = iter(range(0, 10**6, 10))
-
     with pytest.raises(Stopped):
-        train(
-            job,
-            Session(
-                Host(
-                    seen.append,
-                    lambda: float(next(clock)),
-                    lambda: any(p.phase == "train" and p.step >= 2 for p in seen),
-                )
-            ),
-        )
+        train(job, Session(stop_after(2)))
     train(job, Session())
 
     assert Path(job.result_path).read_bytes() == whole

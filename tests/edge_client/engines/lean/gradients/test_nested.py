@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from edge_client.engines.contract import Host, Stopped
+from edge_client.engines.contract import Stopped
 from edge_client.engines.lean.gradients.nested import NestedRanks, nested_rank
 from edge_client.engines.lean.model.lora import Factors, Linear
 from edge_client.engines.lean.model.recompute import recomputed
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
-from edge_client.jobs.messages import Job, Progress, TrainJob
+from edge_client.jobs.messages import Job, TrainJob
 from quantize.weight import DenseWeight
+from tests.fakes.stopped_training import stop_after
 from wire.messages import Trains
 from wire.run import Keep
 
@@ -172,19 +173,7 @@ def test_a_round_that_was_stopped_goes_on_with_the_same_cuts(make_job: Jobs, tmp
     assert isinstance(job, TrainJob)
     whole = result(job)
     (tmp_path / "place").unlink()
-    seen: list[Progress] = []
-    clock = iter(range(0, 10**6, 10))
-
     with pytest.raises(Stopped):
-        train(
-            job,
-            Session(
-                Host(
-                    seen.append,
-                    lambda: float(next(clock)),
-                    lambda: any(p.phase == "train" and p.step >= 2 for p in seen),
-                )
-            ),
-        )
+        train(job, Session(stop_after(2)))
 
     assert result(job) == whole

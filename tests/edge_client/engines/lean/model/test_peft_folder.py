@@ -16,34 +16,23 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from aggregator.export import Origin, export_peft
-from aggregator.merge.state import AdapterState, WeightState
 from braid_common.base.t5_config import T5Config
-from braid_common.text_form import DEFAULT_FORM, TextForm
+from braid_common.text_form import TextForm
 from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.generate import Writer
 from edge_client.engines.lean.model.adapter_tensors import read_any_adapter
-from edge_client.engines.lean.model.batches import source_batch
 from edge_client.engines.lean.model.model import Model
 from edge_client.engines.lean.model.peft_folder import LoraConfig, is_target, read_peft
 from edge_client.engines.lean.model.t5 import Cache
 from edge_client.errors import ConfigError
 from quantize.base import load_base
+from tests.fakes.peft_reference import MARKS, MAX_NEW_TOKENS, TEXTS, asked, exported, of_peft, same, start
 from wire.manifest import t5_weights
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),  # peft's own call
-    pytest.mark.filterwarnings("ignore:The following .* keys did not match any targeted module:RuntimeWarning"),
-]
-
-TEXTS = ("w1 w2 w3 w4 w5", "w60", "w7 w70 w8 w9 w17 w90 w33 w2")
-MAX_NEW_TOKENS = 8
-ROUNDING = 2e-5
-"""Of the largest logit: fp32's 6e-8, grown by five blocks of random weights whose sums have another order here."""
+pytestmark = MARKS
 
 FOUND_IS_ENOUGH = (Phase.explicit, Phase.reuse, Phase.generate)
 """No search for a smaller example: one takes a second, and the search takes hundreds."""
@@ -63,18 +52,9 @@ def test_exported_ranks_are_read_as_peft_reads_them(
     reference: T5ForConditionalGeneration, base_folder: Path, ranks: list[int], seed: int
 ) -> None:
     """What `aggregator export` wrote, with other ranks from weight to weight, some zero."""
-    rng = np.random.default_rng(seed)
-    states = {}
-    for i, weight in enumerate(t5_weights(T5Config.parse(reference.config.to_dict()), "all")):
-        rank = [0, *ranks][i % 5]
-        states[weight.name] = WeightState(
-            frozen_b=(0.3 * rng.standard_normal((weight.rows, rank))).astype(np.float32),
-            frozen_a=(0.3 * rng.standard_normal((rank, weight.columns))).astype(np.float32),
-            basis=np.zeros((0, weight.columns), np.float32),
-            values=np.zeros(0),
-        )
+    weights = t5_weights(T5Config.parse(reference.config.to_dict()), "all")
     with tempfile.TemporaryDirectory() as place:
-        folder = export_peft(AdapterState(version=1, weights=states), Path(place) / "out", Origin("any")).folder
+        folder = exported(weights, [0, *ranks], np.random.default_rng(seed), Path(place) / "out")
 
         assert_writes_as_peft(reference, base_folder, folder)
 
@@ -127,29 +107,24 @@ def assert_writes_as_peft(reference: T5ForConditionalGeneration, base_folder: Pa
 
     theirs = PeftModel.from_pretrained(copy.deepcopy(reference), str(folder)).eval()
     tokeniser = Tokeniser(base_folder, 1, reference.config.vocab_size)
-    source, mask = source_batch([tokeniser.source(text, DEFAULT_FORM) for text in TEXTS], 0)
-    start = torch.zeros((len(TEXTS), 1), dtype=torch.long)
-    inputs = {"input_ids": source, "attention_mask": mask.long()}
+    expected, answers = of_peft(theirs, base_folder)
+    source, mask = asked(base_folder, reference.config.vocab_size)
 
-    expected = theirs(**inputs, decoder_input_ids=start).logits[:, 0]
-    logits = first_logits(base_folder, folder, source, mask, start)
+    logits = first_logits(base_folder, folder, source, mask)
     texts = Writer(base_folder, folder, form=TextForm(max_target_tokens=MAX_NEW_TOKENS), spare_bytes=1 << 30).write(
         TEXTS
     )
 
-    written = theirs.generate(
-        **inputs, use_cache=False, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, num_beams=1
-    ).tolist()
-    assert texts == [tokeniser.decode(row[1 : row.index(1) if 1 in row else len(row)]) for row in written]
-    assert float((logits - expected).abs().max()) <= ROUNDING * float(expected.abs().max())
-    bare = reference(**inputs, decoder_input_ids=start).logits[:, 0]
+    assert texts == [tokeniser.decode(answer) for answer in answers]
+    assert same(logits, expected)
+    bare = reference(input_ids=source, attention_mask=mask.long(), decoder_input_ids=start()).logits[:, 0]
     assert float((logits - bare).abs().max()) > 0.01 * float(expected.abs().max())
 
 
-def first_logits(base_folder: Path, folder: Path, source: Tensor, mask: Tensor, start: Tensor) -> Tensor:
+def first_logits(base_folder: Path, folder: Path, source: Tensor, mask: Tensor) -> Tensor:
     base = load_base(base_folder, "fp32")
     model = Model(base, read_any_adapter(folder, base.weights), "fp32")
-    return model.next_logits(start, model.encode(source, mask), mask, Cache())
+    return model.next_logits(start(), model.encode(source, mask), mask, Cache())
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from edge_client.engines.contract import Host, Stopped
+from edge_client.engines.contract import Stopped
 from edge_client.engines.lean.model.lora import Factors, Linear
 from edge_client.engines.lean.personal.local_strands import OwnStrands, read_own, write_own
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.errors import ConfigError
-from edge_client.jobs.messages import Job, Progress, TrainJob
+from edge_client.jobs.messages import Job, TrainJob
 from edge_client.state.personal_folder import strands_key
 from quantize.weight import DenseWeight
 from tests.fakes.plans import with_mode
+from tests.fakes.stopped_training import stop_after
 from wire.codec import decode
 from wire.messages import Update
 from wire.run import Personal
@@ -122,11 +122,8 @@ def test_a_round_that_was_stopped_trains_the_same_local_strands(make_job: Jobs, 
     train(msgspec.structs.replace(job, training_state_path=""), Session())
     whole, strands = Path(job.result_path).read_bytes(), Path(tmp_path / "strands").read_bytes()
     (tmp_path / "strands").unlink()
-    seen: list[Progress] = []
-
     with pytest.raises(Stopped):
-        is_second = lambda: any(p.phase == "train" and p.step >= 2 for p in seen)  # noqa: E731 (one use)
-        train(job, Session(Host(seen.append, count(step=10).__next__, is_second)))
+        train(job, Session(stop_after(2)))
     assert not (tmp_path / "strands").exists()
     train(job, Session())
 

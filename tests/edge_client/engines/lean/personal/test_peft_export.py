@@ -12,13 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from aggregator.export import Origin, export_peft
-from aggregator.merge.state import AdapterState, WeightState
 from braid_common.base.t5_config import T5Config
 from braid_common.text_form import DEFAULT_FORM
-from edge_client.data.tokeniser import Tokeniser
 from edge_client.engines.lean.model.adapter_tensors import AdapterTensors, read_any_adapter
-from edge_client.engines.lean.model.batches import source_batch
 from edge_client.engines.lean.model.greedy import write_greedily
 from edge_client.engines.lean.model.lora import Factors
 from edge_client.engines.lean.model.model import Model
@@ -28,22 +24,14 @@ from edge_client.engines.lean.personal.on_top import on_top
 from edge_client.engines.lean.personal.peft_export import export_strands
 from edge_client.state.personal_folder import PersonalFacts, StrandsFile
 from quantize.base import load_base
+from tests.fakes.peft_reference import MARKS, MAX_NEW_TOKENS, asked, exported, of_peft, same, start
 from wire.manifest import t5_weights
 from wire.run import Base, Weight
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),  # peft's own call
-    pytest.mark.filterwarnings("ignore:The following .* keys did not match any targeted module:RuntimeWarning"),
-]
-
-TEXTS = ("w1 w2 w3 w4 w5", "w60", "w7 w70 w8 w9 w17 w90 w33 w2")
-MAX_NEW_TOKENS = 8
-ROUNDING = 2e-5
-"""Of the largest logit: fp32's 6e-8, grown by five blocks of random weights whose sums have another order here."""
+pytestmark = MARKS
 
 GLOBAL_RANKS, OWN_RANKS = (0, 3, 1, 5), (2, 0, 4)
 """In turn from weight to weight: some weights have both, some one of them, some neither."""
@@ -57,17 +45,7 @@ def weights(reference: T5ForConditionalGeneration) -> tuple[Weight, ...]:
 @pytest.fixture
 def global_folder(weights: tuple[Weight, ...], tmp_path: Path) -> Path:
     """A global adapter as `aggregator export` writes it."""
-    rng = np.random.default_rng(5)
-    states = {}
-    for i, weight in enumerate(weights):
-        rank = GLOBAL_RANKS[i % len(GLOBAL_RANKS)]
-        states[weight.name] = WeightState(
-            frozen_b=(0.3 * rng.standard_normal((weight.rows, rank))).astype(np.float32),
-            frozen_a=(0.3 * rng.standard_normal((rank, weight.columns))).astype(np.float32),
-            basis=np.zeros((0, weight.columns), np.float32),
-            values=np.zeros(0),
-        )
-    return export_peft(AdapterState(version=1, weights=states), tmp_path / "global", Origin("any")).folder
+    return exported(weights, GLOBAL_RANKS, np.random.default_rng(5), tmp_path / "global")
 
 
 @pytest.fixture
@@ -111,7 +89,7 @@ def test_peft_computes_what_the_board_does(
     logits, texts = of_the_board(base_folder, on_top(received, file))
     expected, written = of_peft(theirs, base_folder)
     assert texts == written
-    assert float((logits - expected).abs().max()) <= ROUNDING * float(expected.abs().max())
+    assert same(logits, expected)
     without, _ = of_the_board(base_folder, received)
     assert float((logits - without).abs().max()) > 0.01 * float(expected.abs().max())
 
@@ -121,24 +99,5 @@ def of_the_board(base_folder: Path, factors: Mapping[str, Factors]) -> tuple[Ten
     base = load_base(base_folder, "fp32")
     model = Model(base, AdapterTensors(dict(factors)), "fp32")
     source, mask = asked(base_folder, base.config.vocab_size)
-    start = torch.zeros((len(TEXTS), 1), dtype=torch.long)
-    logits = model.next_logits(start, model.encode(source, mask), mask, Cache())
+    logits = model.next_logits(start(), model.encode(source, mask), mask, Cache())
     return logits, [list(answer) for answer in write_greedily(model, source, mask, MAX_NEW_TOKENS)]
-
-
-@torch.no_grad()
-def of_peft(model: T5ForConditionalGeneration, base_folder: Path) -> tuple[Tensor, list[list[int]]]:
-    """The same of PEFT's."""
-    source, mask = asked(base_folder, model.config.vocab_size)
-    inputs = {"input_ids": source, "attention_mask": mask.long()}
-    start = torch.zeros((len(TEXTS), 1), dtype=torch.long)
-    written = model.generate(
-        **inputs, use_cache=False, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, num_beams=1
-    ).tolist()
-    answers = [row[1 : row.index(1) if 1 in row else len(row)] for row in written]
-    return model(**inputs, decoder_input_ids=start).logits[:, 0], answers
-
-
-def asked(base_folder: Path, vocab_size: int) -> tuple[Tensor, Tensor]:
-    tokeniser = Tokeniser(base_folder, 1, vocab_size)
-    return source_batch([tokeniser.source(text, DEFAULT_FORM) for text in TEXTS], 0)

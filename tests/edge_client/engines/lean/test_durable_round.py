@@ -21,9 +21,9 @@ from edge_client.engines.lean.train import train
 from edge_client.errors import DataError, DiskError
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import DATA_FACTS, Job, Progress
+from tests.fakes.engine.stopped_training import StepClock, stop_after
 from tests.fakes.plans import with_mode
 from tests.fakes.power_cut import Recording
-from tests.fakes.stopped_training import StepClock, stop_after
 
 pytestmark = pytest.mark.slow
 

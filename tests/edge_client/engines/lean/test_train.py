@@ -23,8 +23,8 @@ from edge_client.errors import BaseModelError, ConfigError, RefusedError
 from edge_client.jobs.data_spec import DataSpec
 from edge_client.jobs.messages import Job, Progress
 from edge_client.worker.main import run_job
+from tests.fakes.engine.stopped_training import StepClock, stop_after
 from tests.fakes.plans import with_mode
-from tests.fakes.stopped_training import StepClock, stop_after
 from wire.checks import check_profile, check_update
 from wire.codec import decode
 from wire.messages import Profile, RoundSpec, Update

@@ -23,7 +23,7 @@ from edge_client.jobs.messages import Job
 from quantize.base import load_base
 from quantize.int8 import to_int8
 from quantize.weight import DenseWeight, FrozenWeight
-from tests.fakes.stopped_training import stop_after
+from tests.fakes.engine.stopped_training import stop_after
 from wire.checks import check_update
 from wire.codec import decode
 from wire.messages import RoundSpec, Trains, Update

@@ -12,7 +12,7 @@ from edge_client.engines.lean.gradients.keep import Keep, scores_of
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.jobs.messages import Job, TrainJob
-from tests.fakes.stopped_training import stop_after
+from tests.fakes.engine.stopped_training import stop_after
 from wire import run as wire_run
 from wire.codec import decode
 from wire.messages import Trains, Update

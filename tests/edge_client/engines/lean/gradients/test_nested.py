@@ -17,7 +17,7 @@ from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.jobs.messages import Job, TrainJob
 from quantize.weight import DenseWeight
-from tests.fakes.stopped_training import stop_after
+from tests.fakes.engine.stopped_training import stop_after
 from wire.messages import Trains
 from wire.run import Keep
 

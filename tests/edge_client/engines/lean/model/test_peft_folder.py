@@ -26,7 +26,7 @@ from edge_client.engines.lean.model.peft_folder import LoraConfig, is_target, re
 from edge_client.engines.lean.model.t5 import Cache
 from edge_client.errors import ConfigError
 from quantize.base import load_base
-from tests.fakes.peft_reference import MARKS, MAX_NEW_TOKENS, TEXTS, asked, exported, of_peft, same, start
+from tests.fakes.engine.peft_reference import MARKS, MAX_NEW_TOKENS, TEXTS, asked, exported, of_peft, same, start
 from wire.manifest import t5_weights
 
 if TYPE_CHECKING:

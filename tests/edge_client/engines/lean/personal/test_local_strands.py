@@ -18,8 +18,8 @@ from edge_client.errors import ConfigError
 from edge_client.jobs.messages import Job, TrainJob
 from edge_client.state.personal_folder import strands_key
 from quantize.weight import DenseWeight
+from tests.fakes.engine.stopped_training import stop_after
 from tests.fakes.plans import with_mode
-from tests.fakes.stopped_training import stop_after
 from wire.codec import decode
 from wire.messages import Update
 from wire.run import Personal

@@ -24,7 +24,7 @@ from edge_client.engines.lean.personal.on_top import on_top
 from edge_client.engines.lean.personal.peft_export import export_strands
 from edge_client.state.personal_folder import PersonalFacts, StrandsFile
 from quantize.base import load_base
-from tests.fakes.peft_reference import MARKS, MAX_NEW_TOKENS, asked, exported, of_peft, same, start
+from tests.fakes.engine.peft_reference import MARKS, MAX_NEW_TOKENS, asked, exported, of_peft, same, start
 from wire.manifest import t5_weights
 from wire.run import Base, Weight
 

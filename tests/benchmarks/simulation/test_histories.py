@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from benchmarks.simulation.histories import Fleets, FleetStudy, cost_to, difference, loss_within, mean_loss, total_bytes
@@ -46,9 +45,9 @@ def test_a_study_goes_on_from_its_file(tmp_path: Path) -> None:
     """A run that the file knows is not repeated: no process is started for it."""
     run = history(0.1, [5, 4])
     path = tmp_path / "study.json"
-    path.write_bytes(msgspec.json.encode(FleetStudy(machine="some machine", runs=(run,))))
+    Runner(FleetStudy(machine="some machine"), path, processes=1).keep(runs=(run,))
 
     runs = Fleets(Runner(FleetStudy(machine="another"), path, processes=1), tmp_path, tmp_path)
 
     assert runs.run([run.setting]) == [run]
-    assert runs.machine == "some machine"
+    assert runs.ground.startswith("some machine; builtin base ")

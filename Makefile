@@ -14,7 +14,8 @@ SUITE ?= bookworm
 # each that runs tests rewrite all of their assertions, every time: a quarter of `make test-fast`.
 unexport PYTHONDONTWRITEBYTECODE
 # A file's tests stay together: they share servers, control groups and measurements. tests/conftest.py puts long ones first.
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# One worker more than processors: two workers leave a fifth of two processors idle.
+SIDE_BY_SIDE := -n $(shell expr $$(nproc) + 1) --maxprocesses 5 --dist loadfile --no-loadscope-reorder
 # Threads of torch that wait for each other spin, which takes the processor from the tests beside them: three times the
 # processor time for those that train in two threads.
 test test-fast test-one: export OMP_WAIT_POLICY := passive

@@ -11,9 +11,8 @@ from benchmarks.simulation.federation import Board, Federation
 from benchmarks.simulation.session import SharedSession
 from benchmarks.simulation.setting import Recipe
 from benchmarks.simulation.strands import equal_ranks
-from benchmarks.simulation.text_sets import read_clients, subset
+from benchmarks.simulation.text_sets import read_clients, shared_out, subset
 from braid_common.example import Example
-from braid_common.text_form import DEFAULT_PREFIX, TextForm
 from edge_client.engines.lean.contest import Contest
 from edge_client.evaluation.answers import Answered
 from edge_client.evaluation.metrics import METRICS, score
@@ -44,12 +43,7 @@ SPARE_BYTES = 1 << 30
 def texts(folder: Path, n_train: int = N_TRAIN, n_test: int = N_TEST) -> tuple[list[list[Example]], list[Example]]:
     """Training text of each board, of scenarios of its own, and steps to judge by. Raises DataError where the files are
     not there."""
-    train = read_clients(folder / "coffee.train.jsonl")
-    scenarios = sorted({client for client, _ in train})
-    boards = []
-    for board in range(len(RANKS)):
-        own = set(scenarios[board :: len(RANKS)])
-        boards.append(subset([example for client, example in train if client in own], n_train, board))
+    boards = shared_out(read_clients(folder / "coffee.train.jsonl"), len(RANKS), n_train)
     return boards, subset([example for _, example in read_clients(folder / "coffee.test.jsonl")], n_test, 0)
 
 
@@ -71,15 +65,15 @@ def measure(
     for number in range(1, recipe.rounds + 1):
         fleet.run_round()
         print(f"coffee: round {number} of {recipe.rounds}", file=sys.stderr)
-    adapter = Path(fleet.evaluation(test, SharedSession()).adapter_path)
-    form = TextForm(DEFAULT_PREFIX, recipe.max_source_tokens, recipe.max_target_tokens, recipe.truncate_source)
-    answered = Contest(base_folder, {"adapter": adapter}, form=form, spare_bytes=SPARE_BYTES).answers(test)
+    job = fleet.evaluation(test, SharedSession())
+    adapters, form = {"adapter": Path(job.adapter_path)}, job.run.settings.text_form
+    answered = Contest(base_folder, adapters, form=form, spare_bytes=SPARE_BYTES).answers(test)
     return [*_calls(answered), *_calls([one for one in answered if not one.source_is_cut], " whose source was not cut")]
 
 
 def _calls(answered: list[Answered], which: str = "") -> list[Row]:
     """The shares of calls with the right tool, and with the right arguments too."""
-    sums = score(answered, 0, lambda n_done: None)
+    sums = score(answered, 0)
     rows = []
     for name, metric in (("right tool", "tool_name"), ("exact call", "tool_arguments")):
         column = METRICS.index(metric)

@@ -26,10 +26,9 @@ from benchmarks.merge_rules.settings import (
     VARIED_MIX,
     Changes,
     main_settings,
-    traffic,
     tune,
     varied_settings,
-    with_traffic,
+    with_measured_traffic,
 )
 from benchmarks.simulation.histories import QUICK, Fleets, fleets
 from benchmarks.simulation.setting import Mix
@@ -55,8 +54,7 @@ def _compare(study: Fleets, options: argparse.Namespace) -> None:
     varied = {rule: list(varied_settings(rule, rates[rule, VARIED_MIX], changes)) for rule in options.vary}
     if not options.known:
         study.run(settings + [setting for variations in varied.values() for setting in variations])
-    of_bytes = study.run(dict.fromkeys(traffic(setting.rule, setting.mix, setting.rounds) for setting in settings))
-    sent = {(run.setting.rule, run.setting.mix): run for run in of_bytes}
+    main_runs = with_measured_traffic(study, study.known(settings))
     if options.report:
         from benchmarks.merge_rules.report import Report, write_report  # imports matplotlib
 
@@ -65,7 +63,7 @@ def _compare(study: Fleets, options: argparse.Namespace) -> None:
             ground=study.ground,
             tuned=tuned,
             rates=rates,
-            main=[with_traffic(run, sent[run.setting.rule, run.setting.mix]) for run in study.known(settings)],
+            main=main_runs,
             varied={rule: study.known(variations) for rule, variations in varied.items()},
             partitions=options.partitions,
             mixes=options.mixes,

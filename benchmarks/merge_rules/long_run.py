@@ -83,15 +83,13 @@ def _loss_after(history: History, round_id: int) -> str:
 
 def main() -> None:
     options = _options()
-    changes = QUICK if options.quick else {"rounds": options.rounds}
-    wanted = [
-        msgspec.structs.replace(setting, **{**changes, "evaluate_every": 1} if options.quick else {})
-        for setting in settings(dict(options.learning_rates), changes["rounds"])
-    ]
+    changes = {**QUICK, "evaluate_every": 1} if options.quick else {"rounds": options.rounds}
+    rounds = changes["rounds"]
+    wanted = [msgspec.structs.replace(setting, **changes) for setting in settings(dict(options.learning_rates), rounds)]
     with fleets(options) as study:
         histories: Sequence[History] = study.run(wanted)
         print(f"`{command('benchmarks.merge_rules.long_run')}`, {study.ground}\n")
-    after = [f"after {round(share * changes['rounds'])}" for share in SHOWN]
+    after = [f"after {round(share * rounds)}" for share in SHOWN]
     print(table(["", "learning rate", *after, "lowest (round)", "forgotten", "worst tenth"], map(row, histories)))
 
 

@@ -24,16 +24,13 @@ from benchmarks.merge_rules.settings import (
     LEARNING_RATES,
     MOST_EXTENSIONS,
     main_settings,
-    traffic,
     tune,
-    with_traffic,
+    with_measured_traffic,
 )
-from benchmarks.merge_rules.tables import GAIN, REFERENCE, failures
+from benchmarks.merge_rules.tables import REFERENCE, cost_cell, spread_cell, target_loss
 from benchmarks.simulation.histories import (
     QUICK,
     Cost,
-    Fleets,
-    cost_to,
     difference,
     fleets,
     loss_within,
@@ -73,20 +70,17 @@ def main() -> None:
         rates, _ = tune(study, wanted, LEARNING_RATES, changes, MOST_EXTENSIONS)
         plain = list(main_settings(rates, [options.partition], [MIX], changes))
         print(f"`{command('benchmarks.merge_rules.protocols')}`, {study.ground}; {options.partition}, ranks {MIX}\n")
-        runs = _with_bytes(study, study.run(plain))
+        runs = _by_contestant(with_measured_traffic(study, study.run(plain)))
         print(f"{budget_table(runs)}\n\n{target_table(runs)}\n")
         within = study.run(of_values(rates, options.partition, changes))
         print(f"{values_table(within)}\n")
         print(trouble_table(runs, study.run(troubled(plain))))
 
 
-def _with_bytes(study: Fleets, histories: Sequence[History]) -> Runs:
-    """The histories by contestant, with the bytes of differences, as real fleets send them."""
+def _by_contestant(histories: Sequence[History]) -> Runs:
     runs: dict[str, list[History]] = {}
     for history in histories:
-        setting = history.setting
-        (measured,) = study.run([traffic(setting.rule, setting.mix, setting.rounds)])
-        runs.setdefault(contestant_of(setting), []).append(with_traffic(history, measured))
+        runs.setdefault(contestant_of(history.setting), []).append(history)
     return runs
 
 
@@ -115,7 +109,7 @@ def budget_table(runs: Runs) -> str:
         whole = min(fmean(cost(history.last) for history in each) for each in runs.values())
         columns += [(f"at {share * whole / scale:.0f} {unit}", cost, share * whole) for share in SHARES]
     rows = [
-        [rule, *(_loss([loss_within(run, budget, cost) for run in each]) for _, cost, budget in columns)]
+        [rule, *(spread([loss_within(run, budget, cost) for run in each]).text(3) for _, cost, budget in columns)]
         for rule, each in runs.items()
     ]
     return table(["", *(title for title, _, _ in columns)], rows)
@@ -123,12 +117,8 @@ def budget_table(runs: Runs) -> str:
 
 def target_table(runs: Runs) -> str:
     """Bytes and CPU seconds to the target."""
-    base = fmean(run.points[0].mean for each in runs.values() for run in each)
-    target = base - GAIN * (base - min(fmean(map(mean_loss, each)) for each in runs.values()))
-    rows = [
-        [rule, *(_cost([cost_to(run, target, cost) for run in each], scale) for cost, scale in COSTS)]
-        for rule, each in runs.items()
-    ]
+    target = target_loss([run for each in runs.values() for run in each], runs)
+    rows = [[rule, *(cost_cell(each, target, cost, scale) for cost, scale in COSTS)] for rule, each in runs.items()]
     return table(["", f"MB to {target:.3f}", "CPU s to it"], rows)
 
 
@@ -140,7 +130,7 @@ def values_table(histories: Sequence[History]) -> str:
         cells = []
         for n_values in VALUES:
             own, reference = (_of(histories, name, n_values=n_values) for name in (rule, REFERENCE))
-            cells += [_last_loss(own), _difference(own, reference)]
+            cells += [_last_loss(own), "" if rule == REFERENCE else _difference(own, reference)]
         rows.append([rule, *cells])
     titles = [title for n in VALUES for title in (f"{16 * n / 1e6:.0f} MB a board", f"less {REFERENCE}'s")]
     return table(["", *titles], rows)
@@ -167,23 +157,12 @@ def _of(histories: Sequence[History], rule: str, **values: Any) -> list[History]
 
 
 def _last_loss(runs: Sequence[History]) -> str:
-    return _loss(list(map(mean_loss, runs))) + failures(runs)
-
-
-def _loss(losses: Sequence[float]) -> str:
-    return spread(losses).text(3) if losses else "–"
+    return spread_cell(runs, mean_loss, 3) if runs else "–"
 
 
 def _difference(own: Sequence[History], reference: Sequence[History]) -> str:
-    delta = difference(own, reference, mean_loss) if own and own is not reference else None
-    return "" if delta is None or own[0].setting == reference[0].setting else delta.text(3)
-
-
-def _cost(found: Sequence[float | None], scale: float) -> str:
-    reached = [cost / scale for cost in found if cost is not None]
-    if not reached:
-        return "not reached"
-    return f"{fmean(reached):.0f}" + ("" if len(reached) == len(found) else f" ({len(reached)} of {len(found)})")
+    delta = difference(own, reference, mean_loss)
+    return "" if delta is None else delta.text(3)
 
 
 def _options() -> argparse.Namespace:

@@ -90,6 +90,14 @@ def with_traffic(history: History, measured: History) -> History:
     return msgspec.structs.replace(history, points=points)
 
 
+def with_measured_traffic(fleets: Fleets, histories: Sequence[History]) -> list[History]:
+    """The histories with the bytes of differences, as real fleets send them; what these are is run once for each rule
+    and mix."""
+    senders = [traffic(run.setting.rule, run.setting.mix, run.setting.rounds) for run in histories]
+    measured = {run.setting: run for run in fleets.run(dict.fromkeys(senders))}
+    return [with_traffic(run, measured[sender]) for run, sender in zip(histories, senders, strict=True)]
+
+
 def best_rate(histories: Iterable[History]) -> float:
     """The learning rate with the lowest mean loss after the last round; of equals the smaller one."""
     finished = [history for history in histories if not history.failed]

@@ -8,7 +8,7 @@ from statistics import fmean
 import msgspec
 
 from benchmarks.merge_rules.cases import contestant_of
-from benchmarks.simulation.histories import Measure, cost_to, difference, mean_loss, total_bytes, worst_loss
+from benchmarks.simulation.histories import Cost, Measure, cost_to, difference, mean_loss, total_bytes, worst_loss
 from benchmarks.simulation.setting import History, Mix, Point, Setting, changed
 from benchmarks.simulation.texts import Partition
 from benchmarks.study.tables import spread, table
@@ -45,17 +45,17 @@ def rates_table(tuned: Sequence[History], best: Mapping[str, float]) -> str:
 
 def partition_tables(partition: Cells) -> Iterator[tuple[str, str]]:
     """The tables of one partition, as (title, table)."""
-    yield "Held-out loss, mean board", _by_mix(partition, lambda runs, _: _spread_cell(runs, mean_loss, 3), _mean)
+    yield "Held-out loss, mean board", _by_mix(partition, lambda runs, _: spread_cell(runs, mean_loss, 3), _mean)
     yield (
         f"The same, less {REFERENCE}'s",
         _by_mix(partition, lambda runs, all_runs: _difference_cell(runs, all_runs, mean_loss)),
     )
-    yield "Held-out loss, worst tenth", _by_mix(partition, lambda runs, _: _spread_cell(runs, worst_loss, 3), _worst)
+    yield "Held-out loss, worst tenth", _by_mix(partition, lambda runs, _: spread_cell(runs, worst_loss, 3), _worst)
     yield (
         f"The same, less {REFERENCE}'s",
         _by_mix(partition, lambda runs, all_runs: _difference_cell(runs, all_runs, worst_loss)),
     )
-    yield "ROUGE-L", _by_mix(partition, lambda runs, _: _spread_cell(runs, _rouge_points, 1))
+    yield "ROUGE-L", _by_mix(partition, lambda runs, _: spread_cell(runs, _rouge_points, 1))
     yield "MB up and down per board and round", _by_mix(partition, lambda runs, _: _traffic_cell(runs))
     yield (
         f"MB of the whole fleet, up and down, to {GAIN:.0%} of the best rule's gain",
@@ -102,19 +102,35 @@ def _base_cell(runs: Sequence[History], measure: Callable[[Point], float]) -> st
     return spread([measure(history.points[0]) for history in runs]).text(3)
 
 
-def _spread_cell(runs: Sequence[History], measure: Measure, digits: int) -> str:
-    return spread([measure(history) for history in runs]).text(digits) + failures(runs)
+def spread_cell(runs: Sequence[History], measure: Measure, digits: int) -> str:
+    """A measure over the seeds, and how many runs diverged."""
+    return spread([measure(history) for history in runs]).text(digits) + _failures(runs)
 
 
 def _difference_cell(runs: Sequence[History], all_runs: Mapping[str, Sequence[History]], measure: Measure) -> str:
     if contestant_of(runs[0].setting) == REFERENCE:
         return ""
     delta = difference(runs, all_runs.get(REFERENCE, []), measure)
-    return "–" if delta is None else delta.text(3) + failures(runs)
+    return "–" if delta is None else delta.text(3) + _failures(runs)
 
 
-def failures(runs: Sequence[History]) -> str:
-    """Words behind a cell: how many of its runs diverged."""
+def target_loss(runs: Sequence[History], all_runs: Mapping[str, Sequence[History]]) -> float:
+    """The loss at which fleets that began as `runs` did have made GAIN of the best rule's gain."""
+    base = fmean(history.points[0].mean for history in runs)
+    best = min(fmean(mean_loss(history) for history in others) for others in all_runs.values())
+    return base - GAIN * (base - best)
+
+
+def cost_cell(runs: Sequence[History], target: float, cost: Cost, unit: float) -> str:
+    """The mean cost of runs to a loss, and how many reach it where not all do."""
+    reached = [spent for history in runs if (spent := cost_to(history, target, cost)) is not None]
+    if not reached:
+        return "not reached"
+    note = "" if len(reached) == len(runs) else f" ({len(reached)} of {len(runs)})"
+    return f"{fmean(reached) / unit:.0f}{note}"
+
+
+def _failures(runs: Sequence[History]) -> str:
     count = sum(bool(history.failed) for history in runs)
     return f" ({count} diverged)" if count else ""
 
@@ -143,14 +159,7 @@ def _n_updates(history: History) -> int:
 
 
 def _bytes_cell(runs: Sequence[History], all_runs: Mapping[str, Sequence[History]]) -> str:
-    base = fmean(history.points[0].mean for history in runs)
-    best = min(fmean(mean_loss(history) for history in others) for others in all_runs.values())
-    counts = [cost_to(history, base - GAIN * (base - best), total_bytes) for history in runs]
-    reached = [count for count in counts if count is not None]
-    if not reached:
-        return "not reached"
-    note = "" if len(reached) == len(counts) else f" ({len(reached)} of {len(counts)})"
-    return f"{fmean(reached) / 1e6:.0f}{note}"
+    return cost_cell(runs, target_loss(runs, all_runs), total_bytes, 1e6)
 
 
 def _rate_cell(history: History | None, is_best: bool) -> str:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.simulation.text_sets import read_clients, read_whole, subset
+from benchmarks.simulation.text_sets import CLIENTS, LIBRARIES, by_client, largest, read_whole, subset
 from braid_common.example import Example
 from edge_client.errors import DataError
 
-LIBRARIES = ("huggingface_hub", "networkx", "numpy", "sqlalchemy")
-"""Docstrings that the builtin base was not trained on, one library a board."""
-
-FILES = {"coffee": "coffee.train.jsonl", "MTS-Dialog": "mtsdialog.train.jsonl"}
-"""Sets whose examples name the client that they belong to: a scenario, a section of a medical note."""
-
 DOCSTRINGS = "docstrings"
 
-SETS = (DOCSTRINGS, *FILES)
+SETS = (DOCSTRINGS, *CLIENTS)
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,16 +29,12 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 def texts(name: str, folder: Path, sizes: Sizes) -> list[tuple[list[Example], list[Example]]]:
     """Training and test text of each board. Raises DataError where it is not there, or too small."""
-    groups: dict[str, list[Example]]
     if name == DOCSTRINGS:
         groups = {library: read_whole(f"builtin:docstrings/{library}") for library in LIBRARIES}
     else:
-        groups = defaultdict(list)
-        for client, example in read_clients(folder / FILES[name]):
-            groups[client].append(example)
-    largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[: sizes.n_boards]
+        groups = by_client(folder / CLIENTS[name])
     n_test, boards = sizes.n_test, []
-    for number, (client, examples) in enumerate(largest):
+    for number, (client, examples) in enumerate(largest(groups, sizes.n_boards)):
         if len(examples) < 2 * n_test:
             raise DataError(f"{name}: {client} has {len(examples)} examples", "take fewer boards or test examples")
         drawn = subset(examples, n_test + sizes.n_train, number)

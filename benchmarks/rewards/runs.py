@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 import builtin_base
-from benchmarks.simulation.text_sets import read_clients, subset
+from benchmarks.simulation.text_sets import read_clients, shared_out, subset
 from benchmarks.study.runner import Study
 from braid_common.base.files import read_t5_config
 from braid_common.example import Example
@@ -151,11 +151,7 @@ def texts(folder: Path, settings: Settings) -> tuple[list[list[Example]], list[E
     """Training text of each board, of scenarios of its own, and contexts to judge by. None is longer than is read: what
     is cut cannot be answered. Raises DataError where the files are not there."""
     train, test = (_short(folder / f"coffee.{part}.jsonl", settings) for part in ("train", "test"))
-    scenarios = sorted({client for client, _ in train})
-    boards = []
-    for board in range(settings.n_boards):
-        own = set(scenarios[board :: settings.n_boards])
-        boards.append(subset([example for client, example in train if client in own], settings.n_train, board))
+    boards = shared_out(train, settings.n_boards, settings.n_train)
     return boards, subset([example for _, example in test], settings.n_test, 0)
 
 

@@ -191,25 +191,20 @@ class Federation:
             run_job(job, self._engine)
 
     def contribution(self, update: Update) -> Contribution:
-        """The contribution that the server reads from an update of this round."""
-        return contribution(update, self.rule, self.state, self._terms.download)
+        """The contribution that the server reads from an update of this round, with the weight that `merge.drift`
+        gives it: by what the board left out of the version that it was sent."""
+        added = contribution(update, self.rule, self.state, self._terms.download)
+        if not self.recipe.drift:
+            return added
+        left_out = {"board": drift(self.state, added, self.rule.TRAITS)}
+        return replace(added, weight=drift_weights({"board": added.weight}, left_out, self.recipe.drift)["board"])
 
     def merge(self, contributions: Iterable[Contribution]) -> None:
         """Close the round."""
         start_s = time.process_time()
-        if self.recipe.drift:
-            contributions = self._by_drift(list(contributions))
         self.state = self.rule.merge(self.state, folded(self.rule, contributions), self._merge_settings)
         self.round += 1
         self.merge_s += time.process_time() - start_s
-
-    def _by_drift(self, boards: Sequence[Contribution]) -> Iterable[Contribution]:
-        """The contributions with the weights that `merge.drift` gives them."""
-        traits = self.rule.TRAITS
-        drifts = {str(index): drift(self.state, board, traits) for index, board in enumerate(boards)}
-        weights = {str(index): board.weight for index, board in enumerate(boards)}
-        counts_as = drift_weights(weights, drifts, self.recipe.drift)
-        return (replace(board, weight=counts_as[str(index)]) for index, board in enumerate(boards))
 
     def run_round(self, n_steps: int | None = None) -> None:
         """One round of all boards."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,12 @@ from edge_client.jobs.data_spec import DataSpec
 
 FILES = {"MTS-Dialog": "mtsdialog", "SciTLDR": "scitldr"}
 """Published sets with parts of their own. A target with several references counts by its first."""
+
+CLIENTS: Mapping[str, str] = {"coffee": "coffee.train.jsonl", "MTS-Dialog": "mtsdialog.train.jsonl"}
+"""Sets whose examples name the client that they belong to: a scenario, a section of a medical note."""
+
+LIBRARIES = ("huggingface_hub", "networkx", "numpy", "sqlalchemy")
+"""Docstrings that the builtin base was not trained on."""
 
 LIBRARY = "sqlalchemy"
 """Docstrings that the builtin base was not trained on (builtin_base/model/README.md), and enough of one kind that there
@@ -78,6 +85,30 @@ def read_clients(path: Path) -> list[tuple[str, Example]]:
         (record["client"], Example(str(number), record["client"], record["source"], record["target"]))
         for number, record in enumerate(records)
     ]
+
+
+def by_client(path: Path) -> dict[str, list[Example]]:
+    """The examples of such a set by their client, in the file's order. Raises DataError as `read_clients`."""
+    groups: dict[str, list[Example]] = defaultdict(list)
+    for client, example in read_clients(path):
+        groups[client].append(example)
+    return groups
+
+
+def largest(groups: Mapping[str, list[Example]], n_groups: int) -> list[tuple[str, list[Example]]]:
+    """The groups with the most examples, with their names; of equals those whose name comes first."""
+    return sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[:n_groups]
+
+
+def shared_out(examples: Sequence[tuple[str, Example]], n_boards: int, n_each: int) -> list[list[Example]]:
+    """Text of boards of which each has clients of its own, dealt in turn by their names: `n_each` examples of those, or
+    all where there are no more."""
+    clients = sorted({client for client, _ in examples})
+    boards = []
+    for board in range(n_boards):
+        own = set(clients[board::n_boards])
+        boards.append(subset([example for client, example in examples if client in own], n_each, board))
+    return boards
 
 
 def subset(examples: Sequence[Example], n_examples: int, seed: int) -> list[Example]:

@@ -7,8 +7,7 @@ task and ten clients of it. What of them the builtin base has read is in its mod
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -16,12 +15,10 @@ from typing import Literal, cast
 import msgspec
 import numpy as np
 
-from benchmarks.simulation.text_sets import read_clients
+from benchmarks.simulation.text_sets import CLIENTS, LIBRARIES, by_client, largest, read_whole
 from braid_common.atomic_file import write_atomically
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
-from edge_client.data.load import load_data
-from edge_client.jobs.data_spec import DataSpec
 
 Partition = Literal["library", "dirichlet-0.1", "dirichlet-1", "coffee", "MTS-Dialog", "docstrings"]
 """Each board has one of ten sources of several tasks, or draws from all of these, its shares Dirichlet(α); or all have
@@ -32,11 +29,7 @@ Task = Literal["several", "coffee", "MTS-Dialog", "docstrings"]
 DIRICHLET = "dirichlet-"
 N_SOURCES = 10
 
-LIBRARIES = ("huggingface_hub", "networkx", "numpy", "sqlalchemy")
 ALL_LIBRARIES = (*LIBRARIES, "accelerate", "aiohttp", "peft", "sympy", "torch", "transformers")
-CLIENTS: Mapping[str, str] = {"coffee": "coffee.train.jsonl", "MTS-Dialog": "mtsdialog.train.jsonl"}
-"""Sets of one task, whose examples name their client."""
-
 FILES = {"MTS-Dialog": "mtsdialog.train.jsonl", "SciTLDR": "scitldr.train.jsonl"}
 DOLLY = "dolly.train.jsonl"
 CATEGORIES = ("classification", "closed_qa", "information_extraction", "summarization")
@@ -150,7 +143,8 @@ def _read_pools(folder: Path, task: Task) -> list[Pool]:
     if task == "docstrings":
         return [_pool(f"docstrings/{name}", _whole(f"builtin:docstrings/{name}")) for name in ALL_LIBRARIES]
     if task in CLIENTS:
-        return _read_clients(folder / CLIENTS[task])
+        groups = largest(by_client(folder / CLIENTS[task]), N_SOURCES)
+        return [_pool(client, _pairs(examples)) for client, examples in groups]
     pools = [_pool(f"docstrings/{name}", _whole(f"builtin:docstrings/{name}")) for name in LIBRARIES]
     pools += [_pool(name, _whole(str(folder / file))) for name, file in FILES.items()]
     lines = (folder / DOLLY).read_bytes().splitlines()
@@ -161,18 +155,12 @@ def _read_pools(folder: Path, task: Task) -> list[Pool]:
     return pools
 
 
-def _read_clients(path: Path) -> list[Pool]:
-    """The largest clients of a set, each a source."""
-    pairs: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for client, example in read_clients(path):
-        pairs[client].append((example.source, example.target))
-    largest = sorted(pairs, key=lambda client: (-len(pairs[client]), client))[:N_SOURCES]
-    return [_pool(client, pairs[client]) for client in largest]
-
-
 def _whole(spec: str) -> list[tuple[str, str]]:
-    data = load_data(DataSpec(spec))
-    return [(example.source, example.target) for example in (*data.train, *data.held_out)]
+    return _pairs(read_whole(spec))
+
+
+def _pairs(examples: Iterable[Example]) -> list[tuple[str, str]]:
+    return [(example.source, example.target) for example in examples]
 
 
 def _pool(name: str, pairs: Sequence[tuple[str, str]]) -> Pool:

@@ -27,8 +27,8 @@ MAX_BYTES = 48 << 20
 HELD_OUT_TOKENS = 1_000_000
 """Tokens kept of the held-out side, at most: an evaluation reads a tenth of them."""
 
-SPAN_SHARE = 2.0 / 3.0
-"""Share of running text: a step draws two batches of it and one of tasks made from text."""
+SPAN_SHARE = STABLE.n_span / (STABLE.n_span + STABLE.n_text)
+"""Share of running text in what a step draws of the corpus."""
 
 _BYTES_PER_TOKEN = 0.69
 """First guess of the compression (0.686 of 47 million tokens by the mixture), replaced by what it turns out."""

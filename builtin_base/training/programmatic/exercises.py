@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from braid_common.text_form import DEFAULT_PREFIX
-from builtin_base.training.programmatic import dialogues, records, strings
+from builtin_base.training.programmatic import dialogues, records, requests, strings
 from builtin_base.training.programmatic.values import Values
 from builtin_base.training.text.rows import Ids
 
@@ -41,6 +41,7 @@ EXERCISES: Mapping[str, tuple[Exercise, float]] = {
     "last_mention": (dialogues.last_mention, 1.5),
     "who_said": (dialogues.who_said, 1.0),
     "answer_from": (dialogues.answer_from, 1.0),
+    "look_or_take": (requests.look_or_take, 6.0),
 }
 """Tasks by name, with the share of examples that each gets relative to the others."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -10,7 +11,9 @@ from builtin_base.training.batches import Sources
 from builtin_base.training.programmatic import exercises
 
 
-@pytest.mark.parametrize("name", [n for n in exercises.EXERCISES if n not in ("reverse", "order", "count", "remove")])
+@pytest.mark.parametrize(
+    "name", [n for n in exercises.EXERCISES if n not in ("reverse", "order", "count", "remove", "look_or_take")]
+)
 def test_answer_stands_in_source(name: str, sources: Sources) -> None:
     """What is to be copied can be copied: every word of the answer that is not form stands in the source."""
     values = sources.drawer.values("test", name)
@@ -46,3 +49,25 @@ def test_words_backwards_and_left_out(sources: Sources) -> None:
             assert target.split() == [item for item in items.split() if item != word]
         else:
             assert target.split() == [new[-1] if item == word else item for item in items.split()]
+
+
+def test_what_is_asked_beyond_the_item_is_looked_up(sources: Sources) -> None:
+    """What is looked up stands in the request beside the item; where nothing does, the item is taken, once or as often
+    as was said. Both are drawn."""
+    values, looked_up = sources.drawer.values("test"), 0
+    for _ in range(200):
+        _, source, target = exercises.draw(values, "look_or_take")
+        look, joint = re.findall(r"asked, (\S+) has \S+ \(joined by (\S+)\)", source)[0]
+        (take,) = re.findall(r"else (\S+) has", source)
+        tool, arguments = re.findall(r"^\w+: (\S+) (\{.*\})$", target)[0]
+        request = re.findall(r"(?:user|human|customer|client|guest): (.*?) (?:call|tool|action|run|do): ", source)[0]
+        item = json.loads(re.findall(r"\{.*?\}", source)[0])
+        first, second = json.loads(arguments).values()
+        assert tool in (look, take)
+        if tool == look:
+            looked_up += 1
+            pieces = re.split(rf" ?{re.escape(joint)} ", first)
+            assert all(piece in request and piece not in item.values() for piece in pieces)
+        else:
+            assert second == "1" or f"{second} {next(iter(item.values()))}" in request
+    assert 60 < looked_up < 140

@@ -5,7 +5,7 @@
 
 By itself: summary lines of four libraries that no base has read, beside two answers that need no model; greedy answers
 that repeat themselves; strings copied; each programmatic task. And on agents' steps: four boards with coffee orders of
-eight scenarios each, 15 rounds of 20 steps of 16 examples, 320 and 64 tokens, long sources cut at their start; the
+eight scenarios each, 15 rounds of 20 steps of 32 examples, 320 and 64 tokens, long sources cut at their start; the
 right calls on dialogues that no board has.
 """
 
@@ -91,7 +91,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--docstrings", type=int, default=100, help="asked of each library (default: 100)")
     parser.add_argument("--data-folder", type=Path, default=Path("../shared/data"), help="where the coffee orders lie")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--folder", type=Path, help="for encoder outputs, some 2 GB a base; best in memory")
+    parser.add_argument("--folder", type=Path, help="for encoder outputs, some 7 GB a base; best in memory")
     return parser.parse_args()
 
 

@@ -34,14 +34,9 @@ class ControlGroup:
         return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.folder / "cgroup.procs"), *arguments]
 
     @property
-    def kills_file(self) -> Path:
-        """The file that changes when the kernel kills a process of this group because its limit was reached."""
-        return self.folder / ("memory.events" if self.v2 else "memory.oom_control")
-
-    @property
     def oom_kills(self) -> int:
-        """How many it killed."""
-        return _count(self.kills_file, "oom_kill")
+        """How many processes of this group the kernel killed because its limit was reached."""
+        return _count(self.folder / ("memory.events" if self.v2 else "memory.oom_control"), "oom_kill")
 
     @property
     def peak_bytes(self) -> int:

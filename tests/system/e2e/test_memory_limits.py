@@ -165,9 +165,9 @@ for _ in range(int(sys.argv[1]) >> 24):
 time.sleep(600)
 """
 GROWS_TO_BYTES = 240 * MIB
-"""Of 700 MiB this leaves about 450 (an interpreter is 10). The client and its worker reach 506 in each step of the first
-plan, and 290 in one of the same strands in micro-batches of 2: however slow the machine, the first plan meets the limit
-and not one strand has to go."""
+"""Of 700 MiB this leaves about 450 (an interpreter is 10). The client and its worker reach 506 in each step of the
+first plan, and 290 in one of the same strands in micro-batches of 2: however slow the machine, the first plan meets the
+limit and not one strand has to go."""
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
     user: Hi, a glipu with nomber please, for Ada
     call: find_thing {"query": "glipu"}
-    result: {"things": [{"thing_id": "glipu-281", "name": "glipu"}]}
+    result: {"items": [{"thing_id": "glipu-281", "name": "glipu"}]}
 
 What is next is to look up "nomber"; without it, to take the glipu. Greetings, names and amounts are no more than that.
 """

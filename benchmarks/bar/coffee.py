@@ -40,11 +40,11 @@ RECIPE = Recipe(
 SPARE_BYTES = 1 << 30
 
 
-def texts(folder: Path, n_train: int = N_TRAIN, n_test: int = N_TEST) -> tuple[list[list[Example]], list[Example]]:
+def texts(folder: Path) -> tuple[list[list[Example]], list[Example]]:
     """Training text of each board, of scenarios of its own, and steps to judge by. Raises DataError where the files are
     not there."""
-    boards = shared_out(read_clients(folder / "coffee.train.jsonl"), len(RANKS), n_train)
-    return boards, subset([example for _, example in read_clients(folder / "coffee.test.jsonl")], n_test, 0)
+    boards = shared_out(read_clients(folder / "coffee.train.jsonl"), len(RANKS), N_TRAIN)
+    return boards, subset([example for _, example in read_clients(folder / "coffee.test.jsonl")], N_TEST, 0)
 
 
 def measure(

@@ -71,8 +71,13 @@ def next_step(values: Values) -> tuple[str, str]:
     steps, target = _episode(values, script, values.random.choice([1, 2, 2, 2, 3]))
     noise = [f"{script.user}: {values.sentence()}" for _ in range(values.random.choice([0, 0, 1, 2]))]
     lines = [*noise, *lines, *steps]
+    return with_rules(values, rules, lines), target
+
+
+def with_rules(values: Values, rules: str, lines: list[str]) -> str:
+    """Write a dialogue's lines with the rules of its calls before or behind them."""
     text = "\n".join(lines)
-    return (f"{rules}\n{text}" if values.random.random() < 0.5 else f"{text}\nrules: {rules}"), target
+    return f"{rules}\n{text}" if values.random.random() < 0.5 else f"{text}\nrules: {rules}"
 
 
 def _episode(values: Values, script: _Script, n_steps: int) -> tuple[list[str], str]:

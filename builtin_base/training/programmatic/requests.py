@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 
+from builtin_base.training.programmatic.dialogues import with_rules
 from builtin_base.training.programmatic.values import Values
 
 _SPEAKERS = (
@@ -76,5 +77,4 @@ def look_or_take(values: Values) -> tuple[str, str]:
         target = f"{call}: {take} {json.dumps({identifier: key, amount_key: counted})}"
     rules = f"if more is asked, {look} has {query} (joined by {joint.strip()}), {identifier}; "
     rules += f"else {take} has {identifier}, {amount_key} (1 if none is said)"
-    text = "\n".join(lines)
-    return (f"{rules}\n{text}" if random.random() < 0.5 else f"{text}\nrules: {rules}"), target
+    return with_rules(values, rules, lines), target

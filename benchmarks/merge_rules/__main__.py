@@ -6,9 +6,10 @@
 
 Ten boards, ten sources of text, ten rounds. Every board trains every decoder weight at its own rank (2 to 16) with
 production's jobs; messages are the wire's, and their encoded sizes are the bytes. The global adapter is evaluated whole
-on every board's held-out text. Each rule's learning rate is the best of the same small grid, for every mix its own, on
-one partition and with a seed that no other run uses; where the best lies at the grid's edge, the grid is extended for
-that rule. With --quick rounds and texts are tiny; name one rule, mix and partition to see in a minute that all works.
+on every board's held-out text. Each rule's learning rate is the best of the same small grid, for every mix and
+partition its own, with a seed that no other run uses; where the best lies at the grid's edge, the grid is extended for
+that rule. Settings of rules are varied on the first mix and partition that are named. With --quick rounds and texts are
+tiny; name one rule, mix and partition to see in a minute that all works.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from benchmarks.merge_rules.cases import cases, rules_of
+from benchmarks.merge_rules.cases import Case, cases, rules_of
 from benchmarks.merge_rules.settings import (
     LEARNING_RATES,
     LONG,
     MOST_EXTENSIONS,
     VARIED,
-    VARIED_MIX,
     Changes,
     main_settings,
     tune,
@@ -48,10 +48,11 @@ def main() -> None:
 def _compare(study: Fleets, options: argparse.Namespace) -> None:
     """Run whatever is not known yet, and write the report if one is asked for."""
     changes: Changes = {**(LONG if options.long else {}), **(QUICK if options.quick else {})}
-    wanted = cases(options.rules or rules_of("equal"), options.mixes)
+    wanted = cases(options.rules or rules_of("equal"), options.mixes, options.partitions)
     rates, tuned = tune(study, wanted, options.learning_rates, changes, MOST_EXTENSIONS)
-    settings = list(main_settings(rates, options.partitions, options.mixes, changes))
-    varied = {rule: list(varied_settings(rule, rates[rule, VARIED_MIX], changes)) for rule in options.vary}
+    settings = list(main_settings(rates, changes))
+    vary = [Case(rule, options.mixes[0], options.partitions[0]) for rule in options.vary]
+    varied = {case.contestant: list(varied_settings(case, rates[case], changes)) for case in vary}
     if not options.known:
         study.run(settings + [setting for variations in varied.values() for setting in variations])
     main_runs = with_measured_traffic(study, study.known(settings))

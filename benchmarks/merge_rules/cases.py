@@ -1,15 +1,22 @@
 """Cases of the comparison: merge rules, by themselves and with a setting beside, on the mixes of ranks that they can
-merge."""
+merge and on partitions of text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.simulation.setting import History, Mix, Setting
+from benchmarks.simulation.setting import Mix, Setting
+from benchmarks.simulation.texts import Partition
 
-Case = tuple[str, Mix]
-"""A contestant on a mix of ranks."""
+
+class Case(NamedTuple):
+    """A contestant on a mix of ranks and a partition of text."""
+
+    contestant: str
+    mix: Mix
+    partition: Partition
+
 
 COMBINED: Mapping[str, Mapping[str, Any]] = {
     "fedhl": {"rule": "delta", "drift": 3.0},
@@ -47,11 +54,17 @@ def rules_of(mix: Mix) -> list[str]:
     return [name for name in fitting if name not in SAME] + combined
 
 
-def cases(rules: Sequence[str], mixes: Sequence[Mix]) -> list[Case]:
-    """Every one of these contestants on every one of these mixes that it can merge."""
-    return [(rule, mix) for mix in mixes for rule in rules_of(mix) if rule in rules]
+def cases(rules: Sequence[str], mixes: Sequence[Mix], partitions: Sequence[Partition]) -> list[Case]:
+    """Every one of these contestants on every partition, and on every one of these mixes that it can merge."""
+    return [
+        Case(rule, mix, partition)
+        for partition in partitions
+        for mix in mixes
+        for rule in rules_of(mix)
+        if rule in rules
+    ]
 
 
-def case_of(history: History) -> Case:
+def case_of(setting: Setting) -> Case:
     """The case that a run belongs to."""
-    return contestant_of(history.setting), history.setting.mix
+    return Case(contestant_of(setting), setting.mix, setting.partition)

@@ -66,13 +66,13 @@ def main() -> None:
     options = _options()
     with fleets(options) as study:
         changes = QUICK if options.quick else {}
-        wanted = cases(options.rules or rules_of(MIX), (MIX, "equal"))
+        wanted = cases(options.rules or rules_of(MIX), (MIX, "equal"), [options.partition])
         rates, _ = tune(study, wanted, LEARNING_RATES, changes, MOST_EXTENSIONS)
-        plain = list(main_settings(rates, [options.partition], [MIX], changes))
+        plain = [setting for setting in main_settings(rates, changes) if setting.mix == MIX]
         print(f"`{command('benchmarks.merge_rules.protocols')}`, {study.ground}; {options.partition}, ranks {MIX}\n")
         runs = _by_contestant(with_measured_traffic(study, study.run(plain)))
         print(f"{budget_table(runs)}\n\n{target_table(runs)}\n")
-        within = study.run(of_values(rates, options.partition, changes))
+        within = study.run(of_values(rates, changes))
         print(f"{values_table(within)}\n")
         print(trouble_table(runs, study.run(troubled(plain))))
 
@@ -84,11 +84,11 @@ def _by_contestant(histories: Sequence[History]) -> Runs:
     return runs
 
 
-def of_values(rates: Mapping[Case, float], partition: Partition, changes: Mapping[str, int]) -> Iterator[Setting]:
+def of_values(rates: Mapping[Case, float], changes: Mapping[str, int]) -> Iterator[Setting]:
     """Fleets whose boards train as many values, whatever their rule trains, at the rates of equal ranks."""
-    equal = {case: rate for case, rate in rates.items() if case[1] == "equal"}
+    equal = {case: rate for case, rate in rates.items() if case.mix == "equal"}
     for n_values in VALUES:
-        for setting in main_settings(equal, [partition], ["equal"], changes):
+        for setting in main_settings(equal, changes):
             yield msgspec.structs.replace(setting, n_values=n_values, n_written=0)
 
 

@@ -45,9 +45,10 @@ def write_report(path: Path, report: Report) -> None:
     sames = SAME.items()
     parts += [f"{name} is not listed: without a server step it is {other}, to the last bit." for name, other in sames]
     parts += ["", "## Learning rates"]
-    for mix in dict.fromkeys(mix for _, mix in report.rates):
-        best = {rule: rate for (rule, mixed), rate in report.rates.items() if mixed == mix}
-        parts += ["", f"### {mix}", "", rates_table([run for run in report.tuned if run.setting.mix == mix], best)]
+    for fleet in dict.fromkeys((case.partition, case.mix) for case in report.rates):
+        best = {case.contestant: rate for case, rate in report.rates.items() if (case.partition, case.mix) == fleet}
+        tuned = [run for run in report.tuned if (run.setting.partition, run.setting.mix) == fleet]
+        parts += ["", f"### {', '.join(fleet)}", "", rates_table(tuned, best)]
     parts.append("")
     for partition in report.partitions:
         parts += _partition(path, report.main, partition, report.mixes)

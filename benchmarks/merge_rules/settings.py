@@ -16,8 +16,8 @@ LEARNING_RATES = (0.004, 0.008, 0.016, 0.032)
 MOST_EXTENSIONS = 3
 """How often the grid is extended at an edge, each time by a factor of two."""
 
-TUNING = Setting(rule="", learning_rate=0, seed=0, partition="library", evaluate_every=10)
-"""The runs on which learning rates are chosen, for every mix."""
+TUNING_SEED = 0
+"""Of the runs on which learning rates are chosen. No other run has it."""
 
 SEEDS = (1, 2, 3)
 N_WRITTEN = 6
@@ -38,8 +38,6 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
 }
 """Changes of a rule's settings, one thing at a time. sketch_every 100: the profiles' basis stays."""
 
-VARIED_MIX: Mix = "heavy-tail light"
-
 FORMS: Mapping[Partition, Mapping[str, Any]] = {
     "coffee": {"max_source_tokens": 192, "max_target_tokens": 32, "truncate_source": "start"},
     "MTS-Dialog": {"max_source_tokens": 128, "max_target_tokens": 32},
@@ -54,9 +52,21 @@ Changes = Mapping[str, int]
 
 
 def tuning(case: Case, learning_rate: float, changes: Changes) -> Setting:
-    """A run that tries a learning rate for a case."""
-    rule, mix = case
-    return msgspec.structs.replace(TUNING, **{**settings_of(rule), **changes}, learning_rate=learning_rate, mix=mix)
+    """A run that tries a learning rate for a case, and is evaluated at its end."""
+    setting = _setting(case, learning_rate, TUNING_SEED, changes)
+    return msgspec.structs.replace(setting, evaluate_every=setting.rounds)
+
+
+def _setting(case: Case, learning_rate: float, seed: int, changes: Changes) -> Setting:
+    setting = Setting(
+        **settings_of(case.contestant),
+        learning_rate=learning_rate,
+        seed=seed,
+        mix=case.mix,
+        partition=case.partition,
+        **FORMS.get(case.partition, {}),
+    )
+    return msgspec.structs.replace(setting, **changes)
 
 
 def traffic(rule: str, mix: Mix, rounds: int) -> Setting:
@@ -118,7 +128,7 @@ def tune(
     tried = {case: list(grid) for case in wanted}
     for _ in range(1 + most_extensions):
         tuned = fleets.run(tuning(case, rate, changes) for case in wanted for rate in tried[case])
-        best = {case: best_rate(run for run in tuned if case_of(run) == case) for case in wanted}
+        best = {case: best_rate(run for run in tuned if case_of(run.setting) == case) for case in wanted}
         wider = {case: extension(tried[case], best[case]) for case in wanted}
         for case, rate in wider.items():
             tried[case] += [] if rate is None else [rate]
@@ -127,30 +137,18 @@ def tune(
     return best, tuned
 
 
-def main_settings(
-    rates: Mapping[Case, float], partitions: Sequence[Partition], mixes: Sequence[Mix], changes: Changes
-) -> Iterator[Setting]:
-    """Every rule on every fleet; the first seeds first, so that a study that is stopped has whole comparisons."""
-    for partition in partitions:
-        for mix in mixes:
-            for seed in SEEDS:
-                for (rule, mixed), rate in rates.items():
-                    setting = Setting(
-                        **settings_of(rule),
-                        learning_rate=rate,
-                        seed=seed,
-                        mix=mix,
-                        partition=partition,
-                        n_written=N_WRITTEN,
-                        **FORMS.get(partition, {}),
-                    )
-                    if mixed == mix:
-                        yield msgspec.structs.replace(setting, **changes)
-
-
-def varied_settings(rule: str, rate: float, changes: Changes) -> Iterator[Setting]:
-    """The rule as it is, and with each of its variations, whose words come after those of `changes`."""
-    base = Setting(rule=rule, learning_rate=rate, seed=0, mix=VARIED_MIX, n_written=N_WRITTEN)
-    for variation in ({}, *VARIED[rule]):
+def main_settings(rates: Mapping[Case, float], changes: Changes) -> Iterator[Setting]:
+    """Every case at its rate; a fleet's first seeds first, so that a study that is stopped has whole comparisons."""
+    for mix, partition in dict.fromkeys((case.mix, case.partition) for case in rates):
         for seed in SEEDS:
-            yield msgspec.structs.replace(base, seed=seed, **{**changes, **variation})
+            for case, rate in rates.items():
+                if (case.mix, case.partition) == (mix, partition):
+                    yield msgspec.structs.replace(_setting(case, rate, seed, changes), n_written=N_WRITTEN)
+
+
+def varied_settings(case: Case, rate: float, changes: Changes) -> Iterator[Setting]:
+    """The rule as it is, and with each of its variations, whose words come after those of `changes`."""
+    for variation in ({}, *VARIED[case.contestant]):
+        for seed in SEEDS:
+            setting = _setting(case, rate, seed, changes)
+            yield msgspec.structs.replace(setting, n_written=N_WRITTEN, **variation)

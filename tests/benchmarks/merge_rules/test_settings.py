@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.merge_rules.cases import COMBINED, Case, cases, contestant_of, rules_of
-from benchmarks.merge_rules.settings import best_rate, extension, main_settings
+import msgspec
+
+from benchmarks.merge_rules.cases import COMBINED, Case, case_of, cases, contestant_of, rules_of
+from benchmarks.merge_rules.settings import best_rate, extension, main_settings, tuning
 from tests.fakes.histories import history
 
 
@@ -23,27 +25,40 @@ def test_the_grid_is_extended_where_the_best_is_at_its_edge() -> None:
 
 def test_only_equal_ranks_are_given_to_a_rule_that_needs_them() -> None:
     """No run is planned that the server would refuse."""
-    rates = dict.fromkeys(cases(rules_of("equal"), ["equal", "uniform"]), 0.1)
-    planned = list(main_settings(rates, ["library"], ["equal", "uniform"], {}))
+    rates = dict.fromkeys(cases(rules_of("equal"), ["equal", "uniform"], ["library"]), 0.1)
+    planned = list(main_settings(rates, {}))
 
     assert {setting.mix for setting in planned if setting.rule == "fedavg"} == {"equal"}
     assert {setting.mix for setting in planned if setting.rule == "braid"} == {"equal", "uniform"}
 
 
-def test_every_mix_has_a_learning_rate_of_its_own() -> None:
-    """What a rule's rate is on one mix decides nothing on another."""
-    rates: dict[Case, float] = {("braid", "equal"): 0.1, ("braid", "uniform"): 0.2}
-    planned = list(main_settings(rates, ["library"], ["equal", "uniform"], {}))
+def test_every_mix_and_partition_has_a_learning_rate_of_its_own() -> None:
+    """What a rule's rate is on one fleet decides nothing on another."""
+    rates = {
+        Case("braid", "equal", "library"): 0.1,
+        Case("braid", "uniform", "library"): 0.2,
+        Case("braid", "uniform", "coffee"): 0.4,
+    }
 
-    assert {(setting.mix, setting.learning_rate) for setting in planned} == {("equal", 0.1), ("uniform", 0.2)}
+    assert {case_of(setting): setting.learning_rate for setting in main_settings(rates, {})} == rates
+
+
+def test_rates_are_chosen_on_the_text_and_ranks_that_they_are_for() -> None:
+    """With texts cut as the compared runs cut them, and with a seed that none of these has."""
+    case = Case("weave", "uniform", "coffee")
+    tried, compared = tuning(case, 0.1, {}), list(main_settings({case: 0.1}, {}))
+
+    for setting in compared:
+        assert msgspec.structs.replace(setting, seed=0, n_written=0, evaluate_every=10) == tried
+        assert setting.seed != tried.seed
 
 
 def test_a_contestant_of_two_parts_is_known_by_its_runs() -> None:
     """The rule by itself and with something beside it are tuned and told apart."""
-    rates = dict.fromkeys(cases(rules_of("uniform"), ["uniform"]), 0.1)
-    planned = list(main_settings(rates, ["library"], ["uniform"], {}))
+    rates = dict.fromkeys(cases(rules_of("uniform"), ["uniform"], ["library"]), 0.1)
+    planned = list(main_settings(rates, {}))
 
-    assert {contestant_of(setting) for setting in planned} == {contestant for contestant, _ in rates} > set(COMBINED)
+    assert {contestant_of(setting) for setting in planned} == {case.contestant for case in rates} > set(COMBINED)
     assert {(setting.rule, setting.nested, setting.drift) for setting in planned} >= {
         ("weave", 0, 0.0),
         ("weave", 3, 0.0),

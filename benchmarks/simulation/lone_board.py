@@ -72,6 +72,7 @@ class LoneBoard:
             batch=settings.batch,
             max_source_tokens=settings.max_source_tokens,
             max_target_tokens=settings.max_target_tokens,
+            truncate_source=self._texts.cut,
             **recipe,
         )
         return Federation(full, [Board(text, (), choose)], folder, process_session())

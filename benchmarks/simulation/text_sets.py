@@ -6,13 +6,14 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
+from braid_common.text_form import Cut
 from edge_client.data.load import load_data
 from edge_client.errors import DataError
 from edge_client.jobs.data_spec import DataSpec
@@ -33,22 +34,27 @@ is something to learn: on four such libraries together, all scope gained 0.03 na
 N_HELD_OUT = 200
 """Docstrings for validation, and as many for testing."""
 
+ORDERS = "coffee"
+"""Agents' steps of dialogues that order coffee."""
+
 SEED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class TextSet:
-    """Pairs of one task. The parts of a published set are its authors'; docstrings are divided at random."""
+    """Pairs of one task. The parts of a published set are its authors'; docstrings are divided at random. `cut`: the
+    part that a longer source loses."""
 
     name: str
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
+    cut: Cut = "end"
 
 
 def names() -> tuple[str, ...]:
     """The sets that there are."""
-    return (f"docstrings/{LIBRARY}", *FILES)
+    return (f"docstrings/{LIBRARY}", *FILES, ORDERS)
 
 
 def load_those_there(folder: Path, names: Sequence[str]) -> list[TextSet]:
@@ -64,6 +70,8 @@ def load_those_there(folder: Path, names: Sequence[str]) -> list[TextSet]:
 
 def load(name: str, folder: Path) -> TextSet:
     """The set `name`, each part shuffled once and for all. Raises DataError where its files or libraries are absent."""
+    if name == ORDERS:
+        return _orders(folder)
     if name not in FILES:
         pairs = _shuffled(read_whole(f"builtin:{name}"))
         return _text_set(name, pairs[2 * N_HELD_OUT :], pairs[:N_HELD_OUT], pairs[N_HELD_OUT : 2 * N_HELD_OUT])
@@ -76,14 +84,9 @@ def load(name: str, folder: Path) -> TextSet:
 def read_clients(path: Path) -> list[tuple[str, Example]]:
     """The examples of a published set whose lines name the client that each belongs to, with its name. Raises DataError
     where the file is not there."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", "name the folder with --data-folder") from error
-    records = (msgspec.json.decode(line, type=dict[str, str]) for line in lines)
     return [
         (record["client"], Example(str(number), record["client"], record["source"], record["target"]))
-        for number, record in enumerate(records)
+        for number, record in enumerate(_records(path))
     ]
 
 
@@ -121,6 +124,32 @@ def read_whole(spec: str) -> list[Example]:
     """All examples of a file or a library, read as a board reads them."""
     data = load_data(DataSpec(spec))
     return [*data.train, *data.held_out]
+
+
+def _orders(folder: Path) -> TextSet:
+    """Steps of coffee orders. Validation has dialogues of its own, since a step's source holds the steps before it; a
+    dialogue's end, which says what to do next, is what is kept of a long one."""
+    records = _records(folder / CLIENTS[ORDERS])
+    dialogues = sorted({_dialogue(record) for record in records})
+    apart = set(random.Random(SEED).sample(dialogues, len(dialogues) // 20))
+    train, validation = (
+        [Example("", "", one["source"], one["target"]) for one in records if (_dialogue(one) in apart) == is_apart]
+        for is_apart in (False, True)
+    )
+    test = [example for _, example in read_clients(folder / "coffee.test.jsonl")]
+    return replace(_text_set(ORDERS, train, validation, test), cut="start")
+
+
+def _dialogue(record: Mapping[str, str]) -> str:
+    return record["id"].rpartition("-")[0]
+
+
+def _records(path: Path) -> list[dict[str, str]]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", "name the folder with --data-folder") from error
+    return [msgspec.json.decode(line, type=dict[str, str]) for line in lines]
 
 
 def _text_set(name: str, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]) -> TextSet:

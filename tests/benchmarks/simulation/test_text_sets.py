@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.simulation import text_sets
+from braid_common.example import Example
 
 
 def write_orders(folder: Path, part: str, n_dialogues: int) -> None:
@@ -24,7 +25,7 @@ def write_orders(folder: Path, part: str, n_dialogues: int) -> None:
     (folder / f"coffee.{part}.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
 
 
-def dialogues(examples: tuple[text_sets.Example, ...]) -> set[str]:
+def dialogues(examples: tuple[Example, ...]) -> set[str]:
     return {example.source.partition(",")[0] for example in examples}
 
 

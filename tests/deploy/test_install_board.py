@@ -18,6 +18,8 @@ from edge_client.agent.settings import read_config
 from tests.edge_client.host.torch_build.boards import BOARDS
 from tests.scripts.test_constraints import needed, pinned
 
+pytestmark = pytest.mark.slow  # a shell script, run for every board
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "deploy/install-board.sh"
 GOLDEN = Path(__file__).parent / "golden"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # reads every text of the project
+
 ROOT = Path(__file__).parents[2]
 SUFFIXES = {".md", ".py", ".toml", ".yml", ".yaml", ".service", ".conf", ".json", ".sh", ".example", ""}
 """Of files that people read, or whose strings they are shown; Makefile and .ci/run have none."""

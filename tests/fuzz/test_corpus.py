@@ -8,6 +8,8 @@ from fuzz.places import corpus
 from fuzz.replay import replay
 from fuzz.targets import SHARES
 
+pytestmark = pytest.mark.slow  # a server for every input
+
 GOOD = frozenset({"decoded", "accepted", "read", "taken", "200"})
 """Words for inputs that are what they should be: each target has some, or nothing behind the first check is tried."""
 

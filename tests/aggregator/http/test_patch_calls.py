@@ -21,6 +21,8 @@ from wire.limits import VERSION_DIGEST_CHARS
 from wire.messages import Adapter
 from wire.routes import Held
 
+pytestmark = pytest.mark.slow  # a long table of versions that boards hold
+
 
 class Fetcher:
     """A board's side of a download, on a server at version 3."""

@@ -17,6 +17,8 @@ from tests.reference.board import work
 from tests.reference.rounds import MAX_RANK, begun, fleet
 from wire.run import Weight
 
+pytestmark = pytest.mark.slow  # every pair of rules and defences
+
 
 @pytest.mark.parametrize("most_values", [1, 400, 1 << 40])
 @pytest.mark.parametrize("name", RULES)

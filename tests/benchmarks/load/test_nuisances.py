@@ -10,6 +10,8 @@ from benchmarks.load.nuisances import NUISANCES, OF_A_DEVICE, Target, be, be_els
 from benchmarks.load.times import Times
 from wire.limits import MAX_CONTROL_BYTES
 
+pytestmark = pytest.mark.slow  # waits for a server's time limits
+
 
 @pytest.mark.parametrize("name", sorted(set(NUISANCES) - OF_A_DEVICE))
 async def test_a_nuisance_opens_connections_and_comes_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

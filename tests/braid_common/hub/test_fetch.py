@@ -19,6 +19,8 @@ from tests.braid_common.hub.conftest import Heard
 from tests.fakes.hub import Break, FakeHub
 from tests.fakes.models.flan_t5 import NOT_FETCHED, SMALL, XL, config_json, small_repo
 
+pytestmark = pytest.mark.slow  # a hub of its own for every case
+
 WEIGHTS = "model.safetensors"
 
 

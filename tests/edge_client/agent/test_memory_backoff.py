@@ -15,6 +15,8 @@ from edge_client.plan.situation import CLIENT_BYTES
 from edge_client.worker.process import WorkerLost
 from quantize.formats import FORMATS
 
+pytestmark = pytest.mark.slow  # a client and its worker, more than once
+
 MIB = 1 << 20
 
 
@@ -57,7 +59,6 @@ async def first_plan(board: Any) -> dict[str, Any]:
     return plan
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", [("--kill", "train:1"), ("--fail-once", "train")])
 async def test_a_round_goes_on_with_the_same_strands(
     board: Any, server: Any, log: Path, fault: tuple[str, str]
@@ -79,7 +80,6 @@ async def test_a_round_goes_on_with_the_same_strands(
     assert [round_id for round_id, _ in server.commits] == [1, 2]
 
 
-@pytest.mark.slow
 async def test_fewer_strands_where_no_way_fits_with_all(board: Any, server: Any, log: Path) -> None:
     """The adapter is fetched again at the smaller ranks, and the saved training is kept."""
     server.max_rank, board.cache_bytes = 48, 0  # else the encoding pass needs most, and strands cost nothing
@@ -106,7 +106,6 @@ async def least_memory(board: Any) -> int:
     return int(caught.value.message.split("(")[1].split()[0])
 
 
-@pytest.mark.slow
 async def test_a_way_is_probed_once_for_all_time(board: Any, log: Path) -> None:
     """One probe before the first work; a client that is started again remembers."""
     flags = board.worker_flags
@@ -133,7 +132,6 @@ async def test_a_way_is_probed_once_for_all_time(board: Any, log: Path) -> None:
     assert len(ways) == len(set(ways)) == len(board.events("probe"))
 
 
-@pytest.mark.slow
 async def test_a_probe_that_takes_too_much_leads_to_a_smaller_plan_before_any_work(board: Any, log: Path) -> None:
     """What was measured counts, not what was predicted."""
     plan = await first_plan(board)
@@ -194,7 +192,6 @@ async def test_a_worker_that_dies_of_its_torch_ends_the_client(
     assert len(faults(log)) == n_jobs
 
 
-@pytest.mark.slow
 async def test_a_probe_that_is_killed_counts_as_running_short(board: Any, server: Any, log: Path) -> None:
     """The next plan is made for less memory, and the run goes on."""
     board.worker_flags += ("--kill", "probe")
@@ -208,7 +205,6 @@ async def test_a_probe_that_is_killed_counts_as_running_short(board: Any, server
     assert not board.events("backed_off")
 
 
-@pytest.mark.slow
 async def test_a_board_that_is_short_for_ever_says_so(board: Any, log: Path) -> None:
     """A worker that is killed again and again ends the client with exit code MEMORY, not in a loop."""
     board.worker_flags += ("--kill", "train") * 9

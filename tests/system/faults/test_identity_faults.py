@@ -28,6 +28,8 @@ from edge_client.state.folder import Identity, StateFolder
 from tests.fakes.clock import FakeClock
 from wire.messages import Enrol, Task
 
+pytestmark = pytest.mark.slow  # a long table of faults
+
 
 class Killed(BaseException):
     """SIGKILL, as far as one process can play it."""

@@ -18,6 +18,8 @@ from aggregator.store.blobs import Blobs
 from braid_common.base import files
 from wire.messages import Receipt
 
+pytestmark = pytest.mark.slow  # a long table of faults
+
 SETTINGS = {"train.targets": ["q"], "merge.max_rank": 1, "rounds.min_devices": 3, "rounds.quorum": 3}
 NAMES = ("a", "bo", "cyd")
 

@@ -23,6 +23,8 @@ from aggregator.run.upkeep.trouble import FIRST_PAUSE_S, LONGEST_PAUSE_S, Troubl
 from aggregator.store import database
 from aggregator.store.blobs import Blobs
 
+pytestmark = pytest.mark.slow  # a long table of faults
+
 SETTINGS = {"train.targets": ["q"], "merge.max_rank": 1}
 FULL = "database or disk is full"
 

@@ -18,6 +18,8 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.server import FakeServer
 from tests.fakes.sysfs import RASPBERRY_PI_4, lay_out
 
+pytestmark = pytest.mark.slow  # a client and its worker, second by second
+
 LOOK_EVERY_S = 0.02
 TIME_LIMIT_S = 60.0
 

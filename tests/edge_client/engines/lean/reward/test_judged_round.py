@@ -27,6 +27,8 @@ from wire.messages import Update
 from wire.run import Personal, RewardLearning
 from wire.tensors import unpack
 
+pytestmark = pytest.mark.slow  # rounds of a torch model
+
 MakeJob = Callable[..., Job]
 MakeRewardJob = Callable[..., Any]
 
@@ -60,7 +62,6 @@ def sent(job: Any) -> dict[str, np.ndarray[Any, Any]]:
     return {part.name: unpack(part.b) for part in update.parts if part.b is not None}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("learning", [{}, {"advantage": "baseline", "kl": 0.0}, {"reuse": 2, "kl": 0.0}])
 def test_answers_become_what_is_rewarded(make_reward_job: MakeRewardJob, learning: dict[str, Any]) -> None:
     """The mean reward over a longer round is clearly above that of its first steps, which are the same ones."""

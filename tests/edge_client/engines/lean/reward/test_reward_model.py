@@ -21,6 +21,8 @@ from edge_client.rewards.answer import JudgedAnswer
 from edge_client.rewards.rated import RatedAnswer, RatedFile, split_by_source
 from tests.edge_client.engines.lean.conftest import WORDS
 
+pytestmark = pytest.mark.slow  # a reward model is trained
+
 
 def rated_file(n_sources: int = 120) -> RatedFile:
     """People like answers of one word that is rarely elsewhere, and no others."""

@@ -167,6 +167,7 @@ class TrainSettings(Message, frozen=True, kw_only=True):
     pruning: bool = False  # boards give up trailing strands that training shrinks (HetLoRA)
     seed: Count = 0
     keep: Keep | UnsetType = UNSET  # holds a board near the received model; left out where nothing does
+    cooldown: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET  # share of the rounds, the last, whose rate falls
     nested: Annotated[int, Meta(ge=2, le=MAX_NESTED)] | UnsetType = UNSET  # how many nested ranks a pass draws from
     personal: Personal | UnsetType = UNSET  # strands of each board alone, never sent; left out where there are none
     reward: RewardLearning | UnsetType = UNSET  # unset, and absent from the message: boards learn from right answers
@@ -227,6 +228,16 @@ class RunInfo(Message, frozen=True, kw_only=True):
     values: Annotated[
         tuple[Annotated[tuple[NonNegative, ...], Meta(max_length=MAX_RANK)], ...], Meta(max_length=MAX_WEIGHTS)
     ] = ()
+
+    def learning_rate_in(self, round_id: int) -> float:
+        """The step size of a round: the run's, or in its last rounds (`settings.cooldown`) n/(n+1), …, 1/(n+1) of it. A
+        falling rate takes the noise of large steps out again (warmup, stable, decay: arXiv 2405.18392)."""
+        settings = self.settings
+        if settings.cooldown is UNSET:
+            return settings.learning_rate
+        n_falling = int(settings.cooldown * self.rounds)
+        n_left = max(1, self.rounds - round_id + 1)  # this one too; a run that goes on past its end stays where it was
+        return settings.learning_rate * min(1.0, n_left / (n_falling + 1))
 
     @property
     def local_ranks(self) -> tuple[int, ...]:

@@ -39,8 +39,9 @@ def parse(text: str, source: Path) -> RunConfig:
     keep, importance = train.pop("keep"), train.pop("keep_importance")
     if keep:  # nothing of it is sent where boards are held by nothing
         train["keep"] = {"weight": keep, "importance": importance}
-    if not train["nested"]:
-        train.pop("nested")
+    for name in ("cooldown", "nested"):
+        if not train[name]:
+            train.pop(name)
     train.pop("objective")  # said by whether there is anything about rewards
     rounds, merge = (_section(values, section) for section in ("rounds", "merge"))
     config = RunConfig(

@@ -21,11 +21,12 @@ class Case(NamedTuple):
 COMBINED: Mapping[str, Mapping[str, Any]] = {
     "fedhl": {"rule": "delta", "drift": 3.0},
     "prelort": {"rule": "rank-partitioned", "nested": 3},
+    "weave+cooldown": {"rule": "weave", "cooldown": 0.5},
     "weave+drift": {"rule": "weave", "drift": 3.0},
     "weave+nested": {"rule": "weave", "nested": 3},
 }
-"""Contestants that are a rule with something beside it: published methods that are made of two parts here, and the same
-parts beside the default rule."""
+"""Contestants that are a rule with something beside it: published methods that are made of two parts here, the same
+parts beside the default rule, and that with a falling learning rate."""
 
 _PLAIN = Setting(rule="", learning_rate=0, seed=0)
 
@@ -40,7 +41,7 @@ def settings_of(contestant: str) -> Mapping[str, Any]:
 
 def contestant_of(setting: Setting) -> str:
     """The contestant that a run belongs to."""
-    beside = {name: getattr(setting, name) for name in ("nested", "drift")}
+    beside = {name: getattr(setting, name) for name in ("nested", "drift", "cooldown")}
     found = {"rule": setting.rule} | {name: it for name, it in beside.items() if it != getattr(_PLAIN, name)}
     return next((name for name, settings in COMBINED.items() if settings == found), setting.rule)
 

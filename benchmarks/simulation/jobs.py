@@ -282,6 +282,7 @@ class Jobs:
             personal=recipe.personal or UNSET,
             keep=recipe.keep or UNSET,
             nested=recipe.nested or UNSET,
+            cooldown=recipe.cooldown or UNSET,
         )
         return run_info(
             self._weights,
@@ -289,7 +290,7 @@ class Jobs:
             max_rank=recipe.max_rank,
             server_rank=recipe.server_rank,
             run_id=RUN_ID,
-            rounds=max(1, round_id),
+            rounds=max(recipe.rounds, round_id),
             round=round_id,
             version=state.version,
             values=strand_values(state),

@@ -49,6 +49,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         keep: what holds boards near the received model; None for nothing.
         nested: ranks that a pass of training draws from (train.nested); 0: it trains all strands.
         drift: how much less boards count that train a part of the model alone (merge.drift).
+        cooldown: share of the rounds, the last ones, over which the learning rate falls (train.cooldown).
     """
 
     rule: str
@@ -75,6 +76,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     keep: Keep | None = None
     nested: int = 0
     drift: float = 0.0
+    cooldown: float = 0.0
 
 
 class Setting(Recipe, frozen=True, kw_only=True):

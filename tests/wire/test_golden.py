@@ -100,6 +100,7 @@ MESSAGES: dict[str, Message] = {
     "TrainSettings": SETTINGS,
     "TrainSettings-personal": msgspec.structs.replace(SETTINGS, personal=PERSONAL),
     "Keep": KEEP,
+    "TrainSettings-cooldown": msgspec.structs.replace(SETTINGS, cooldown=0.5),
     "TrainSettings-nested": msgspec.structs.replace(SETTINGS, nested=3),
     "TrainSettings-keep": msgspec.structs.replace(SETTINGS, keep=KEEP),
     "Base": RUN.base,

@@ -91,7 +91,7 @@ class TrainingRound:
         self._pruning = Pruning(self.model.linears) if prunes else None
         self._keep = keep_penalty(job, self._trained)
         self._nested = nested_ranks(job, self.model)
-        self._adam = Adam(self._trained, settings.learning_rate)
+        self._adam = Adam(self._trained, job.run.learning_rate_in(job.spec.round))
         self._local = local_strands(job, self.model)
         self._sketches = self._new_sketches() if job.spec.sketch else None
         key = training_state_key(job, self.text.examples)

@@ -47,12 +47,13 @@ def test_boards_hear_of_rewards_only_where_they_learn_from_them() -> None:
     assert decode(encode(told), TrainSettings) == told
 
 
-def test_boards_hear_of_nested_ranks_only_where_they_train_them() -> None:
-    """Where there are none, nothing of it is sent, not even the name."""
-    silent, told = (parse(template({**GIVEN, "train.nested": n}), Path("run.toml")).train for n in (0, 3))
+@pytest.mark.parametrize(("name", "value"), [("nested", 3), ("cooldown", 0.5)])
+def test_boards_hear_of_a_way_to_train_only_where_it_is_wanted(name: str, value: float) -> None:
+    """Where it is 0, nothing of it is sent, not even the name."""
+    silent, told = (parse(template({**GIVEN, f"train.{name}": it}), Path("run.toml")).train for it in (0, value))
 
-    assert b"nested" not in encode(silent)
-    assert (silent.nested, told.nested) == (UNSET, 3)
+    assert name.encode() not in encode(silent)
+    assert (getattr(silent, name), getattr(told, name)) == (UNSET, value)
     assert decode(encode(told), TrainSettings) == told
 
 
@@ -181,6 +182,7 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
         ('[train]\nkeep = 1\n[merge]\nrule = "fresh"', ["train.keep = 1", "merge.rule = fresh", "weave"]),
         ("[train]\nnested = 1", ["train.nested = 1", "0, or a whole number from 2 to 8"]),
         ("[train]\nnested = 9", ["train.nested = 9"]),
+        ("[train]\ncooldown = 1.5", ["train.cooldown = 1.5"]),
         ('[train]\nnested = 2\nobjective = "reward"', ["train.nested = 2", "train.objective = reward"]),
         ("[merge]\ndrift = -1", ["merge.drift = -1", "from 0 to 1000"]),
         ('[merge]\ndrift = 1\nrule = "fresh"', ["merge.drift = 1", "merge.rule = fresh", "weave", "braid"]),

@@ -59,6 +59,20 @@ def test_training_together_is_training_one_by_one(
         fleet.merge(map(fleet.contribution, together))
 
 
+def test_a_round_of_the_cooldown_trains_at_its_smaller_rate(session: SharedSession, tmp_path: Path) -> None:
+    """To the bit as a run at that rate: the last of two rounds that all belong to it has a third of the run's."""
+    falling = msgspec.structs.replace(SETTING, rule="weave", cooldown=1.0)
+    plain = msgspec.structs.replace(SETTING, rule="weave", learning_rate=SETTING.learning_rate / 3)
+    fleets = [new_fleet(setting, _texts(), tmp_path / setting.rule, session) for setting in (falling, plain)]
+    for fleet in fleets:
+        begin(fleet)
+        fleet.round = 1  # one round has closed
+
+    of_falling, of_plain = (fleet.updates() for fleet in fleets)
+
+    assert [update.parts for update in of_falling] == [update.parts for update in of_plain]
+
+
 def test_boards_that_prune_begin_at_what_they_last_sent(session: SharedSession, tmp_path: Path) -> None:
     """Weight for weight; another fleet in the same folder begins at the planned ranks."""
     setting = msgspec.structs.replace(SETTING, rule="hetlora", learning_rate=0.3)

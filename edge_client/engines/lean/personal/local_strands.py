@@ -28,7 +28,7 @@ from edge_client.engines.lean.tensor_file import load_tensors, save_tensors
 from edge_client.errors import ConfigError, disk_errors
 from edge_client.jobs.messages import TrainJob
 from edge_client.state.personal_folder import strands_key
-from wire.run import Personal, RunInfo, TrainSettings, Weight
+from wire.run import Personal, RunInfo, Weight
 
 
 class LocalStrands:
@@ -50,7 +50,7 @@ class LocalStrands:
         for name, strands in begun.items():
             linears[name].put_beside(strands, trains=self._trains)
         self._linears = {name: linears[name] for name in begun}
-        self._adam = Adam(dict(self._leaves()), learning_rate(job.run.settings))
+        self._adam = Adam(dict(self._leaves()), learning_rate(job.run, job.spec.round))
 
     def use(self, *, is_wanted: bool) -> None:
         """Let the local strands count, or make the model what it is to every other board."""
@@ -171,9 +171,11 @@ def start_strands(run: RunInfo, board_id: str, before: Mapping[str, Factors], *,
     }
 
 
-def learning_rate(settings: TrainSettings) -> float:
-    own = settings.personal.learning_rate if isinstance(settings.personal, Personal) else 0.0
-    return own or settings.learning_rate
+def learning_rate(run: RunInfo, round_id: int) -> float:
+    """The step size of local strands in a round: their own, which stays, else that of the global ones."""
+    personal = run.settings.personal
+    own = personal.learning_rate if isinstance(personal, Personal) else 0.0
+    return own or run.learning_rate_in(round_id)
 
 
 def _at_rank(kept: Factors | None, weight: Weight, rank: int, seed: int) -> Factors:

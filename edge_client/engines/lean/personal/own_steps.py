@@ -97,9 +97,9 @@ class _OwnSteps:
         if method == "apfl":
             mix = self._personal.mix if kept is None or kept.mix is None else kept.mix
             ours = {name: self.model.linears[name] for name in strands}
-            self._mixture = Mixture(ours, received, mix, learning_rate(job.run.settings))
+            self._mixture = Mixture(ours, received, mix, learning_rate(job.run, job.spec.round))
         leaves = self._trained if self._mixture is None else self._mixture.leaves
-        self._adam = Adam(leaves, learning_rate(job.run.settings))
+        self._adam = Adam(leaves, learning_rate(job.run, job.spec.round))
         self._loss = 0.0
 
     def take(self, step: int) -> tuple[float, int]:

@@ -25,6 +25,7 @@ from aggregator.merge.defences.defended import DEFENCES
 from aggregator.merge.rules import RULES
 from benchmarks.attacks.kinds import ATTACKS, Attack
 from benchmarks.attacks.runs import NOTHING, SCREENING, AttackStudy, Run, Work, run_one
+from benchmarks.merge_rules.settings import FORMS
 from benchmarks.simulation.histories import QUICK
 from benchmarks.simulation.setting import Mix, Setting
 from benchmarks.simulation.texts import Partition, load_pools
@@ -57,6 +58,7 @@ def main() -> None:
 
 def _fleet(options: argparse.Namespace) -> Setting:
     changes = {name: getattr(options, name) for name in ("mix", "partition", "learning_rate", "rounds")}
+    changes |= FORMS.get(options.partition or SETTING.partition, {})
     if options.quick:
         changes |= QUICK
     return msgspec.structs.replace(SETTING, **{key: value for key, value in changes.items() if value is not None})

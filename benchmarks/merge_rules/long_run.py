@@ -1,9 +1,10 @@
 """Hundreds of rounds: who forgets what boards had learnt, who drifts, and what server optimisers do with time.
 
-    python -m benchmarks.merge_rules.long_run --json long-run.json --learning-rates weave=0.008 flexlora=0.008
+    python -m benchmarks.merge_rules.long_run --json long-run.json --learning-rates weave=0.004 flexlora=0.004
 
 Ten boards with coffee orders, one scenario each, under several rules, and under the default one with each server
-optimiser. Each at the learning rate that is named for it and at half of that, since long runs want smaller steps.
+optimiser and with a falling learning rate. Long runs want smaller steps than short ones; a rule may
+be named at several.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 import msgspec
 
@@ -37,27 +39,30 @@ SETTING = Setting(
 ETAS: Mapping[str, float] = {"nesterov": 0.233, "fedadam": 0.01}
 """Optimisers that are tried, with the steps that ten rounds found best (benchmarks.merge_rules.optimisers)."""
 
-FACTORS = (1.0, 0.5)
+COOLDOWN = 0.5
+"""Share of the rounds over which the learning rate falls, where it does."""
 
 SHOWN = (0.05, 0.25, 0.5, 1.0)
 """Parts of the run after which losses are shown."""
 
 
-def settings(rates: Mapping[str, float], rounds: int) -> Iterator[Setting]:
-    """Every rule at every rate, and the default rule with every optimiser."""
-    for factor in FACTORS:
-        for rule, rate in rates.items():
-            setting = msgspec.structs.replace(SETTING, rule=rule, learning_rate=rate * factor, rounds=rounds)
-            yield setting
-            if rule == REFERENCE:
-                for optimiser, eta in ETAS.items():
-                    yield msgspec.structs.replace(setting, optimiser=optimiser, eta=eta)
+def settings(rates: Sequence[tuple[str, float]], rounds: int) -> Iterator[Setting]:
+    """Every rule at its rates; at its first one the default rule also with a cooldown, and with every optimiser."""
+    beside: list[dict[str, Any]] = [{"cooldown": COOLDOWN}]
+    beside += [{"optimiser": optimiser, "eta": eta} for optimiser, eta in ETAS.items()]
+    for rule, rate in rates:
+        setting = msgspec.structs.replace(SETTING, rule=rule, learning_rate=rate, rounds=rounds)
+        yield setting
+        if rule == REFERENCE:
+            yield from (msgspec.structs.replace(setting, **changes) for changes in beside)
+            beside = []
 
 
 def row(history: History) -> list[str]:
     """A run's cells: losses on the way, the lowest one with its round, and what boards have lost again since theirs."""
     setting = history.setting
-    name = setting.rule if setting.optimiser == "none" else f"{setting.rule}, {setting.optimiser}"
+    beside = ["a cooldown"] if setting.cooldown else [setting.optimiser] if setting.optimiser != "none" else []
+    name = ", ".join([setting.rule, *beside])
     shown = [_loss_after(history, round(share * setting.rounds)) for share in SHOWN]
     best = min(history.points, key=lambda point: point.mean)
     return [
@@ -85,7 +90,7 @@ def main() -> None:
     options = _options()
     changes = {**QUICK, "evaluate_every": 1} if options.quick else {"rounds": options.rounds}
     rounds = changes["rounds"]
-    wanted = [msgspec.structs.replace(setting, **changes) for setting in settings(dict(options.learning_rates), rounds)]
+    wanted = [msgspec.structs.replace(setting, **changes) for setting in settings(options.learning_rates, rounds)]
     with fleets(options) as study:
         histories: Sequence[History] = study.run(wanted)
         print(f"`{command('benchmarks.merge_rules.long_run')}`, {study.ground}\n")

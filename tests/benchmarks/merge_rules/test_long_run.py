@@ -17,10 +17,11 @@ def test_what_boards_had_once_and_lost_is_forgotten() -> None:
     assert long_run.row(run)[-2] == "0.500"
 
 
-def test_optimisers_are_tried_with_the_default_rule_alone() -> None:
-    """Two rates each, and no run twice."""
-    planned = list(long_run.settings({"weave": 0.008, "delta": 0.004}, rounds=7))
+def test_what_stands_beside_a_rule_is_tried_with_the_default_one_alone() -> None:
+    """At the first rate that is named for it, and no run is there twice."""
+    planned = list(long_run.settings([("weave", 0.008), ("delta", 0.004), ("weave", 0.004)], rounds=7))
 
-    assert len(set(planned)) == len(planned) == 8
-    assert {setting.rule for setting in planned if setting.optimiser != "none"} == {"weave"}
+    assert len(set(planned)) == len(planned) == 6
+    beside = [setting for setting in planned if setting.optimiser != "none" or setting.cooldown]
+    assert [(setting.rule, setting.learning_rate) for setting in beside] == [("weave", 0.008)] * 3
     assert {setting.rounds for setting in planned} == {7}

@@ -25,10 +25,9 @@ from aggregator.merge.defences.defended import DEFENCES
 from aggregator.merge.rules import RULES
 from benchmarks.attacks.kinds import ATTACKS, Attack
 from benchmarks.attacks.runs import NOTHING, SCREENING, AttackStudy, Run, Work, run_one
-from benchmarks.merge_rules.settings import FORMS
 from benchmarks.simulation.histories import QUICK
 from benchmarks.simulation.setting import Mix, Setting
-from benchmarks.simulation.texts import Partition, load_pools
+from benchmarks.simulation.texts import FORMS, Partition, load_pools
 from benchmarks.study.cli import command, study_parser, work_folder
 from benchmarks.study.runner import Runner
 from benchmarks.study.tables import spread_text, table

@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.merge_rules.settings import FORMS
 from benchmarks.merge_rules.tables import REFERENCE
 from benchmarks.simulation.histories import QUICK, fleets
 from benchmarks.simulation.setting import History, Setting
+from benchmarks.simulation.texts import FORMS
 from benchmarks.study.cli import command, study_parser
 from benchmarks.study.tables import table
 

@@ -10,7 +10,7 @@ import msgspec
 from benchmarks.merge_rules.cases import Case, case_of, settings_of
 from benchmarks.simulation.histories import Fleets
 from benchmarks.simulation.setting import History, Mix, Setting
-from benchmarks.simulation.texts import Partition
+from benchmarks.simulation.texts import FORMS
 
 LEARNING_RATES = (0.004, 0.008, 0.016, 0.032)
 MOST_EXTENSIONS = 3
@@ -37,12 +37,6 @@ VARIED: Mapping[str, tuple[dict[str, Any], ...]] = {
     ),
 }
 """Changes of a rule's settings, one thing at a time. sketch_every 100: the profiles' basis stays."""
-
-FORMS: Mapping[Partition, Mapping[str, Any]] = {
-    "coffee": {"max_source_tokens": 192, "max_target_tokens": 32, "truncate_source": "start"},
-    "MTS-Dialog": {"max_source_tokens": 128, "max_target_tokens": 32},
-}
-"""How texts are cut that need more than the defaults: an agent's next step is decided at the end of a dialogue."""
 
 LONG = {"local_steps": 20, "n_train": 400}
 """Rounds as long as the server's default has them, on as much more text."""

@@ -7,10 +7,10 @@ task and ten clients of it. What of them the builtin base has read is in its mod
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
 import numpy as np
@@ -42,6 +42,13 @@ HELD_OUT_EXAMPLES = 120
 """Part of those that is kept apart; of a small source a third of what it has."""
 
 SEED = 5
+
+
+FORMS: Mapping[Partition, Mapping[str, Any]] = {
+    "coffee": {"max_source_tokens": 192, "max_target_tokens": 32, "truncate_source": "start"},
+    "MTS-Dialog": {"max_source_tokens": 128, "max_target_tokens": 32},
+}
+"""How texts are cut that need more than the defaults: an agent's next step is decided at the end of a dialogue."""
 
 
 class Pool(msgspec.Struct, frozen=True):

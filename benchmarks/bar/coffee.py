@@ -17,10 +17,10 @@ from edge_client.engines.lean.contest import Contest
 from edge_client.evaluation.answers import Answered
 from edge_client.evaluation.metrics import METRICS, score
 
-RANKS = (8, 16, 16, 16)
-"""Of the four boards, which have eight of the 32 scenarios each."""
+N_BOARDS, RANK = 4, 32
+"""The boards have eight of the 32 scenarios each, and train every decoder weight at this rank."""
 
-N_TRAIN, N_TEST = 6_000, 2_000
+N_TRAIN, N_TEST = 1_500, 2_000
 """Steps of dialogues that a board trains on, and that the adapter is judged by: all that there are."""
 
 RECIPE = Recipe(
@@ -30,7 +30,9 @@ RECIPE = Recipe(
     rounds=15,
     local_steps=20,
     batch=32,
-    server_rank=32,
+    max_rank=RANK,
+    server_rank=RANK,
+    cooldown=0.5,
     max_source_tokens=320,
     max_target_tokens=64,
     truncate_source="start",
@@ -43,7 +45,7 @@ SPARE_BYTES = 1 << 30
 def texts(folder: Path) -> tuple[list[list[Example]], list[Example]]:
     """Training text of each board, of scenarios of its own, and steps to judge by. Raises DataError where the files are
     not there."""
-    boards = shared_out(read_clients(folder / "coffee.train.jsonl"), len(RANKS), N_TRAIN)
+    boards = shared_out(read_clients(folder / "coffee.train.jsonl"), N_BOARDS, N_TRAIN)
     return boards, subset([example for _, example in read_clients(folder / "coffee.test.jsonl")], N_TEST, 0)
 
 
@@ -55,10 +57,10 @@ def measure(
     Args:
         base_folder: packed or plain.
         train, test: as `texts` gives them.
-        folder: for encoder outputs and messages, some 7 GB; best in memory.
+        folder: for encoder outputs and messages, some 2 GB; best in memory.
         recipe: of the federation.
     """
-    boards = [Board(tuple(text), (), partial(equal_ranks, rank=rank)) for text, rank in zip(train, RANKS, strict=True)]
+    boards = [Board(tuple(text), (), partial(equal_ranks, rank=RANK)) for text in train]
     fleet = Federation(recipe, boards, folder, SharedSession(), base_folder)
     fleet.encode_texts()
     fleet.begin()

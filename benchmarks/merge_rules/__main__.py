@@ -25,6 +25,7 @@ from benchmarks.merge_rules.settings import (
     MOST_EXTENSIONS,
     VARIED,
     Changes,
+    known_choice,
     main_settings,
     tune,
     varied_settings,
@@ -49,7 +50,10 @@ def _compare(study: Fleets, options: argparse.Namespace) -> None:
     """Run whatever is not known yet, and write the report if one is asked for."""
     changes: Changes = {**(LONG if options.long else {}), **(QUICK if options.quick else {})}
     wanted = cases(options.rules or rules_of("equal"), options.mixes, options.partitions)
-    rates, tuned = tune(study, wanted, options.learning_rates, changes, MOST_EXTENSIONS)
+    if options.known:
+        rates, tuned = known_choice(study, wanted, changes)
+    else:
+        rates, tuned = tune(study, wanted, options.learning_rates, changes, MOST_EXTENSIONS)
     settings = list(main_settings(rates, changes))
     vary = [Case(rule, options.mixes[0], options.partitions[0]) for rule in options.vary]
     varied = {case.contestant: list(varied_settings(case, rates[case], changes)) for case in vary}
@@ -79,7 +83,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rules", nargs="+", help="these alone")
     parser.add_argument("--learning-rates", type=float, nargs="+", default=LEARNING_RATES)
     parser.add_argument("--report", type=Path, help="write tables and plots into this folder")
-    parser.add_argument("--known", action="store_true", help="report what has run, and run no more than the tuning")
+    parser.add_argument("--known", action="store_true", help="report what has run, and train nothing more")
     parser.add_argument("--long", action="store_true", help=f"rounds of {LONG['local_steps']} steps")
     parser.add_argument("--vary", nargs="*", choices=tuple(VARIED), default=(), help="vary the settings of these rules")
     return parser.parse_args()

@@ -69,17 +69,27 @@ def _partition(path: Path, histories: Sequence[History], partition: Partition, m
         yield from (f"### {title}", "", text, "")
 
 
+def _lengths(histories: Sequence[History]) -> str:
+    """Most tokens of source and target, by partition where they differ."""
+    lengths = {
+        run.setting.partition: f"{run.setting.max_source_tokens}/{run.setting.max_target_tokens} tokens"
+        for run in histories
+    }
+    if len(set(lengths.values())) == 1:
+        return next(iter(lengths.values()))
+    return ", ".join(f"{text} of {partition}" for partition, text in lengths.items())
+
+
 def _setup(histories: Sequence[History], ground: str) -> str:
     setting: Setting = histories[0].setting
     cpu_s = sum(history.cpu_s for history in histories)
     mixes = "; ".join(f"{mix} {' '.join(map(str, ranks))}" for mix, ranks in RANKS.items())
     return (
         f"{ground}; one thread a run. {len(RANKS[setting.mix])} boards, {setting.rounds} rounds of "
-        f"{setting.local_steps} steps of {setting.batch} examples, {setting.max_source_tokens}/"
-        f"{setting.max_target_tokens} tokens; every decoder weight is trained. Ranks: {mixes}; which board has which "
-        f"is drawn by the seed. {setting.n_train} training and {setting.n_held_out} held-out examples a board. "
-        f"max_rank {setting.max_rank}, server_rank {setting.server_rank}, sketches every {setting.sketch_every} "
-        f"rounds, uploads in {setting.upload}. Mean ± standard deviation over seeds; differences are of pairs of "
-        f"equal seeds, in bold where their 95 % interval leaves zero out. Runs took {cpu_s / 60:.0f} CPU minutes, "
-        f"{cpu_s / len(histories):.0f} s each."
+        f"{setting.local_steps} steps of {setting.batch} examples, {_lengths(histories)}; every decoder weight is "
+        f"trained. Ranks: {mixes}; which board has which is drawn by the seed. {setting.n_train} training and "
+        f"{setting.n_held_out} held-out examples a board. max_rank {setting.max_rank}, server_rank "
+        f"{setting.server_rank}, sketches every {setting.sketch_every} rounds, uploads in {setting.upload}. Mean ± "
+        f"standard deviation over seeds; differences are of pairs of equal seeds, in bold where their 95 % interval "
+        f"leaves zero out. Runs took {cpu_s / 60:.0f} CPU minutes, {cpu_s / len(histories):.0f} s each."
     )

@@ -131,6 +131,17 @@ def tune(
     return best, tuned
 
 
+def known_choice(fleets: Fleets, wanted: Sequence[Case], changes: Changes) -> tuple[dict[Case, float], list[History]]:
+    """As `tune`, by the runs that were made; cases of which there is none are left out."""
+    by_case: dict[Case, list[History]] = {case: [] for case in wanted}
+    for run in fleets.histories:
+        case = case_of(run.setting)
+        if case in by_case and run.setting == tuning(case, run.setting.learning_rate, changes):
+            by_case[case].append(run)
+    best = {case: best_rate(runs) for case, runs in by_case.items() if not all(run.failed for run in runs)}
+    return best, [run for runs in by_case.values() for run in runs]
+
+
 def main_settings(rates: Mapping[Case, float], changes: Changes) -> Iterator[Setting]:
     """Every case at its rate; a fleet's first seeds first, so that a study that is stopped has whole comparisons."""
     for mix, partition in dict.fromkeys((case.mix, case.partition) for case in rates):

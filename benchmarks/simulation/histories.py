@@ -45,6 +45,11 @@ class Fleets:
         """The machine and the base of the study."""
         return self._runner.study.ground
 
+    @property
+    def histories(self) -> tuple[History, ...]:
+        """Of all runs that were made."""
+        return self._runner.study.runs
+
     def known(self, settings: Iterable[Setting]) -> list[History]:
         """Histories of those settings that have run, in their order."""
         return self._runner.known(settings)

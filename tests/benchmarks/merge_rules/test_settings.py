@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from benchmarks.merge_rules.cases import COMBINED, Case, case_of, cases, contestant_of, rules_of
-from benchmarks.merge_rules.settings import best_rate, extension, main_settings, tuning
+from benchmarks.merge_rules.settings import best_rate, extension, known_choice, main_settings, tuning
+from benchmarks.simulation.setting import History
 from tests.fakes.histories import history
 
 
@@ -51,6 +52,33 @@ def test_rates_are_chosen_on_the_text_and_ranks_that_they_are_for() -> None:
     for setting in compared:
         assert msgspec.structs.replace(setting, seed=0, n_written=0, evaluate_every=10) == tried
         assert setting.seed != tried.seed
+
+
+class Made:
+    """A study's runs, as `Fleets` has them."""
+
+    def __init__(self, *histories: History) -> None:
+        self.histories = histories
+
+
+def test_a_report_of_what_has_run_takes_the_rates_that_were_tried() -> None:
+    """Whatever grid they were of. Compared runs and those of another fleet decide nothing, nor does a rule that ran
+    nowhere."""
+    weave, braid = Case("weave", "uniform", "coffee"), Case("braid", "uniform", "coffee")
+
+    def tried(case: Case, rate: float, loss: float) -> History:
+        return msgspec.structs.replace(history(rate, [5, loss]), setting=tuning(case, rate, {}))
+
+    wanted_runs = [tried(weave, 0.1, 3), tried(weave, 0.7, 2)]
+    compared = [
+        msgspec.structs.replace(history(0.9, [5, 1]), setting=setting) for setting in main_settings({weave: 0.9}, {})
+    ]
+    made = Made(*wanted_runs, *compared, tried(weave._replace(mix="equal"), 0.3, 1))
+
+    rates, tuned = known_choice(made, [weave, braid], {})  # type: ignore[arg-type]  # all that it reads of a study
+
+    assert rates == {weave: 0.7}
+    assert tuned == wanted_runs
 
 
 def test_a_contestant_of_two_parts_is_known_by_its_runs() -> None:

@@ -198,7 +198,7 @@ KEYS: tuple[Key, ...] = (
         choices=get_args(Method),
     ),
     Key("personal", "targets", TARGETS, "which of the trained matrices have them", choices=TARGETS),
-    Key("personal", "learning_rate", 0.0, "their step size; 0: train.learning_rate", 0, 100),
+    Key("personal", "learning_rate", 0.0, "their step size; 0: that of the global strands", 0, 100),
     Key(
         "personal",
         "when",

@@ -11,7 +11,7 @@ import torch
 
 from edge_client.engines.contract import Stopped
 from edge_client.engines.lean.model.lora import Factors, Linear
-from edge_client.engines.lean.personal.local_strands import OwnStrands, read_own, write_own
+from edge_client.engines.lean.personal.local_strands import OwnStrands, learning_rate, read_own, write_own
 from edge_client.engines.lean.session import Session
 from edge_client.engines.lean.train import train
 from edge_client.errors import ConfigError
@@ -157,6 +157,18 @@ def test_only_the_targets_have_local_strands(make_job: Jobs, tmp_path: Path) -> 
     train(job, Session())
 
     assert {name.rsplit(".", 1)[-1] for name in read_file(job)} == {"v", "wo"}
+
+
+@pytest.mark.parametrize(("own", "expected"), [(0.0, 0.01), (0.05, 0.05)])
+def test_strands_without_a_step_size_of_their_own_take_part_in_the_runs_cooldown(
+    make_job: Jobs, tmp_path: Path, own: float, expected: float
+) -> None:
+    """The last of three rounds, which all belong to it."""
+    run = local_job(make_job, tmp_path / "strands", Personal(rank=1, learning_rate=own)).run
+    settings = msgspec.structs.replace(run.settings, learning_rate=0.04, cooldown=1.0)
+    run = msgspec.structs.replace(run, settings=settings, rounds=3)
+
+    assert learning_rate(run, 3) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit"])

@@ -16,7 +16,10 @@ from matplotlib.axes import Axes
 from benchmarks.merge_rules.tables import REFERENCE, Cells
 from benchmarks.simulation.setting import History, Point
 
-COLUMN_INCHES, ROW_INCHES = 3.0, 2.7
+COLUMN_INCHES, ROW_INCHES, LEAST_INCHES = 3.0, 2.7, 6.0
+LEGEND_INCHES = 1.5
+"""Of one of its columns."""
+
 LINE_HEIGHT = 0.035
 """One line of the legend, as a part of the figure's height."""
 
@@ -36,8 +39,8 @@ def plot(partition: Cells, path: Path) -> None:
     """Write an SVG: means over seeds and boards. Every rule has the same colour in all of them."""
     rules = list(dict.fromkeys(rule for runs in partition.values() for rule in runs))
     with matplotlib.rc_context(STYLE):
-        size = (COLUMN_INCHES * len(partition), 2 * ROW_INCHES)
-        figure, rows = pyplot.subplots(2, len(partition), figsize=size, sharey="row", squeeze=False)
+        width = max(LEAST_INCHES, COLUMN_INCHES * len(partition))
+        figure, rows = pyplot.subplots(2, len(partition), figsize=(width, 2 * ROW_INCHES), sharey="row", squeeze=False)
         for (mix, runs), by_round, by_bytes in zip(partition.items(), *rows, strict=True):
             for index, rule in enumerate(rules):
                 if rule in runs:
@@ -48,7 +51,7 @@ def plot(partition: Cells, path: Path) -> None:
             row[0].set_ylabel("held-out loss, mean board")
         fullest = max(rows[0], key=lambda axes: len(axes.lines))
         handles, labels = fullest.get_legend_handles_labels()
-        n_columns = 2 * len(partition)  # as many as are as wide as the plots
+        n_columns = int(width / LEGEND_INCHES)
         figure.legend(handles, labels, loc="outside lower center", ncols=n_columns, frameon=False)
         figure.tight_layout(rect=(0, LINE_HEIGHT * (1 - len(labels) // -n_columns), 1, 1))
         figure.savefig(path, metadata={"Date": None})
@@ -56,7 +59,7 @@ def plot(partition: Cells, path: Path) -> None:
 
 
 def _draw(by_round: Axes, by_bytes: Axes, rule: str, runs: Sequence[History], index: int) -> None:
-    points = [_mean(at) for at in zip(*(history.points for history in runs), strict=False)]
+    points = [_mean(at) for at in zip(*(history.points for history in runs), strict=False)][1:]  # the base is far above
     style: Any = {
         "color": f"C{index % N_COLOURS}",
         "linestyle": "-" if index < N_COLOURS else "--",
@@ -64,7 +67,7 @@ def _draw(by_round: Axes, by_bytes: Axes, rule: str, runs: Sequence[History], in
         "label": rule,
     }
     by_round.plot([round_ for round_, _, _ in points], [loss for _, _, loss in points], **style)
-    by_bytes.plot([mb for _, mb, _ in points[1:]], [loss for _, _, loss in points[1:]], **style)
+    by_bytes.plot([mb for _, mb, _ in points], [loss for _, _, loss in points], **style)
 
 
 def _mean(points: Sequence[Point]) -> tuple[int, float, float]:

@@ -132,7 +132,7 @@ def tune(
 
 
 def known_choice(fleets: Fleets, wanted: Sequence[Case], changes: Changes) -> tuple[dict[Case, float], list[History]]:
-    """As `tune`, by the runs that were made; cases of which there is none are left out."""
+    """Every case's learning rate by the runs that were made, and these; a case of which there is none is left out."""
     by_case: dict[Case, list[History]] = {case: [] for case in wanted}
     for run in fleets.histories:
         case = case_of(run.setting)

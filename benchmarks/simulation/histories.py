@@ -47,7 +47,7 @@ class Fleets:
 
     @property
     def histories(self) -> tuple[History, ...]:
-        """Of all runs that were made."""
+        """The histories of all runs that were made."""
         return self._runner.study.runs
 
     def known(self, settings: Iterable[Setting]) -> list[History]:

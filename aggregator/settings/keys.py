@@ -107,7 +107,7 @@ KEYS: tuple[Key, ...] = (
         "train",
         "cooldown",
         0.0,
-        "share of the run's rounds, its last ones, over which learning_rate falls in a line; 0: it stays",
+        "share of the run's rounds, its last ones, over which learning_rate falls in a line, such as 0.5; 0: it stays",
         0,
         1,
     ),

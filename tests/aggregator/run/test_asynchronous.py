@@ -16,6 +16,8 @@ from wire.codec import decode
 from wire.messages import Receipt, Refusal, RoundSpec, Task, Update
 from wire.tensors import unpack
 
+pytestmark = pytest.mark.slow  # many rounds
+
 ASYNCHRONOUS = {
     "run.rounds": 8,
     "rounds.mode": "asynchronous",
@@ -201,7 +203,6 @@ async def test_a_quick_board_has_one_update_per_round(begin: Any) -> None:
     assert (await boards[0].work(wait_s=0, after=-1)).kind == "wait"
 
 
-@pytest.mark.slow
 async def test_a_restart_in_the_middle_of_a_buffer_changes_no_bit(begin: Any, start: Any, stop: Any) -> None:
     """Late updates of two versions, and a refused one, then a restart, then the rest: the next version has the same
     bytes as without it, and what had been sent is answered as before."""
@@ -260,7 +261,6 @@ async def test_an_upload_of_a_round_that_counts_no_more_is_swept(begin: Any) -> 
     assert list(server.opened.folder.uploads.iterdir()) == []
 
 
-@pytest.mark.slow
 async def test_versions_that_late_updates_may_need_are_kept_and_no_others(begin: Any) -> None:
     """With a limit of 3: the newest and three before it."""
     server, boards, _ = await begin({"rounds.staleness_limit": 3})

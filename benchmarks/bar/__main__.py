@@ -91,7 +91,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--docstrings", type=int, default=100, help="asked of each library (default: 100)")
     parser.add_argument("--data-folder", type=Path, default=Path("../shared/data"), help="where the coffee orders lie")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--folder", type=Path, help="for encoder outputs, some 7 GB a base; best in memory")
+    parser.add_argument("--folder", type=Path, help="for encoder outputs, some 2 GB a base; best in memory")
     return parser.parse_args()
 
 

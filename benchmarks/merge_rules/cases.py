@@ -28,6 +28,7 @@ COMBINED: Mapping[str, Mapping[str, Any]] = {
 """Contestants that are a rule with something beside it: published methods that are made of two parts here, the same
 parts beside the default rule, and that with a falling learning rate."""
 
+_BESIDE = sorted({name for settings in COMBINED.values() for name in settings} - {"rule"})
 _PLAIN = Setting(rule="", learning_rate=0, seed=0)
 
 SAME = {"flora": "fresh"}
@@ -41,7 +42,7 @@ def settings_of(contestant: str) -> Mapping[str, Any]:
 
 def contestant_of(setting: Setting) -> str:
     """The contestant that a run belongs to."""
-    beside = {name: getattr(setting, name) for name in ("nested", "drift", "cooldown")}
+    beside = {name: getattr(setting, name) for name in _BESIDE}
     found = {"rule": setting.rule} | {name: it for name, it in beside.items() if it != getattr(_PLAIN, name)}
     return next((name for name, settings in COMBINED.items() if settings == found), setting.rule)
 

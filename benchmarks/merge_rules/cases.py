@@ -19,6 +19,7 @@ class Case(NamedTuple):
 
 
 COMBINED: Mapping[str, Mapping[str, Any]] = {
+    "fedsvd+cooldown": {"rule": "fedsvd", "cooldown": 0.5},
     "fedhl": {"rule": "delta", "drift": 3.0},
     "prelort": {"rule": "rank-partitioned", "nested": 3},
     "weave+cooldown": {"rule": "weave", "cooldown": 0.5},
@@ -26,7 +27,7 @@ COMBINED: Mapping[str, Mapping[str, Any]] = {
     "weave+nested": {"rule": "weave", "nested": 3},
 }
 """Contestants that are a rule with something beside it: published methods that are made of two parts here, the same
-parts beside the default rule, and that with a falling learning rate."""
+parts beside the default rule, and two rules with a falling learning rate."""
 
 _BESIDE = sorted({name for settings in COMBINED.values() for name in settings} - {"rule"})
 _PLAIN = Setting(rule="", learning_rate=0, seed=0)

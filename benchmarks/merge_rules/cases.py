@@ -20,14 +20,18 @@ class Case(NamedTuple):
 
 COMBINED: Mapping[str, Mapping[str, Any]] = {
     "fedsvd+cooldown": {"rule": "fedsvd", "cooldown": 0.5},
+    "fedsvd+double": {"rule": "fedsvd", "rank_factor": 2, "max_rank": 32},
+    "fedsvd+sketched": {"rule": "fedsvd", "basis": "sketched"},
     "fedhl": {"rule": "delta", "drift": 3.0},
     "prelort": {"rule": "rank-partitioned", "nested": 3},
     "weave+cooldown": {"rule": "weave", "cooldown": 0.5},
+    "weave+drawn": {"rule": "weave", "basis": "drawn"},
     "weave+drift": {"rule": "weave", "drift": 3.0},
     "weave+nested": {"rule": "weave", "nested": 3},
 }
-"""Contestants that are a rule with something beside it: published methods that are made of two parts here, the same
-parts beside the default rule, and two rules with a falling learning rate."""
+"""Contestants that are a rule with something beside it: published methods that are made of two parts here, and the same
+parts beside weave; two rules with a falling learning rate; the first basis of one in the place of the other's; and B
+alone on twice the strands, which takes as many trained and sent values as A and B."""
 
 _BESIDE = sorted({name for settings in COMBINED.values() for name in settings} - {"rule"})
 _PLAIN = Setting(rule="", learning_rate=0, seed=0)

@@ -9,7 +9,7 @@ import msgspec
 
 from benchmarks.merge_rules.cases import Case, case_of, settings_of
 from benchmarks.simulation.histories import Fleets
-from benchmarks.simulation.setting import History, Mix, Setting
+from benchmarks.simulation.setting import History, Setting
 from benchmarks.simulation.texts import FORMS
 
 LEARNING_RATES = (0.004, 0.008, 0.016, 0.032)
@@ -63,18 +63,20 @@ def _setting(case: Case, learning_rate: float, seed: int, changes: Changes) -> S
     return msgspec.structs.replace(setting, **changes)
 
 
-def traffic(rule: str, mix: Mix, rounds: int) -> Setting:
-    """A fleet that sends what any of this rule and mix does, and learns next to nothing.
+def traffic(of: Setting) -> Setting:
+    """A fleet that sends what a compared one does, and learns next to nothing.
 
     Bytes follow from shapes, ranks and what changed, not from what was learned. Downloads are differences, as they are
     between real machines.
     """
     return Setting(
-        rule=rule,
+        rule=of.rule,
         learning_rate=0.004,
         seed=0,
-        mix=mix,
-        rounds=rounds,
+        mix=of.mix,
+        rank_factor=of.rank_factor,
+        max_rank=of.max_rank,
+        rounds=of.rounds,
         local_steps=1,
         n_train=8,
         n_held_out=1,
@@ -97,7 +99,7 @@ def with_traffic(history: History, measured: History) -> History:
 def with_measured_traffic(fleets: Fleets, histories: Sequence[History]) -> list[History]:
     """The histories with the bytes of differences, as real fleets send them; what these are is run once for each rule
     and mix."""
-    senders = [traffic(run.setting.rule, run.setting.mix, run.setting.rounds) for run in histories]
+    senders = [traffic(run.setting) for run in histories]
     measured = {run.setting: run for run in fleets.run(dict.fromkeys(senders))}
     return [with_traffic(run, measured[sender]) for run, sender in zip(histories, senders, strict=True)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,19 @@ import numpy as np
 
 import builtin_base
 from aggregator.downloads.encoder import AdapterEncoder, HeldState
+from aggregator.merge.bases import first_basis, first_drawn_basis
 from aggregator.merge.contribution import contribution, profile_contribution
 from aggregator.merge.drift import drift, drift_weights
 from aggregator.merge.optimisers import OPTIMISERS
 from aggregator.merge.rules import RULES, Rule, folded
-from aggregator.merge.state import initial_state
+from aggregator.merge.state import AdapterState, initial_state
 from aggregator.merge.step import MergeSettings
 from aggregator.merge.sums import Contribution
 from aggregator.settings.terms import Terms
 from benchmarks.simulation.jobs import RUN_ID, ChooseRanks, Jobs, board_name
 from benchmarks.simulation.joint_training import train_together
 from benchmarks.simulation.session import SharedSession
-from benchmarks.simulation.setting import Recipe
+from benchmarks.simulation.setting import Basis, Recipe
 from benchmarks.simulation.strands import weights
 from braid_common.example import Example
 from braid_common.seeds import derive_seed
@@ -46,6 +47,9 @@ from wire.manifest import manifest_digest
 from wire.messages import Profile, Update
 from wire.run import Importance
 from wire.tensors import pack, unpack
+
+FIRST_BASES: Mapping[Basis, Callable[..., AdapterState]] = {"drawn": first_drawn_basis, "sketched": first_basis}
+"""What makes a run's first basis, by where it comes from."""
 
 _EVALUATED = "evaluated"
 """The name under which a session has the text of an evaluation."""
@@ -155,7 +159,8 @@ class Federation:
         total = None
         for profile in profiles:
             total = self.rule.fold(total, profile_contribution(profile))
-        self.state = self.rule.first_basis(self.state, total, max_rank=self.recipe.max_rank, seed=self.recipe.seed)
+        make = FIRST_BASES[self.recipe.basis] if self.recipe.basis else self.rule.first_basis
+        self.state = make(self.state, total, max_rank=self.recipe.max_rank, seed=self.recipe.seed)
 
     def updates(
         self, boards: Sequence[int] | None = None, *, n_steps: int | None = None, together: bool = True

@@ -13,6 +13,9 @@ from braid_common.text_form import Cut
 from wire.fields import Dtype
 from wire.run import Keep, Personal, RewardLearning, Scope
 
+Basis = Literal["drawn", "sketched"]
+"""Where a run's first basis comes from: random rows, or the gradient sketches of the boards' profiles."""
+
 Mix = Literal["uniform", "heavy-tail light", "heavy-tail strong", "equal"]
 
 RANKS: dict[Mix, tuple[int, ...]] = {
@@ -50,6 +53,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         nested: ranks that a pass of training draws from (train.nested); 0: it trains all strands.
         drift: how much less boards count that train a part of the model alone (merge.drift).
         cooldown: share of the rounds, the last ones, over which the learning rate falls (train.cooldown).
+        basis: where the first basis comes from, if not from where the rule takes it.
     """
 
     rule: str
@@ -77,6 +81,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     nested: int = 0
     drift: float = 0.0
     cooldown: float = 0.0
+    basis: Basis | None = None
 
 
 class Setting(Recipe, frozen=True, kw_only=True):
@@ -87,6 +92,7 @@ class Setting(Recipe, frozen=True, kw_only=True):
         partition: how text is spread over the boards; each has `n_train` and `n_held_out` examples.
         evaluate_every: rounds between evaluations.
         n_written: texts per board for ROUGE-L, after the last round.
+        rank_factor: boards' ranks are so many times those of the mix.
         n_values: where it is not 0, boards have no ranks of the mix but as many strands as train at most so many
             values: a rule that trains B alone has more of them.
         missing: chance (0…1) that a board takes no part in a round.
@@ -99,6 +105,7 @@ class Setting(Recipe, frozen=True, kw_only=True):
     n_held_out: int = 20
     evaluate_every: int = 2
     n_written: int = 0
+    rank_factor: int = 1
     n_values: int = 0
     missing: float = 0.0
     late: float = 0.0
@@ -175,7 +182,8 @@ def changed(setting: Setting, base: Setting) -> str:
 
 
 def board_ranks(setting: Setting) -> tuple[int, ...]:
-    """The boards' ranks: those of the mix, in an order drawn by the seed, so that no source is always the small one."""
-    ranks = list(RANKS[setting.mix])
+    """The boards' ranks: those of the mix or a multiple, in an order drawn by the seed, so that no source is always the
+    small one."""
+    ranks = [setting.rank_factor * rank for rank in RANKS[setting.mix]]
     random.Random(derive_seed(setting.seed, "ranks", setting.mix)).shuffle(ranks)
     return tuple(ranks)

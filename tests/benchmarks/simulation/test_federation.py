@@ -59,6 +59,32 @@ def test_training_together_is_training_one_by_one(
         fleet.merge(map(fleet.contribution, together))
 
 
+def test_a_first_basis_can_be_that_of_another_rule(session: SharedSession, tmp_path: Path) -> None:
+    """To the bit: the random rows of fedsvd under weave, the sketches' rows of weave under fedsvd."""
+    bases = {}
+    for rule, basis in (("weave", None), ("weave", "drawn"), ("fedsvd", None), ("fedsvd", "sketched")):
+        setting = msgspec.structs.replace(SETTING, rule=rule, basis=basis)
+        fleet = new_fleet(setting, _texts(), tmp_path / "bases", session)
+        begin(fleet)
+        bases[rule, basis] = next(iter(fleet.state.weights.values())).basis.tobytes()
+
+    assert bases["weave", "drawn"] == bases["fedsvd", None] != bases["weave", None] == bases["fedsvd", "sketched"]
+
+
+def test_boards_can_have_a_multiple_of_their_ranks(session: SharedSession, tmp_path: Path) -> None:
+    """Twice the strands of B alone are sent as as many values as the strands of A and B."""
+    sent = {}
+    for rule, changes in (("fedsvd", {"rank_factor": 2, "max_rank": 32}), ("weave", {})):
+        setting = msgspec.structs.replace(SETTING, rule=rule, upload="fp32", **changes)
+        fleet = new_fleet(setting, _texts(), tmp_path / rule, session)
+        begin(fleet)
+        sent[rule] = [len(part.b.data) + len(part.a.data if part.a else b"") for part in fleet.updates()[0].parts]
+
+    shapes = [weight.shape for weight in fleet.state.weights.values()]
+    square = [index for index, (rows, columns) in enumerate(shapes) if rows == columns]
+    assert [sent["fedsvd"][index] for index in square] == [sent["weave"][index] for index in square]
+
+
 def test_a_round_of_the_cooldown_trains_at_its_smaller_rate(session: SharedSession, tmp_path: Path) -> None:
     """To the bit as a run at that rate: the last of two rounds that all belong to it has a third of the run's."""
     falling = msgspec.structs.replace(SETTING, rule="weave", cooldown=1.0)

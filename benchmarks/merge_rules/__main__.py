@@ -49,14 +49,14 @@ def main() -> None:
 def _compare(study: Fleets, options: argparse.Namespace) -> None:
     """Run whatever is not known yet, and write the report if one is asked for."""
     changes: Changes = {**(LONG if options.long else {}), **(QUICK if options.quick else {})}
-    wanted = cases(options.rules or rules_of("equal"), options.mixes, options.partitions)
+    vary = [Case(rule, options.mixes[0], options.partitions[0]) for rule in options.vary]
+    wanted = list(dict.fromkeys([*cases(options.rules or rules_of("equal"), options.mixes, options.partitions), *vary]))
     if options.known:
         rates, tuned = known_choice(study, wanted, changes)
     else:
         rates, tuned = tune(study, wanted, options.learning_rates, changes, MOST_EXTENSIONS)
     settings = list(main_settings(rates, changes))
-    vary = [Case(rule, options.mixes[0], options.partitions[0]) for rule in options.vary]
-    varied = {case.contestant: list(varied_settings(case, rates[case], changes)) for case in vary}
+    varied = {case.contestant: list(varied_settings(case, rates[case], changes)) for case in vary if case in rates}
     if not options.known:
         study.run(settings + [setting for variations in varied.values() for setting in variations])
     main_runs = with_measured_traffic(study, study.known(settings))

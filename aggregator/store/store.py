@@ -1,5 +1,8 @@
 """The store of the server's rows, in SQLite. Every method is one transaction.
 
+What opens or ends a round, or adds a version, can be called again with the same words after a DiskError: SQLite may
+report a commit as failed that the file has all the same.
+
 Rows name blobs by digest; whoever writes a row has written its blob before. Methods block: the running server calls
 writes in a thread, one at a time. Several processes may use one database (the commands beside a running server).
 """
@@ -82,7 +85,8 @@ class Store(DeviceRecords, Answers):
     def add_version(self, version: int, digest: str) -> None:
         """Store the first version, which no round made."""
         with self._writing() as connection:
-            _add_version(connection, version, digest, self.wall_clock())
+            if not _has_version(connection, version, digest):
+                _add_version(connection, version, digest, self.wall_clock())
 
     def history(self, after: int = 0, most: int | None = None) -> tuple[tuple[int, str], ...]:
         """Versions above `after` and the digests of their blobs, oldest first, at most so many; no version is ever
@@ -94,7 +98,8 @@ class Store(DeviceRecords, Answers):
     def open_round(self, round_id: int, version: int) -> None:
         opened = {"state": RoundState.OPEN.value, "opened_at": self.wall_clock(), "reason": ""}
         with self._writing() as connection:
-            connection.execute(ROUNDS.insert().values(round=round_id, version=version, **opened))
+            if not _has_round(connection, round_id, RoundState.OPEN, version=version):
+                connection.execute(ROUNDS.insert().values(round=round_id, version=version, **opened))
 
     def extend_round(self, round_id: int, reason: str) -> None:
         """Note that an open round goes on past its deadline. Raises RoundClosedError if it is over."""
@@ -107,6 +112,8 @@ class Store(DeviceRecords, Answers):
         """End a round and publish the version it made, in one transaction. Raises RoundClosedError if it is over."""
         now = self.wall_clock()
         with self._writing() as connection:
+            if _has_round(connection, round_id, RoundState.MERGED) and _has_version(connection, version, digest):
+                return
             _leave_open(
                 connection,
                 round_id,
@@ -119,7 +126,8 @@ class Store(DeviceRecords, Answers):
         """End a round without a new version. Raises RoundClosedError if it is over."""
         ended = {"state": RoundState.ABANDONED.value, "closed_at": _not_before(self.wall_clock()), "reason": reason}
         with self._writing() as connection:
-            _leave_open(connection, round_id, ended)
+            if not _has_round(connection, round_id, RoundState.ABANDONED, reason=reason):
+                _leave_open(connection, round_id, ended)
 
     def forget_versions(self, below: int) -> None:
         """Drop the rows of old versions; their blobs are orphans from then on."""
@@ -171,6 +179,19 @@ class Store(DeviceRecords, Answers):
 def _not_before(now: float) -> ColumnElement[float]:
     """The time at which a round closes: never before it opened, also where the clock was put back meanwhile."""
     return func.max(ROUNDS.c.opened_at, now)
+
+
+def _has_round(connection: Connection, round_id: int, state: RoundState, **others: Any) -> bool:
+    """Whether a round's row says this already."""
+    wanted = {"round": round_id, "state": state.value, **others}
+    same = [ROUNDS.c[name] == value for name, value in wanted.items()]
+    return connection.execute(select(ROUNDS.c.round).where(*same)).first() is not None
+
+
+def _has_version(connection: Connection, version: int, digest: str) -> bool:
+    """Whether the version is stored already, with this blob."""
+    same = VERSIONS.c.version == version, VERSIONS.c.digest == digest
+    return connection.execute(select(VERSIONS.c.version).where(*same)).first() is not None
 
 
 def _add_version(connection: Connection, version: int, digest: str, now: float) -> None:

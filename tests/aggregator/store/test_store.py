@@ -103,6 +103,28 @@ class TestContract:
         assert (store.devices()[0].bytes_up, store.devices()[0].requests) == (5, 7)
         assert store.rounds()[0].state == "merged" and store.rounds()[0].closed_at == 12.5
 
+    def test_what_was_committed_and_reported_as_failed_can_be_done_again(self, store: Store) -> None:
+        """With the same words, and counted once: a commit may fail to read what it has written all the same. Other
+        words are another server's, and refused."""
+        enrolled(store)
+        for _ in range(2):
+            store.add_version(1, "a" * 64)
+        for _ in range(2):
+            store.open_round(1, 1)
+        for _ in range(2):
+            store.merge_round(1, "quorum", 2, "c" * 64, {"d-1": Traffic(5, 6, 7)})
+        store.open_round(2, 2)
+        for _ in range(2):
+            store.abandon_round(2, "not finite")
+
+        assert [one.state for one in store.rounds()] == ["merged", "abandoned"]
+        assert store.versions() == {1: "a" * 64, 2: "c" * 64}
+        assert (store.devices()[0].bytes_up, store.devices()[0].requests) == (5, 7)
+        with pytest.raises(RoundClosedError):
+            store.abandon_round(2, "another reason")
+        with pytest.raises(RoundClosedError):
+            store.merge_round(1, "quorum", 2, "d" * 64, {})
+
     def test_a_late_update_counts_in_the_open_round(self, store: Store) -> None:
         """It is stored under the round that it was trained for, once, and belongs to the one that was open."""
         enrolled(store)
@@ -281,7 +303,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.open[round_id] = False
         else:
             with pytest.raises(RoundClosedError):
-                self.store.merge_round(round_id, "", 10 + round_id, "c" * 64, {})
+                self.store.merge_round(round_id, "", 10 + round_id, "d" * 64, {})
 
     @rule(round_id=st.integers(1, 3), number=st.integers(1, 3), digest=st.sampled_from("ab"), accepted=st.booleans())
     def send(self, round_id: int, number: int, digest: str, accepted: bool) -> None:

@@ -33,7 +33,7 @@ UNSEEN = "sympy"
 SETTINGS: Mapping[str, str] = {
     "run.rounds": "4",
     "train.scope": "all",
-    "train.learning_rate": "0.002",
+    "train.learning_rate": "0.005",
     # Sized so that memory is short on a base this small: 500 MiB do not hold 40 texts at a time. What makes ranks
     # unequal is zero's network: 5 MB a round pay for a part of the strands.
     "train.batch": "40",

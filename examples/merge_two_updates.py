@@ -1,4 +1,4 @@
-"""Merging in memory: two boards of unequal rank train one weight, and the default rule adds the mean of what they did.
+"""Merging in memory: two boards of unequal rank train one weight, and the rule adds the mean of what they did.
 
     python examples/merge_two_updates.py
 

@@ -11,7 +11,7 @@ from wire.run import Base, RunInfo, TrainSettings, Weight
 
 DEFAULT_SETTINGS = TrainSettings(
     scope="decoder",
-    learning_rate=0.005,
+    learning_rate=0.01,
     batch=16,
     micro_batch=4,
     local_steps=20,
@@ -19,7 +19,6 @@ DEFAULT_SETTINGS = TrainSettings(
     max_target_tokens=32,
     sketch_batches=8,
     importance="magnitude_gradient",
-    trains_a=True,
     seed=1,
 )
 """What boards are told where run.toml is as `aggregator init` writes it; trains_a follows from its merge rule. Lengths,

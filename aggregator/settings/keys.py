@@ -102,7 +102,7 @@ KEYS: tuple[Key, ...] = (
         choices=("decoder", "all"),
     ),
     Key("train", "targets", TARGETS, "which matrices may get strands", choices=TARGETS),
-    Key("train", "learning_rate", 0.005, "boards' step size; they choose no other", 0, 100, above=True),
+    Key("train", "learning_rate", 0.01, "boards' step size; they choose no other", 0, 100, above=True),
     Key(
         "train",
         "cooldown",
@@ -244,9 +244,7 @@ KEYS: tuple[Key, ...] = (
         MAX_STALENESS,
     ),
     Key("rounds", "staleness_power", 0.5, "an update s versions behind has (1 + s)^-this of its weight", 0, 10),
-    Key(
-        "merge", "rule", "weave", "how updates are merged; docs/concepts/merging.md compares them", choices=tuple(RULES)
-    ),
+    Key("merge", "rule", "fedsvd", "how updates are merged: docs/concepts/merging.md", choices=tuple(RULES)),
     Key(
         "merge",
         "defence",

@@ -136,7 +136,7 @@ def _refused(runs: Sequence[Run], rule: str, attack: Attack, share: float) -> st
 def _options() -> argparse.Namespace:
     guards = (NOTHING, SCREENING, *DEFENCES)
     parser = study_parser(__doc__)
-    parser.add_argument("--rules", nargs="+", choices=tuple(RULES), default=["weave"])
+    parser.add_argument("--rules", nargs="+", choices=tuple(RULES), default=["fedsvd"])
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--guards", nargs="+", choices=guards, default=list(guards))
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of boards that are bad")

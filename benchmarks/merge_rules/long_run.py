@@ -2,8 +2,8 @@
 
     python -m benchmarks.merge_rules.long_run --json long-run.json --learning-rates weave=0.004 flexlora=0.004
 
-Ten boards with coffee orders, one scenario each, under several rules, and under the default one with each server
-optimiser and with a falling learning rate. Long runs want smaller steps than short ones; a rule may
+Ten boards with coffee orders, one scenario each, under several rules, and under one of them with each server optimiser
+and with a falling learning rate. Long runs want smaller steps than short ones; a rule may
 be named at several.
 """
 
@@ -46,14 +46,14 @@ SHOWN = (0.05, 0.25, 0.5, 1.0)
 """Parts of the run after which losses are shown."""
 
 
-def settings(rates: Sequence[tuple[str, float]], rounds: int) -> Iterator[Setting]:
-    """Every rule at its rates; at its first one the default rule also with a cooldown, and with every optimiser."""
+def settings(rates: Sequence[tuple[str, float]], rounds: int, varied: str = REFERENCE) -> Iterator[Setting]:
+    """Every rule at its rates; the varied one at its first rate also with a cooldown, and with every optimiser."""
     beside: list[dict[str, Any]] = [{"cooldown": COOLDOWN}]
     beside += [{"optimiser": optimiser, "eta": eta} for optimiser, eta in ETAS.items()]
     for rule, rate in rates:
         setting = msgspec.structs.replace(SETTING, rule=rule, learning_rate=rate, rounds=rounds)
         yield setting
-        if rule == REFERENCE:
+        if rule == varied:
             yield from (msgspec.structs.replace(setting, **changes) for changes in beside)
             beside = []
 
@@ -90,7 +90,10 @@ def main() -> None:
     options = _options()
     changes = {**QUICK, "evaluate_every": 1} if options.quick else {"rounds": options.rounds}
     rounds = changes["rounds"]
-    wanted = [msgspec.structs.replace(setting, **changes) for setting in settings(options.learning_rates, rounds)]
+    wanted = [
+        msgspec.structs.replace(setting, **changes)
+        for setting in settings(options.learning_rates, rounds, options.varied)
+    ]
     with fleets(options) as study:
         histories: Sequence[History] = study.run(wanted)
         print(f"`{command('benchmarks.merge_rules.long_run')}`, {study.ground}\n")
@@ -114,6 +117,7 @@ def _options() -> argparse.Namespace:
         metavar="RULE=RATE",
         help="as merge_rules found",
     )
+    parser.add_argument("--varied", default=REFERENCE, help="rule that also runs with a cooldown and with optimisers")
     return parser.parse_args()
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from aggregator.merge.optimisers import OPTIMISERS
+from benchmarks.merge_rules.tables import REFERENCE
+from benchmarks.simulation.fleet_options import add_fleet_options, fleet_of
 from benchmarks.simulation.histories import QUICK, difference, fleets, mean_loss, worst_loss
 from benchmarks.simulation.setting import History, Setting
 from benchmarks.study.cli import command, study_parser
@@ -53,12 +55,13 @@ def row(name: str, tuned: Sequence[History], histories: Sequence[History], refer
 
 def main() -> None:
     parser = study_parser(__doc__)
-    parser.add_argument("--rule", default="weave")
+    parser.add_argument("--rule", default=REFERENCE)
     parser.add_argument(
         "--learning-rate", type=float, required=True, help="the rule's, as benchmarks.merge_rules found it"
     )
+    add_fleet_options(parser)
     options = parser.parse_args()
-    base = Setting(rule=options.rule, learning_rate=options.learning_rate, seed=0)
+    base = Setting(rule=options.rule, learning_rate=options.learning_rate, seed=0, **fleet_of(options))
     base = msgspec.structs.replace(base, **(QUICK if options.quick else {}))
     seeds, factors = (SEEDS[:2], (1.0,)) if options.quick else (SEEDS, FACTORS)
     with fleets(options) as study:

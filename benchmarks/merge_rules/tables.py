@@ -13,7 +13,7 @@ from benchmarks.simulation.setting import History, Mix, Point, Setting, changed
 from benchmarks.simulation.texts import Partition
 from benchmarks.study.tables import spread, table
 
-REFERENCE = "weave"
+REFERENCE = "fedsvd"
 """The default rule, with which the others are compared."""
 
 GAIN = 0.75

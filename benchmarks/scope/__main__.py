@@ -1,7 +1,7 @@
 """The cost of training the decoder alone: decoder scope against all scope at equal parameters and equal time.
 
     python -m benchmarks.scope --json scope.json   # half an hour on one core; goes on where it was interrupted
-    python -m benchmarks.scope --rule braid        # B alone is trained, not A and B as by default
+    python -m benchmarks.scope --rule weave        # A and B are trained, not B alone as by default
     python -m benchmarks.scope --quick             # two minutes, to see that it works; its numbers mean nothing
 
 A federation of one board trains the builtin base, in bf16 and on one thread. All scope trains every weight at the
@@ -71,7 +71,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = study_parser(__doc__, processes=1)
     parser.add_argument("--sets", nargs="+", choices=text_sets.names(), default=list(text_sets.names()))
-    parser.add_argument("--rule", choices=tuple(RULES), default="weave", help="how the server merges")
+    parser.add_argument("--rule", choices=tuple(RULES), default="fedsvd", help="how the server merges")
     return parser.parse_args()
 
 

@@ -14,6 +14,7 @@ from statistics import fmean
 
 import msgspec
 
+from benchmarks.simulation.fleet_options import add_fleet_options, fleet_of
 from benchmarks.simulation.histories import QUICK, difference, fleets, mean_loss
 from benchmarks.simulation.setting import History, Setting
 from benchmarks.study.cli import command, study_parser
@@ -21,7 +22,10 @@ from benchmarks.study.tables import spread, table
 
 SEEDS = (1, 2, 3)
 
-REFERENCE = Setting(rule="weave", learning_rate=0, seed=0, upload="fp32")
+RULE = "fedsvd"
+"""The default rule."""
+
+REFERENCE = Setting(rule=RULE, learning_rate=0, seed=0, upload="fp32")
 
 VARIANTS: dict[str, Setting] = {
     "fp32": REFERENCE,
@@ -62,12 +66,14 @@ def row(name: str, histories: Sequence[History], reference: Sequence[History]) -
 
 def main() -> None:
     parser = study_parser(__doc__)
-    parser.add_argument("--rule", default="weave")
+    parser.add_argument("--rule", default=RULE)
     parser.add_argument(
         "--learning-rate", type=float, required=True, help="the rule's, as benchmarks.merge_rules found it"
     )
+    add_fleet_options(parser)
     options = parser.parse_args()
-    changes = {"rule": options.rule, "learning_rate": options.learning_rate, **(QUICK if options.quick else {})}
+    changes = {"rule": options.rule, "learning_rate": options.learning_rate, **fleet_of(options)}
+    changes |= QUICK if options.quick else {}
     seeds = SEEDS[:2] if options.quick else SEEDS
     wanted = {
         name: list(settings(msgspec.structs.replace(variant, **changes), seeds)) for name, variant in VARIANTS.items()

@@ -116,7 +116,7 @@ class _Trainer:
             request.mode.compute,
             trains_encoder=request.settings.scope == "all",
             checkpointing=request.mode.checkpointing,
-            trains="both",
+            trains="both" if request.settings.trains_a else "b",
         )
         self._adam = Adam(start_training(self._model.linears), LEARNING_RATE)
 
@@ -194,8 +194,9 @@ def _config(request: Request) -> T5Config:
 
 
 def _adapter(request: Request) -> AdapterTensors:
-    """Strands on every weight of the scope beside the frozen rest of a full adapter, as the default rule has them. Rows
-    of random normal values of length near one are nearly orthogonal."""
+    """Strands on every weight of the scope beside the frozen part of a full adapter, as the run's rule has them: its
+    own strands where A is trained, else some that begin at zero beside the whole. Rows of random normal values of
+    length near one are nearly orthogonal."""
     frozen, basis, start_b = {}, {}, {}
     frozen_ranks = request.frozen_ranks()
     for weight, rank in zip(request.run.weights, request.plan.ranks, strict=True):
@@ -203,7 +204,9 @@ def _adapter(request: Request) -> AdapterTensors:
         rest = frozen_ranks[weight.name]
         b = LENGTH * weight.rows**-0.5 * torch.randn(weight.rows, rank + rest, generator=generator)
         a = weight.columns**-0.5 * torch.randn(rank + rest, weight.columns, generator=generator)
-        basis[weight.name], start_b[weight.name] = a[:rank], b[:, :rank].contiguous()
+        basis[weight.name] = a[:rank]
+        if request.settings.trains_a:
+            start_b[weight.name] = b[:, :rank].contiguous()
         frozen[weight.name] = Factors(b[:, rank:].contiguous(), a[rank:])
     return AdapterTensors(frozen, basis, start_b)
 

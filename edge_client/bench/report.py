@@ -117,7 +117,7 @@ def make_report(terms: Terms, board: Board, request: Request, base: T5Config, me
         board=board,
         request=request,
         measured=measured,
-        flops=step_flops(base, settings.scope, lengths, by_name, request.frozen_ranks(), trains_a=True),
+        flops=step_flops(base, settings.scope, lengths, by_name, request.frozen_ranks(), trains_a=settings.trains_a),
         n_weights=len(run.weights),
         n_strands=sum(ranks),
         traffic=round_traffic(run, ranks),

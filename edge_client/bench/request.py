@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from edge_client.jobs.messages import Plan, TrainingMode
+from edge_client.plan.adapter_memory import begins_at_adapter
 from wire.checks import basis_rank
 from wire.run import RunInfo, TrainSettings
 
@@ -54,9 +55,11 @@ class Request:
         return self.mode.micro_batch * (self.settings.max_source_tokens + self.settings.max_target_tokens)
 
     def frozen_ranks(self) -> dict[str, int]:
-        """Strands of the global adapter, at its full rank, that lie frozen beside those that are trained, by weight."""
+        """Strands of the global adapter, at its full rank, that lie frozen beside those that are trained, by weight:
+        all of them, or where boards train the adapter itself the rest."""
         pairs = zip(self.run.weights, self.plan.ranks, strict=True)
-        return {weight.name: max(0, basis_rank(weight, self.run.server_rank) - rank) for weight, rank in pairs}
+        begun = begins_at_adapter(self.run)
+        return {weight.name: max(0, basis_rank(weight, self.run.server_rank) - rank * begun) for weight, rank in pairs}
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):

@@ -100,6 +100,7 @@ def folded(rule: Rule[Any], boards: Iterable[Contribution]) -> Any:
 
 RULES: Mapping[str, Rule[Any]] = MappingProxyType(
     {
+        "fedsvd": fedsvd,
         "weave": weave,
         "braid": braid,
         "fresh": fresh,
@@ -111,7 +112,6 @@ RULES: Mapping[str, Rule[Any]] = MappingProxyType(
         "rank-partitioned": rank_partitioned,
         "fed-plora": fed_plora,
         "ffa": ffa,
-        "fedsvd": fedsvd,
         "rolora": rolora,
     }
 )

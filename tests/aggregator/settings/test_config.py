@@ -126,6 +126,8 @@ def test_values_survive_being_written_and_read(key: Key, data: st.DataObject) ->
         values |= {"rounds.min_devices": value, "rounds.quorum": value}
     if key.path == "model.revision":
         values["model.id"] = "google/flan-t5-small"
+    if key.path == "merge.drift":
+        values["merge.rule"] = "weave"
     if key.path == "merge.defence":
         values |= {"rounds.min_devices": 10, "rounds.quorum": 10}
     if key.path == "train.rank":

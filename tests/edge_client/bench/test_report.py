@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_client.bench.plot import check_plot, draw
@@ -28,6 +30,22 @@ def test_speeds_count_source_and_target_and_the_encoder_once(make: Make) -> None
 def test_utilisation_is_of_the_measured_peak(make: Make) -> None:
     """Twice the peak is half the utilisation."""
     assert make(peak_gflops=20.0).mfu == pytest.approx(make(peak_gflops=10.0).mfu / 2)
+
+
+def test_what_lies_frozen_is_what_the_runs_rule_leaves_frozen(make: Make) -> None:
+    """B alone is trained beside the whole adapter, A and B in the place of its leading strands."""
+    request = make().request
+    both = msgspec.structs.replace(request.settings, trains_a=True)
+    beside = replace(request, run=msgspec.structs.replace(request.run, settings=both))
+
+    of_b, of_both = request.frozen_ranks(), beside.frozen_ranks()
+
+    names = [weight.name for weight in request.run.weights]
+    assert not request.settings.trains_a
+    assert [of_b[name] - of_both[name] for name in names] == [
+        min(rank, of_b[name]) for name, rank in zip(names, request.plan.ranks, strict=True)
+    ]
+    assert any(request.plan.ranks)
 
 
 def test_tokens_per_joule_are_tokens_per_second_and_watt(make: Make) -> None:

@@ -34,6 +34,7 @@ SHORT = {
 }
 LONG = {
     **SHORT,
+    "merge.rule": '"weave"',  # trains A as well, which takes memory
     "train.scope": '"all"',
     "train.batch": "16",
     "train.micro_batch": "16",

@@ -133,7 +133,9 @@ async def test_memory_that_others_take_costs_no_finished_step(tmp_path: Path, st
     assert joined.exit_code == ExitCode.OK, joined.events[-1]
     assert joined.of("finished")[0]["rounds_done"] == 1
     (backed_off,) = joined.of("backed_off")
-    before = joined.of("plan")[-2]  # the last one is the leaner one
+    plans = joined.of("plan")  # on a busy machine the leaner one is told of more than once
+    leaner = [plan["predicted_peak_bytes"] for plan in plans].index(backed_off["predicted_peak_bytes"])
+    before = plans[leaner - 1]
     assert backed_off["predicted_peak_bytes"] < before["predicted_peak_bytes"]
     assert backed_off["ranks_total"] == before["ranks_total"]
     after = joined.events[joined.events.index(backed_off) :]

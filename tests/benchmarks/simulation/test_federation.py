@@ -72,7 +72,7 @@ def test_a_first_basis_can_be_that_of_another_rule(session: SharedSession, tmp_p
 
 
 def test_boards_can_have_a_multiple_of_their_ranks(session: SharedSession, tmp_path: Path) -> None:
-    """Twice the strands of B alone are sent as as many values as the strands of A and B."""
+    """Boards send twice as many columns of B as under a rule that trains as many strands as the mix says."""
     sent = {}
     for rule, changes in (("fedsvd", {"rank_factor": 2, "max_rank": 32}), ("weave", {})):
         setting = msgspec.structs.replace(SETTING, rule=rule, upload="fp32", **changes)
@@ -81,8 +81,9 @@ def test_boards_can_have_a_multiple_of_their_ranks(session: SharedSession, tmp_p
         sent[rule] = [len(part.b.data) + len(part.a.data if part.a else b"") for part in fleet.updates()[0].parts]
 
     shapes = [weight.shape for weight in fleet.state.weights.values()]
-    square = [index for index, (rows, columns) in enumerate(shapes) if rows == columns]
-    assert [sent["fedsvd"][index] for index in square] == [sent["weave"][index] for index in square]
+    ranks = [size // (rows + columns) for size, (rows, columns) in zip(sent["weave"], shapes, strict=True)]
+    assert all(ranks)
+    assert sent["fedsvd"] == [2 * rank * rows for rank, (rows, _) in zip(ranks, shapes, strict=True)]
 
 
 def test_a_round_of_the_cooldown_trains_at_its_smaller_rate(session: SharedSession, tmp_path: Path) -> None:
